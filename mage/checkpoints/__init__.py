@@ -1,0 +1,1 @@
+"""Models on disk: our folders, the hub, and the released files."""

@@ -1,0 +1,134 @@
+"""A model folder: `config.json` says what it is, safetensors files hold the weights. Written whole or not at all.
+
+    config.json               kind, tokenizer, transformer, vocabulary, recipe
+    tokenizer.safetensors     weights of the VQGAN
+    transformer.safetensors   weights of MAGE, or of an encoder with a classifier
+    released_extra.safetensors   tensors of a released file that our networks do not use (only in converted folders)
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mage import atomic
+from mage.models import MAGE, MAGEClassifier, MAGEConfig
+from mage.pipeline import Mage
+from mage.settings import from_dict, to_dict
+from mage.tokenizers import VQGAN, VQGANConfig
+from mage.vocabulary import Vocabulary
+
+FORMAT = 1
+CONFIG, TOKENIZER, TRANSFORMER = "config.json", "tokenizer.safetensors", "transformer.safetensors"
+EXTRA = "released_extra.safetensors"
+
+
+def save(model: Mage, folder: str | Path, *, extra: dict[str, Tensor] | None = None) -> Path:
+    """Write a model folder; an older one at the same place is replaced at the end, in one step."""
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]) and not (folder / CONFIG).exists():
+        raise ValueError(f"{folder} exists and is not a model folder; choose another name, nothing was overwritten")
+    with atomic.replacing_folder(folder) as temporary:
+        write_into(model, temporary, extra=extra)
+    return folder
+
+
+def write_into(model: Mage, folder: Path, *, extra: dict[str, Tensor] | None = None) -> None:
+    """The files of a model folder, into a folder that the caller makes appear at once."""
+    config: dict[str, Any] = {"format": FORMAT, "recipe": model.recipe, "tokenizer": None, "transformer": None}
+    if model.tokenizer is not None:
+        if not isinstance(model.tokenizer, VQGAN):
+            raise ValueError(f"a {type(model.tokenizer).__name__} cannot be saved; only VQGAN tokenizers can")
+        config["tokenizer"] = to_dict(model.tokenizer.config)
+        save_file(_contiguous(model.tokenizer), folder / TOKENIZER)
+    if model.transformer is not None:
+        config["transformer"] = transformer_dict(model.transformer)
+        save_file(_contiguous(model.transformer), folder / TRANSFORMER)
+    if extra:
+        save_file({name: tensor.contiguous() for name, tensor in extra.items()}, folder / EXTRA)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load(path: str | Path, *, precision: str = "auto", device: str = "auto") -> Mage:
+    """Read a model folder, or the `model` folder inside a run. Raises ValueError with one sentence for anything else."""
+    folder = find_folder(path)
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        if config["format"] != FORMAT:
+            raise ValueError(f"{folder} has format {config['format']}; this version of mage reads {FORMAT}")
+        tokenizer = transformer = None
+        if config["tokenizer"] is not None:
+            tokenizer = VQGAN(from_dict(VQGANConfig, config["tokenizer"], where="tokenizer"))
+            _load_strictly(tokenizer, folder / TOKENIZER)
+        if config["transformer"] is not None:
+            transformer = build_transformer(config["transformer"])
+            _load_strictly(transformer, folder / TRANSFORMER)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder / CONFIG} is not a model configuration ({type(error).__name__}: {error})") from None
+    return Mage(tokenizer, transformer, recipe=config["recipe"], precision=precision, device=device)
+
+
+def find_folder(path: str | Path) -> Path:
+    """The model folder that `path` means: itself, or `model` inside a run folder."""
+    path = Path(path)
+    for folder in (path, path / "model"):
+        if (folder / CONFIG).is_file():
+            return folder
+    if not path.exists():
+        raise ValueError(f"there is no model at {path}")
+    if path.is_file():
+        raise ValueError(f"{path} is a file, a model is a folder; `mage convert {path} --out DIR` reads released files")
+    raise ValueError(f"{path} holds no model: neither {CONFIG} nor model/{CONFIG} is there")
+
+
+def transformer_dict(transformer: MAGE | MAGEClassifier) -> dict[str, Any]:
+    """What is needed to build the network again, as JSON values."""
+    values = {
+        "kind": "mage",
+        "grid": list(transformer.grid),
+        "vocabulary": to_dict(transformer.vocabulary),
+        "sizes": to_dict(transformer.config),
+    }
+    if isinstance(transformer, MAGEClassifier):
+        head = {"num_classes": transformer.num_classes, "pool": transformer.pool, "head_kind": transformer.head_kind}
+        values.update(kind="classifier", **head)
+    return values
+
+
+def build_transformer(values: dict[str, Any]) -> MAGE | MAGEClassifier:
+    """The network that `transformer_dict` described, with fresh weights."""
+    config, vocabulary = from_dict(MAGEConfig, values["sizes"]), from_dict(Vocabulary, values["vocabulary"])
+    height, width = values["grid"]
+    if values["kind"] == "mage":
+        return MAGE(config, vocabulary, (height, width))
+    head = {name: values[name] for name in ("num_classes", "pool", "head_kind")}
+    return MAGEClassifier(config, vocabulary, (height, width), **head)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file. Raises ValueError for a missing, cut or foreign one."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        size = os.path.getsize(path)
+        raise ValueError(f"{path} ({size:,} bytes) is damaged or not safetensors: {error}") from None
+
+
+def _load_strictly(module: nn.Module, path: Path) -> None:
+    tensors, expected = read_tensors(path), module.state_dict()
+    wrong = sorted(tensors.keys() ^ expected.keys())
+    wrong += [name for name in tensors.keys() & expected.keys() if tensors[name].shape != expected[name].shape]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"{path} does not fit its {CONFIG}: {', '.join(wrong[:3])}{more}")
+    module.load_state_dict(tensors)
+
+
+def _contiguous(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}

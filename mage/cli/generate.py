@@ -1,0 +1,59 @@
+"""`mage generate`: new images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import mage
+from mage import images
+from mage.cli.options import Common, check_parent, counting, emit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Make new images: OUT/000000.png, ... and OUT/grid.png."""
+
+    model: Path
+    """model or run folder"""
+    out: Path
+    """folder for the images"""
+    num: int = 64
+    """number of images"""
+    seed: int = 0
+    """image k of a seed is the same whatever --num and --batch-size"""
+    steps: int | None = None
+    """network passes per image; default: the model's own, else 20"""
+    choice_temperature: float | None = None
+    """more means more variety; default: the model's own, else 6"""
+    token_temperature: float | None = None
+    """0 takes the most probable code; default 1"""
+    batch_size: int = 64
+    """images at a time"""
+
+
+def run(options: Options) -> None:
+    """Generate batch by batch and write each image as it is ready."""
+    check_parent(options.out / "grid.png")
+    if options.num < 1 or options.batch_size < 1:
+        raise ValueError(f"--num and --batch-size must be at least 1, not {options.num} and {options.batch_size}")
+    model = mage.load(options.model, precision=options.precision, device=options.device)
+    shown: list[torch.Tensor] = []
+    with counting(options.num, "image", options) as done:
+        for first in range(0, options.num, options.batch_size):
+            batch = model.generate(
+                min(options.batch_size, options.num - first),
+                first_index=first,
+                seed=options.seed,
+                steps=options.steps,
+                choice_temperature=options.choice_temperature,
+                token_temperature=options.token_temperature,
+                batch_size=options.batch_size,
+            ).cpu()
+            for offset, image in enumerate(batch):
+                images.save_png(options.out / f"{first + offset:06d}.png", image)
+            shown += batch[: max(0, 100 - len(shown))]
+            done(len(batch))
+    grid = options.out / "grid.png"
+    images.save_png(grid, images.enlarge(images.make_grid(torch.stack(shown))))
+    emit(options, {"out": str(options.out), "images": options.num, "grid": str(grid)}, f"{options.num} images and {grid}")

@@ -1,0 +1,88 @@
+"""`mage COMMAND`: finds the command, parses its options, and turns every user's mistake into one sentence and exit code 2."""
+
+import contextlib
+import importlib
+import io
+import logging
+import re
+import sys
+import warnings
+from typing import Any
+
+import tyro
+
+COMMANDS = {
+    "demo": "everything below on 5,000 digits, in minutes, ending with a report",
+    "train-tokenizer": "train a VQGAN on images",
+    "tokenize": "encode a data set once, into a token cache",
+    "pretrain": "train MAGE on tokens",
+    "generate": "make new images",
+    "reconstruct": "fill in images of which a growing share is masked",
+    "edit": "draw a part of an image anew: inpaint, outpaint, uncrop",
+    "probe": "linear probe on a model's features",
+    "knn": "nearest-neighbour accuracy of a model's features",
+    "convert": "released checkpoint <-> model folder",
+    "report": "a run as one self-contained HTML page",
+    "plan": "what a recipe will cost, before it runs",
+    "info": "what is in a model folder",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; exits with 0, or 2 for a user's mistake, 1 for a failed run, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        raise SystemExit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        from mage import __version__
+
+        print(__version__)
+        return
+    name, *rest = arguments
+    if name not in COMMANDS:
+        _fail("mage", f"there is no command {name!r}; commands are {', '.join(COMMANDS)}")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    module = importlib.import_module(f"mage.cli.{name.replace('-', '_')}")
+    options = _parse(module.Options, name, rest)
+    from mage.training.engine import Interrupted, NonFiniteLoss
+
+    try:
+        module.run(options)
+    except (ValueError, OSError) as error:
+        _fail(f"mage {name}", " ".join(str(error).split()))
+    except NonFiniteLoss as error:
+        _fail(f"mage {name}", str(error), code=1)
+    except Interrupted as error:
+        resume = "mage " + " ".join([name, *rest, *(["--resume"] if "--resume" not in rest else [])])
+        print(f"\n{error}\ngo on with: {resume}", file=sys.stderr)
+        raise SystemExit(130) from None
+    except KeyboardInterrupt:
+        print(f"\nmage {name}: stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _parse(kind: type[Any], name: str, arguments: list[str]) -> Any:
+    """Options from the command line; tyro's boxed error messages become one sentence."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(kind, args=arguments, prog=f"mage {name}", description=COMMANDS[name])
+    except SystemExit as stop:
+        if stop.code == 2:
+            words = re.sub(r"\x1b\[[0-9;]*m", "", complaint.getvalue())
+            words = re.sub(r"[^\x20-\x7e]+|-{4,}", " ", words.split("For full helptext")[0])
+            _fail(f"mage {name}", " ".join(words.split()) + f" (see `mage {name} --help`)")
+        raise
+
+
+def _fail(who: str, sentence: str, code: int = 2) -> None:
+    print(f"{who}: error: {sentence}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(["usage: mage COMMAND [options]   (mage COMMAND --help lists them)", "", *lines])

@@ -1,0 +1,92 @@
+"""The same words in every command: --seed, --device, --precision, --json; and how commands print."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tqdm import tqdm
+
+from mage.recipes import named
+from mage.recipes.schema import Recipe, from_yaml
+from mage.settings import override
+
+Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options that every command has."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """auto is bf16 where the hardware is fast at it, else float32"""
+    json: bool = False
+    """print the result as one JSON object on standard output, nothing else"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions(Common):
+    """Options of the commands that follow a recipe."""
+
+    recipe: str | None = None
+    """name of a built-in recipe; default mnist5k"""
+    config: Path | None = None
+    """a recipe as YAML file, instead of --recipe"""
+    set: Repeated = ()
+    """override one setting, such as --set pretraining.steps=100; may be repeated"""
+    data: str | None = None
+    """data set by name, or a folder of images; default: the recipe's"""
+    data_root: str | None = None
+    """folder where a named data set's files are"""
+    seed: int | None = None
+    """seed of everything random; default: the recipe's"""
+
+    def read_recipe(self, default: str = "mnist5k") -> Recipe:
+        """The recipe with all overrides applied. Raises ValueError naming what is wrong."""
+        if self.recipe is not None and self.config is not None:
+            raise ValueError("--recipe and --config exclude each other")
+        recipe = from_yaml(self.config) if self.config is not None else named(self.recipe or default)
+        changes = list(self.set)
+        changes += [f"data.name={json.dumps(self.data)}"] if self.data is not None else []
+        changes += [f"seed={self.seed}"] if self.seed is not None else []
+        return override(recipe, changes)
+
+
+def emit(options: Common, result: dict[str, Any], sentence: str) -> None:
+    """Print a command's result: JSON for machines, a sentence for people."""
+    print(json.dumps(result) if options.json else sentence)
+
+
+def note(options: Common, sentence: str) -> None:
+    """Say something on the way; silent with --json."""
+    if not options.json:
+        print(sentence, file=sys.stderr)
+
+
+@contextmanager
+def counting(total: int, unit: str, options: Common) -> Iterator[Any]:
+    """A progress bar; yields the function that takes the number of things done since the last call."""
+    with tqdm(total=total, unit=unit, disable=True if options.json else None) as bar:
+        yield bar.update
+
+
+def check_output_file(path: Path, suffixes: tuple[str, ...] = (".png",)) -> None:
+    """Raise ValueError before any work if a result could not be written to `path`."""
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"--out {path} must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder; give the name of a file")
+    check_parent(path)
+
+
+def check_parent(path: Path) -> None:
+    """Raise ValueError if a file stands where a folder is needed."""
+    for parent in path.parents:
+        if parent.exists() and not parent.is_dir():
+            raise ValueError(f"cannot write {path}: {parent} is a file, not a folder")

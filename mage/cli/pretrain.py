@@ -1,0 +1,65 @@
+"""`mage pretrain`: tokens -> MAGE."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mage.cli.options import RecipeOptions, check_parent, counting, emit, note
+from mage.cli.tokenize import follow_tokenizer
+from mage.data.token_cache import TokenCache, is_cache
+from mage.precision import resolve, resolve_device
+from mage.recipes import runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(RecipeOptions):
+    """Pre-train MAGE. --data may also be a token cache; otherwise one is made in OUT/tokens, unless --online."""
+
+    tokenizer: Path
+    """folder of a tokenizer or of a whole model"""
+    out: Path
+    """run folder: recipe.yaml, metrics.jsonl, checkpoints/, samples/, model/"""
+    resume: bool = False
+    """go on with the run in --out"""
+    online: bool = False
+    """encode images on the fly instead of reading a cache"""
+    workers: int = 0
+    """processes that read and augment images, with --online"""
+
+
+def run(options: Options) -> None:
+    """Pre-train and say how well masked tokens are predicted."""
+    check_parent(options.out)
+    tokenizer = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)
+    cache = None
+    if options.data is not None and is_cache(options.data):
+        cache = TokenCache(options.data)
+        cache.check_tokenizer(tokenizer.tokenizer)
+        recipe = follow_tokenizer(replace(options, data=cache.key.data.rsplit(" ", 2)[0]), tokenizer.recipe)
+    else:
+        recipe = follow_tokenizer(options, tokenizer.recipe)
+    if cache is None and not options.online:
+        size = len(runs.open_data(recipe.data.name, "train", recipe, options.data_root))
+        note(options, f"token cache: {options.out / 'tokens'}")
+        with counting(size, "image", options) as done:
+            cache = runs.tokenize(
+                recipe, tokenizer, options.out / "tokens", data_root=options.data_root, on_images=done
+            )
+    note(options, f"precision {resolve(options.precision, resolve_device(options.device))}, recipe {recipe.name}")
+    result = runs.pretrain(
+        recipe,
+        tokenizer,
+        options.out,
+        cache=cache,
+        data_root=options.data_root,
+        resume=options.resume,
+        precision=options.precision,
+        device=options.device,
+        progress=not options.json,
+        workers=options.workers,
+    )
+    emit(
+        options,
+        {"out": str(options.out), "steps": result.steps, "seconds": result.seconds, "metrics": result.metrics},
+        f"{options.out}: {result.steps} steps in {result.seconds:.0f} s; "
+        f"loss on held-out images {result.metrics['valid/loss']:.3f}",
+    )

@@ -1,0 +1,1 @@
+"""Data: images from names and folders, augmentation, batches, and the token cache."""

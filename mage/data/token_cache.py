@@ -1,0 +1,266 @@
+"""Token cache: every image encoded once, in several augmented views, as memory-mapped uint16 (METHOD section 6).
+
+Encoding images is more than half the cost of pre-training; a cache pays it once. A cache is a folder:
+
+    index.json              what made it (fingerprint, transform, data set), counts, class names, skipped files
+    tokens-00000.u16        (images, views, tokens) of the first shard, raw little-endian
+    labels-00000.i32        its labels, -1 where there is none
+
+A shard appears whole or not at all, so an interrupted `mage tokenize` goes on where it stopped.
+
+Letters: n images, v views, h w token grid.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mage import atomic, images, rng
+from mage.data.datasets import CorruptImage, ImageDataset
+from mage.data.transforms import TransformConfig, build_transform, describe
+from mage.tokenizers import Tokenizer
+
+INDEX = "index.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """What a cache's tokens depend on."""
+
+    tokenizer: str
+    """Fingerprint of the tokenizer's weights."""
+    transform: str
+    """Description of the augmentation."""
+    data: str
+    """Name and split of the data set, and its number of images."""
+    views: int
+    """Augmented views per image."""
+    seed: int
+    """Seed of the augmentation."""
+
+
+class TokenCache:
+    """An opened cache: tokens of image i in view j, without reading anything else."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Raises ValueError where there is no complete cache."""
+        self.folder = Path(folder)
+        index = read_index(self.folder)
+        if not index["complete"]:
+            raise ValueError(f"the token cache {self.folder} is unfinished; run the same `mage tokenize` again to complete it")
+        self.index = index
+        self.key = CacheKey(**index["key"])
+        height, width = index["grid"]
+        self.grid = (height, width)
+        self.num_codes = int(index["num_codes"])
+        self.class_names: tuple[str, ...] = tuple(index["class_names"])
+        shape = (self.key.views, height * width)
+        self._shards = [self._map(number, (count, *shape)) for number, count in enumerate(index["shards"])]
+        self._ends = np.cumsum(index["shards"])
+        labels = [np.fromfile(_labels_path(self.folder, number), "<i4") for number in range(len(self._shards))]
+        self.labels = np.concatenate(labels).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def tokens(self, images_: np.ndarray, views: np.ndarray) -> Tensor:
+        """Tokens of the given images in the given views: (len, h, w) int64."""
+        shard = np.searchsorted(self._ends, images_, side="right")
+        first = np.concatenate([[0], self._ends[:-1]])[shard]
+        rows = np.empty((len(images_), self.grid[0] * self.grid[1]), dtype=np.int64)
+        for number in np.unique(shard):
+            here = shard == number
+            rows[here] = self._shards[number][images_[here] - first[here], views[here]]
+        return torch.from_numpy(rows).view(-1, *self.grid)
+
+    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Raise ValueError if another tokenizer made this cache."""
+        fingerprint = tokenizer.fingerprint()
+        if fingerprint != self.key.tokenizer:
+            raise ValueError(
+                f"the token cache {self.folder} was made by tokenizer {self.key.tokenizer}, "
+                f"not by this one, {fingerprint}: run `mage tokenize` with it, into another folder"
+            )
+
+    def _map(self, number: int, shape: tuple[int, ...]) -> np.ndarray:
+        path = _tokens_path(self.folder, number)
+        expected = math.prod(shape) * 2
+        size = path.stat().st_size if path.is_file() else 0
+        if size != expected:
+            raise ValueError(f"{path} has {size:,} bytes where {expected:,} are expected: delete {self.folder} and tokenize again")
+        return np.memmap(path, dtype="<u2", mode="r", shape=shape)
+
+
+def write_cache(
+    folder: str | Path,
+    dataset: ImageDataset,
+    tokenizer: Tokenizer,
+    transform: TransformConfig,
+    *,
+    split: str = "train",
+    views: int,
+    seed: int,
+    encode: Callable[[Tensor], Tensor],
+    batch_size: int = 256,
+    shard_images: int = 16384,
+    on_images: Callable[[int], None] | None = None,
+) -> TokenCache:
+    """Encode `views` views of every image; complete shards that are there already are kept.
+
+    encode: float images (n, C, H, W) in [0, 1] -> ids; the caller chooses device and precision.
+    on_images: called with the number of images done since the last call.
+    Raises ValueError if the folder holds a cache with another key.
+    """
+    if views < 1:
+        raise ValueError(f"a cache needs at least 1 view per image, not {views}")
+    if tokenizer.num_codes > 2**16:
+        raise ValueError(f"{tokenizer.num_codes} codes do not fit into 16 bits; the cache takes up to {2**16}")
+    folder = Path(folder)
+    key = CacheKey(
+        tokenizer.fingerprint(), describe(transform), f"{dataset.name} {split} {len(dataset)}", views, seed
+    )
+    index = _start(folder, key, dataset, tokenizer)
+    starts = list(range(0, len(dataset), shard_images))
+    index["num_images"] = len(dataset)
+    for number, first in enumerate(starts):
+        stop = min(first + shard_images, len(dataset))
+        if number < len(index["shards"]):
+            _report(on_images, stop - first)
+            continue
+        tokens, labels, skipped = _encode_shard(
+            dataset, range(first, stop), transform, views, seed, encode, batch_size, on_images
+        )
+        atomic.write_bytes(_tokens_path(folder, number), tokens.astype("<u2").tobytes())
+        atomic.write_bytes(_labels_path(folder, number), np.asarray(labels, "<i4").tobytes())
+        index["shards"].append(len(labels))
+        index["skipped"] += skipped
+        atomic.write_json(folder / INDEX, index)
+    if sum(index["shards"]) == 0:
+        raise ValueError(f"none of the {len(dataset)} images of {dataset.name} could be read")
+    atomic.write_json(folder / INDEX, {**index, "complete": True})
+    return TokenCache(folder)
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """index.json of a cache. Raises ValueError where it is missing or damaged."""
+    try:
+        index: dict[str, Any] = json.loads((folder / INDEX).read_text())
+        if index["format"] != FORMAT:
+            raise ValueError(f"{folder} has format {index['format']}; this version of mage reads {FORMAT}")
+    except FileNotFoundError:
+        raise ValueError(f"{folder} is not a token cache: {INDEX} is missing; `mage tokenize` makes one") from None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / INDEX} is damaged ({type(error).__name__})") from None
+    return index
+
+
+def is_cache(path: str | Path) -> bool:
+    """Whether `path` looks like a token cache."""
+    return (Path(path) / INDEX).is_file()
+
+
+def _start(folder: Path, key: CacheKey, dataset: ImageDataset, tokenizer: Tokenizer) -> dict[str, Any]:
+    if is_cache(folder):
+        index = read_index(folder)
+        for name, wanted in vars(key).items():
+            if index["key"][name] != wanted:
+                raise ValueError(
+                    f"{folder} holds a token cache with {name} {index['key'][name]!r}, not {wanted!r}: "
+                    "choose another folder, or delete this one"
+                )
+        return index
+    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is not empty and not a token cache; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    index = {
+        "format": FORMAT,
+        "complete": False,
+        "key": vars(key),
+        "grid": list(tokenizer.grid),
+        "num_codes": tokenizer.num_codes,
+        "class_names": list(dataset.class_names),
+        "shards": [],
+        "skipped": [],
+    }
+    atomic.write_json(folder / INDEX, index)
+    return index
+
+
+def _encode_shard(
+    dataset: ImageDataset,
+    chosen: range,
+    transform: TransformConfig,
+    views: int,
+    seed: int,
+    encode: Callable[[Tensor], Tensor],
+    batch_size: int,
+    on_images: Callable[[int], None] | None,
+) -> tuple[np.ndarray, list[int], list[str]]:
+    apply = build_transform(transform)
+    parts: list[np.ndarray] = []
+    labels: list[int] = []
+    skipped: list[str] = []
+    per_batch = max(1, batch_size // views)
+    for first in range(chosen.start, chosen.stop, per_batch):
+        batch: list[Tensor] = []
+        indices = range(first, min(first + per_batch, chosen.stop))
+        for index in indices:
+            try:
+                image = dataset.load(index)
+            except CorruptImage as error:
+                skipped.append(str(error))
+                continue
+            batch += [apply(image, rng.generator(seed, "view", index, view)) for view in range(views)]
+            labels.append(-1 if dataset.labels is None else int(dataset.labels[index]))
+        if batch:
+            ids = encode(images.to_float(torch.stack(batch)))
+            parts.append(ids.cpu().numpy().reshape(-1, views, ids[0].numel()))
+        _report(on_images, len(indices))
+    empty = np.empty((0, views, 1))
+    return (np.concatenate(parts) if parts else empty), labels, skipped
+
+
+def _report(on_images: Callable[[int], None] | None, count: int) -> None:
+    if on_images is not None:
+        on_images(count)
+
+
+def _tokens_path(folder: Path, number: int) -> Path:
+    return folder / f"tokens-{number:05d}.u16"
+
+
+def _labels_path(folder: Path, number: int) -> Path:
+    return folder / f"labels-{number:05d}.i32"
+
+
+def token_batches(
+    cache: TokenCache, *, batch_size: int, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
+) -> Iterator[dict[str, Tensor]]:
+    """Endless batches {"tokens", "labels"} from number `start` on; batch k is a pure function of (seed, k).
+
+    Each epoch is a permutation of the images, each image in one of its views; `batch_size` counts this process's share.
+    """
+    per_step = batch_size * world_size
+    if per_step > len(cache):
+        raise ValueError(f"a batch of {per_step} is larger than the {len(cache)} images; choose a smaller batch size")
+    per_epoch = len(cache) // per_step
+    number = start
+    order, epoch = np.empty(0, dtype=np.int64), -1
+    while True:
+        if number // per_epoch != epoch:
+            epoch = number // per_epoch
+            random = rng.generator(seed, "order", epoch)
+            order = torch.randperm(len(cache), generator=random).numpy()
+            views = torch.randint(cache.key.views, (len(cache),), generator=random).numpy()
+        first = number % per_epoch * per_step + rank * batch_size
+        chosen = order[first : first + batch_size]
+        yield {"tokens": cache.tokens(chosen, views[chosen]), "labels": torch.from_numpy(cache.labels[chosen])}
+        number += 1

@@ -1,0 +1,29 @@
+"""Which of how many processes this is; on one process everything here is the identity."""
+
+import torch.distributed
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def sum_over_processes(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of every process's tensor, without gradient."""
+    if world_size() > 1:
+        tensor = tensor.contiguous()
+        torch.distributed.all_reduce(tensor)
+    return tensor
+
+
+def from_first_process(tensor: torch.Tensor) -> torch.Tensor:
+    """The first process's tensor, everywhere."""
+    if world_size() > 1:
+        tensor = tensor.contiguous()
+        torch.distributed.broadcast(tensor, src=0)
+    return tensor

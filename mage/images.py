@@ -1,0 +1,113 @@
+"""The only code that knows value ranges: uint8 in files and batches, float in [0, 1] in networks.
+
+Letters: n images, c channels, h height, w width.
+"""
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms import v2
+
+from mage import atomic
+
+PIL_MODES = {1: "L", 3: "RGB"}
+
+
+def load_image(path: str | Path, channels: int = 3) -> UInt8[Tensor, "c h w"]:
+    """Read an image file as grey (`channels=1`) or RGB (`channels=3`). Raises ValueError naming a file it cannot read."""
+    if channels not in PIL_MODES:
+        raise ValueError(f"image files can be read with 1 or 3 channels, not {channels}")
+    try:
+        with Image.open(path) as image:
+            return from_pil(image.convert(PIL_MODES[channels]))
+    except FileNotFoundError:
+        raise ValueError(f"no such image file: {path}") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"cannot read {path} as an image ({type(error).__name__})") from None
+
+
+def from_pil(image: Image.Image) -> UInt8[Tensor, "c h w"]:
+    """A PIL image in mode L or RGB as a tensor."""
+    array = np.array(image, dtype=np.uint8)
+    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+
+
+def to_float(images: UInt8[Tensor, "*n c h w"]) -> Float[Tensor, "*n c h w"]:
+    """uint8 -> float32 in [0, 1]."""
+    return images.float().div_(255)
+
+
+def to_uint8(images: Float[Tensor, "*n c h w"]) -> UInt8[Tensor, "*n c h w"]:
+    """float in [0, 1] -> uint8, rounded to the nearest level; values outside are clamped."""
+    return images.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def to_pil(image: Float[Tensor, "c h w"]) -> Image.Image:
+    """One image with 1 or 3 channels as PIL; of any other number of channels the first is shown."""
+    array = to_uint8(image if image.shape[0] in PIL_MODES else image[:1]).cpu().numpy()
+    return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
+
+
+def fit(image: UInt8[Tensor, "c h0 w0"], size: tuple[int, int]) -> UInt8[Tensor, "c h w"]:
+    """Scale an image so that it just covers `size` (height, width), then cut the centre (bicubic, antialiased)."""
+    height, width = image.shape[-2:]
+    scale = max(size[0] / height, size[1] / width)
+    scaled = [max(size[0], round(height * scale)), max(size[1], round(width * scale))]
+    if scaled != [height, width]:
+        image = v2.functional.resize(image, scaled, v2.InterpolationMode.BICUBIC, antialias=True)
+    return v2.functional.center_crop(image, list(size))
+
+
+def make_grid(images: Float[Tensor, "n c h w"], columns: int | None = None, padding: int = 2) -> Float[Tensor, "c gh gw"]:
+    """Images side by side, row by row, on white; `columns` defaults to the square root of their number."""
+    count, channels, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    size = (channels, rows * (height + padding) + padding, columns * (width + padding) + padding)
+    grid = images.new_ones(size)
+    for index, image in enumerate(images):
+        top = padding + index // columns * (height + padding)
+        left = padding + index % columns * (width + padding)
+        grid[:, top : top + height, left : left + width] = image
+    return grid
+
+
+def png_bytes(image: Float[Tensor, "c h w"]) -> bytes:
+    """One image as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    to_pil(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def save_png(path: str | Path, image: Float[Tensor, "c h w"]) -> None:
+    """Write one image as PNG, atomically."""
+    atomic.write_bytes(path, png_bytes(image))
+
+
+def enlarge(image: Float[Tensor, "c h w"], least: int = 512) -> Float[Tensor, "c bh bw"]:
+    """Repeat each pixel of a small picture so that its longer side has about `least` pixels; never shrinks."""
+    factor = max(1, round(least / max(image.shape[1:])))
+    return image.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+
+
+def labelled_rows(
+    rows: list[tuple[str, Float[Tensor, "n c h w"]]], side: int = 64
+) -> Float[Tensor, "c gh gw"]:
+    """Rows of images, each with its label on the left; images are enlarged to about `side` pixels."""
+    from PIL import ImageDraw
+
+    factor = max(1, round(side / rows[0][1].shape[-1]))
+    strips = []
+    for text, row in rows:
+        strip = make_grid(row.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3), columns=len(row))
+        margin = Image.new("L", (96, strip.shape[1]), 255)
+        ImageDraw.Draw(margin).text((6, strip.shape[1] / 2), text, fill=40, anchor="lm", font_size=13)
+        label = to_float(from_pil(margin)).expand(strip.shape[0], -1, -1)
+        strips.append(torch.cat([label.to(strip), strip], dim=2))
+    return torch.cat(strips, dim=1)

@@ -1,0 +1,116 @@
+"""What is hidden from the network: mask ratios, random masks, and how many tokens stay masked while decoding.
+
+Paper, section 3.1 and 3.2. In every image, ceil(ratio x L) tokens are masked; of these, up to half of L are dropped
+before the encoder, which so always sees the same number of tokens; the other masked ones enter it as mask tokens.
+
+Letters: n images, l tokens.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MaskRatioConfig:
+    """Distribution of the mask ratio: a normal one, cut off at both ends."""
+
+    mode: float = 0.55
+    """Centre of the normal distribution."""
+    std: float = 0.25
+    """Its standard deviation; 0 means a fixed ratio, the mode."""
+    low: float = 0.5
+    """Smallest ratio; also the share of tokens that the encoder never sees."""
+    high: float = 1.0
+    """Largest ratio."""
+    per_image: bool = False
+    """One ratio per image instead of one per step (the paper's, and the released checkpoints')."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.mode <= self.high <= 1:
+            raise ValueError(f"mask ratios need 0 < low <= mode <= high <= 1, not {self.low}, {self.mode}, {self.high}")
+        if self.std < 0:
+            raise ValueError(f"std of the mask ratio must not be negative, is {self.std}")
+
+
+def sample_mask_ratio(config: MaskRatioConfig, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
+    """Draw `count` ratios from the truncated normal distribution by inverting its distribution function (float64)."""
+    uniform = torch.rand(count, generator=generator, dtype=torch.float64)
+    if config.std == 0:
+        return torch.full_like(uniform, config.mode)
+    edges = (torch.tensor([config.low, config.high], dtype=torch.float64) - config.mode) / config.std
+    low, high = torch.special.ndtr(edges)
+    ratio = config.mode + config.std * torch.special.ndtri(low + uniform * (high - low))
+    return ratio.clamp(config.low, config.high)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Which tokens of each image are masked, and which of those are not even shown to the encoder."""
+
+    masked: Bool[Tensor, "n l"]
+    dropped: Bool[Tensor, "n l"]
+
+    def __post_init__(self) -> None:
+        if self.masked.shape != self.dropped.shape:
+            raise ValueError(f"masked is {tuple(self.masked.shape)}, dropped {tuple(self.dropped.shape)}: must agree")
+
+    @classmethod
+    def nothing_dropped(cls, masked: Bool[Tensor, "n l"]) -> "Mask":
+        """For sampling: the encoder sees every position, masked ones as mask tokens."""
+        return cls(masked=masked, dropped=torch.zeros_like(masked))
+
+    @cached_property
+    def num_kept(self) -> int:
+        """Tokens of one image that the encoder sees. Raises ValueError where images differ: batches need one shape."""
+        kept = (~self.dropped).sum(dim=1)
+        least, most = int(kept.min()), int(kept.max())
+        if least != most:
+            raise ValueError(f"images keep between {least} and {most} tokens; within a batch the number must be equal")
+        return most
+
+    @cached_property
+    def kept_index(self) -> Int[Tensor, "n kept"]:
+        """Positions of the kept tokens, in order."""
+        return self.dropped.to(torch.uint8).argsort(dim=1, stable=True)[:, : self.num_kept]
+
+    def to(self, device: torch.device) -> "Mask":
+        """The same mask on `device`."""
+        return Mask(masked=self.masked.to(device), dropped=self.dropped.to(device))
+
+
+def mask_from_noise(
+    noise: Float[Tensor, "n l"], mask_ratio: float | Float[Tensor, "*n"], drop_ratio: float = 0.5
+) -> Mask:
+    """Mask the tokens with the smallest noise: ceil(ratio x l) masked, of them min(ceil(drop_ratio x l), masked) dropped.
+
+    `mask_ratio` is one number, or one per image; equal noise values are ranked by position. Section 3.1.
+    """
+    length = noise.shape[1]
+    ratio = torch.as_tensor(mask_ratio, dtype=torch.float64).flatten()
+    if not ((ratio >= 0) & (ratio <= 1)).all() or not 0 <= drop_ratio <= 1:
+        raise ValueError(f"mask_ratio and drop_ratio must lie in [0, 1], not {mask_ratio} and {drop_ratio}")
+    if len(ratio) not in (1, len(noise)):
+        raise ValueError(f"{len(ratio)} mask ratios for {len(noise)} images: give one, or one per image")
+    num_masked = (ratio * length).ceil()[:, None].to(noise.device)
+    num_dropped = num_masked.clamp(max=math.ceil(drop_ratio * length))
+    rank = noise.argsort(dim=1, stable=True).argsort(dim=1)
+    return Mask(masked=rank < num_masked, dropped=rank < num_dropped)
+
+
+def random_mask(config: MaskRatioConfig, count: int, length: int, generator: torch.Generator) -> Mask:
+    """The mask of one training step: `count` images of `length` tokens each, on the CPU."""
+    ratio = sample_mask_ratio(config, count if config.per_image else 1, generator)
+    return mask_from_noise(torch.rand(count, length, generator=generator), ratio, drop_ratio=config.low)
+
+
+def num_still_masked(unknown_at_start: int, unknown: int, step: int, steps: int) -> int:
+    """How many tokens stay masked after decoding step `step` of `steps` (cosine schedule, section 3.2, in float64)."""
+    if unknown == 0:
+        return 0
+    scheduled = math.floor(unknown_at_start * math.cos(math.pi / 2 * (step + 1) / steps))
+    return max(1, min(unknown - 1, scheduled))

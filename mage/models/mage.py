@@ -1,0 +1,180 @@
+"""MAGE: a ViT encoder-decoder that fills in masked tokens (paper, sections 3.1 and 3.2).
+
+The encoder sees a class token and the tokens that were not dropped, masked ones as mask tokens. The decoder sees all
+positions; masked and dropped ones are filled with the encoder's class-token output. The head scores every word.
+
+Letters: n images, h w grid, l tokens, k kept tokens, d encoder width, p decoder width, v words, c codes.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mage.masking import Mask
+from mage.nn.blocks import choose_attention, transformer_blocks, xavier_linears
+from mage.nn.embedding import TokenEmbedding
+from mage.nn.heads import TokenHead
+from mage.vocabulary import Vocabulary
+
+Pool = Literal["mean", "class"]
+
+
+@dataclass(frozen=True)
+class MAGEConfig:
+    """Sizes of the network; the defaults are ViT-B as published."""
+
+    width: int = 768
+    """Width of the encoder."""
+    depth: int = 12
+    """Blocks of the encoder."""
+    heads: int = 12
+    """Attention heads of the encoder."""
+    decoder_width: int = 768
+    """Width of the decoder."""
+    decoder_depth: int = 8
+    """Blocks of the decoder."""
+    decoder_heads: int = 16
+    """Attention heads of the decoder."""
+    mlp_ratio: float = 4.0
+    """Hidden width of the MLPs, as a multiple of the width."""
+    dropout: float = 0.1
+    """Dropout on embeddings, attention, projections and MLPs, in training."""
+    label_smoothing: float = 0.1
+    """Label smoothing of the loss, over the codes."""
+
+
+class MAGEEncoder(nn.Module):
+    """Embedding and blocks; `norm` is left out in classifiers that pool by mean."""
+
+    def __init__(
+        self, config: MAGEConfig, vocabulary: Vocabulary, grid: tuple[int, int], *, final_norm: bool = True
+    ) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.embedding = TokenEmbedding(vocabulary.size, grid[0] * grid[1] + 1, config.width, dropout=config.dropout)
+        self.blocks = transformer_blocks(
+            config.depth, config.width, config.heads, mlp_ratio=config.mlp_ratio, dropout=config.dropout
+        )
+        self.norm = nn.LayerNorm(config.width, eps=1e-6) if final_norm else None
+
+    def forward(self, ids: Int[Tensor, "n l"], mask: Mask | None = None) -> Float[Tensor, "n k1 d"]:
+        """Output of the last block, class position first, before the final norm."""
+        class_column = ids.new_full((len(ids), 1), self.vocabulary.null_class_id)
+        positions = None
+        if mask is not None:
+            ids = ids.masked_fill(mask.masked, self.vocabulary.mask_id)
+            if mask.num_kept < ids.shape[1]:
+                ids = ids.gather(1, mask.kept_index)
+                positions = functional.pad(mask.kept_index + 1, (1, 0))
+        x = self.embedding(torch.cat([class_column, ids], dim=1), positions)
+        for block in self.blocks:
+            x = block(x)
+        tokens: Tensor = x
+        return tokens
+
+    def features(self, ids: Int[Tensor, "n l"], pool: Pool) -> Float[Tensor, "n d"]:
+        """Section 8 of the method: mean of the last block's tokens, then a LayerNorm without weights; or the class token."""
+        x = self(ids)
+        if pool == "mean":
+            pooled = x[:, 1:].float().mean(dim=1)
+            return functional.layer_norm(pooled, pooled.shape[1:], eps=1e-6)
+        if pool != "class":
+            raise ValueError(f'pool must be "mean" or "class", not {pool!r}')
+        if self.norm is None:
+            raise ValueError("this checkpoint pools by mean and has no norm for the class token; use pool='mean'")
+        return self.norm(x)[:, 0].float()  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class MAGEOutput:
+    """Result of a pass; logits are computed when asked for, because losses and samplers need only a part of them."""
+
+    latent: Float[Tensor, "n k1 d"]
+    """Encoder output after its norm, class position first."""
+    decoded: Float[Tensor, "n l p"]
+    """Decoder output after its norm, without the class position."""
+    model: "MAGE"
+
+    @cached_property
+    def logits(self) -> Float[Tensor, "n l v"]:
+        """Scores of all words at all positions."""
+        return self.model.word_logits(self.decoded, self.model.vocabulary.size)
+
+    @cached_property
+    def code_logits(self) -> Float[Tensor, "n l c"]:
+        """Scores of the codes only."""
+        return self.model.word_logits(self.decoded, self.model.vocabulary.num_codes)
+
+
+class MAGE(nn.Module):
+    """The network of the paper, without the tokenizer."""
+
+    def __init__(self, config: MAGEConfig, vocabulary: Vocabulary, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.config, self.vocabulary, self.grid = config, vocabulary, grid
+        self.encoder = MAGEEncoder(config, vocabulary, grid)
+        self.decoder_embed = nn.Linear(config.width, config.decoder_width)
+        self.decoder_position = nn.Parameter(torch.empty(1, grid[0] * grid[1] + 1, config.decoder_width))
+        self.decoder_blocks = transformer_blocks(
+            config.decoder_depth,
+            config.decoder_width,
+            config.decoder_heads,
+            mlp_ratio=config.mlp_ratio,
+            dropout=config.dropout,
+        )
+        self.decoder_norm = nn.LayerNorm(config.decoder_width, eps=1e-6)
+        self.head = TokenHead(vocabulary.size, config.decoder_width, config.width)
+        xavier_linears(self)
+        nn.init.normal_(self.decoder_position, std=0.02)
+        choose_attention(self, self.decoder_position.device)
+
+    def forward(self, ids: Int[Tensor, "..."], mask: Mask) -> MAGEOutput:
+        """Predict all positions from the unmasked ones. `ids` is (n, h, w) or (n, l); masked values are not looked at."""
+        ids = self.check_ids(ids)
+        if tuple(mask.masked.shape) != tuple(ids.shape):
+            raise ValueError(f"the mask is {tuple(mask.masked.shape)} for tokens {tuple(ids.shape)}: must agree")
+        # Unknown tokens may carry any value, such as -1, as long as they are masked.
+        assert self.encoder.norm is not None
+        latent = self.encoder.norm(self.encoder(ids, mask))
+        return MAGEOutput(latent=latent, decoded=self._decode(latent, mask), model=self)
+
+    def check_ids(self, ids: Int[Tensor, "..."]) -> Int[Tensor, "n l"]:
+        """Token grids as rows. Raises ValueError for another number of tokens."""
+        rows = ids.flatten(1)
+        if ids.ndim not in (2, 3) or rows.shape[1] != self.grid[0] * self.grid[1]:
+            raise ValueError(f"tokens have shape {tuple(ids.shape)}; this model takes (N, {self.grid[0]}, {self.grid[1]})")
+        return rows
+
+    def _decode(self, latent: Float[Tensor, "n k1 d"], mask: Mask) -> Float[Tensor, "n l p"]:
+        x = self.decoder_embed(latent)
+        count, length = mask.masked.shape
+        fill, kept = x[:, :1], x[:, 1:]
+        if kept.shape[1] < length:
+            # Row of `kept` that holds each position; dropped positions read an arbitrary row and are filled below.
+            source = (~mask.dropped).cumsum(dim=1).sub_(1).clamp_(min=0)
+            source = source + torch.arange(count, device=source.device)[:, None] * kept.shape[1]
+            kept = kept.reshape(-1, kept.shape[2])[source]
+        tokens = torch.where(mask.masked[..., None], fill, kept)
+        x = torch.cat([fill, tokens], dim=1) + self.decoder_position
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.decoder_norm(x[:, 1:])  # type: ignore[no-any-return]
+
+    def word_logits(self, decoded: Float[Tensor, "*n p"], num_words: int) -> Float[Tensor, "*n k"]:
+        """Scores of the first `num_words` words for decoder outputs."""
+        return self.head(decoded, self.encoder.embedding.word.weight, num_words)  # type: ignore[no-any-return]
+
+    def loss(self, output: MAGEOutput, ids: Int[Tensor, "..."], mask: Mask) -> Float[Tensor, ""]:
+        """Cross-entropy over the codes with label smoothing, mean over the batch's masked positions (section 3.2)."""
+        targets = self.check_ids(ids)[mask.masked]
+        logits = self.word_logits(output.decoded[mask.masked], self.vocabulary.num_codes)
+        return functional.cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
+
+    def features(self, ids: Int[Tensor, "..."], pool: Pool = "mean") -> Float[Tensor, "n d"]:
+        """Features of complete token grids; nothing is masked (METHOD section 8; paper, section 4.3)."""
+        return self.encoder.features(self.check_ids(ids), pool)

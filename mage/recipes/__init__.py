@@ -1,0 +1,15 @@
+"""Recipes: everything a training run needs, as one typed tree."""
+
+from mage.recipes.imagenet import imagenet_base, imagenet_large
+from mage.recipes.schema import Recipe as Recipe
+from mage.recipes.small import cifar10, mnist5k, smoke
+
+RECIPES = {recipe().name: recipe for recipe in (mnist5k, cifar10, imagenet_base, imagenet_large, smoke)}
+"""Name -> function that gives the recipe."""
+
+
+def named(name: str) -> Recipe:
+    """The recipe called `name`. Raises ValueError with the names there are."""
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}; recipes are {', '.join(RECIPES)}; your own: --config FILE.yaml")
+    return RECIPES[name]()

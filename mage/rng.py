@@ -1,0 +1,32 @@
+"""Randomness as an argument: named generator streams, each a pure function of (seed, names).
+
+Two draws never share a stream unless their names agree, and a stream does not depend on how many draws other
+streams made. So image 7 of seed 3 is the same picture whether it was made alone, in a batch of 64 or by the third of
+eight processes, and a resumed training run needs to know nothing but its step.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def stream_seed(seed: int, *names: str | int) -> int:
+    """A 63-bit seed for the stream called `names` of `seed`: equal arguments, equal seed; anything else differs."""
+    digest = hashlib.blake2b(repr((int(seed), *names)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def generator(seed: int, *names: str | int) -> torch.Generator:
+    """A CPU generator at the start of the stream called `names` of `seed`."""
+    return torch.Generator().manual_seed(stream_seed(seed, *names))
+
+
+def uniform_rows(generators: Sequence[torch.Generator], length: int, like: Tensor) -> Tensor:
+    """One row of `length` uniform numbers in [0, 1) from each generator, float32 on the device of `like`: (N, length).
+
+    The numbers are drawn on the CPU, where a generator gives the same numbers on every machine.
+    """
+    rows = torch.stack([torch.rand(length, generator=row_generator) for row_generator in generators])
+    return rows.to(like.device, non_blocking=True)

@@ -1,0 +1,1 @@
+"""Sampling: fill masked token grids."""

@@ -1,0 +1,44 @@
+"""From pixels to tokens: which tokens an edit must draw anew (paper, section 4.5: inpainting, outpainting, uncropping).
+
+Letters: n images, c channels, H W pixels, h w tokens.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+
+def token_mask(pixels: Bool[Tensor, "n H W"], grid: tuple[int, int]) -> Bool[Tensor, "n h w"]:
+    """A token is drawn anew if the mask touches any of its pixels."""
+    height, width = pixels.shape[-2:]
+    if height % grid[0] or width % grid[1]:
+        raise ValueError(f"a mask of {height} x {width} pixels does not divide into {grid[0]} x {grid[1]} tokens")
+    blocks = pixels.reshape(len(pixels), grid[0], height // grid[0], grid[1], width // grid[1])
+    return blocks.any(dim=4).any(dim=2)
+
+
+def box_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Bool[Tensor, "H W"]:
+    """True inside the box (left, top, right, bottom), in pixels; right and bottom are not included."""
+    left, top, right, bottom = box
+    if not (0 <= left < right <= size[1] and 0 <= top < bottom <= size[0]):
+        raise ValueError(
+            f"box {left},{top},{right},{bottom} is not inside the image of width {size[1]} and height {size[0]}; "
+            "give left,top,right,bottom in pixels"
+        )
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def expand_canvas(
+    image: Float[Tensor, "c H W"], margins: tuple[int, int, int, int]
+) -> tuple[Float[Tensor, "c h w"], Bool[Tensor, "h w"]]:
+    """Put the image on a larger canvas with margins (left, top, right, bottom) in pixels, and mark the margins."""
+    left, top, right, bottom = margins
+    if min(margins) < 0 or max(margins) == 0:
+        raise ValueError(f"margins must be non-negative with at least one positive, not {left},{top},{right},{bottom}")
+    canvas = functional.pad(image, (left, right, top, bottom), value=0.5)
+    mask = torch.ones(canvas.shape[-2:], dtype=torch.bool)
+    mask[top : top + image.shape[1], left : left + image.shape[2]] = False
+    return canvas, mask

@@ -1,0 +1,94 @@
+"""Trees of frozen dataclasses <-> plain dictionaries, strictly: a mistyped key or a wrong type is an error that names it."""
+
+import dataclasses
+import types
+import typing
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+Config = TypeVar("Config")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass tree as dictionaries, lists and scalars: what YAML and JSON can hold."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def from_dict(kind: type[Config], values: Any, *, where: str = "") -> Config:
+    """Build the dataclass `kind` from what `to_dict` gave; keys may be left out. Raises ValueError naming a wrong key."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where or kind.__name__} must be a mapping of names to values, not {values!r}")
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    unknown = [str(name) for name in values if name not in names]
+    if unknown:
+        raise ValueError(f"{where or kind.__name__} has no setting {unknown[0]!r}; it has {', '.join(names)}")
+    parts = {
+        name: _value(hints[name], value, f"{where}.{name}".lstrip(".")) for name, value in values.items()
+    }
+    try:
+        return kind(**parts)
+    except TypeError as error:
+        raise ValueError(f"{where or kind.__name__}: {error}") from None
+
+
+def override(config: Config, assignments: list[str]) -> Config:
+    """Apply assignments such as "pretraining.steps=100" to a tree; values are read as YAML."""
+    import yaml
+
+    values = to_dict(config)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"{assignment!r} is not of the form name.name=value")
+        *parents, last = path.strip().split(".")
+        branch = values
+        for parent in parents:
+            branch = branch.get(parent) if isinstance(branch, dict) else None  # type: ignore[assignment]
+        if not isinstance(branch, dict) or last not in branch:
+            raise ValueError(f"there is no setting {path.strip()!r}; `mage plan` prints all of them")
+        branch[last] = yaml.safe_load(text)
+    return from_dict(type(config), values)
+
+
+def differences(first: Any, second: Any, where: str = "") -> list[str]:
+    """Names of the settings in which two trees differ, such as "pretraining.steps: 100 is not 200"."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        names = list(first) + [name for name in second if name not in first]
+        parts = [differences(first.get(n), second.get(n), f"{where}.{n}".lstrip(".")) for n in names]
+        return [line for part in parts for line in part]
+    return [] if first == second else [f"{where}: {first!r} is not {second!r}"]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where=where)  # type: ignore[arg-type]
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _value(next(kind for kind in arguments if kind is not type(None)), value, where)
+    if origin is tuple and isinstance(value, tuple | list):
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) == len(value):
+            return tuple(_value(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+    elif origin is Literal:
+        if value in arguments:
+            return value
+        raise ValueError(f"{where} must be one of {', '.join(map(str, arguments))}, not {value!r}")
+    elif hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-4 as text
+        except ValueError:
+            pass
+    elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    name = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
+    raise ValueError(f"{where} must be {name}, not {value!r}")

@@ -1,0 +1,50 @@
+"""What the rest of the library asks of a tokenizer.
+
+Letters: n images, c channels, H W pixels, h w tokens.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Protocol
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Tokenizer(Protocol):
+    """Anything that turns images in [0, 1] into a grid of ids and back."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an image, in pixels."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the token grid."""
+
+    @property
+    def num_codes(self) -> int:
+        """Ids are 0 to num_codes - 1."""
+
+    def encode(self, images: Float[Tensor, "n c H W"]) -> Int[Tensor, "n h w"]:
+        """Images in [0, 1] -> ids."""
+
+    def decode(self, ids: Int[Tensor, "n h w"]) -> Float[Tensor, "n c H W"]:
+        """Ids -> images in [0, 1]."""
+
+    def fingerprint(self) -> str:
+        """A short text that changes when any weight changes: caches are keyed by it."""
+
+
+def weights_fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, shapes and bytes, cut to 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,224 @@
+"""VQGAN in the MaskGIT layout: a convolutional encoder and decoder around a codebook (paper, section 3.1 and 4.1).
+
+The layout of the released tokenizers with every size free. Two peculiarities come from them: the shortcut of a
+residual block that changes width sees the block's output, and levels are joined by average pooling. `patch_size`
+is ours: it folds pixels into channels before the first convolution, so that small models skip the costly full
+resolution; 1 is the paper's network.
+
+Letters: n images, c channels, H W pixels, d code width, h w tokens.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mage.tokenizers.base import weights_fingerprint
+from mage.tokenizers.quantizers import QuantizerConfig, build_quantizer
+
+
+@dataclass(frozen=True)
+class VQGANConfig:
+    """Sizes of a VQGAN; the defaults are the paper's."""
+
+    image_size: tuple[int, int] = (256, 256)
+    """Height and width in pixels."""
+    channels: int = 3
+    """Channels of an image: 1 grey, 3 RGB, or any other number."""
+    width: int = 128
+    """Channels of the convolutions at full resolution."""
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    """Width of each level as a multiple of `width`; each further level halves the resolution."""
+    blocks: int = 2
+    """Residual blocks per level of the encoder."""
+    decoder_blocks: int = 2
+    """Residual blocks per level of the decoder."""
+    middle_blocks: int = 2
+    """Residual blocks at the lowest resolution, between the levels and the codes."""
+    code_width: int = 256
+    """Length of a code vector."""
+    patch_size: int = 1
+    """Pixels per side that are folded into channels before the first convolution."""
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    """The codebook."""
+
+    def __post_init__(self) -> None:
+        if min(self.image_size) < 1 or any(side % self.stride for side in self.image_size):
+            better = tuple(max(1, round(side / self.stride)) * self.stride for side in self.image_size)
+            raise ValueError(f"image size {self.image_size} is not a multiple of the stride {self.stride}; try {better}")
+
+    @property
+    def stride(self) -> int:
+        """Pixels per token and side."""
+        return self.patch_size * 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the token grid."""
+        return self.image_size[0] // self.stride, self.image_size[1] // self.stride
+
+    @property
+    def level_widths(self) -> list[int]:
+        """Width of each level, the highest resolution first."""
+        return [self.width * multiplier for multiplier in self.multipliers]
+
+
+def _norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(32, width), width, eps=1e-6)
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm - SiLU - 3x3 convolution, twice, plus a shortcut."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(width_in)
+        self.conv1 = nn.Conv2d(width_in, width_out, 3, padding=1, bias=False)
+        self.norm2 = _norm(width_out)
+        self.conv2 = nn.Conv2d(width_out, width_out, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(width_out, width_out, 1, bias=False) if width_in != width_out else None
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
+        """Same resolution, `width_out` channels."""
+        h: Tensor = self.conv1(functional.silu(self.norm1(x)))
+        h = self.conv2(functional.silu(self.norm2(h)))
+        # The released networks apply the shortcut to the block's own output, not to its input.
+        return (x if self.shortcut is None else self.shortcut(h)) + h
+
+
+class Encoder(nn.Module):
+    """Images -> one vector per token."""
+
+    def __init__(self, config: VQGANConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        widths = config.level_widths
+        self.stem = nn.Conv2d(config.channels * config.patch_size**2, config.width, 3, padding=1, bias=False)
+        self.levels = nn.ModuleList()
+        width = config.width
+        for level_width in widths:
+            blocks = [ResidualBlock(width if i == 0 else level_width, level_width) for i in range(config.blocks)]
+            self.levels.append(nn.Sequential(*blocks))
+            width = level_width
+        self.middle = nn.Sequential(*(ResidualBlock(width, width) for _ in range(config.middle_blocks)))
+        self.norm = _norm(width)
+        self.out = nn.Conv2d(width, config.code_width, 1)
+
+    def forward(self, images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n d h w"]:
+        """Images in [0, 1] -> latent vectors, not yet quantized."""
+        x = functional.pixel_unshuffle(images, self.patch_size) if self.patch_size > 1 else images
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        for index, level in enumerate(self.levels):
+            x = level(functional.avg_pool2d(x, 2) if index else x)
+        latent: Tensor = self.out(functional.silu(self.norm(self.middle(x))))
+        return latent
+
+
+class Decoder(nn.Module):
+    """One vector per token -> images."""
+
+    def __init__(self, config: VQGANConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        width = config.level_widths[-1]
+        self.stem = nn.Conv2d(config.code_width, width, 3, padding=1)
+        self.middle = nn.Sequential(*(ResidualBlock(width, width) for _ in range(config.middle_blocks)))
+        self.levels = nn.ModuleList()
+        self.upsample = nn.ModuleList()
+        for index, level_width in enumerate(reversed(config.level_widths)):
+            if index:
+                self.upsample.append(nn.Conv2d(width, width, 3, padding=1))
+            sizes = [(width if i == 0 else level_width, level_width) for i in range(config.decoder_blocks)]
+            self.levels.append(nn.Sequential(*(ResidualBlock(*size) for size in sizes)))
+            width = level_width
+        self.norm = _norm(width)
+        self.out = nn.Conv2d(width, config.channels * config.patch_size**2, 3, padding=1)
+
+    def forward(self, vectors: Float[Tensor, "n d h w"]) -> Float[Tensor, "n c H W"]:
+        """Code vectors -> images, not clamped."""
+        x = self.middle(self.stem(vectors.contiguous(memory_format=torch.channels_last)))
+        for index, level in enumerate(self.levels):
+            if index:
+                x = self.upsample[index - 1](functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+            x = level(x)
+        images: Tensor = self.out(functional.silu(self.norm(x)))
+        return functional.pixel_shuffle(images, self.patch_size) if self.patch_size > 1 else images
+
+
+class VQGANOutput(NamedTuple):
+    """What training needs from one pass."""
+
+    reconstruction: Float[Tensor, "n c H W"]
+    """Raw output of the decoder: about, but not strictly, within [0, 1]."""
+    ids: Int[Tensor, "n h w"]
+    quantizer_loss: Float[Tensor, ""]
+
+
+class VQGAN(nn.Module):
+    """Tokenizer with a learned codebook. `encode` and `decode` are what users call; `forward` is for training."""
+
+    def __init__(self, config: VQGANConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quantizer = build_quantizer(config.quantizer, config.code_width)
+        # Convolutions are fastest with channels last, on GPUs and on CPUs with bfloat16.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        return self.config.channels
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an image, in pixels."""
+        return self.config.image_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the token grid."""
+        return self.config.grid
+
+    @property
+    def num_codes(self) -> int:
+        """Ids are 0 to num_codes - 1."""
+        return self.config.quantizer.num_codes
+
+    def check_images(self, images: Tensor) -> None:
+        """Raise ValueError unless `images` has this tokenizer's shape and is floating point."""
+        expected = (self.channels, *self.image_size)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            given = tuple(images.shape)
+            raise ValueError(f"images have shape {given}; this tokenizer takes (N, {', '.join(map(str, expected))})")
+        if not images.is_floating_point():
+            raise ValueError(f"images are {images.dtype}; give floats in [0, 1] (mage.images.to_float converts uint8)")
+
+    def encode(self, images: Float[Tensor, "n c H W"]) -> Int[Tensor, "n h w"]:
+        """Images in [0, 1] -> ids. Raises ValueError for another shape."""
+        self.check_images(images)
+        return self.quantizer.ids(self.encoder(images))
+
+    def decode_raw(self, ids: Int[Tensor, "n h w"]) -> Float[Tensor, "n c H W"]:
+        """Ids -> the decoder's output as it is; it leaves [0, 1] where contrast is high."""
+        return self.decoder(self.quantizer.lookup(ids)).float()  # type: ignore[no-any-return]
+
+    def decode(self, ids: Int[Tensor, "n h w"]) -> Float[Tensor, "n c H W"]:
+        """Ids -> images in [0, 1]."""
+        return self.decode_raw(ids).clamp(0, 1)
+
+    def forward(self, images: Float[Tensor, "n c H W"]) -> VQGANOutput:
+        """Encode, quantize and decode, with gradients."""
+        quantized = self.quantizer(self.encoder(images))
+        return VQGANOutput(self.decoder(quantized.vectors), quantized.ids, quantized.loss)
+
+    def fingerprint(self) -> str:
+        """Changes with any weight that decides ids."""
+        deciding = ("encoder.", "quantizer.codebook")
+        weights = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(deciding)}
+        return weights_fingerprint(weights)

@@ -1,0 +1,1 @@
+"""Training: one loop for everything that learns, and the tasks it runs."""

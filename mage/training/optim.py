@@ -1,0 +1,85 @@
+"""Optimizer and learning rate: AdamW, linear warm-up, cosine to the end (paper, appendix; METHOD section 6)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.optim import param_groups_weight_decay
+from torch import nn
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How long and how fast; the defaults are the paper's pre-training."""
+
+    batch_size: int = 4096
+    """Images per step, over all processes and accumulated parts."""
+    accumulation: int = 1
+    """Parts a step's batch is processed in, one after the other, to save memory."""
+    steps: int = 0
+    """Length of the training in steps; 0 means `epochs` decides."""
+    epochs: float = 1600.0
+    """Length of the training in passes over the data, used when `steps` is 0."""
+    base_learning_rate: float = 1.5e-4
+    """Peak learning rate for a batch of 256; scaled in proportion to the batch."""
+    end_learning_rate: float = 0.0
+    """Learning rate at the end, as a share of the peak."""
+    warmup: float = 40 / 1600
+    """Share of the training in which the learning rate rises from 0."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates."""
+    weight_decay: float = 0.05
+    """Weight decay, not applied to biases and norms."""
+    clip: float = 3.0
+    """Largest norm of the gradient; 0 switches clipping off."""
+    ema_decay: float = 0.9999
+    """Decay of the weights' moving average, which is what gets saved and sampled; 0 switches it off."""
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.accumulation) < 1 or self.batch_size % self.accumulation:
+            raise ValueError(f"a batch of {self.batch_size} does not divide into {self.accumulation} equal parts")
+        if self.steps < 0 or (self.steps == 0 and self.epochs <= 0):
+            raise ValueError("training needs a positive number of steps or epochs")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), not {self.ema_decay}")
+
+    def num_steps(self, num_images: int) -> int:
+        """Steps in all, on a data set of `num_images`."""
+        return self.steps or max(1, round(self.epochs * num_images / self.batch_size))
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """base x batch / 256."""
+        return self.base_learning_rate * self.batch_size / 256
+
+
+def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
+    """Learning rate of step `step` (from 0) of `steps`."""
+    warmup = config.warmup * steps
+    if step < warmup:
+        return config.peak_learning_rate * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, steps - warmup)
+    low = config.end_learning_rate
+    return config.peak_learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def adamw(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over the module's parameters; biases, norms and other vectors get no weight decay."""
+    groups: Any = param_groups_weight_decay(module, config.weight_decay)
+    return torch.optim.AdamW(groups, lr=config.peak_learning_rate, betas=config.betas, fused=True)
+
+
+class WeightAverage(torch.optim.swa_utils.AveragedModel):
+    """Moving average of weights whose decay grows from 0 to `decay`, so that the start is forgotten soon.
+
+    Buffers (a codebook that follows running means, say) are copied as they are.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        def update(averages: Any, currents: Any, num_averaged: Any) -> None:
+            ramp = torch.clamp((1 + num_averaged) / (10 + num_averaged), max=decay)
+            torch._foreach_lerp_(averages, currents, [1 - ramp] * len(averages))
+
+        super().__init__(module, multi_avg_fn=update)
+        self.requires_grad_(False)

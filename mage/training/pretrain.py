@@ -1,0 +1,125 @@
+"""Pre-training MAGE: masked tokens in, cross-entropy on what was masked out (paper, section 3.2; METHOD section 6)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mage import images, rng
+from mage.masking import Mask, MaskRatioConfig, random_mask
+from mage.models import MAGE
+from mage.pipeline import Mage
+from mage.sampling.generator import fill, unknown_grids
+from mage.tokenizers import Tokenizer
+from mage.training.optim import OptimConfig
+from mage.training.task import Loss, Observation
+
+TokenBatches = Callable[[int, int, int], Iterator[dict[str, Tensor]]]
+"""(number of the first batch, rank, world size) -> batches with "tokens" (n, h, w), or "images" uint8 to be encoded."""
+
+
+class PretrainObjective(nn.Module):
+    """The network with its loss, as one module, so that wrappers for many processes see a single forward."""
+
+    def __init__(self, network: MAGE) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
+        """Loss of a batch of token grids."""
+        return self.network.loss(self.network(tokens, mask), tokens, mask)
+
+
+class Pretraining:
+    """The task: one network, one optimizer."""
+
+    def __init__(
+        self,
+        network: MAGE,
+        tokenizer: Tokenizer | None,
+        source: TokenBatches,
+        *,
+        num_images: int,
+        optim: OptimConfig,
+        masking: MaskRatioConfig,
+        sampling: Mapping[str, Any],
+        recipe: dict[str, Any],
+        seed: int,
+        validation: Tensor | None = None,
+    ) -> None:
+        """source: where batches come from. validation: token grids (n, h, w) that training does not see."""
+        self.modules: dict[str, nn.Module] = {"mage": PretrainObjective(network)}
+        self.optim = {"mage": optim}
+        self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)
+        self._tokenizer, self._source, self._masking = tokenizer, source, masking
+        self._sampling, self._recipe, self._seed, self._validation = dict(sampling), recipe, seed, validation
+
+    def batches(self, start: int, *, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
+        """This process's batches from number `start` on."""
+        return self._source(start, rank, world_size)
+
+    def losses(
+        self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], *, number: int, rank: int
+    ) -> Iterator[Loss]:
+        """Masked cross-entropy; images are tokenized first where no cache was given."""
+        tokens = batch.get("tokens")
+        if tokens is None:
+            assert self._tokenizer is not None
+            with torch.no_grad():
+                tokens = self._tokenizer.encode(images.to_float(batch["images"]))
+        length = tokens[0].numel()
+        mask = random_mask(self._masking, len(tokens), length, rng.generator(self._seed, "mask", number, rank))
+        yield Loss("mage", modules["mage"](tokens.flatten(1), mask.to(tokens.device)), {})
+
+    def observe(self, modules: Mapping[str, nn.Module], *, pictures: bool) -> Observation:
+        """Validation loss under fixed masks, and 64 samples."""
+        objective = modules["mage"]
+        assert isinstance(objective, PretrainObjective)
+        metrics = {}
+        device = objective.network.decoder_position.device
+        if self._validation is not None:
+            total = 0.0
+            for index, part in enumerate(self._validation.split(256)):
+                random = rng.generator(self._seed, "validation mask", index)
+                mask = random_mask(MaskRatioConfig(per_image=True), len(part), part[0].numel(), random)
+                loss = objective(part.to(device).flatten(1), mask.to(device))
+                total += float(loss) * len(part)
+            metrics["valid/loss"] = total / len(self._validation)
+        if not pictures or self._tokenizer is None:
+            return Observation(metrics)
+        batches = fill(
+            objective.network,
+            unknown_grids(objective.network, 64, device),
+            indices=range(64),
+            seed=self._seed,
+            stream="sample",
+            batch_size=64,
+            **self._sampling,
+        )
+        ids = torch.cat(list(batches)).view(64, *objective.network.grid)
+        return Observation(metrics, images.make_grid(self._tokenizer.decode(ids).cpu()))
+
+    def export(self, modules: Mapping[str, nn.Module], folder: Path) -> None:
+        """Write tokenizer and averaged network as a model folder."""
+        objective = modules["mage"]
+        assert isinstance(objective, PretrainObjective)
+        write_model(self._tokenizer, objective.network, self._recipe, folder)
+
+    def state(self) -> dict[str, Any]:
+        """Nothing beyond the network."""
+        return {}
+
+
+def write_model(
+    tokenizer: Tokenizer | None, network: MAGE | None, recipe: dict[str, Any], folder: Path
+) -> None:
+    """Write a model folder without disturbing the networks, which may be in training."""
+    from mage import atomic
+    from mage.checkpoints import io
+
+    model = Mage.__new__(Mage)
+    model._tokenizer, model._transformer, model.recipe = tokenizer, network, recipe
+    with atomic.replacing_folder(folder) as temporary:
+        io.write_into(model, temporary)

@@ -1,0 +1,128 @@
+"""Training a VQGAN: pixels, what a classifier sees of them, and commitment to the codebook (METHOD section 2).
+
+The adversarial part is a second module with its own optimizer and will yield a second loss per batch.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mage import images
+from mage.tokenizers.quantizers import codebook_usage
+from mage.tokenizers.vqgan import VQGAN
+from mage.training.optim import OptimConfig
+from mage.training.pretrain import write_model
+from mage.training.task import Loss, Observation
+
+ImageBatches = Callable[[int, int, int], Iterator[dict[str, Tensor]]]
+"""(number of the first batch, rank, world size) -> batches with "images", uint8 (n, c, h, w)."""
+
+
+@dataclass(frozen=True)
+class TokenizerLossConfig:
+    """Weights of the losses."""
+
+    squared: float = 1.0
+    """Weight of the mean squared error of the pixels."""
+    absolute: float = 0.1
+    """Weight of the mean absolute error of the pixels."""
+    perceptual: float = 0.0
+    """Weight of the perceptual loss; needs the extra `metrics`."""
+    perceptual_size: int = 64
+    """Pixels per side at which the perceptual network sees images."""
+    perceptual_share: float = 0.5
+    """Share of each batch that goes through the perceptual network, which costs more than a small tokenizer."""
+
+
+class TokenizerTraining:
+    """The task: one VQGAN, one optimizer."""
+
+    def __init__(
+        self,
+        tokenizer: VQGAN,
+        source: ImageBatches,
+        *,
+        num_images: int,
+        optim: OptimConfig,
+        loss: TokenizerLossConfig,
+        recipe: dict[str, Any],
+        validation: Tensor,
+        perceptual: nn.Module | None = None,
+    ) -> None:
+        """validation: uint8 images (n, c, h, w) that training does not see. perceptual: called with (images, targets)."""
+        self.modules: dict[str, nn.Module] = {"tokenizer": tokenizer}
+        self.optim = {"tokenizer": optim}
+        self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)
+        self._source, self._weights, self._recipe = source, loss, recipe
+        self._validation, self._perceptual = validation, perceptual
+
+    def batches(self, start: int, *, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
+        """This process's batches from number `start` on."""
+        return self._source(start, rank, world_size)
+
+    def losses(
+        self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], *, number: int, rank: int
+    ) -> Iterator[Loss]:
+        """Reconstruction and codebook."""
+        targets = images.to_float(batch["images"])
+        output = modules["tokenizer"](targets)
+        reconstruction = output.reconstruction.float()
+        squared = functional.mse_loss(reconstruction, targets)
+        absolute = functional.l1_loss(reconstruction, targets)
+        weights = self._weights
+        total = weights.squared * squared + weights.absolute * absolute + output.quantizer_loss
+        metrics = {"squared_error": squared, "quantizer_loss": output.quantizer_loss}
+        if self._perceptual is not None:
+            count = max(1, round(len(targets) * weights.perceptual_share))
+            perceptual = self._perceptual.to(targets.device)(reconstruction[:count], targets[:count])
+            total = total + weights.perceptual * perceptual
+            metrics["perceptual"] = perceptual
+        yield Loss("tokenizer", total, metrics)
+
+    def observe(self, modules: Mapping[str, nn.Module], *, pictures: bool) -> Observation:
+        """PSNR and codebook usage on the validation images; originals above their reconstructions."""
+        tokenizer = modules["tokenizer"]
+        assert isinstance(tokenizer, VQGAN)
+        metrics, _ = reconstruction_quality(tokenizer, self._validation)
+        if not pictures:
+            return Observation(metrics)
+        return Observation(metrics, side_by_side(tokenizer, self._validation[:16]))
+
+    def export(self, modules: Mapping[str, nn.Module], folder: Path) -> None:
+        """Write the averaged tokenizer as a model folder."""
+        tokenizer = modules["tokenizer"]
+        assert isinstance(tokenizer, VQGAN)
+        write_model(tokenizer, None, self._recipe, folder)
+
+    def state(self) -> dict[str, Any]:
+        """Nothing beyond the network."""
+        return {}
+
+
+def reconstruction_quality(tokenizer: VQGAN, uint8_images: Tensor) -> tuple[dict[str, float], Tensor]:
+    """PSNR in dB (mean over images, clamped to [0, 1]) and codebook usage; and the counts of the codes."""
+    device = next(tokenizer.parameters()).device
+    errors, ids = [], []
+    for part in uint8_images.split(256):
+        targets = images.to_float(part.to(device))
+        codes = tokenizer.encode(targets)
+        errors.append((tokenizer.decode(codes) - targets).square().mean(dim=(1, 2, 3)))
+        ids.append(codes.cpu())
+    psnr = -10 * torch.cat(errors).clamp(min=1e-10).log10().mean()
+    usage = codebook_usage(torch.cat(ids), tokenizer.num_codes)
+    metrics = {"psnr_db": float(psnr), "codes_used": usage.used, "codebook_perplexity": usage.perplexity}
+    return metrics, usage.counts
+
+
+def side_by_side(tokenizer: VQGAN, uint8_images: Tensor) -> Tensor:
+    """A grid with originals in every other row and their reconstructions below."""
+    device = next(tokenizer.parameters()).device
+    originals = images.to_float(uint8_images.to(device))
+    again = tokenizer.decode(tokenizer.encode(originals))
+    rows = [part for pair in zip(originals.split(8), again.split(8), strict=True) for part in pair]
+    return images.make_grid(torch.cat(rows).cpu(), columns=8)
