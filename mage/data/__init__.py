@@ -1,1 +1,1 @@
-"""Data: images from names and folders, augmentation, batches, and the token cache."""
+"""Images from data sets or folders, augmented and batched; and the token cache."""

@@ -1,0 +1,38 @@
+"""`mage info`: what is in a model folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+import mage
+from mage.cli.options import Common, emit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Describe a model."""
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """model or run folder"""
+
+
+def run(options: Options) -> None:
+    """Print sizes and numbers of parameters."""
+    model = mage.load(options.model, precision=options.precision, device=options.device)
+    values: dict[str, Any] = {"precision": model.precision, "device": str(model.device)}
+    lines = [f"{options.model}: runs in {model.precision} on {model.device}"]
+    for name in ("tokenizer", "transformer"):
+        module = getattr(model, name)
+        if module is None:
+            lines.append(f"{name}: none")
+            continue
+        count = sum(parameter.numel() for parameter in module.parameters())
+        values[name] = {"kind": type(module).__name__, "parameters": count, "grid": list(module.grid)}
+        lines.append(f"{name}: {type(module).__name__}, {count / 1e6:.2f} M parameters, {module.grid[0]} x {module.grid[1]} tokens")
+    if model.tokenizer is not None:
+        size = [model.channels, *model.image_size]
+        values["image"] = size
+        lines.append(f"images: {size[0]} channel(s), {size[1]} x {size[2]} pixels, {model.tokenizer.num_codes} codes")
+    emit(options, values, "\n".join(lines))

@@ -1,0 +1,141 @@
+"""Linear probe: how well a linear classifier does on frozen features (paper, section 4.3; METHOD section 8).
+
+Two protocols, and a result always says which. `lars` is the published one: BatchNorm without affine part, a linear
+layer, LARS for 90 epochs. `lbfgs` is multinomial logistic regression solved to convergence, its L2 penalty chosen on
+a tenth of the training set: quicker on small sets, and without a learning rate to get wrong.
+
+Letters: n images, d feature width, k classes.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.linear_model import LogisticRegression
+from timm.optim import Lars
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mage import rng
+from mage.evaluation.features import Features, check_pair
+
+Protocol = Literal["lars", "lbfgs"]
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Accuracy on the test images, from 0 to 1, and how it was measured."""
+
+    accuracy: float
+    top5: float
+    protocol: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LarsConfig:
+    """The published settings; `base_learning_rate` is 0.1 for ViT-B and 0.05 for ViT-L."""
+
+    epochs: int = 90
+    """Passes over the features."""
+    warmup_epochs: int = 10
+    """Epochs in which the learning rate rises from 0."""
+    base_learning_rate: float = 0.1
+    """Peak learning rate for a batch of 256, scaled in proportion."""
+    batch_size: int = 4096
+    """Features per step; cut to a quarter of a small training set."""
+    momentum: float = 0.9
+    """Momentum."""
+    trust_coefficient: float = 0.001
+    """LARS: step length as a share of the weights' norm."""
+
+
+def linear_probe(
+    train: Features, test: Features, *, protocol: Protocol = "lars", seed: int = 0, lars: LarsConfig | None = None
+) -> ProbeResult:
+    """Train a linear classifier on `train`, measure it on `test`."""
+    check_pair(train, test)
+    if protocol == "lars":
+        return lars_probe(train, test, config=lars or LarsConfig(), seed=seed)
+    if protocol == "lbfgs":
+        return lbfgs_probe(train, test, seed=seed)
+    raise ValueError(f'protocol must be "lars" or "lbfgs", not {protocol!r}')
+
+
+def lars_probe(train: Features, test: Features, *, config: LarsConfig, seed: int = 0) -> ProbeResult:
+    """The published protocol, on cached features of one fixed view per image."""
+    classes = check_pair(train, test)
+    width = train.features.shape[1]
+    norm = nn.BatchNorm1d(width, affine=False, eps=1e-6)
+    head = nn.Linear(width, classes)
+    nn.init.trunc_normal_(head.weight, std=0.01, generator=rng.generator(seed, "probe weights"))
+    nn.init.zeros_(head.bias)
+    batch_size = min(config.batch_size, max(1, len(train.labels) // 4))
+    optimizer = lars_optimizer(head, config)
+    per_epoch = len(train.labels) // batch_size
+    peak = config.base_learning_rate * batch_size / 256
+    for epoch in range(config.epochs):
+        order = torch.randperm(len(train.labels), generator=rng.generator(seed, "probe order", epoch))
+        for place in range(per_epoch):
+            now = epoch + place / per_epoch
+            if now < config.warmup_epochs:
+                rate = peak * now / config.warmup_epochs
+            else:
+                done = (now - config.warmup_epochs) / max(1, config.epochs - config.warmup_epochs)
+                rate = peak * 0.5 * (1 + math.cos(math.pi * done))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            chosen = order[place * batch_size : (place + 1) * batch_size]
+            loss = functional.cross_entropy(head(norm(train.features[chosen])), train.labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    norm.eval()
+    with torch.inference_mode():
+        scores = head(norm(test.features))
+    settings = {"epochs": config.epochs, "batch_size": batch_size, "learning_rate": peak}
+    return ProbeResult(*accuracies(scores, test.labels), f"lars_{config.epochs}ep", settings)
+
+
+def lars_optimizer(head: nn.Linear, config: LarsConfig) -> torch.optim.Optimizer:
+    """LARS with its adaptation on the weight matrix but not on the bias; no weight decay."""
+    groups = [{"params": [head.weight], "always_adapt": True}, {"params": [head.bias], "always_adapt": False}]
+    return Lars(groups, lr=0.0, momentum=config.momentum, weight_decay=0.0, trust_coeff=config.trust_coefficient)
+
+
+def lbfgs_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResult:
+    """Logistic regression on standardised features; the penalty is chosen on a tenth of the training set."""
+    check_pair(train, test)
+    mean, deviation = train.features.mean(dim=0), train.features.std(dim=0).clamp(min=1e-6)
+    x = ((train.features - mean) / deviation).double().numpy()
+    y = train.labels.numpy()
+    order = torch.randperm(len(y), generator=rng.generator(seed, "probe split")).numpy()
+    held, rest = order[: len(y) // 10], order[len(y) // 10 :]
+    best, best_accuracy = 0.01, -1.0
+    for strength in (0.001, 0.01, 0.1, 1.0):
+        found = _fit(x[rest], y[rest], strength).score(x[held], y[held]) if len(np.unique(y[rest])) > 1 else 0.0
+        if found > best_accuracy:
+            best, best_accuracy = strength, found
+    model = _fit(x, y, best)
+    scores = torch.full((len(test.labels), int(y.max()) + 1), -math.inf, dtype=torch.float64)
+    found_scores = model.predict_log_proba(((test.features - mean) / deviation).double().numpy())
+    scores[:, torch.from_numpy(model.classes_)] = torch.from_numpy(found_scores)
+    return ProbeResult(*accuracies(scores, test.labels), "lbfgs", {"inverse_penalty": best})
+
+
+def raw_pixel_accuracy(train: Features, test: Features) -> float:
+    """What logistic regression reaches on the pixels themselves: the number to beat."""
+    return lbfgs_probe(train, test).accuracy
+
+
+def accuracies(scores: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> tuple[float, float]:
+    """Top-1 and top-5 accuracy, from 0 to 1."""
+    top = scores.topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
+    return float(top[:, 0].double().mean()), float(top.any(dim=1).double().mean())
+
+
+def _fit(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], strength: float) -> Any:
+    return LogisticRegression(C=strength, max_iter=1000, tol=1e-3).fit(x, y)
