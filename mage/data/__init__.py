@@ -1,1 +1,1 @@
-"""Images from data sets or folders, augmented and batched; and the token cache."""
+"""Data: images from names and folders, augmentation, batches, and the token cache."""

@@ -216,7 +216,7 @@ def _encode_shard(
             try:
                 image = dataset.load(index)
             except CorruptImage as error:
-                skipped.append(str(error))
+                skipped.append(error.path)
                 continue
             batch += [apply(image, rng.generator(seed, "view", index, view)) for view in range(views)]
             labels.append(-1 if dataset.labels is None else int(dataset.labels[index]))

@@ -1,10 +1,12 @@
 """Features of a whole data set, computed once and shared by every probe (paper, section 4.3).
 
-Letters: n images, d feature width.
+Letters: n images, c channels, h w pixels, d feature width.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +17,8 @@ from mage.data.datasets import ImageDataset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
 
+Pool = Literal["mean", "class"]
+
 
 class Features(NamedTuple):
     """Features and labels, aligned."""
@@ -23,23 +27,43 @@ class Features(NamedTuple):
     labels: Int[Tensor, " n"]
 
 
+@runtime_checkable
+class FeatureModel(Protocol):
+    """What has features, such as mage.pipeline.Mage."""
+
+    def features(self, images: Float[Tensor, "n c h w"], pool: Pool = "mean") -> Float[Tensor, "n d"]:
+        """Images in [0, 1] -> one vector per image."""
+
+
 def extract_features(
-    function: Callable[[Tensor], Tensor],
+    model: FeatureModel | Callable[[Tensor], Tensor],
     dataset: ImageDataset,
     transform: TransformConfig,
     *,
+    pool: Pool = "mean",
     batch_size: int = 256,
+    num_workers: int = 0,
     on_images: Callable[[int], None] | None = None,
 ) -> Features:
-    """`function` (images in [0, 1] -> vectors) on every readable image. Raises ValueError for a set without labels."""
+    """Features (float32, on the CPU) and labels of every readable image, in order.
+
+    model: has `features(images, pool)`, or is itself a function from images in [0, 1] to vectors or anything that
+    flattens to one; `pool` reaches a model with features only.
+    num_workers: threads that read image files ahead; the result does not depend on it.
+    on_images: called with the number of images after every batch.
+    Raises ValueError for a set without labels or without a readable image.
+    """
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
     parts, labels = [], []
-    for batch in evaluation_batches(dataset, build_transform(transform), batch_size=batch_size):
-        parts.append(function(images.to_float(batch["images"])).float().flatten(1).cpu())
-        labels.append(batch["labels"])
-        if on_images is not None:
-            on_images(len(batch["labels"]))
+    with _read_ahead(dataset, num_workers, 2 * batch_size) as source:
+        for batch in evaluation_batches(source, build_transform(transform), batch_size=batch_size):
+            pixels = images.to_float(batch["images"])
+            found = model.features(pixels, pool) if isinstance(model, FeatureModel) else model(pixels)
+            parts.append(found.float().flatten(1).cpu())
+            labels.append(batch["labels"])
+            if on_images is not None:
+                on_images(len(batch["labels"]))
     return Features(torch.cat(parts), torch.cat(labels))
 
 
@@ -47,9 +71,44 @@ def check_pair(train: Features, test: Features) -> int:
     """The number of classes. Raises ValueError if the sets cannot be compared."""
     if train.features.shape[1] != test.features.shape[1]:
         raise ValueError(f"features have {train.features.shape[1]} and {test.features.shape[1]} numbers: must agree")
+    if not len(train.labels) or not len(test.labels):
+        raise ValueError("a probe needs at least one training and one test image")
     classes = int(train.labels.max()) + 1
-    if classes < 2:
+    if len(train.labels.unique()) < 2:
         raise ValueError("the training images have a single class; a probe needs at least two")
     if int(test.labels.max()) >= classes:
         raise ValueError(f"the test images have class {int(test.labels.max())}, which no training image has")
     return classes
+
+
+class _ReadAhead:
+    """The same data set, but `load`, called in order, finds the next `depth` images already being read."""
+
+    def __init__(self, dataset: ImageDataset, executor: ThreadPoolExecutor, depth: int) -> None:
+        self.name, self.class_names, self.labels = dataset.name, dataset.class_names, dataset.labels
+        self.skipped = dataset.skipped  # the same list: files skipped here are known to the data set
+        self._dataset, self._executor, self._depth = dataset, executor, depth
+        self._pending: dict[int, Future[Tensor]] = {}
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def load(self, index: int) -> Tensor:
+        """Image `index`. Raises CorruptImage."""
+        while self._next < min(index + self._depth, len(self)):
+            self._pending[self._next] = self._executor.submit(self._dataset.load, self._next)
+            self._next += 1
+        return self._pending.pop(index).result()
+
+
+@contextmanager
+def _read_ahead(dataset: ImageDataset, num_workers: int, depth: int) -> Iterator[ImageDataset]:
+    if num_workers == 0:
+        yield dataset
+        return
+    executor = ThreadPoolExecutor(num_workers)
+    try:
+        yield _ReadAhead(dataset, executor, depth)
+    finally:
+        executor.shutdown(cancel_futures=True)

@@ -1,11 +1,13 @@
 """Frechet distance between two sets of images, seen through a feature network (Heusel et al. 2017).
 
 |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) for the means and covariances of the features. With EfficientNet-Lite0
-features it is called fd_efflite0 and must not be compared with the FID, which uses another network.
+features it is called fd_efflite0 and must not be compared with the FID, which uses another network. It shrinks as
+sets grow, even between two halves of one set: compare equal numbers of images only.
 
-Letters: n images, d feature width.
+Letters: n images, c channels, h w pixels, d feature width.
 """
 
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,20 +16,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mage import atomic
+from mage import atomic, images
+from mage.nn.backbones import PooledFeatures, efflite0
 
 
 class FeatureStatistics:
-    """Mean and covariance of features that come in parts; float64, constant memory."""
+    """Mean and covariance of features that come in parts; float64, constant memory.
 
-    def __init__(self) -> None:
+    extractor: what made the features; statistics of two different extractors are never compared.
+    """
+
+    def __init__(self, extractor: str = "") -> None:
+        self.extractor = extractor
         self.count = 0
         self._mean = torch.empty(0, dtype=torch.float64)
         self._scatter = torch.empty(0, dtype=torch.float64)
 
     def update(self, features: Float[Tensor, "n d"]) -> None:
         """Add features. Parts are centred before they are merged, so that large means cost no precision."""
+        if not len(features):
+            return
         x = features.detach().cpu().double()
+        if self.count and x.shape[1] != len(self._mean):
+            raise ValueError(f"features so far have {len(self._mean)} numbers, these have {x.shape[1]}")
         mean = x.mean(dim=0)
         centred = x - mean
         if self.count == 0:
@@ -52,26 +63,34 @@ class FeatureStatistics:
         return self._scatter / (self.count - 1)
 
     def save(self, path: str | Path) -> None:
-        """Write mu, sigma and count as .npz."""
+        """Write mu, sigma, count and extractor as .npz."""
+        arrays = {"mu": self.mean.numpy(), "sigma": self.covariance.numpy()}
         with atomic.replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, mu=self.mean.numpy(), sigma=self.covariance.numpy(), count=self.count)
+            np.savez(file, allow_pickle=False, **arrays, count=np.array(self.count), extractor=np.array(self.extractor))
 
     @classmethod
     def load(cls, path: str | Path) -> "FeatureStatistics":
         """Read what `save` wrote. Raises ValueError for another file."""
         try:
             with np.load(path, allow_pickle=False) as data:
-                found = cls()
+                found = cls(str(data["extractor"]))
                 found.count = int(data["count"])
                 found._mean = torch.from_numpy(data["mu"])
                 found._scatter = torch.from_numpy(data["sigma"]) * (found.count - 1)
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} does not hold feature statistics ({type(error).__name__})") from None
         return found
 
 
 def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
-    """Frechet distance of two Gaussians; tr (C1 C2)^1/2 through the symmetric matrix C1^1/2 C2 C1^1/2."""
+    """Frechet distance of two Gaussians; tr (C1 C2)^1/2 through the symmetric matrix C1^1/2 C2 C1^1/2.
+
+    Raises ValueError for statistics of different feature networks.
+    """
+    if first.extractor != second.extractor and first.extractor and second.extractor:
+        raise ValueError(f"features of {first.extractor} cannot be compared with features of {second.extractor}")
+    if first.mean.shape != second.mean.shape:
+        raise ValueError(f"features have {len(first.mean)} and {len(second.mean)} numbers: must agree")
     root = _square_root(first.covariance)
     cross = torch.linalg.eigvalsh(root @ second.covariance @ root).clamp(min=0).sqrt().sum()
     trace = first.covariance.trace() + second.covariance.trace() - 2 * cross
@@ -79,13 +98,39 @@ def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> flo
 
 
 def image_statistics(
-    batches: Iterable[Float[Tensor, "n c h w"]], features: Callable[[Tensor], Tensor]
+    batches: Iterable[Float[Tensor, "n c h w"]], features: Callable[[Tensor], Tensor], *, extractor: str = ""
 ) -> FeatureStatistics:
     """Statistics of images in [0, 1], rounded to 8 bits as a PNG would be."""
-    statistics = FeatureStatistics()
+    statistics = FeatureStatistics(extractor)
     for batch in batches:
-        statistics.update(features(batch.float().clamp(0, 1).mul(255).round().div(255)))
+        statistics.update(features(images.to_float(images.to_uint8(batch))))
     return statistics
+
+
+ImageSet = FeatureStatistics | Iterable[Float[Tensor, "n c h w"]]
+"""Ready statistics, or batches of images in [0, 1]."""
+
+
+def frechet_efflite0(first: ImageSet, second: ImageSet, *, size: int = 64) -> float:
+    """fd_efflite0 between two sets: EfficientNet-Lite0's pooled features of images resized to `size` pixels per side."""
+    pooled: PooledFeatures | None = None
+    found = []
+    for images_or_statistics in (first, second):
+        if not isinstance(images_or_statistics, FeatureStatistics):
+            pooled = pooled or PooledFeatures(efflite0(), size=size)
+            images_or_statistics = efflite0_statistics(images_or_statistics, pooled)
+        found.append(images_or_statistics)
+    return frechet_distance(*found)
+
+
+def efflite0_statistics(batches: Iterable[Float[Tensor, "n c h w"]], pooled: PooledFeatures) -> FeatureStatistics:
+    """Statistics named after the network and image size, worth saving where one set is compared many times.
+
+    The network follows the device of the images.
+    """
+    return image_statistics(
+        batches, lambda batch: pooled.to(batch.device)(batch), extractor=f"efflite0_{pooled.size}px"
+    )
 
 
 def _square_root(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:

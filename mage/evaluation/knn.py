@@ -14,6 +14,8 @@ from mage import rng
 from mage.evaluation.features import Features, check_pair
 
 NEIGHBOURS = (1, 5, 10, 20, 50, 100, 200)
+SIMILARITIES_AT_ONCE = 2**25
+"""128 MB in float32."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class NeighboursResult:
     accuracy: float
     k: int
     accuracy_per_k: dict[int, float]
-    temperature: float
+    temperature: float | None
 
 
 def knn(
@@ -31,10 +33,13 @@ def knn(
     test: Features,
     *,
     neighbours: tuple[int, ...] = NEIGHBOURS,
-    temperature: float = 0.07,
+    temperature: float | None = 0.07,
     seed: int = 0,
 ) -> NeighboursResult:
-    """Weighted k-NN by cosine similarity, each neighbour counting exp(similarity / temperature)."""
+    """Weighted k-NN by cosine similarity, each neighbour counting exp(similarity / temperature).
+
+    temperature None gives every neighbour one vote. Every k that does not fit a small training set is left out.
+    """
     check_pair(train, test)
     usable = tuple(k for k in neighbours if k <= len(train.labels) * 9 // 10) or (1,)
     order = torch.randperm(len(train.labels), generator=rng.generator(seed, "knn split"))
@@ -62,13 +67,17 @@ def neighbour_predictions(
     train: Features, queries: Float[Tensor, "n d"], neighbours: tuple[int, ...], temperature: float | None
 ) -> dict[int, Int[Tensor, " n"]]:
     """Predicted class of each query for each k, in chunks that fit into memory."""
+    if not neighbours or min(neighbours) < 1 or max(neighbours) > len(train.labels):
+        raise ValueError(f"k must lie between 1 and the {len(train.labels)} training images, not {neighbours}")
     classes = int(train.labels.max()) + 1
-    bank = functional.normalize(train.features, dim=1)
+    bank = functional.normalize(train.features.float(), dim=1)
     found: dict[int, list[Tensor]] = {k: [] for k in neighbours}
-    for chunk in functional.normalize(queries, dim=1).split(1024):
+    for chunk in functional.normalize(queries.float(), dim=1).split(max(1, SIMILARITIES_AT_ONCE // len(bank))):
         similarity, index = (chunk @ bank.T).topk(max(neighbours), dim=1)
         weight = torch.ones_like(similarity) if temperature is None else (similarity / temperature).exp()
-        votes = functional.one_hot(train.labels[index], classes) * weight[..., None]
-        for k in neighbours:
-            found[k].append(votes[:, :k].sum(dim=1).argmax(dim=1))
+        votes, counted = weight.new_zeros(len(chunk), classes), 0
+        for k in sorted(set(neighbours)):  # the votes of a smaller k are part of those of a larger one
+            votes.scatter_add_(1, train.labels[index[:, counted:k]], weight[:, counted:k])
+            found[k].append(votes.argmax(dim=1))
+            counted = k
     return {k: torch.cat(parts) for k, parts in found.items()}

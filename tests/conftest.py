@@ -1,0 +1,45 @@
+"""What all tests share. Nothing of `mage` is imported at the top: shape checks reach only modules imported later."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+# Examples are drawn from the test itself, so that a failure repeats; time limits fail on a busy machine only.
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
+settings.load_profile("repeatable")
+
+# No test may reach a server.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors here are tiny: one thread is faster than several, and sums come out in one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A fresh CPU generator with a fixed seed."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def images(generator: torch.Generator) -> torch.Tensor:
+    """Four random colour images in [0, 1]: (4, 3, 16, 16)."""
+    return torch.rand(4, 3, 16, 16, generator=generator)
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """An empty folder for a run."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder

@@ -1,0 +1,1 @@
+"""Slow twins: every formula again, with plain loops, written from the papers."""

@@ -1,0 +1,84 @@
+"""Mask ratios, masks and the decoding schedule."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mage import rng
+from mage.masking import Mask, MaskRatioConfig, mask_from_noise, num_still_masked, random_mask, sample_mask_ratio
+from tests.reference import masking as reference
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    length=st.integers(1, 40),
+    ratio=st.floats(0, 1),
+    drop=st.floats(0, 1),
+    seed=st.integers(0, 1000),
+)
+def test_masks_agree_with_plain_loops(length: int, ratio: float, drop: float, seed: int) -> None:
+    noise = torch.rand(3, length, generator=rng.generator(seed))
+    mask = mask_from_noise(noise, ratio, drop_ratio=drop)
+    masked, dropped = reference.mask_from_noise(noise.tolist(), ratio, drop)
+    assert mask.masked.tolist() == masked
+    assert mask.dropped.tolist() == dropped
+
+
+def test_the_encoder_always_sees_half_of_the_tokens() -> None:
+    for step in range(50):
+        mask = random_mask(MaskRatioConfig(), 4, 49, rng.generator(0, step))
+        assert mask.num_kept == 49 // 2
+        assert (mask.masked | ~mask.dropped).all(), "dropped tokens are masked ones"
+        assert mask.kept_index.diff(dim=1).min() > 0, "kept tokens stay in order"
+
+
+def test_one_ratio_per_step_or_per_image() -> None:
+    shared = random_mask(MaskRatioConfig(), 64, 100, rng.generator(0)).masked.sum(dim=1)
+    assert len(shared.unique()) == 1
+    own = random_mask(MaskRatioConfig(per_image=True), 64, 100, rng.generator(0)).masked.sum(dim=1)
+    assert len(own.unique()) > 10
+
+
+def test_mask_ratio_has_the_truncated_normal_distribution() -> None:
+    ratio = sample_mask_ratio(MaskRatioConfig(), 200_000, rng.generator(1))
+    assert ratio.min() >= 0.5
+    assert ratio.max() <= 1.0
+    assert ratio.mean().item() == pytest.approx(0.694, abs=2e-3)  # METHOD section 4
+    stats = pytest.importorskip("scipy.stats")
+    exact = stats.truncnorm((0.5 - 0.55) / 0.25, (1 - 0.55) / 0.25, loc=0.55, scale=0.25)
+    assert stats.kstest(ratio.numpy(), exact.cdf).pvalue > 1e-3
+
+
+def test_ratios_per_image_reach_their_image() -> None:
+    mask = mask_from_noise(torch.rand(2, 10, generator=rng.generator(0)), torch.tensor([0.5, 0.9]))
+    assert mask.masked.sum(dim=1).tolist() == [5, 9]
+    assert mask.dropped.sum(dim=1).tolist() == [5, 5]
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.1])
+def test_impossible_ratios_are_refused(ratio: float) -> None:
+    with pytest.raises(ValueError, match="must lie in"):
+        mask_from_noise(torch.rand(1, 4), ratio)
+
+
+def test_images_that_keep_different_numbers_of_tokens_cannot_share_a_batch() -> None:
+    masked = torch.tensor([[True, True], [True, False]])
+    with pytest.raises(ValueError, match="must be equal"):
+        _ = Mask(masked=masked, dropped=masked).num_kept
+
+
+@pytest.mark.parametrize(("length", "steps"), [(256, 8), (256, 20), (49, 12), (5, 20), (1, 3)])
+def test_schedule_agrees_with_plain_loops(length: int, steps: int) -> None:
+    unknown, counts = length, []
+    for step in range(steps):
+        unknown = 0 if step == steps - 1 else num_still_masked(length, unknown, step, steps)
+        counts.append(unknown)
+    assert counts == reference.remaining(length, steps)
+
+
+def test_schedule_is_computed_in_double_precision() -> None:
+    # 256 cos(pi / 3) is exactly 128; single precision gives 127 for some step counts.
+    assert num_still_masked(256, 256, 19, 30) == math.floor(256 * math.cos(math.pi / 2 * 20 / 30))
