@@ -1,4 +1,4 @@
-"""What all tests share. Nothing of `mage` is imported at the top: shape checks reach only modules imported later."""
+"""What all tests share: one thread, no network, repeatable examples."""
 
 import os
 from collections.abc import Iterator

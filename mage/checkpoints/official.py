@@ -1,1 +1,228 @@
-"""Released checkpoints."""
+"""Released checkpoints -> our models, and back again with every tensor byte for byte as it was.
+
+A released file is a pickle. It is read as data: tensors, plain values and argparse.Namespace, nothing else, and no
+code of the file runs. Files hold a tokenizer, a pre-trained MAGE, a linear probe or a fine-tuned classifier (paper,
+sections 4.1 to 4.3); names are translated in `official_names.py`, sizes read in `official_sizes.py`.
+"""
+
+import argparse
+import pickle
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mage import atomic
+from mage.checkpoints import io
+from mage.checkpoints.official_names import (
+    UNUSED,
+    VQGAN_PREFIX,
+    enumerated,
+    fill,
+    released_tensors,
+    tokenizer_names,
+    transformer_names,
+)
+from mage.checkpoints.official_sizes import Settings, mage_config, read_vocabulary, token_grid, vqgan_config
+from mage.models import MAGE, MAGEClassifier
+from mage.pipeline import Mage
+from mage.tokenizers import VQGAN
+
+Paths = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A released file as our model, and a report of the rest of it."""
+
+    model: Mage
+    extra: dict[str, Tensor]
+    """Tensors that our networks do not use, under their released names."""
+    dropped: tuple[str, ...]
+    """Entries beside the weights that were left behind, such as "optimizer"."""
+    kind: str
+    """ "pretrained", "linear_probe", "fine_tuned" or "tokenizer"."""
+
+
+def load_released(
+    paths: Paths,
+    config: dict[str, Any] | None = None,
+    precision: str = "float32",
+    *,
+    allow_extra: bool = False,
+    device: str = "auto",
+) -> Mage:
+    """A released checkpoint as a model; arguments and errors as in `read_released`."""
+    return read_released(paths, config, precision, allow_extra=allow_extra, device=device).model
+
+
+def read_released(
+    paths: Paths,
+    config: dict[str, Any] | None = None,
+    precision: str = "float32",
+    *,
+    allow_extra: bool = False,
+    device: str = "auto",
+) -> Converted:
+    """Read one released file, or a MAGE file without tokenizer together with a tokenizer file.
+
+    config: what stands in no tensor, with the public port's keys (num_heads, decoder_num_heads, ...); published widths
+        need none. Sizes that it repeats must agree with the tensors.
+    allow_extra: keep tensors with unknown names instead of refusing the file.
+    Raises ValueError for damaged files, pickles with anything but data, and missing, unknown or misshapen tensors.
+    """
+    files = [_read_file(Path(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    state, form, dropped = _combine(files)
+    settings, kind = Settings(config), _kind(state)
+    prefix = "" if kind == "tokenizer" else VQGAN_PREFIX
+    grid = None if kind == "tokenizer" else token_grid(state, settings)
+    dtypes: dict[str, str] = {}
+    tokenizer: VQGAN | None = None
+    transformer: MAGE | MAGEClassifier | None = None
+    # Networks are made without memory first: no time for, and no random numbers drawn by, weights that are replaced.
+    if kind == "tokenizer" or any(name.startswith(VQGAN_PREFIX) for name in state):
+        part = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        with torch.device("meta"):
+            tokenizer = VQGAN(vqgan_config(part, settings, grid))
+        dtypes |= fill(tokenizer.to_empty(device="cpu"), tokenizer_names(tokenizer, prefix), state)
+    if grid is not None:
+        vocabulary = read_vocabulary(state, settings, tokenizer.num_codes if tokenizer is not None else None)
+        with torch.device("meta"):
+            if kind == "pretrained":
+                transformer = MAGE(mage_config(state, settings), vocabulary, grid)
+            else:
+                weight = state.get("head.1.weight" if kind == "linear_probe" else "head.weight", torch.empty(1))
+                transformer = MAGEClassifier(
+                    mage_config(state, settings),
+                    vocabulary,
+                    grid,
+                    num_classes=weight.shape[:1].numel(),
+                    pool="mean" if "fc_norm.weight" in state else "class",
+                    head_kind="batchnorm_linear" if kind == "linear_probe" else "linear",
+                )
+        dtypes |= fill(transformer.to_empty(device="cpu"), transformer_names(transformer), state)
+    unknown = sorted(state.keys() - UNUSED)
+    if unknown and not allow_extra:
+        raise ValueError(
+            f"the file has {len(unknown)} tensors that no released file has: {enumerated(unknown)}; "
+            "allow_extra=True (--allow-extra) keeps them aside, unused"
+        )
+    # Copies: what was read may be a window on the file, and may share memory, which safetensors refuses.
+    extra = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+    origin = {"kind": kind, "form": form, "extra": sorted(extra), "dropped": list(dropped), "dtypes": dtypes}
+    model = Mage(tokenizer, transformer, recipe={"released": origin}, precision=precision, device=device)
+    return Converted(model, extra, dropped, kind)
+
+
+def convert(
+    paths: Paths, out_folder: str | Path, *, config: dict[str, Any] | None = None, allow_extra: bool = False
+) -> Converted:
+    """Read released files and write them as one of our model folders, whole or not at all."""
+    converted = read_released(paths, config, allow_extra=allow_extra, device="cpu")
+    io.save(converted.model, out_folder, extra=converted.extra)
+    return converted
+
+
+def to_released(folder: str | Path, out_file: str | Path) -> Path:
+    """Write a folder that `convert` made as a released file again: names, shapes, types and bytes as they were.
+
+    A MAGE file and a tokenizer file that were converted together come back as one file.
+    """
+    folder = io.find_folder(folder)
+    model = io.load(folder, precision="float32", device="cpu")
+    origin = model.recipe.get("released")
+    if origin is None:
+        raise ValueError(f"{folder} was not made from a released file, so there is none to go back to")
+    extra = io.read_tensors(folder / io.EXTRA) if origin["extra"] else {}
+    if sorted(extra) != origin["extra"]:
+        raise ValueError(f"{folder / io.EXTRA} does not hold the tensors that {io.CONFIG} names; convert the file again")
+    tensors = dict(extra)
+    if model.tokenizer is not None:
+        names = tokenizer_names(model.tokenizer, "" if model.transformer is None else VQGAN_PREFIX)
+        tensors |= released_tensors(model.tokenizer, names, origin["dtypes"])
+    if model.transformer is not None:
+        tensors |= released_tensors(model.transformer, transformer_names(model.transformer), origin["dtypes"])
+    with atomic.replacing(out_file) as temporary:
+        torch.save(tensors if origin["form"] == "bare" else {origin["form"]: tensors}, temporary)
+    return Path(out_file)
+
+
+class _File(NamedTuple):
+    path: Path
+    state: dict[str, Tensor]
+    form: str
+    """The key that the weights stand under: "model" or "state_dict"; "bare" if they are the whole file."""
+    dropped: tuple[str, ...]
+
+
+def _read_file(path: Path) -> _File:
+    content = _unpickle(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not the named tensors of a checkpoint")
+    form = next((key for key in ("model", "state_dict") if isinstance(content.get(key), dict)), "bare")
+    state = content if form == "bare" else content[form]
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ValueError(f"{path} is not a released checkpoint: {name!r} is a {type(tensor).__name__}, not a tensor")
+    dropped = () if form == "bare" else tuple(str(key) for key in content if key != form)
+    return _File(path, dict(state), form, dropped)
+
+
+def _unpickle(path: Path) -> Any:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            # Only zip archives can be mapped into memory, so that an optimizer's state is never read from the disk.
+            return torch.load(str(path), weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a damaged file raises almost anything
+        refused = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if refused:
+            raise ValueError(
+                f"{path} holds a {refused[1]} and was not read: only tensors, plain values and argparse.Namespace are, "
+                "because other pickled objects can run code"
+            ) from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} is cut off, damaged or not a checkpoint ({reason})") from None
+
+
+def _combine(files: list[_File]) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
+    """One set of tensors from one or two files; the tokenizer's names get their prefix if there is a MAGE file."""
+    tokenizers = [file for file in files if _is_tokenizer(file.state)]
+    others = [file for file in files if not _is_tokenizer(file.state)]
+    dropped = tuple(dict.fromkeys(name for file in files for name in file.dropped))
+    if len(files) == 1:
+        return files[0].state, files[0].form, dropped
+    if len(tokenizers) != 1 or len(others) != 1:
+        names = ", ".join(f"{file.path.name} ({'tokenizer' if file in tokenizers else 'network'})" for file in files)
+        raise ValueError(f"give one file, or one network and one tokenizer, not {names or 'nothing'}")
+    network, tokenizer = others[0], tokenizers[0]
+    if any(name.startswith(VQGAN_PREFIX) for name in network.state):
+        raise ValueError(f"{network.path} holds a tokenizer already; leave out {tokenizer.path}")
+    tensors = {VQGAN_PREFIX + name: tensor for name, tensor in tokenizer.state.items()}
+    return network.state | tensors, network.form, dropped
+
+
+def _is_tokenizer(state: dict[str, Tensor]) -> bool:
+    return "quantize.embedding.weight" in state or any(name.startswith(("encoder.", "decoder.")) for name in state)
+
+
+def _kind(state: dict[str, Tensor]) -> str:
+    if _is_tokenizer(state):
+        return "tokenizer"
+    if any(name.startswith("token_emb.") for name in state):
+        if any(name.startswith(("mlm_layer.", "decoder_embed.")) for name in state):
+            return "pretrained"
+        if any(name.startswith("head.1.") for name in state):
+            return "linear_probe"
+        if any(name.startswith("head.") for name in state):
+            return "fine_tuned"
+    raise ValueError(
+        f"the file holds neither a tokenizer nor a MAGE network with a decoder or a classifier: its first tensors are "
+        f"{enumerated(list(state)) or 'missing'}"
+    )

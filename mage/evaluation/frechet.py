@@ -72,7 +72,7 @@ class FeatureStatistics:
     def load(cls, path: str | Path) -> "FeatureStatistics":
         """Read what `save` wrote. Raises ValueError for another file."""
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
                 found = cls(str(data["extractor"]))
                 found.count = int(data["count"])
                 found._mean = torch.from_numpy(data["mu"])
@@ -112,7 +112,7 @@ ImageSet = FeatureStatistics | Iterable[Float[Tensor, "n c h w"]]
 
 
 def frechet_efflite0(first: ImageSet, second: ImageSet, *, size: int = 64) -> float:
-    """fd_efflite0 between two sets: EfficientNet-Lite0's pooled features of images resized to `size` pixels per side."""
+    """fd_efflite0 between two sets: EfficientNet-Lite0's pooled features at `size` pixels per side."""
     pooled: PooledFeatures | None = None
     found = []
     for images_or_statistics in (first, second):
@@ -135,4 +135,5 @@ def efflite0_statistics(batches: Iterable[Float[Tensor, "n c h w"]], pooled: Poo
 
 def _square_root(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return root

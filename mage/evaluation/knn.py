@@ -25,7 +25,7 @@ class NeighboursResult:
     accuracy: float
     k: int
     accuracy_per_k: dict[int, float]
-    temperature: float | None
+    temperature: float
 
 
 def knn(
@@ -33,12 +33,12 @@ def knn(
     test: Features,
     *,
     neighbours: tuple[int, ...] = NEIGHBOURS,
-    temperature: float | None = 0.07,
+    temperature: float = 0.07,
     seed: int = 0,
 ) -> NeighboursResult:
     """Weighted k-NN by cosine similarity, each neighbour counting exp(similarity / temperature).
 
-    temperature None gives every neighbour one vote. Every k that does not fit a small training set is left out.
+    Every k that does not fit a small training set is left out.
     """
     check_pair(train, test)
     usable = tuple(k for k in neighbours if k <= len(train.labels) * 9 // 10) or (1,)
@@ -72,7 +72,8 @@ def neighbour_predictions(
     classes = int(train.labels.max()) + 1
     bank = functional.normalize(train.features.float(), dim=1)
     found: dict[int, list[Tensor]] = {k: [] for k in neighbours}
-    for chunk in functional.normalize(queries.float(), dim=1).split(max(1, SIMILARITIES_AT_ONCE // len(bank))):
+    chunk_size = max(1, SIMILARITIES_AT_ONCE // len(bank))
+    for chunk in torch.split(functional.normalize(queries.float(), dim=1), chunk_size):
         similarity, index = (chunk @ bank.T).topk(max(neighbours), dim=1)
         weight = torch.ones_like(similarity) if temperature is None else (similarity / temperature).exp()
         votes, counted = weight.new_zeros(len(chunk), classes), 0

@@ -8,6 +8,7 @@ Letters: n images, c channels, H W pixels, d feature width, h w cells of a featu
 """
 
 import copy
+import itertools
 import re
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 EFFLITE0_STAGES = (0, 2, 4)
 """Stages whose outputs the perceptual loss compares, beside the stem's."""
 _EFFLITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
+_EFFLITE0_OUTER = dict(_conv_stem="conv_stem", _bn0="bn1", _conv_head="conv_head", _bn1="bn2", _fc="classifier")
 
 
 def efflite0() -> nn.Module:
@@ -50,9 +52,8 @@ def _timm_name(name: str) -> str:
     """The released name of a parameter -> timm's: blocks are grouped into stages, layers count from 1."""
     found = re.fullmatch(r"_blocks\.(\d+)\._(expand_conv|depthwise_conv|project_conv|bn(\d))\.(\w+)", name)
     if found is None:
-        outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
         layer, _, rest = name.partition(".")
-        return f"{outer[layer]}.{rest}"
+        return f"{_EFFLITE0_OUTER[layer]}.{rest}"
     stage, index = 0, int(found[1])
     while index >= _EFFLITE0_DEPTHS[stage]:
         index -= _EFFLITE0_DEPTHS[stage]
@@ -113,7 +114,7 @@ class StageFeatures(nn.Module):
         if not stages or min(stages) < 0 or max(stages) >= len(blocks):
             raise ValueError(f"stages must be numbers from 0 to {len(blocks) - 1}, not {stages}")
         self.stages = stages
-        self.stem = nn.Sequential(copy.deepcopy(network.conv_stem), copy.deepcopy(network.bn1))
+        self.stem = nn.Sequential(*copy.deepcopy([network.get_submodule("conv_stem"), network.get_submodule("bn1")]))
         self.blocks = nn.ModuleList(copy.deepcopy(blocks[: max(stages) + 1]))
         self.eval()
         _fold_batch_norm(self)
@@ -138,7 +139,7 @@ class StageFeatures(nn.Module):
 def _fold_batch_norm(module: nn.Module) -> None:
     """Fold each BatchNorm into the convolution right before it; timm's also hold the activation, which stays."""
     children = list(module.named_children())
-    for (name, child), (next_name, following) in zip(children, children[1:], strict=False):
+    for (name, child), (next_name, following) in itertools.pairwise(children):
         if isinstance(child, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
             setattr(module, name, fuse_conv_bn_eval(child, following))
             setattr(module, next_name, getattr(following, "act", nn.Identity()))

@@ -31,13 +31,15 @@ def mnist5k() -> Recipe:
         ),
         tokenizer_loss=TokenizerLossConfig(squared=1.0, absolute=0.1),
         tokenizer_training=OptimConfig(
-            batch_size=32, steps=2500, base_learning_rate=1.6e-2, warmup=0.03, weight_decay=0.01, clip=1.0,
+            batch_size=32, steps=2000, base_learning_rate=1.6e-2, warmup=0.03, weight_decay=0.01, clip=1.0,
             ema_decay=0.99,
         ),
-        model=MAGEConfig(128, 4, 4, decoder_width=128, decoder_depth=2, decoder_heads=4, dropout=0.0),
+        model=MAGEConfig(
+            128, 4, 4, decoder_width=128, decoder_depth=2, decoder_heads=4, dropout=0.0, position_init="sincos"
+        ),
         masking=MaskRatioConfig(per_image=True),
         pretraining=OptimConfig(
-            batch_size=128, steps=2500, base_learning_rate=4e-3, warmup=0.05, clip=3.0, ema_decay=0.998
+            batch_size=64, steps=2600, base_learning_rate=1e-2, warmup=0.05, clip=3.0, ema_decay=0.998
         ),
         sampling=SamplingConfig(steps=20, choice_temperature=4.5),
         run=RunConfig(log_every=50, observe_every=1250, checkpoint_every=1250),

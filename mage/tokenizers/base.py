@@ -5,12 +5,13 @@ Letters: n images, c channels, H W pixels, h w tokens.
 
 import hashlib
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Anything that turns images in [0, 1] into a grid of ids and back."""
 

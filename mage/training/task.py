@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -29,6 +29,7 @@ class Observation:
     """(C, H, W) in [0, 1]: a grid of samples or reconstructions."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """Something to train. `modules` are trained in place; each has its own optimizer settings."""
 

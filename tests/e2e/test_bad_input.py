@@ -1,0 +1,191 @@
+"""Ten bad inputs per command: exit code 2, one sentence, nothing written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+RECIPE = [
+    ("--recipe nonsense", "there is no recipe 'nonsense'"),
+    ("--config {root}/none.yaml", "there is no recipe file"),
+    ("--config {root}/text.yaml", "not readable as YAML"),
+    ("--config {root}/wrong.yaml", "no setting 'modell'"),
+    ("--recipe smoke --config {root}/wrong.yaml", "exclude each other"),
+    ("--recipe smoke --set model.widht=3", r"there is no setting 'model\.widht'"),
+    ("--recipe smoke --set model.width=wide", r"model\.width must be int"),
+    ("--recipe smoke --set model.width", "not of the form"),
+    ("--recipe smoke --set masking.mode=0.1", "mask ratios need"),
+]
+DATA = [
+    ("--data {root}/none", "no data set"),
+    ("--data {root}/empty", "no image"),
+    ("--data {root}/text.png", "is a file"),
+]
+MODEL = [
+    ("--model {root}/none", "there is no model"),
+    ("--model {root}/photo.png", "is a file"),
+    ("--model {root}/empty", "holds no model"),
+    ("--model {root}/no-config", "holds no model"),
+    ("--model {root}/truncated", "damaged"),
+    ("--model {root}/renamed", "does not fit"),
+    ("--model {root}/foreign", "not a model configuration"),
+]
+COMMON = [
+    ("--precision float16", "precision"),
+    ("--device quantum", "not available"),
+    ("--sede 1", "sede"),
+]
+TRAIN = "--recipe smoke --out {out}"
+CASES: dict[str, list[tuple[str, str]]] = {
+    "train-tokenizer": [
+        *((f"{arguments} --out {{out}}", message) for arguments, message in RECIPE),
+        *((f"{TRAIN} {arguments}", message) for arguments, message in DATA + COMMON),
+        (f"{TRAIN} --resume", "no checkpoint to resume"),
+        (f"{TRAIN} --set tokenizer_training.batch_size=5000", "5000"),
+        (f"{TRAIN} --set tokenizer.image_size=[9,9]", "not a multiple"),
+        ("--recipe smoke", "out"),
+        ("--recipe smoke --out {root}/photo.png/run", "is a file"),
+    ],
+    "tokenize": [
+        *((f"{arguments} --tokenizer {{root}}/tokenizer --out {{out}}", message) for arguments, message in RECIPE[:6]),
+        *((f"{TRAIN} --tokenizer {{root}}/tokenizer {arguments}", message) for arguments, message in DATA + COMMON),
+        *((f"{TRAIN} {a.replace('--model', '--tokenizer')}", message) for a, message in MODEL[:5]),
+        ("--recipe smoke --tokenizer {root}/tokenizer --out {out} --views 0", "at least 1 view"),
+        ("--recipe smoke --tokenizer {root}/other-tokenizer --out {root}/tokens", "holds a token cache with tokenizer"),
+        ("--recipe smoke --tokenizer {root}/tokenizer --out {root}/folder", "not a token cache"),
+    ],
+    "pretrain": [
+        *((f"{arguments} --tokenizer {{root}}/tokenizer --out {{out}}", message) for arguments, message in RECIPE[:6]),
+        *((f"{TRAIN} --tokenizer {{root}}/tokenizer {arguments}", message) for arguments, message in DATA + COMMON),
+        *((f"{TRAIN} {a.replace('--model', '--tokenizer')}", message) for a, message in MODEL[:5]),
+        (f"{TRAIN} --tokenizer {{root}}/other-tokenizer --data {{root}}/tokens", "was made by tokenizer"),
+        (f"{TRAIN} --tokenizer {{root}}/tokenizer --resume --online", "no checkpoint to resume"),
+        (f"{TRAIN} --tokenizer {{root}}/tokenizer --online --set model.heads=3", "not a multiple of 3 heads"),
+    ],
+    "generate": [
+        *((f"{arguments} --out {{out}}", message) for arguments, message in MODEL),
+        *((f"--model {{root}}/model --out {{out}} {arguments}", message) for arguments, message in COMMON),
+        ("--model {root}/tokenizer --out {out}", "without a transformer"),
+        ("--model {root}/model --out {out} --num 0", "at least 1"),
+        ("--model {root}/model --out {out} --num many", "num"),
+        ("--model {root}/model --out {out} --steps 0", "at least 1 step"),
+        ("--model {root}/model --out {out} --choice-temperature -1", "not be negative"),
+        ("--model {root}/model --out {root}/photo.png/x", "is a file"),
+    ],
+    "reconstruct": [
+        *((f"{arguments} --image {{root}}/photo.png --out {{out}}.png", message) for arguments, message in MODEL),
+        *((f"--model {{root}}/model --image {{root}}/photo.png --out {{out}}.png {a}", m) for a, m in COMMON),
+        ("--model {root}/model --image {root}/none.png --out {out}.png", "no such image"),
+        ("--model {root}/model --image {root}/text.png --out {out}.png", "cannot read"),
+        ("--model {root}/model --image {root}/photo.png --out {out}.gif", "must end in"),
+        ("--model {root}/model --image {root}/photo.png --out {out}.png --mask-ratio 1.5", "must lie in"),
+    ],
+    "edit": [
+        *((f"{a} --image {{root}}/square.png --box 0 0 8 8 --out {{out}}.png", message) for a, message in MODEL[:4]),
+        *((f"--model {{root}}/model --image {{root}}/square.png --box 0 0 8 8 --out {{out}}.png {a}", m) for a, m in COMMON),
+        *(
+            (f"--model {{root}}/model --image {{root}}/square.png --out {{out}}.png {arguments}", message)
+            for arguments, message in [
+                ("", "exactly one of"),
+                ("--box 0 0 8 8 --expand 4", "exactly one of"),
+                ("--box 0 0 80 8", "not inside the image"),
+                ("--box 8 8 8 8", "not inside the image"),
+                ("--box 1 2 3", "box"),
+                ("--mask {root}/photo.png", "must have the same size"),
+                ("--mask {root}/none.png", "no such image"),
+                ("--mask {root}/text.png", "cannot read"),
+                ("--expand 1 2 3", "1 or 4 numbers"),
+                ("--expand 0", "at least one positive"),
+                ("--expand -3", "non-negative"),
+                ("--expand 30 0 0 0", "proportions"),
+                ("--box 0 0 8 8 --num 0", "at least 1"),
+            ]
+        ),
+        ("--model {root}/model --image {root}/text.png --box 0 0 8 8 --out {out}.png", "cannot read"),
+    ],
+    "convert": [
+        ("{root}/none.pth --out {out}", "no file"),
+        ("{root}/photo.png --out {out}", "photo.png"),
+        ("{root}/text.png --out {out}", "text.png"),
+        ("--out {out}", "file"),
+        ("{root}/empty --out {out}.pth", "holds no model|converted"),
+        ("{root}/model --out {out}", "must end in"),
+        ("{root}/model/transformer.safetensors --out {out}", "transformer.safetensors"),
+        ("{root}/photo.png --out {out} --config {root}/none.json", "not readable as JSON"),
+        ("{root}/photo.png --out {out} --config {root}/text.yaml", "not readable as JSON"),
+        ("{root}/photo.png --out {root}/photo.png/x", "is a file"),
+        ("{root}/photo.png --out {out} --frobnicate", "frobnicate"),
+    ],
+    "report": [
+        ("{root}/none", "none"),
+        ("{root}/empty", "empty"),
+        ("{root}/photo.png", "photo.png"),
+        ("{root}/model", "model"),
+        ("{root}/folder", "folder"),
+        ("{root}/tokens", "tokens"),
+        ("", "run"),
+        ("{root}/none --frobnicate", "frobnicate"),
+        ("{root}/none {root}/empty", "empty"),
+        ("{root}/text.yaml", "text.yaml"),
+    ],
+    "plan": [*RECIPE, ("--images 0", "must be positive"), ("--recipe smoke --seed x", "seed")],
+    "info": [
+        *((arguments.replace("--model ", ""), message) for arguments, message in MODEL),
+        *((f"{{root}}/model {arguments}", message) for arguments, message in COMMON),
+    ],
+    "demo": [
+        *((f"{arguments} --out {{out}}", message) for arguments, message in RECIPE),
+        *((f"{TRAIN} {arguments}", message) for arguments, message in DATA + COMMON),
+        (f"{TRAIN} --samples 3", "at least 100"),
+    ],
+}
+PROBE_CASES = [
+    *((f"{arguments} --data digits", message) for arguments, message in MODEL),
+    *((f"--model {{root}}/model {arguments}", message) for arguments, message in DATA),
+    *((f"--model {{root}}/model --data digits {arguments}", message) for arguments, message in COMMON),
+    ("--model {root}/tokenizer --data digits", "without a transformer"),
+    ("--model {root}/model --data digits --batch-size 0", "at least 1"),
+    ("--model {root}/model --data {root}/folder/a", "no labels"),
+]
+CASES["probe"] = [*PROBE_CASES, ("--model {root}/model --data digits --epochs 0 --protocol lars", "must be positive")]
+CASES["knn"] = [*PROBE_CASES, ("--model {root}/model --data digits --neighbours 0", "must be positive")]
+
+
+def test_every_command_is_tried_with_ten_bad_inputs() -> None:
+    from mage.cli.main import COMMANDS
+
+    assert set(CASES) == set(COMMANDS)
+    assert all(len(cases) >= 10 for cases in CASES.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"), [(name, *case) for name, cases in CASES.items() for case in cases]
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(
+    name: str,
+    arguments: str,
+    message: str,
+    disk: SimpleNamespace,
+    command: Callable[..., SimpleNamespace],
+    tmp_path: Path,
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in disk.root.rglob("*")}
+    words = [word.format(root=disk.root, out=tmp_path / "out") for word in arguments.split()]
+    result = command(name, *words)
+    assert result.code == 2, result.err
+    assert result.out == ""
+    last = result.err.strip().splitlines()[-1]
+    assert last.startswith(f"mage {name}: error: ")
+    import re
+
+    assert re.search(message, last), last
+    assert "Traceback" not in result.err
+    assert list(tmp_path.iterdir()) == []
+    assert {path: path.stat().st_mtime_ns for path in disk.root.rglob("*")} == before
+
+
+def test_an_unknown_command_names_the_known_ones(command: Callable[..., SimpleNamespace]) -> None:
+    result = command("genrate")
+    assert result.code == 2
+    assert "generate" in result.err

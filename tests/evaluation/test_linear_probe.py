@@ -1,0 +1,166 @@
+"""Linear probe: both protocols on data with known answers."""
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from mage import rng
+from mage.evaluation.features import Features
+from mage.evaluation.linear_probe import (
+    LarsConfig,
+    Protocol,
+    accuracies,
+    lars_optimizer,
+    lars_probe,
+    lbfgs_probe,
+    learning_rate,
+    linear_probe,
+    raw_pixel_accuracy,
+)
+from tests.reference import evaluation as reference
+
+PROTOCOLS: tuple[Protocol, ...] = ("lars", "lbfgs")
+
+
+def separable(count: int, name: str, classes: int = 6) -> Features:
+    labels = torch.randint(classes, (count,), generator=rng.generator(0, name, "labels"))
+    noise = torch.randn(count, 16, generator=rng.generator(0, name, "noise"))
+    return Features(nn.functional.one_hot(labels, 16).float() * 20 + noise, labels)
+
+
+def meaningless(count: int, name: str) -> Features:
+    return Features(torch.randn(count, 16, generator=rng.generator(1, name)), separable(count, name, 4).labels)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Features, Features]:
+    bunch = load_digits()
+    order = torch.randperm(len(bunch.target), generator=rng.generator(0, "digits"))
+    pixels, labels = torch.from_numpy(bunch.data).float()[order], torch.from_numpy(bunch.target).long()[order]
+    return Features(pixels[:1400], labels[:1400]), Features(pixels[1400:], labels[1400:])
+
+
+@pytest.mark.parametrize("adapt", [True, False])
+def test_lars_agrees_with_plain_loops(adapt: bool) -> None:
+    """Adaptation on the weight matrix, plain momentum on the bias; neither decays."""
+    head = nn.Linear(3, 2)
+    parameter = head.weight if adapt else head.bias
+    with torch.no_grad():
+        parameter.copy_(torch.randn(parameter.shape, generator=rng.generator(0)))
+    before = parameter.flatten().tolist()
+    rates = [0.0, 0.3, 1.6, 0.9]
+    gradients = torch.randn(4, *parameter.shape, generator=rng.generator(1))
+    optimizer = lars_optimizer(head, LarsConfig())
+    for rate, gradient in zip(rates, gradients, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        parameter.grad = gradient.clone()
+        optimizer.step()
+    expected = reference.lars_steps(
+        before, gradients.flatten(1).tolist(), rates, momentum=0.9, trust_coefficient=0.001, adapt=adapt
+    )
+    assert before != pytest.approx(expected)
+    torch.testing.assert_close(parameter.detach().flatten(), torch.tensor(expected), rtol=1e-5, atol=1e-7)
+
+
+def test_learning_rate_warms_up_and_falls_to_nothing() -> None:
+    config = LarsConfig()
+    rates = [learning_rate(epoch, 1.6, config) for epoch in (0, 5, 10, 50, 90)]
+    assert rates == pytest.approx([0, 0.8, 1.6, 0.8, 0])
+
+
+def test_settings_are_the_published_ones() -> None:
+    config = LarsConfig()
+    assert (config.epochs, config.warmup_epochs, config.base_learning_rate, config.batch_size) == (90, 10, 0.1, 4096)
+    train = separable(40, "train", classes=2)
+    result = lars_probe(train, train, config=LarsConfig(epochs=1, warmup_epochs=0))
+    assert result.settings["learning_rate"] == pytest.approx(0.1 * 10 / 256), "a small set is cut into four batches"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_separable_features_are_separated(protocol: Protocol) -> None:
+    config = LarsConfig(base_learning_rate=3.0)  # the published rate needs many more images
+    result = linear_probe(separable(600, "train"), separable(300, "test"), protocol=protocol, lars=config)
+    assert result.accuracy == 1
+    assert result.top5 == 1
+    assert result.protocol.startswith(protocol)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_meaningless_features_give_chance(protocol: Protocol) -> None:
+    result = linear_probe(meaningless(1000, "train"), meaningless(2000, "test"), protocol=protocol)
+    assert result.accuracy == pytest.approx(0.25, abs=0.05)
+
+
+def test_raw_pixels_of_digits(digits: tuple[Features, Features]) -> None:
+    assert raw_pixel_accuracy(*digits) > 0.94
+
+
+def test_lars_reaches_logistic_regression_if_it_may_move_far_enough(
+    digits: tuple[Features, Features], caplog: pytest.LogCaptureFixture
+) -> None:
+    result = linear_probe(*digits, protocol="lars", lars=LarsConfig(base_learning_rate=3.0))
+    assert result.accuracy == pytest.approx(linear_probe(*digits, protocol="lbfgs").accuracy, abs=0.02)
+    assert result.top5 > 0.98
+    assert not caplog.records
+
+
+def test_lars_warns_where_a_set_is_too_small_for_its_settings(
+    digits: tuple[Features, Features], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert linear_probe(*digits, protocol="lars").accuracy < 0.9
+    assert "Use the lbfgs protocol" in caplog.text
+
+
+def test_seed_decides_and_global_randomness_does_not(digits: tuple[Features, Features]) -> None:
+    config = LarsConfig(epochs=2, warmup_epochs=0)
+    results = []
+    for global_seed, seed in ((0, 3), (1, 3), (0, 4)):
+        torch.manual_seed(global_seed)
+        results.append(linear_probe(*digits, protocol="lars", lars=config, seed=seed).accuracy)
+    assert results[0] == results[1] != results[2]
+
+
+def test_scale_and_offset_of_features_do_not_count(digits: tuple[Features, Features]) -> None:
+    train, test = (Features(part.features[:300] * 1000 + 5000, part.labels[:300]) for part in digits)
+    plain = tuple(Features(part.features[:300], part.labels[:300]) for part in digits)
+    assert lbfgs_probe(train, test).accuracy == pytest.approx(lbfgs_probe(*plain).accuracy, abs=0.01)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_features_made_in_inference_mode_are_taken(protocol: Protocol) -> None:
+    with torch.inference_mode():
+        train, test = (
+            Features(part.features * 1, part.labels * 1) for part in (separable(60, "a"), separable(60, "b"))
+        )
+    config = LarsConfig(epochs=3, warmup_epochs=1)
+    assert linear_probe(train, test, protocol=protocol, lars=config).accuracy > 0.1
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_few_images_and_unseen_classes_are_no_obstacle(protocol: Protocol) -> None:
+    train = Features(torch.randn(3, 4, generator=rng.generator(0)), torch.tensor([0, 2, 2]))  # class 1 has no image
+    test = Features(train.features, torch.tensor([0, 1, 2]))
+    result = linear_probe(train, test, protocol=protocol)
+    assert result.accuracy <= 2 / 3
+    assert result.top5 == 1
+
+
+def test_top_5_counts_the_five_best() -> None:
+    scores = torch.arange(10.0).repeat(3, 1)
+    assert accuracies(scores, torch.tensor([9, 5, 4])) == pytest.approx((1 / 3, 2 / 3))
+
+
+def test_sets_that_do_not_fit_are_refused() -> None:
+    train = separable(50, "train")
+    with pytest.raises(ValueError, match="16 and 4 numbers"):
+        linear_probe(train, Features(train.features[:, :4], train.labels))
+    with pytest.raises(ValueError, match="single class"):
+        linear_probe(Features(train.features, torch.full_like(train.labels, 3)), train)
+    with pytest.raises(ValueError, match="class 9, which no training image has"):
+        linear_probe(train, Features(train.features, torch.full_like(train.labels, 9)))
+    with pytest.raises(ValueError, match="at least one"):
+        linear_probe(train, Features(train.features[:0], train.labels[:0]))
+    with pytest.raises(ValueError, match='"lars" or "lbfgs"'):
+        linear_probe(train, train, protocol="svm")  # type: ignore[arg-type]

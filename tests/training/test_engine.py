@@ -1,0 +1,186 @@
+"""The training loop: resuming, stopping, logging, on the smoke recipe."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import mage
+from mage.recipes import named, runs
+from mage.recipes.schema import Recipe
+from mage.settings import override
+from mage.training.engine import Interrupted, NonFiniteLoss, newest_checkpoint
+from mage.training.optim import OptimConfig, WeightAverage, learning_rate
+from mage.training.runlog import read_log
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return named("smoke")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tokenizer"
+    runs.train_tokenizer(recipe, folder, progress=False)
+    return folder
+
+
+def pretrain(recipe: Recipe, tokenizer: Path, out: Path, *, resume: bool = False) -> None:
+    model = runs.load_tokenizer(tokenizer)
+    cache = runs.tokenize(recipe, model, out.parent / "tokens")
+    runs.pretrain(recipe, model, out, cache=cache, resume=resume, progress=False)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(mage.load(folder).transformer.state_dict())
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    a, b = weights(first), weights(second)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    losses = [[(line["step"], line["loss"]) for line in read_log(run) if "loss" in line] for run in (first, second)]
+    assert losses[0] == losses[1]
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(
+    recipe: Recipe, tokenizer: Path, tmp_path: Path
+) -> None:
+    pretrain(recipe, tokenizer, tmp_path / "whole")
+    pretrain(recipe, tokenizer, tmp_path / "cut")
+    newest = newest_checkpoint(tmp_path / "cut")
+    assert newest is not None
+    newest.unlink()  # as if the process had died between step 6 and step 12
+    pretrain(recipe, tokenizer, tmp_path / "cut", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize("command", ["train-tokenizer", "pretrain"])
+def test_a_killed_run_resumes_as_if_nothing_had_happened(tokenizer: Path, tmp_path: Path, command: str) -> None:
+    more = ["--set", "run.checkpoint_every=1", "--set", "pretraining.steps=40", "--set", "tokenizer_training.steps=40"]
+    arguments = [sys.executable, "-m", "mage", command, "--recipe", "smoke", "--json", *more]
+    arguments += ["--tokenizer", str(tokenizer)] if command == "pretrain" else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*arguments, "--out", str(tmp_path / "whole")], check=True, env=environment, capture_output=True)
+    cut = tmp_path / "cut"
+    process = subprocess.Popen([*arguments, "--out", str(cut)], env=environment, stdout=subprocess.DEVNULL)
+    while (newest := newest_checkpoint(cut)) is None or newest.name < "step-000000005.pt":
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run([*arguments, "--out", str(cut), "--resume"], check=True, env=environment, capture_output=True)
+    first, second = (mage.load(run) for run in (tmp_path / "whole", cut))
+    part = "transformer" if command == "pretrain" else "tokenizer"
+    expected, found = (getattr(model, part).state_dict() for model in (first, second))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_ctrl_c_saves_and_can_be_resumed(recipe: Recipe, tokenizer: Path, tmp_path: Path) -> None:
+    pretrain(recipe, tokenizer, tmp_path / "whole")
+    model = runs.load_tokenizer(tokenizer)
+    cache = runs.tokenize(recipe, model, tmp_path / "tokens")
+
+    class Stopper:
+        """Presses Ctrl-C while step 5 is being prepared."""
+
+        def __init__(self) -> None:
+            self.tokens, self.calls = cache.tokens, 0
+
+        def __call__(self, *arguments: object) -> torch.Tensor:
+            self.calls += 1
+            if self.calls == 5:
+                signal.raise_signal(signal.SIGINT)
+            return self.tokens(*arguments)  # type: ignore[arg-type]
+
+    cache.tokens = Stopper()  # type: ignore[method-assign]
+    with pytest.raises(Interrupted, match="after step 5 of 12"):
+        runs.pretrain(recipe, model, tmp_path / "cut", cache=cache, progress=False)
+    assert newest_checkpoint(tmp_path / "cut") == tmp_path / "cut" / "checkpoints" / "step-000000005.pt"
+    pretrain(recipe, tokenizer, tmp_path / "cut", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch(
+    recipe: Recipe, tokenizer: Path, tmp_path: Path
+) -> None:
+    recipe = override(recipe, ["model.dropout=0", "masking.std=0", "masking.mode=0.75", "pretraining.steps=1"])
+    parts = override(recipe, ["pretraining.accumulation=4"])
+    model = runs.load_tokenizer(tokenizer)
+    cache = runs.tokenize(recipe, model, tmp_path / "tokens")
+    for name, one in (("whole", recipe), ("parts", parts)):
+        runs.pretrain(one, model, tmp_path / name, cache=cache, progress=False, precision="float32")
+    logs = [read_log(tmp_path / name)[0] for name in ("whole", "parts")]
+    # The masks differ (each part draws its own), so the losses agree only roughly; the norm shows the division by 4.
+    assert logs[0]["loss"] == pytest.approx(logs[1]["loss"], rel=0.02)
+    assert logs[0]["grad_norm"] == pytest.approx(logs[1]["grad_norm"], rel=0.5)
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
+    recipe: Recipe, tokenizer: Path, tmp_path: Path
+) -> None:
+    wild = override(recipe, ["pretraining.base_learning_rate=1e30", "pretraining.clip=0", "run.checkpoint_every=1"])
+    with pytest.raises(NonFiniteLoss, match=r"last good checkpoint is .*step-00000000\d\.pt"):
+        pretrain(wild, tokenizer, tmp_path / "wild")
+    state = torch.load(newest_checkpoint(tmp_path / "wild"), weights_only=True)  # type: ignore[arg-type]
+    assert state["step"] < 12
+
+
+def test_a_run_folder_is_not_overwritten_and_settings_cannot_change(
+    recipe: Recipe, tokenizer: Path, tmp_path: Path
+) -> None:
+    pretrain(recipe, tokenizer, tmp_path / "run")
+    with pytest.raises(ValueError, match="add --resume"):
+        pretrain(recipe, tokenizer, tmp_path / "run")
+    other = replace(recipe, pretraining=replace(recipe.pretraining, steps=20))
+    with pytest.raises(ValueError, match=r"pretraining\.steps: 12 is not 20"):
+        pretrain(other, tokenizer, tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match="no checkpoint to resume"):
+        pretrain(recipe, tokenizer, tmp_path / "nothing", resume=True)
+
+
+def test_the_caller_keeps_his_random_numbers(recipe: Recipe, tokenizer: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    pretrain(recipe, tokenizer, tmp_path / "run")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_run_folder_holds_what_the_manual_says(recipe: Recipe, tokenizer: Path, tmp_path: Path) -> None:
+    pretrain(recipe, tokenizer, tmp_path / "run")
+    for name in ("recipe.yaml", "metrics.jsonl", "checkpoints", "samples", "model/config.json"):
+        assert (tmp_path / "run" / name).exists(), name
+    lines = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {"step", "loss", "lr", "grad_norm", "images_per_second", "seconds"} <= lines[0].keys()
+    assert "valid/loss" in lines[-1]
+
+
+def test_learning_rate_rises_and_falls_as_in_the_paper() -> None:
+    config = OptimConfig(batch_size=4096, base_learning_rate=1.5e-4, warmup=0.1)
+    rates = [learning_rate(config, step, 1000) for step in range(1000)]
+    assert max(rates) == pytest.approx(2.4e-3)
+    assert rates.index(max(rates)) == 100
+    assert rates[50] == pytest.approx(2.4e-3 * 51 / 101)
+    assert rates[550] == pytest.approx(1.2e-3)  # half way down the cosine
+    assert rates[-1] < 1e-7 + 2.4e-3 * 1e-5
+
+
+def test_weight_average_follows_the_textbook_recursion() -> None:
+    module = torch.nn.Linear(1, 1, bias=False)
+    average = WeightAverage(module, 0.9)
+    expected = 0.0
+    for step in range(30):
+        value = float(step)
+        torch.nn.init.constant_(module.weight, value)
+        average.update_parameters(module)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = value if step == 0 else decay * expected + (1 - decay) * value
+        assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
