@@ -39,8 +39,8 @@ def table(name: str) -> str:
         if metric in record["metrics"]:
             rows.append(f"| {title} | {form.format(record['metrics'][metric])} |")
     about = (
-        f"`{record['command']}`, seed {record['seed']}, commit {record['commit']}, {record['seconds'] / 60:.1f} minutes "
-        f"on {record['machine']}; from `results/{name}.json`, which also states the protocols."
+        f"`{record['command']}`, seed {record['seed']}, commit {record['commit']}, {record['seconds'] / 60:.1f} "
+        f"minutes on {record['machine']}; from `results/{name}.json`, which also states the protocols."
     )
     return "\n".join([*rows, "", about])
 

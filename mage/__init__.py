@@ -1,8 +1,8 @@
 """MAGE: one network that generates images and describes them (Li et al., CVPR 2023).
 
-    model = mage.load("runs/digits")
-    images = model.generate(16, seed=0)
-    features = model.features(images)
+model = mage.load("runs/digits")
+images = model.generate(16, seed=0)
+features = model.features(images)
 """
 
 from mage import masking as masking

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torch.nn import functional
 from torchvision.transforms import v2
 
 from mage import atomic
@@ -20,7 +21,7 @@ PIL_MODES = {1: "L", 3: "RGB"}
 
 
 def load_image(path: str | Path, channels: int = 3) -> UInt8[Tensor, "c h w"]:
-    """Read an image file as grey (`channels=1`) or RGB (`channels=3`). Raises ValueError naming a file it cannot read."""
+    """Read an image file as grey (`channels=1`) or RGB (`channels=3`). Raises ValueError for an unreadable file."""
     if channels not in PIL_MODES:
         raise ValueError(f"image files can be read with 1 or 3 channels, not {channels}")
     try:
@@ -57,14 +58,30 @@ def to_pil(image: Float[Tensor, "c h w"]) -> Image.Image:
 def fit(image: UInt8[Tensor, "c h0 w0"], size: tuple[int, int]) -> UInt8[Tensor, "c h w"]:
     """Scale an image so that it just covers `size` (height, width), then cut the centre (bicubic, antialiased)."""
     height, width = image.shape[-2:]
-    scale = max(size[0] / height, size[1] / width)
-    scaled = [max(size[0], round(height * scale)), max(size[1], round(width * scale))]
+    scaled = _covering((height, width), size)
     if scaled != [height, width]:
         image = v2.functional.resize(image, scaled, v2.InterpolationMode.BICUBIC, antialias=True)
-    return v2.functional.center_crop(image, list(size))
+    cut: Tensor = v2.functional.center_crop(image, list(size))
+    return cut
 
 
-def make_grid(images: Float[Tensor, "n c h w"], columns: int | None = None, padding: int = 2) -> Float[Tensor, "c gh gw"]:
+def fit_mask(mask: Bool[Tensor, "h0 w0"], size: tuple[int, int]) -> Bool[Tensor, "h w"]:
+    """The same for a mask of marked pixels: a pixel of the result is marked if it shows any part of a marked one."""
+    scaled = _covering((mask.shape[0], mask.shape[1]), size)
+    marked = functional.adaptive_max_pool2d(mask[None].float(), scaled)
+    cut: Tensor = v2.functional.center_crop(marked, list(size))[0] > 0
+    return cut
+
+
+def _covering(pixels: tuple[int, int], size: tuple[int, int]) -> list[int]:
+    """Height and width of an image of `pixels` after scaling it to just cover `size`."""
+    scale = max(size[0] / pixels[0], size[1] / pixels[1])
+    return [max(size[0], round(pixels[0] * scale)), max(size[1], round(pixels[1] * scale))]
+
+
+def make_grid(
+    images: Float[Tensor, "n c h w"], columns: int | None = None, padding: int = 2
+) -> Float[Tensor, "c gh gw"]:
     """Images side by side, row by row, on white; `columns` defaults to the square root of their number."""
     count, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -96,9 +113,7 @@ def enlarge(image: Float[Tensor, "c h w"], least: int = 512) -> Float[Tensor, "c
     return image.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
 
 
-def labelled_rows(
-    rows: list[tuple[str, Float[Tensor, "n c h w"]]], side: int = 64
-) -> Float[Tensor, "c gh gw"]:
+def labelled_rows(rows: list[tuple[str, Float[Tensor, "n c h w"]]], side: int = 64) -> Float[Tensor, "c gh gw"]:
     """Rows of images, each with its label on the left; images are enlarged to about `side` pixels."""
     from PIL import ImageDraw
 

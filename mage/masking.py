@@ -44,7 +44,7 @@ def sample_mask_ratio(config: MaskRatioConfig, count: int, generator: torch.Gene
         return torch.full_like(uniform, config.mode)
     edges = (torch.tensor([config.low, config.high], dtype=torch.float64) - config.mode) / config.std
     low, high = torch.special.ndtr(edges)
-    ratio = config.mode + config.std * torch.special.ndtri(low + uniform * (high - low))
+    ratio: Tensor = config.mode + config.std * torch.special.ndtri(low + uniform * (high - low))
     return ratio.clamp(config.low, config.high)
 
 
@@ -86,7 +86,7 @@ class Mask:
 def mask_from_noise(
     noise: Float[Tensor, "n l"], mask_ratio: float | Float[Tensor, "*n"], drop_ratio: float = 0.5
 ) -> Mask:
-    """Mask the tokens with the smallest noise: ceil(ratio x l) masked, of them min(ceil(drop_ratio x l), masked) dropped.
+    """Mask the tokens with the least noise: ceil(ratio x l) masked, of them min(ceil(drop_ratio x l), masked) dropped.
 
     `mask_ratio` is one number, or one per image; equal noise values are ranked by position. Section 3.1.
     """

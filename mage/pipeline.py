@@ -41,7 +41,7 @@ class Mage:
         precision: str = "auto",
         device: str | torch.device = "auto",
     ) -> None:
-        """precision: "auto", "float32" or "bf16"; device: "auto", "cpu", "cuda", ...  Raises ValueError if they clash."""
+        """precision: "auto", "float32" or "bf16"; device: "auto", "cpu", "cuda". Raises ValueError if they clash."""
         self.device = precision_policy.resolve_device(device)
         self.precision = precision_policy.resolve(precision, self.device)
         self._tokenizer, self._transformer, self.recipe = tokenizer, transformer, recipe or {}
@@ -185,7 +185,9 @@ class Mage:
         steps=1 is one pass with the most probable codes. Nothing is dropped: the encoder sees every mask token.
         """
         single = images.ndim == 3
-        tokens = self.mask_tokens(self.encode(images[None] if single else images, batch_size=batch_size), mask_ratio, seed)
+        tokens = self.mask_tokens(
+            self.encode(images[None] if single else images, batch_size=batch_size), mask_ratio, seed
+        )
         tokens = self.generate_tokens(
             len(tokens),
             start=tokens,
@@ -267,7 +269,9 @@ class Mage:
     def _need_generator(self) -> MAGE:
         transformer = self._need_transformer()
         if not isinstance(transformer, MAGE):
-            raise ValueError("this checkpoint holds an encoder with a classifier and cannot generate: it has no decoder")
+            raise ValueError(
+                "this checkpoint holds an encoder with a classifier and cannot generate: it has no decoder"
+            )
         return transformer
 
 

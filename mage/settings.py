@@ -1,4 +1,4 @@
-"""Trees of frozen dataclasses <-> plain dictionaries, strictly: a mistyped key or a wrong type is an error that names it."""
+"""Trees of frozen dataclasses <-> plain dictionaries, strictly: a mistyped key or a wrong type is named."""
 
 import dataclasses
 import types
@@ -14,7 +14,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(kind: type[Config], values: Any, *, where: str = "") -> Config:
-    """Build the dataclass `kind` from what `to_dict` gave; keys may be left out. Raises ValueError naming a wrong key."""
+    """Build the dataclass `kind` from what `to_dict` gave; keys may be left out. Raises ValueError for a wrong one."""
     if not isinstance(values, dict):
         raise ValueError(f"{where or kind.__name__} must be a mapping of names to values, not {values!r}")
     hints = typing.get_type_hints(kind)
@@ -22,9 +22,7 @@ def from_dict(kind: type[Config], values: Any, *, where: str = "") -> Config:
     unknown = [str(name) for name in values if name not in names]
     if unknown:
         raise ValueError(f"{where or kind.__name__} has no setting {unknown[0]!r}; it has {', '.join(names)}")
-    parts = {
-        name: _value(hints[name], value, f"{where}.{name}".lstrip(".")) for name, value in values.items()
-    }
+    parts = {name: _value(hints[name], value, f"{where}.{name}".lstrip(".")) for name, value in values.items()}
     try:
         return kind(**parts)
     except TypeError as error:

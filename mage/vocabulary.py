@@ -1,4 +1,4 @@
-"""Which integer means what: codes of the tokenizer first, then class ids, the null class, the mask (paper, section 3.1).
+"""Which integer means what: the tokenizer's codes, then class ids, the null class, the mask (paper, section 3.1).
 
 Released checkpoints have a legacy layout of 2025 words in which the null class, 1100, lies inside the class range;
 `Vocabulary.released()` is that layout. A fresh model uses `Vocabulary.fresh(...)`. Nobody else writes such a number.

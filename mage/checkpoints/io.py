@@ -1,9 +1,9 @@
 """A model folder: `config.json` says what it is, safetensors files hold the weights. Written whole or not at all.
 
-    config.json               kind, tokenizer, transformer, vocabulary, recipe
-    tokenizer.safetensors     weights of the VQGAN
-    transformer.safetensors   weights of MAGE, or of an encoder with a classifier
-    released_extra.safetensors   tensors of a released file that our networks do not use (only in converted folders)
+config.json               kind, tokenizer, transformer, vocabulary, recipe
+tokenizer.safetensors     weights of the VQGAN
+transformer.safetensors   weights of MAGE, or of an encoder with a classifier
+released_extra.safetensors   tensors of a released file that our networks do not use (only in converted folders)
 """
 
 import json
@@ -54,7 +54,7 @@ def write_into(model: Mage, folder: Path, *, extra: dict[str, Tensor] | None = N
 
 
 def load(path: str | Path, *, precision: str = "auto", device: str = "auto") -> Mage:
-    """Read a model folder, or the `model` folder inside a run. Raises ValueError with one sentence for anything else."""
+    """Read a model folder, or the `model` folder inside a run. Raises ValueError for anything else."""
     folder = find_folder(path)
     try:
         config = json.loads((folder / CONFIG).read_text())
@@ -87,15 +87,15 @@ def find_folder(path: str | Path) -> Path:
 
 def transformer_dict(transformer: MAGE | MAGEClassifier) -> dict[str, Any]:
     """What is needed to build the network again, as JSON values."""
-    values = {
+    values: dict[str, Any] = {
         "kind": "mage",
         "grid": list(transformer.grid),
         "vocabulary": to_dict(transformer.vocabulary),
         "sizes": to_dict(transformer.config),
     }
     if isinstance(transformer, MAGEClassifier):
-        head = {"num_classes": transformer.num_classes, "pool": transformer.pool, "head_kind": transformer.head_kind}
-        values.update(kind="classifier", **head)
+        values |= {"kind": "classifier", "num_classes": transformer.num_classes}
+        values |= {"pool": transformer.pool, "head_kind": transformer.head_kind}
     return values
 
 

@@ -140,7 +140,9 @@ def to_released(folder: str | Path, out_file: str | Path) -> Path:
         raise ValueError(f"{folder} was not made from a released file, so there is none to go back to")
     extra = io.read_tensors(folder / io.EXTRA) if origin["extra"] else {}
     if sorted(extra) != origin["extra"]:
-        raise ValueError(f"{folder / io.EXTRA} does not hold the tensors that {io.CONFIG} names; convert the file again")
+        raise ValueError(
+            f"{folder / io.EXTRA} does not hold the tensors that {io.CONFIG} names; convert the file again"
+        )
     tensors = dict(extra)
     if model.tokenizer is not None:
         names = tokenizer_names(model.tokenizer, "" if model.transformer is None else VQGAN_PREFIX)
@@ -168,7 +170,9 @@ def _read_file(path: Path) -> _File:
     state = content if form == "bare" else content[form]
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ValueError(f"{path} is not a released checkpoint: {name!r} is a {type(tensor).__name__}, not a tensor")
+            raise ValueError(
+                f"{path} is not a released checkpoint: {name!r} is a {type(tensor).__name__}, not a tensor"
+            )
     dropped = () if form == "bare" else tuple(str(key) for key in content if key != form)
     return _File(path, dict(state), form, dropped)
 

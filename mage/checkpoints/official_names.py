@@ -58,7 +58,7 @@ _UPSAMPLE = re.compile(r"decoder\.upsample\.(\d+)\.(.+)")
 
 def transformer_names(transformer: MAGE | MAGEClassifier) -> dict[str, str]:
     """Our name -> released name, for each tensor of the network."""
-    head = _TOKEN_HEAD
+    head: tuple[tuple[str, str], ...] = _TOKEN_HEAD
     if isinstance(transformer, MAGEClassifier):
         head = _BATCHNORM_HEAD if transformer.head_norm is not None else _LINEAR_HEAD
     return {name: _rename(name, _TRANSFORMER + head) for name in transformer.state_dict()}
@@ -107,7 +107,9 @@ def fill(module: nn.Module, names: dict[str, str], state: dict[str, Tensor]) -> 
     for ours, theirs in names.items():
         tensor, shape = state[theirs], _released_shape(theirs, own[ours])
         if tensor.shape != shape:
-            raise ValueError(f"{theirs} has shape {tuple(tensor.shape)}, by the other tensors it must be {tuple(shape)}")
+            raise ValueError(
+                f"{theirs} has shape {tuple(tensor.shape)}, by the other tensors it must be {tuple(shape)}"
+            )
         kind = own[ours].dtype
         if tensor.dtype != kind:
             if tensor.dtype not in _LOSSLESS.get(kind, ()):

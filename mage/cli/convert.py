@@ -3,9 +3,9 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
-from typing import Annotated
 
 from mage.checkpoints import official
 from mage.cli.options import Common, check_output_file, check_parent, emit
@@ -49,7 +49,12 @@ def run(options: Options) -> None:
     dropped = ", ".join(converted.dropped) or "nothing"
     emit(
         options,
-        {"out": str(options.out), "kind": converted.kind, "dropped": converted.dropped, "extra": sorted(converted.extra)},
-        f"{options.out}: {converted.kind}; {len(converted.extra)} tensors that the network does not use are kept aside; "
+        {
+            "out": str(options.out),
+            "kind": converted.kind,
+            "dropped": converted.dropped,
+            "extra": sorted(converted.extra),
+        },
+        f"{options.out}: {converted.kind}; {len(converted.extra)} tensors that the network does not use kept aside; "
         f"dropped: {dropped}",
     )

@@ -56,11 +56,19 @@ def run(options: Options) -> None:
     show = Showcase(model, recipe, out, options.data_root, num_samples=options.samples)
     show.run()
     timings |= show.timings
-    timings["total"] = timings["train_tokenizer"] + timings["pretrain"] + timings["tokenize"] + sum(show.timings.values())
+    timings["total"] = (
+        timings["train_tokenizer"] + timings["pretrain"] + timings["tokenize"] + sum(show.timings.values())
+    )
     timings["this_session"] = time.perf_counter() - start
     note(options, "5 of 5: write the report")
     command = "mage " + " ".join(sys.argv[1:]) if Path(sys.argv[0]).name == "mage" else "mage demo"
-    record = Record(command, recipe.seed, show.protocols, timings, {**show.metrics, "pretrain_valid_loss": result.metrics["valid/loss"]})
+    record = Record(
+        command,
+        recipe.seed,
+        show.protocols,
+        timings,
+        {**show.metrics, "pretrain_valid_loss": result.metrics["valid/loss"]},
+    )
     write_record(out / "results.json", record)
     report = write_report(out)
     if options.record is not None:

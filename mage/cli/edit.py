@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 import mage
@@ -92,5 +91,10 @@ def _prepare(options: Options, image: Tensor, size: tuple[int, int]) -> tuple[Te
                 f"the image {pixels[1]} x {pixels[0]}: they must have the same size"
             )
         mask = painted[0] >= 128
-    fitted = images.fit((mask[None] * 255).to(torch.uint8), size)[0] >= 64
+    fitted = images.fit_mask(mask, size)
+    if mask.any() and not fitted.any():
+        raise ValueError(
+            f"what is marked lies outside the middle of the image; of {pixels[1]} x {pixels[0]} pixels the model sees "
+            f"only a part of the proportions {size[1]} x {size[0]}: cut the image first"
+        )
     return images.to_float(images.fit(image, size)), fitted

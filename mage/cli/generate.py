@@ -56,4 +56,6 @@ def run(options: Options) -> None:
             done(len(batch))
     grid = options.out / "grid.png"
     images.save_png(grid, images.enlarge(images.make_grid(torch.stack(shown))))
-    emit(options, {"out": str(options.out), "images": options.num, "grid": str(grid)}, f"{options.num} images and {grid}")
+    emit(
+        options, {"out": str(options.out), "images": options.num, "grid": str(grid)}, f"{options.num} images and {grid}"
+    )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mage.cli.options import emit
+from mage.cli.options import emit, skipped_sentence
 from mage.cli.probe import FeatureOptions, train_and_test_features
 from mage.evaluation.knn import NEIGHBOURS, knn
 
@@ -21,7 +21,7 @@ def run(options: Options) -> None:
     """Measure and print."""
     if not options.neighbours or min(options.neighbours) < 1 or options.temperature <= 0:
         raise ValueError("--neighbours and --temperature must be positive")
-    train, test = train_and_test_features(options)
+    train, test, skipped = train_and_test_features(options)
     result = knn(train, test, neighbours=options.neighbours, temperature=options.temperature, seed=options.seed)
     values = {
         "knn_accuracy": result.accuracy,
@@ -29,5 +29,11 @@ def run(options: Options) -> None:
         "accuracy_per_k": result.accuracy_per_k,
         "protocol": f"weighted cosine, temperature {result.temperature:g}, {options.pool}",
         "test_images": len(test.labels),
+        "skipped": skipped,
     }
-    emit(options, values, f"{result.k}-NN ({values['protocol']}): {result.accuracy:.2%} of {len(test.labels):,} test images")
+    emit(
+        options,
+        values,
+        f"{result.k}-NN ({values['protocol']}): {result.accuracy:.2%} of {len(test.labels):,} test images"
+        f"{skipped_sentence(skipped)}",
+    )

@@ -1,4 +1,4 @@
-"""`mage COMMAND`: finds the command, parses its options, and turns every user's mistake into one sentence and exit code 2."""
+"""`mage COMMAND`: finds the command, parses its options, turns a user's mistake into one sentence and exit code 2."""
 
 import contextlib
 import importlib

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,14 @@ class RecipeOptions(Common):
 def emit(options: Common, result: dict[str, Any], sentence: str) -> None:
     """Print a command's result: JSON for machines, a sentence for people."""
     print(json.dumps(result) if options.json else sentence)
+
+
+def skipped_sentence(skipped: Sequence[str]) -> str:
+    """How many files could not be read, with the first names; "" if there were none."""
+    if not skipped:
+        return ""
+    more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    return f"; {len(skipped)} unreadable files skipped: {', '.join(skipped[:3])}{more}"
 
 
 def note(options: Common, sentence: str) -> None:

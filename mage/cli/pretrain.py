@@ -1,9 +1,9 @@
 """`mage pretrain`: tokens -> MAGE."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from mage.cli.options import RecipeOptions, check_parent, counting, emit, note
+from mage.cli.options import RecipeOptions, check_parent, counting, emit, note, skipped_sentence
 from mage.cli.tokenize import follow_tokenizer
 from mage.data.token_cache import TokenCache, is_cache
 from mage.precision import resolve, resolve_device
@@ -59,7 +59,7 @@ def run(options: Options) -> None:
     )
     emit(
         options,
-        {"out": str(options.out), "steps": result.steps, "seconds": result.seconds, "metrics": result.metrics},
+        {"out": str(options.out), **asdict(result)},
         f"{options.out}: {result.steps} steps in {result.seconds:.0f} s; "
-        f"loss on held-out images {result.metrics['valid/loss']:.3f}",
+        f"loss on held-out images {result.metrics['valid/loss']:.3f}{skipped_sentence(result.skipped)}",
     )

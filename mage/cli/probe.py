@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import mage
-from mage.cli.options import Common, counting, emit
+from mage.cli.options import Common, counting, emit, skipped_sentence
 from mage.data.datasets import load_dataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.features import Features, extract_features
@@ -46,7 +46,7 @@ def run(options: Options) -> None:
     """Probe and print the accuracy."""
     if options.epochs < 1 or options.base_learning_rate <= 0:
         raise ValueError("--epochs and --base-learning-rate must be positive")
-    train, test = train_and_test_features(options)
+    train, test, skipped = train_and_test_features(options)
     config = LarsConfig(epochs=options.epochs, base_learning_rate=options.base_learning_rate)
     result = linear_probe(train, test, protocol=options.protocol, seed=options.seed, lars=config)
     values: dict[str, Any] = {
@@ -56,19 +56,34 @@ def run(options: Options) -> None:
         "settings": result.settings,
         "train_images": len(train.labels),
         "test_images": len(test.labels),
+        "skipped": skipped,
     }
-    emit(options, values, f"linear probe ({values['protocol']}): {result.accuracy:.2%} of {len(test.labels):,} test images")
+    emit(
+        options,
+        values,
+        f"linear probe ({values['protocol']}): {result.accuracy:.2%} of {len(test.labels):,} test images"
+        f"{skipped_sentence(skipped)}",
+    )
 
 
-def train_and_test_features(options: FeatureOptions) -> tuple[Features, Features]:
+class FeaturePair(NamedTuple):
+    """Features of both splits, and the image files that could not be read."""
+
+    train: Features
+    test: Features
+    skipped: list[str]
+
+
+def train_and_test_features(options: FeatureOptions) -> FeaturePair:
     """Features of both splits under the evaluation transform."""
     if options.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, not {options.batch_size}")
     model = mage.load(options.model, precision=options.precision, device=options.device)
     transform = TransformConfig(size=model.image_size)
-    parts = []
+    parts: list[Features] = []
+    skipped: list[str] = []
     for split in ("train", "test"):
-        dataset = load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)  # type: ignore[arg-type]
+        dataset = load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)
         with counting(len(dataset), "image", options) as done:
             parts.append(
                 extract_features(
@@ -79,4 +94,5 @@ def train_and_test_features(options: FeatureOptions) -> tuple[Features, Features
                     on_images=done,
                 )
             )
-    return parts[0], parts[1]
+        skipped += dataset.skipped
+    return FeaturePair(parts[0], parts[1], skipped)

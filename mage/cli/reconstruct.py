@@ -34,7 +34,9 @@ def run(options: Options) -> None:
     """Draw the figure."""
     check_output_file(options.out)
     model = mage.load(options.model, precision=options.precision, device=options.device)
-    originals = torch.stack([images.fit(images.load_image(path, model.channels), model.image_size) for path in options.image])
+    originals = torch.stack(
+        [images.fit(images.load_image(path, model.channels), model.image_size) for path in options.image]
+    )
     batch = images.to_float(originals)
     rows = [("original", batch)]
     for ratio in options.mask_ratio:
@@ -42,4 +44,8 @@ def run(options: Options) -> None:
         rows.append((f"{ratio:.0%} masked", again.cpu()))
     images.save_png(options.out, images.labelled_rows(rows))
     result = {"out": str(options.out), "images": len(batch), "mask_ratios": options.mask_ratio}
-    emit(options, result, f"{options.out}: {len(batch)} images, rows: original, then {len(options.mask_ratio)} mask ratios")
+    emit(
+        options,
+        result,
+        f"{options.out}: {len(batch)} images, rows: original, then {len(options.mask_ratio)} mask ratios",
+    )

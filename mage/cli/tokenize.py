@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from mage.cli.options import RecipeOptions, check_parent, counting, emit
+from mage.cli.options import RecipeOptions, check_parent, counting, emit, skipped_sentence
 from mage.recipes import runs
 from mage.recipes.schema import Recipe
 from mage.settings import from_dict
@@ -44,11 +44,11 @@ def run(options: Options) -> None:
         "grid": cache.grid,
         "skipped": skipped,
     }
-    unreadable = f"; {len(skipped)} unreadable files skipped: {', '.join(skipped[:3])}" if skipped else ""
     emit(
         options,
         result,
-        f"{options.out}: {len(cache):,} images x {cache.key.views} views x {cache.grid[0]} x {cache.grid[1]} tokens{unreadable}",
+        f"{options.out}: {len(cache):,} images x {cache.key.views} views "
+        f"x {cache.grid[0]} x {cache.grid[1]} tokens{skipped_sentence(skipped)}",
     )
 
 

@@ -1,9 +1,9 @@
 """`mage train-tokenizer`: images -> a tokenizer."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mage.cli.options import RecipeOptions, check_parent, emit, note
+from mage.cli.options import RecipeOptions, check_parent, emit, note, skipped_sentence
 from mage.precision import resolve, resolve_device
 from mage.recipes import runs
 
@@ -38,7 +38,8 @@ def run(options: Options) -> None:
     metrics = result.metrics
     emit(
         options,
-        {"out": str(options.out), "steps": result.steps, "seconds": result.seconds, "metrics": metrics},
-        f"{options.out}: {result.steps} steps in {result.seconds:.0f} s; held-out images: PSNR {metrics['psnr_db']:.2f} dB, "
-        f"{metrics['codes_used']:.1%} of the codes used, perplexity {metrics['codebook_perplexity']:.0f}",
+        {"out": str(options.out), **asdict(result)},
+        f"{options.out}: {result.steps} steps in {result.seconds:.0f} s; "
+        f"held-out images: PSNR {metrics['psnr_db']:.2f} dB, {metrics['codes_used']:.1%} of the codes used, "
+        f"perplexity {metrics['codebook_perplexity']:.0f}{skipped_sentence(result.skipped)}",
     )

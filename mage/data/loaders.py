@@ -1,28 +1,41 @@
 """Batches of images. Training batch number s is a pure function of (seed, s), so that a run can resume anywhere.
 
 A batch is {"images": uint8 (b, c, h, w), "labels": int64 (b,), -1 where there is none, "index": int64 (b,)}.
+Unreadable files are left out and noted in the data set's `skipped`: worker processes report them to the main one.
 """
 
+import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
 from mage import rng
-from mage.data.datasets import CorruptImage, ImageDataset
+from mage.data.datasets import ArrayDataset, CorruptImage, ImageDataset
 from mage.data.transforms import Transform
 
 logger = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
 
 
-class TrainLoader(IterableDataset[Batch]):
+class Items(NamedTuple):
+    """What a worker made for one batch."""
+
+    indices: list[int]
+    images: list[Tensor]
+    corrupt: list[str]
+    """Files that could not be read meanwhile."""
+
+
+class TrainLoader:
     """Endless shuffled, augmented batches from number `start_step` on; `batch_size` counts this process's share.
 
-    Epoch e visits the images in an order of its own; a ragged end is left out. A corrupt file is replaced by the next
-    image of the order. With workers, batches are made in turn by `num_workers` processes and arrive in order.
+    Epoch e visits the images in an order of its own; a ragged end is left out. In place of a corrupt file comes the
+    next readable image of the order that lies beyond this step's batch, so that no batch shows an image twice.
     """
 
     def __init__(
@@ -40,76 +53,183 @@ class TrainLoader(IterableDataset[Batch]):
         if batch_size < 1 or batch_size * world_size > len(dataset):
             raise ValueError(
                 f"a batch of {batch_size * world_size} does not fit the {len(dataset)} images of {dataset.name}; "
-                "choose a batch size between 1 and that number"
+                f"choose a batch size from {world_size} to {len(dataset)}"
             )
+        _check_rank(rank, world_size)
         self.dataset, self.transform, self.batch_size, self.seed = dataset, transform, batch_size, seed
         self.start_step, self.rank, self.world_size, self.num_workers = start_step, rank, world_size, num_workers
         self._order, self._epoch = torch.empty(0, dtype=torch.int64), -1
 
     def __iter__(self) -> Iterator[Batch]:
-        info = torch.utils.data.get_worker_info()
-        if info is None and self.num_workers:
-            yield from DataLoader(self, batch_size=None, num_workers=self.num_workers)
-            return
-        step, stride = self.start_step, 1
-        if info is not None:
-            step, stride = step + info.id, info.num_workers
-        while True:
-            yield self.batch(step)
-            step += stride
+        for items in _compute(self.items, itertools.count(self.start_step), self.num_workers):
+            _note(self.dataset, items.corrupt)
+            if not items.images:
+                raise none_readable(self.dataset)
+            yield _collate(self.dataset, items)
 
-    def batch(self, step: int) -> Batch:
-        """Batch number `step`."""
+    def items(self, step: int) -> Items:
+        """The images of batch number `step`; none if the whole data set is unreadable."""
         per_step = self.batch_size * self.world_size
         epoch, place = divmod(step, len(self.dataset) // per_step)
         if epoch != self._epoch:
             order = torch.randperm(len(self.dataset), generator=rng.generator(self.seed, "order", epoch))
             self._order, self._epoch = order, epoch
         first = place * per_step + self.rank * self.batch_size
-        return _collate(self.dataset, [self._item(first + offset, epoch) for offset in range(self.batch_size)])
-
-    def _item(self, place: int, epoch: int) -> tuple[int, Tensor]:
-        for shift in range(len(self.dataset)):
-            index = int(self._order[(place + shift) % len(self.dataset)])
-            try:
-                image = self.dataset.load(index)
-            except CorruptImage as error:
-                skip(self.dataset, error)
-                continue
-            return index, self.transform(image, rng.generator(self.seed, "augment", epoch, index))
-        raise ValueError(f"none of the {len(self.dataset)} images of {self.dataset.name} could be read")
+        items = Items([], [], [])
+        for position in range(first, first + self.batch_size):
+            beyond = range(position + per_step, position + per_step + len(self.dataset))
+            for candidate in itertools.chain((position,), beyond):
+                index = int(self._order[candidate % len(self.dataset)])
+                image = _load(self.dataset, index, items.corrupt)
+                if image is not None:
+                    items.indices.append(index)
+                    items.images.append(self.transform(image, rng.generator(self.seed, "augment", epoch, index)))
+                    break
+            else:
+                return Items([], [], items.corrupt)
+        return items
 
 
 def evaluation_batches(
-    dataset: ImageDataset, transform: Transform, *, batch_size: int = 256, seed: int = 0
+    dataset: ImageDataset,
+    transform: Transform,
+    *,
+    batch_size: int = 256,
+    seed: int = 0,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Iterator[Batch]:
-    """Every readable image once, in order. Raises ValueError if there is none."""
-    items: list[tuple[int, Tensor]] = []
+    """Every readable image once, in order; of several processes, each takes every `world_size`-th.
+
+    Raises ValueError if no image of the data set is readable.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch size must be positive, not {batch_size}")
+    _check_rank(rank, world_size)
+    mine = range(rank, len(dataset), world_size)
+    chunks = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
+    return _evaluate(_Evaluation(dataset, transform, seed), chunks, num_workers)
+
+
+@dataclass
+class _Evaluation:
+    dataset: ImageDataset
+    transform: Transform
+    seed: int
+
+    def items(self, indices: Sequence[int]) -> Items:
+        items = Items([], [], [])
+        for index in indices:
+            image = _load(self.dataset, index, items.corrupt)
+            if image is not None:
+                items.indices.append(index)
+                items.images.append(self.transform(image, rng.generator(self.seed, "evaluate", index)))
+        return items
+
+
+def _evaluate(work: _Evaluation, chunks: list[range], num_workers: int) -> Iterator[Batch]:
     found = False
-    for index in range(len(dataset)):
-        try:
-            items.append((index, transform(dataset.load(index), rng.generator(seed, "evaluate", index))))
-        except CorruptImage as error:
-            skip(dataset, error)
-        if len(items) == batch_size:
+    for items in _compute(work.items, chunks, num_workers):
+        _note(work.dataset, items.corrupt)
+        if items.images:
             found = True
-            yield _collate(dataset, items)
-            items = []
-    if items:
-        yield _collate(dataset, items)
-    elif not found:
-        raise ValueError(f"none of the {len(dataset)} images of {dataset.name} could be read")
+            yield _collate(work.dataset, items)
+    if not found:
+        # a process whose own share is unreadable has no batches; that the others have some is no error
+        others = set(range(len(work.dataset))).difference(*chunks)
+        if all(_load(work.dataset, index, []) is None for index in others):
+            raise none_readable(work.dataset)
 
 
-def skip(dataset: ImageDataset, error: CorruptImage) -> None:
-    """Remember a corrupt file, and warn the first time."""
-    path = str(error)
-    if path not in dataset.skipped:
-        dataset.skipped.append(path)
-        logger.warning("skipping %s: not readable as an image", path)
+def decode_to_memory(dataset: ImageDataset, limit_bytes: int = 1 << 30) -> ImageDataset:
+    """Read all images now if they have one size and fit into `limit_bytes`; else the data set comes back as it was.
+
+    Unreadable files are left out, with their labels. Raises ValueError if no image is readable.
+    """
+    if isinstance(dataset, ArrayDataset):
+        return dataset
+    array = torch.empty(0, dtype=torch.uint8)
+    kept: list[int] = []
+    for index in range(len(dataset)):
+        corrupt: list[str] = []
+        image = _load(dataset, index, corrupt)
+        _note(dataset, corrupt)
+        if image is None:
+            continue
+        if not kept:
+            if image.numel() * len(dataset) > limit_bytes:
+                return dataset
+            array = image.new_empty(len(dataset), *image.shape)
+        if image.shape != array.shape[1:]:
+            return dataset
+        array[len(kept)] = image
+        kept.append(index)
+    if not kept:
+        raise none_readable(dataset)
+    labels = None if dataset.labels is None else dataset.labels[kept]
+    return ArrayDataset(dataset.name, array[: len(kept)], labels, dataset.class_names, skipped=list(dataset.skipped))
 
 
-def _collate(dataset: ImageDataset, items: list[tuple[int, Tensor]]) -> Batch:
-    index = torch.tensor([item[0] for item in items])
-    labels = torch.full_like(index, -1) if dataset.labels is None else torch.from_numpy(dataset.labels[index.numpy()])
-    return {"images": torch.stack([item[1] for item in items]), "labels": labels, "index": index}
+def none_readable(dataset: ImageDataset) -> ValueError:
+    """The error for a data set that turned out to hold no readable image."""
+    return ValueError(f"none of the {len(dataset)} images of {dataset.name} could be read; are the files whole?")
+
+
+class _ByNumber(Dataset[Items]):
+    """A function as torch's loader wants it."""
+
+    def __init__(self, function: Callable[[Any], Items]) -> None:
+        self.function = function
+
+    def __getitem__(self, argument: Any) -> Items:
+        return self.function(argument)
+
+
+def _compute(function: Callable[[Any], Items], arguments: Iterable[Any], num_workers: int) -> Iterator[Items]:
+    """function of every argument, in order; by worker processes if there are any."""
+    if num_workers == 0:
+        return map(function, arguments)
+    # the loader would draw from the global generator if it were given none
+    return iter(
+        DataLoader(
+            _ByNumber(function),
+            sampler=arguments,
+            batch_size=None,
+            num_workers=num_workers,
+            collate_fn=_unchanged,
+            generator=torch.Generator(),
+        )
+    )
+
+
+def _unchanged(items: Any) -> Any:
+    return items
+
+
+def _load(dataset: ImageDataset, index: int, corrupt: list[str]) -> Tensor | None:
+    """An image; None, and a path more in `corrupt`, if it is unreadable."""
+    try:
+        return dataset.load(index)
+    except CorruptImage as error:
+        corrupt.append(error.path)
+        return None
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must lie between 0 and {world_size - 1} for {world_size} processes, not {rank}")
+
+
+def _note(dataset: ImageDataset, paths: list[str]) -> None:
+    """Remember unreadable files, and warn the first time."""
+    for path in paths:
+        if path not in dataset.skipped:
+            dataset.skipped.append(path)
+            logger.warning("skipping %s: it cannot be read as an image", path)
+
+
+def _collate(dataset: ImageDataset, items: Items) -> Batch:
+    index = torch.tensor(items.indices)
+    labels = torch.full_like(index, -1) if dataset.labels is None else torch.from_numpy(dataset.labels[items.indices])
+    return {"images": torch.stack(items.images), "labels": labels, "index": index}

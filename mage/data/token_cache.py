@@ -55,7 +55,9 @@ class TokenCache:
         self.folder = Path(folder)
         index = read_index(self.folder)
         if not index["complete"]:
-            raise ValueError(f"the token cache {self.folder} is unfinished; run the same `mage tokenize` again to complete it")
+            raise ValueError(
+                f"the token cache {self.folder} is unfinished; run the same `mage tokenize` again to complete it"
+            )
         self.index = index
         self.key = CacheKey(**index["key"])
         height, width = index["grid"]
@@ -95,7 +97,9 @@ class TokenCache:
         expected = math.prod(shape) * 2
         size = path.stat().st_size if path.is_file() else 0
         if size != expected:
-            raise ValueError(f"{path} has {size:,} bytes where {expected:,} are expected: delete {self.folder} and tokenize again")
+            raise ValueError(
+                f"{path} has {size:,} bytes where {expected:,} are expected: delete {self.folder} and tokenize again"
+            )
         return np.memmap(path, dtype="<u2", mode="r", shape=shape)
 
 
@@ -124,9 +128,7 @@ def write_cache(
     if tokenizer.num_codes > 2**16:
         raise ValueError(f"{tokenizer.num_codes} codes do not fit into 16 bits; the cache takes up to {2**16}")
     folder = Path(folder)
-    key = CacheKey(
-        tokenizer.fingerprint(), describe(transform), f"{dataset.name} {split} {len(dataset)}", views, seed
-    )
+    key = CacheKey(tokenizer.fingerprint(), describe(transform), f"{dataset.name} {split} {len(dataset)}", views, seed)
     index = _start(folder, key, dataset, tokenizer)
     starts = list(range(0, len(dataset), shard_images))
     index["num_images"] = len(dataset)

@@ -32,6 +32,8 @@ class TransformConfig:
     """Smallest and largest share of the area that a random crop shows."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Narrowest and widest shape of a random crop, width over height."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How a random crop is scaled: pre-training bilinear, the paper's linear probe bicubic."""
     max_shift: int = 2
     """Largest shift, in pixels."""
     resize: int = 0
@@ -43,12 +45,27 @@ class TransformConfig:
             raise ValueError(f"image size must be positive, not {self.size}")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"crop scale needs 0 < low <= high <= 1, not {self.scale}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"crop ratio needs 0 < low <= high, not {self.ratio}")
+        if self.augmentation == "shift" and not 0 <= self.max_shift < min(self.size):
+            raise ValueError(f"max_shift must be at least 0 and below the image size {self.size}, not {self.max_shift}")
+        if self.resize and self.resize < max(self.size):
+            raise ValueError(f"resize {self.resize} is too small to cut {self.size} from; try {max(self.size)} or 0")
 
 
 def build_transform(config: TransformConfig) -> Transform:
     """The function that a configuration describes."""
+    return _Transform(config)
 
-    def transform(image: UInt8[Tensor, "c H W"], generator: torch.Generator) -> UInt8[Tensor, "c h w"]:
+
+@dataclass(frozen=True)
+class _Transform:
+    """A class and not a closure, so that it can be sent to worker processes."""
+
+    config: TransformConfig
+
+    def __call__(self, image: UInt8[Tensor, "c H W"], generator: torch.Generator) -> UInt8[Tensor, "c h w"]:
+        config = self.config
         if config.augmentation in ("crop", "crop_flip"):
             image = _random_resized_crop(image, config, generator)
         else:
@@ -59,14 +76,14 @@ def build_transform(config: TransformConfig) -> Transform:
             image = _shift(image, config.max_shift, generator)
         return image.contiguous()
 
-    return transform
-
 
 def describe(config: TransformConfig) -> str:
     """One line that changes with anything that changes the result: part of a token cache's key."""
     text = f"{config.augmentation} {config.size[0]}x{config.size[1]}"
     if config.augmentation in ("crop", "crop_flip"):
-        return f"{text} scale {config.scale[0]:g}-{config.scale[1]:g} ratio {config.ratio[0]:.4g}-{config.ratio[1]:.4g}"
+        scale, ratio = config.scale, config.ratio
+        text += f" scale {scale[0]:.9g}-{scale[1]:.9g} ratio {ratio[0]:.9g}-{ratio[1]:.9g}"
+        return text if config.interpolation == "bilinear" else f"{text} {config.interpolation}"
     if config.resize:
         text += f" resize {config.resize}"
     return f"{text} by {config.max_shift}" if config.augmentation == "shift" else text
@@ -76,7 +93,8 @@ def _centre(image: Tensor, config: TransformConfig) -> Tensor:
     if not config.resize:
         return images.fit(image, config.size)
     image = v2.functional.resize(image, [config.resize], v2.InterpolationMode.BICUBIC, antialias=True)
-    return v2.functional.center_crop(image, list(config.size))
+    cut: Tensor = v2.functional.center_crop(image, list(config.size))
+    return cut
 
 
 def _random_resized_crop(image: Tensor, config: TransformConfig, generator: torch.Generator) -> Tensor:
@@ -95,8 +113,9 @@ def _random_resized_crop(image: Tensor, config: TransformConfig, generator: torc
         w = min(width, round(height * config.ratio[1]))
         h = min(height, round(width / config.ratio[0]))
         top, left = (height - h) // 2, (width - w) // 2
-    bilinear = v2.InterpolationMode.BILINEAR
-    return v2.functional.resized_crop(image, top, left, h, w, list(config.size), bilinear, antialias=True)
+    mode = v2.InterpolationMode(config.interpolation)
+    cut: Tensor = v2.functional.resized_crop(image, top, left, h, w, list(config.size), mode, antialias=True)
+    return cut
 
 
 def _shift(image: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
@@ -104,4 +123,5 @@ def _shift(image: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
     height, width = image.shape[-2:]
     padded = v2.functional.pad(image, [max_shift])
     top, left = max_shift - down, max_shift - right
-    return padded[:, top : top + height, left : left + width]
+    shifted: Tensor = padded[:, top : top + height, left : left + width]
+    return shifted

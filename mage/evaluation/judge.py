@@ -40,7 +40,7 @@ def train_judge(
         for chosen in order.split(64):
             optimizer.zero_grad()
             loss = functional.cross_entropy(network(images[chosen]), labels[chosen])
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
     return network.eval().requires_grad_(False)
 

@@ -81,7 +81,7 @@ class MAGEEncoder(nn.Module):
         return tokens
 
     def features(self, ids: Int[Tensor, "n l"], pool: Pool) -> Float[Tensor, "n d"]:
-        """Section 8 of the method: mean of the last block's tokens, then a LayerNorm without weights; or the class token."""
+        """Mean of the last block's tokens, then a LayerNorm without weights; or the class token (METHOD section 8)."""
         x = self(ids)
         if pool == "mean":
             pooled = x[:, 1:].float().mean(dim=1)
@@ -145,7 +145,7 @@ class MAGE(nn.Module):
         self.decoder_position[0, 1:] = sincos_positions(self.grid, self.config.decoder_width)
 
     def forward(self, ids: Int[Tensor, "..."], mask: Mask) -> MAGEOutput:
-        """Predict all positions from the unmasked ones. `ids` is (n, h, w) or (n, l); masked values are not looked at."""
+        """Predict all positions from the unmasked ones. `ids` is (n, h, w) or (n, l); masked ones are not read."""
         ids = self.check_ids(ids)
         if tuple(mask.masked.shape) != tuple(ids.shape):
             raise ValueError(f"the mask is {tuple(mask.masked.shape)} for tokens {tuple(ids.shape)}: must agree")
@@ -158,7 +158,9 @@ class MAGE(nn.Module):
         """Token grids as rows. Raises ValueError for another number of tokens."""
         rows = ids.flatten(1)
         if ids.ndim not in (2, 3) or rows.shape[1] != self.grid[0] * self.grid[1]:
-            raise ValueError(f"tokens have shape {tuple(ids.shape)}; this model takes (N, {self.grid[0]}, {self.grid[1]})")
+            raise ValueError(
+                f"tokens have shape {tuple(ids.shape)}; this model takes (N, {self.grid[0]}, {self.grid[1]})"
+            )
         return rows
 
     def _decode(self, latent: Float[Tensor, "n k1 d"], mask: Mask) -> Float[Tensor, "n l p"]:

@@ -119,7 +119,7 @@ class StageFeatures(nn.Module):
         self.eval()
         _fold_batch_norm(self)
         self.requires_grad_(False)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> "StageFeatures":
         """Stay in eval mode: these weights never learn."""

@@ -26,7 +26,7 @@ def transformer_blocks(
             proj_drop=dropout,
             attn_drop=dropout,
             drop_path=drop_path * index / max(1, depth - 1),
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),  # type: ignore[arg-type]  # a function is enough
         )
         for index in range(depth)
     )
@@ -36,7 +36,7 @@ def choose_attention(module: nn.Module, device: torch.device) -> None:
     """Set every attention layer below `module` to the kernel that is fastest on `device`."""
     for layer in module.modules():
         if isinstance(layer, Attention):
-            layer.fused_attn = device.type != "cpu"
+            layer.fused_attn = device.type != "cpu"  # type: ignore[misc]  # timm calls it final for TorchScript's sake
 
 
 def xavier_linears(module: nn.Module) -> None:

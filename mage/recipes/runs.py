@@ -1,6 +1,5 @@
-"""From a recipe to results: train the tokenizer, cache tokens, pre-train MAGE. Front ends only parse, call and print."""
+"""From a recipe to results: train the tokenizer, cache tokens, pre-train MAGE. Front ends parse, call and print."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,22 +10,25 @@ from torch import Tensor
 
 from mage import atomic, rng, settings
 from mage.checkpoints import io
-from mage.data.datasets import ImageDataset, load_dataset
-from mage.data.loaders import TrainLoader, evaluation_batches
-from mage.data.token_cache import TokenCache, is_cache, token_batches, write_cache
+from mage.data.datasets import ImageDataset, load_dataset, subset
+from mage.data.loaders import TrainLoader, decode_to_memory, evaluation_batches
+from mage.data.token_cache import TokenCache, token_batches, write_cache
 from mage.data.transforms import TransformConfig, build_transform
 from mage.models import MAGE
 from mage.pipeline import Mage
-from mage.precision import autocast, resolve_device
+from mage.precision import resolve_device
 from mage.recipes.schema import Recipe, to_yaml
-from mage.tokenizers import VQGAN, Tokenizer
+from mage.tokenizers import VQGAN
 from mage.tokenizers.perceptual import PerceptualLoss
 from mage.training.engine import TrainResult, newest_checkpoint, train
-from mage.training.pretrain import Pretraining, TokenBatches
+from mage.training.optim import OptimConfig
+from mage.training.pretrain import Pretraining
 from mage.training.tokenizer import TokenizerTraining
 from mage.vocabulary import Vocabulary
 
 OnCount = Callable[[int], None]
+Batches = Callable[[int, int, int], Iterator[dict[str, Tensor]]]
+"""(number of the first batch, rank, world size) -> this process's batches from there on."""
 
 
 def open_data(name: str, split: str, recipe: Recipe, data_root: str | None) -> ImageDataset:
@@ -44,8 +46,6 @@ def held_out(recipe: Recipe, name: str, data_root: str | None) -> Tensor:
 
 def load_images(dataset: ImageDataset, indices: list[int], transform: TransformConfig) -> Tensor:
     """Some images of a data set, cut to size; corrupt ones are left out."""
-    from mage.data.datasets import subset
-
     batches = evaluation_batches(subset(dataset, indices), build_transform(transform), batch_size=256)
     return torch.cat([batch["images"] for batch in batches])
 
@@ -65,24 +65,7 @@ def train_tokenizer(
     _check_out(out, resume)
     where = resolve_device(device)
     dataset = open_data(recipe.data.name, "train", recipe, data_root)
-    transform = build_transform(recipe.data.tokenizer_transform)
     validation = held_out(recipe, recipe.data.name, data_root)
-    per_part = recipe.tokenizer_training.batch_size // recipe.tokenizer_training.accumulation
-
-    def source(start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
-        return iter(
-            TrainLoader(
-                dataset,
-                transform,
-                batch_size=per_part // world_size,
-                seed=recipe.seed,
-                start_step=start,
-                rank=rank,
-                world_size=world_size,
-                num_workers=workers,
-            )
-        )
-
     perceptual = None
     if recipe.tokenizer_loss.perceptual:
         from mage.nn.backbones import StageFeatures, efflite0
@@ -93,7 +76,7 @@ def train_tokenizer(
         tokenizer = VQGAN(recipe.tokenizer)
     task = TokenizerTraining(
         tokenizer,
-        source,
+        _image_batches(dataset, recipe.data.tokenizer_transform, recipe.tokenizer_training, recipe.seed, workers),
         num_images=len(dataset),
         optim=recipe.tokenizer_training,
         loss=recipe.tokenizer_loss,
@@ -101,7 +84,8 @@ def train_tokenizer(
         validation=validation,
         perceptual=perceptual,
     )
-    return _train(task, recipe, out, resume=resume, precision=precision, device=where, progress=progress)
+    result = _train(task, recipe, out, resume=resume, precision=precision, device=where, progress=progress)
+    return replace(result, skipped=tuple(dataset.skipped))
 
 
 def tokenize(
@@ -144,36 +128,14 @@ def pretrain(
     """Pre-train MAGE on a token cache, or without one on images that are tokenized on the fly."""
     _check_out(out, resume)
     where = resolve_device(device)
-    optim = recipe.pretraining
-    per_part = optim.batch_size // optim.accumulation
-    source: TokenBatches
+    skipped: list[str] = []
     if cache is not None:
         cache.check_tokenizer(tokenizer.tokenizer)
-        num_images, cached = len(cache), cache
-
-        def source(start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
-            share = per_part // world_size
-            return token_batches(
-                cached, batch_size=share, seed=recipe.seed, start=start, rank=rank, world_size=world_size
-            )
+        num_images, source = len(cache), _token_batches(cache, recipe.pretraining, recipe.seed)
     else:
         dataset = open_data(recipe.data.name, "train", recipe, data_root)
-        transform, num_images = build_transform(recipe.data.transform), len(dataset)
-
-        def source(start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
-            share = per_part // world_size
-            loader = TrainLoader(
-                dataset,
-                transform,
-                batch_size=share,
-                seed=recipe.seed,
-                start_step=start,
-                rank=rank,
-                world_size=world_size,
-                num_workers=workers,
-            )
-            return iter(loader)
-
+        num_images, skipped = len(dataset), dataset.skipped
+        source = _image_batches(dataset, recipe.data.transform, recipe.pretraining, recipe.seed, workers)
     validation = tokenizer.encode(held_out(recipe, recipe.data.name, data_root).float() / 255).cpu().clone()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.stream_seed(recipe.seed, "mage weights"))
@@ -183,14 +145,15 @@ def pretrain(
         tokenizer.tokenizer,
         source,
         num_images=num_images,
-        optim=optim,
+        optim=recipe.pretraining,
         masking=recipe.masking,
         sampling=settings.to_dict(recipe.sampling),
         recipe=settings.to_dict(recipe),
         seed=recipe.seed,
         validation=validation,
     )
-    return _train(task, recipe, out, resume=resume, precision=precision, device=where, progress=progress)
+    result = _train(task, recipe, out, resume=resume, precision=precision, device=where, progress=progress)
+    return replace(result, skipped=tuple(skipped))
 
 
 def load_tokenizer(path: str | Path, *, precision: str = "auto", device: str = "auto") -> Mage:
@@ -199,6 +162,39 @@ def load_tokenizer(path: str | Path, *, precision: str = "auto", device: str = "
     if model.tokenizer is None:
         raise ValueError(f"{path} holds no tokenizer")
     return Mage(model.tokenizer, None, recipe=model.recipe, precision=precision, device=device)
+
+
+def _image_batches(
+    dataset: ImageDataset, transform: TransformConfig, optim: OptimConfig, seed: int, workers: int
+) -> Batches:
+    """Augmented images for training; a set of small images is read into memory once."""
+    per_part = optim.batch_size // optim.accumulation
+    source = dataset if workers else decode_to_memory(dataset)
+
+    def batches(start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
+        loader = TrainLoader(
+            source,
+            build_transform(transform),
+            batch_size=per_part // world_size,
+            seed=seed,
+            start_step=start,
+            rank=rank,
+            world_size=world_size,
+            num_workers=workers,
+        )
+        return iter(loader)
+
+    return batches
+
+
+def _token_batches(cache: TokenCache, optim: OptimConfig, seed: int) -> Batches:
+    per_part = optim.batch_size // optim.accumulation
+
+    def batches(start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
+        share = per_part // world_size
+        return token_batches(cache, batch_size=share, seed=seed, start=start, rank=rank, world_size=world_size)
+
+    return batches
 
 
 def _train(

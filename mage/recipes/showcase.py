@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mage import atomic, images, rng
 from mage.data.datasets import ImageDataset, subset
+from mage.data.loaders import decode_to_memory
 from mage.evaluation.features import Features, extract_features
 from mage.evaluation.frechet import FeatureStatistics, frechet_distance, image_statistics
 from mage.evaluation.judge import judge, near_copy_share, nearest_training_images, train_judge
@@ -45,8 +46,10 @@ class Showcase:
     def __post_init__(self) -> None:
         plain = replace(self.recipe.data.transform, augmentation="none")
         self._transform = plain
-        self._train = open_data(self.recipe.data.name, "train", self.recipe, self.data_root)
-        self._test = open_data(self.recipe.data.name, "test", self.recipe, self.data_root)
+        self._train, self._test = (
+            decode_to_memory(open_data(self.recipe.data.name, split, self.recipe, self.data_root))
+            for split in ("train", "test")
+        )
         order = torch.randperm(len(self._test), generator=rng.generator(0, "validation")).tolist()
         self._shown = images.to_float(load_images(self._test, order[:8], plain))
 
@@ -76,7 +79,9 @@ class Showcase:
         assert isinstance(tokenizer, VQGAN)
         part = _some(self._test, 1000)
         with torch.inference_mode(), self.model.autocast():
-            metrics, counts = reconstruction_quality(tokenizer, load_images(part, list(range(len(part))), self._transform))
+            metrics, counts = reconstruction_quality(
+                tokenizer, load_images(part, list(range(len(part))), self._transform)
+            )
             grid = side_by_side(tokenizer, images.to_uint8(self._shown))
         self.metrics |= metrics
         self.protocols["psnr_db"] = f"mean over {len(part):,} test images"

@@ -65,7 +65,13 @@ def cifar10() -> Recipe:
         ),
         tokenizer_loss=TokenizerLossConfig(squared=1.0, absolute=0.5, perceptual=0.5),
         tokenizer_training=OptimConfig(
-            batch_size=64, steps=3000, base_learning_rate=8e-3, warmup=0.03, weight_decay=0.01, clip=1.0, ema_decay=0.995
+            batch_size=64,
+            steps=3000,
+            base_learning_rate=8e-3,
+            warmup=0.03,
+            weight_decay=0.01,
+            clip=1.0,
+            ema_decay=0.995,
         ),
         model=MAGEConfig(192, 6, 3, decoder_width=192, decoder_depth=3, decoder_heads=3, dropout=0.0),
         masking=MaskRatioConfig(per_image=True),

@@ -1,1 +1,3 @@
-"""Reports: a run folder as one HTML page."""
+"""Reports: a run folder as one self-contained HTML page, to send to a colleague."""
+
+from mage.report.page import write_report as write_report

@@ -1,4 +1,4 @@
-"""Perceptual loss: compare images by what a frozen classifier sees (Johnson et al. 2016; MaskGIT's tokenizer recipe)."""
+"""Perceptual loss: compare images by what a frozen classifier sees (Johnson et al. 2016; used by MaskGIT)."""
 
 import torch
 from jaxtyping import Float
@@ -17,9 +17,7 @@ class PerceptualLoss(nn.Module):
         super().__init__()
         self.network, self.size = network, size
 
-    def forward(
-        self, images: Float[Tensor, "n c h w"], targets: Float[Tensor, "n c h w"]
-    ) -> Float[Tensor, ""]:
+    def forward(self, images: Float[Tensor, "n c h w"], targets: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
         """Distance of `images` from `targets`; gradients reach `images` only."""
         seen = self._features(images)
         with torch.no_grad():

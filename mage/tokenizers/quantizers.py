@@ -91,6 +91,7 @@ class NormalizedQuantizer(nn.Module):
     """Words on the unit sphere, kept alive by running means, k-means and revival."""
 
     codebook: Tensor
+    sums: Tensor
     usage: Tensor
     steps: Tensor
 
@@ -170,7 +171,7 @@ AnyQuantizer = VectorQuantizer | NormalizedQuantizer
 
 def build_quantizer(config: QuantizerConfig, width: int) -> AnyQuantizer:
     """The quantizer that `config.kind` names, for vectors of `width`."""
-    return {"vq": VectorQuantizer, "normalized": NormalizedQuantizer}[config.kind](config, width)
+    return NormalizedQuantizer(config, width) if config.kind == "normalized" else VectorQuantizer(config, width)
 
 
 def _rows(latent: Float[Tensor, "n d h w"]) -> Float[Tensor, "m d"]:

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class TrainResult:
     """Seconds spent in all sessions of the run."""
     metrics: dict[str, float]
     """Of the last observation."""
+    skipped: tuple[str, ...] = ()
+    """Image files that could not be read."""
 
 
 def train(
@@ -84,6 +86,8 @@ def train(
         trainer = _Trainer(task, folder, seed, settings, precision=precision, device=device)
         if resume:
             trainer.restore(newest_checkpoint(folder))
+            if trainer.step == task.steps:  # the process may have died between the last checkpoint and the model
+                task.export(trainer.averaged(), folder / "model")
         elif newest_checkpoint(folder) is not None:
             raise ValueError(f"{folder} already holds a run; add --resume to go on with it, or choose another folder")
         with trainer.logging(run, progress):
@@ -163,12 +167,15 @@ class _Trainer:
             number = self.step * self._accumulation + part
             # Dropout draws from the global generators: give each part its own, known, place in the sequence.
             torch.manual_seed(rng.stream_seed(self.seed, "step", number, self.accelerator.process_index))
-            batch = {name: value.to(self.accelerator.device, non_blocking=True) for name, value in next(self.data).items()}
+            batch = {
+                name: value.to(self.accelerator.device, non_blocking=True) for name, value in next(self.data).items()
+            }
             rank = self.accelerator.process_index
             last = part == self._accumulation - 1
             for loss in self.task.losses(self.modules, batch, number=number, rank=rank):
                 module = self.modules[loss.module]
-                with _maybe(not last, lambda module=module: self.accelerator.no_sync(module)):
+                # Processes exchange gradients once per step, with the last part.
+                with nullcontext() if last else self.accelerator.no_sync(module):
                     self.accelerator.backward(loss.value / self._accumulation)
                 self._note(loss.metrics | {_name(loss.module, self.modules): loss.value}, part)
                 if last:
@@ -209,7 +216,9 @@ class _Trainer:
             values[_name(name, self.modules, "lr")] = learning_rate(config, self.step - 1, self.task.steps)
         if self.log is not None:
             self.log.write(self.step, {**values, "images_per_second": pace, "seconds": self.seconds})
-        self.bar.set_postfix_str(f"{pace:.0f} images/s, loss {values[_name(next(iter(self.modules)), self.modules)]:.4f}")
+        self.bar.set_postfix_str(
+            f"{pace:.0f} images/s, loss {values[_name(next(iter(self.modules)), self.modules)]:.4f}"
+        )
         self.window, self.window_steps = {}, 0
 
     def check_finite(self) -> None:
@@ -296,15 +305,6 @@ class _Trainer:
 def _name(module: str, modules: dict[str, nn.Module], metric: str = "loss") -> str:
     """Metrics are named plainly where only one module is trained."""
     return metric if len(modules) == 1 else f"{module}/{metric}"
-
-
-@contextmanager
-def _maybe(condition: bool, context: Callable[[], Any]) -> Iterator[None]:
-    if condition:
-        with context():
-            yield
-    else:
-        yield
 
 
 @contextmanager

@@ -112,9 +112,7 @@ class Pretraining:
         return {}
 
 
-def write_model(
-    tokenizer: Tokenizer | None, network: MAGE | None, recipe: dict[str, Any], folder: Path
-) -> None:
+def write_model(tokenizer: Tokenizer | None, network: MAGE | None, recipe: dict[str, Any], folder: Path) -> None:
     """Write a model folder without disturbing the networks, which may be in training."""
     from mage import atomic
     from mage.checkpoints import io

@@ -44,7 +44,7 @@ class Task(Protocol):
     def losses(
         self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], *, number: int, rank: int
     ) -> Iterator[Loss]:
-        """The losses of one batch in the order in which they are to be minimised. `modules` are as the loop wrapped them."""
+        """The losses of one batch, in the order of minimising them. `modules`: as the loop wrapped them."""
 
     def observe(self, modules: Mapping[str, nn.Module], *, pictures: bool) -> Observation:
         """Validate the averaged weights, and show what they do if `pictures`."""

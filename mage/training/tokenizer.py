@@ -54,7 +54,7 @@ class TokenizerTraining:
         validation: Tensor,
         perceptual: nn.Module | None = None,
     ) -> None:
-        """validation: uint8 images (n, c, h, w) that training does not see. perceptual: called with (images, targets)."""
+        """validation: uint8 images (n, c, h, w) kept out of training. perceptual: called with (images, targets)."""
         self.modules: dict[str, nn.Module] = {"tokenizer": tokenizer}
         self.optim = {"tokenizer": optim}
         self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)

@@ -83,7 +83,10 @@ CASES: dict[str, list[tuple[str, str]]] = {
     ],
     "edit": [
         *((f"{a} --image {{root}}/square.png --box 0 0 8 8 --out {{out}}.png", message) for a, message in MODEL[:4]),
-        *((f"--model {{root}}/model --image {{root}}/square.png --box 0 0 8 8 --out {{out}}.png {a}", m) for a, m in COMMON),
+        *(
+            (f"--model {{root}}/model --image {{root}}/square.png --box 0 0 8 8 --out {{out}}.png {a}", m)
+            for a, m in COMMON
+        ),
         *(
             (f"--model {{root}}/model --image {{root}}/square.png --out {{out}}.png {arguments}", message)
             for arguments, message in [

@@ -87,7 +87,7 @@ def test_features_of_a_network_in_inference_mode_can_be_trained_on() -> None:
         return images.flatten(1) * 2
 
     found = extract_features(function, Pictures(3), TRANSFORM)
-    (found.features @ weight).sum().backward()  # type: ignore[no-untyped-call]
+    (found.features @ weight).sum().backward()
     assert weight.grad is not None
 
 

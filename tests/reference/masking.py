@@ -3,7 +3,9 @@
 import math
 
 
-def mask_from_noise(noise: list[list[float]], ratio: float, drop_ratio: float) -> tuple[list[list[bool]], list[list[bool]]]:
+def mask_from_noise(
+    noise: list[list[float]], ratio: float, drop_ratio: float
+) -> tuple[list[list[bool]], list[list[bool]]]:
     """For each row: the ceil(ratio L) smallest values are masked, the smallest of those dropped."""
     masked, dropped = [], []
     for row in noise:
