@@ -1,0 +1,189 @@
+"""Charts as inline SVG, without any plotting library: lines, horizontal bars, and a sorted distribution.
+
+Colours are classes (`series-0`, `grid`, ...) that the page's style sheet fills in: one chart serves light and dark.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from mage.report.axes import Axis, linear_axis, log_axis
+from mage.report.glossary import finite, format_number
+
+NUM_COLOURS = 5
+MOST_POINTS = 400
+"""Longer lines are thinned; the highest and the lowest point of each stretch stay."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: (x, y) pairs. A y that is not finite is a gap."""
+
+    name: str
+    points: Sequence[tuple[float, float | None]]
+    markers: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar, with the text at its end."""
+
+    name: str
+    value: float
+    text: str
+    muted: bool = False
+
+
+def line_chart(
+    series: Sequence[Series], *, title: str, x_label: str = "step", width: int = 1000, height: int = 320
+) -> str:
+    """Lines over a common x axis; "" if nothing finite is left to draw. Wide positive ranges get a log axis."""
+    lines = [Series(one.name, _thinned(one.points), one.markers) for one in series]
+    lines = [one for one in lines if any(y is not None for _, y in one.points)]
+    if not lines:
+        return ""
+    xs = [x for one in lines for x, y in one.points if y is not None]
+    ys = [y for one in lines for _, y in one.points if y is not None]
+    top, bottom, right = 34.0, height - 42.0, width - 14.0
+    if min(ys) > 0 and max(ys) / min(ys) > 12:
+        y_axis = log_axis(min(ys) / 1.1, max(ys) * 1.1, bottom, top)
+    else:
+        y_axis = linear_axis(min(ys), max(ys), bottom, top, count=5 if height > 250 else 3)
+    left = 18.0 + 7.0 * max(len(y_axis.label(tick)) for tick in y_axis.ticks)
+    first = 0.0 if 0 <= min(xs) <= max(xs) / 10 else min(xs)
+    x_axis = linear_axis(first, max(xs), left, right, count=max(3, width // 120), tight=True)
+    body = [_frame(x_axis, y_axis, x_label, width, height)]
+    for index, one in enumerate(lines):
+        body.append(_line(one, index % NUM_COLOURS, x_axis, y_axis))
+    if len(lines) > 1:
+        body.append(_legend([one.name for one in lines], right))
+    return _svg(width, height, title, "".join(body))
+
+
+def bar_chart(bars: Sequence[Bar], *, title: str, most: float | None = None, width: int = 1000) -> str:
+    """Horizontal bars from zero to `most` (default: the longest one); "" without bars."""
+    if not bars:
+        return ""
+    longest = most or max(bar.value for bar in bars) or 1.0
+    row, top = 34, 30
+    left = 24.0 + 6.6 * max(len(bar.name) for bar in bars)
+    room = width - left - 30.0 - 7.4 * max(len(bar.text) for bar in bars)
+    body = []
+    for index, bar in enumerate(bars):
+        y = top + index * row
+        length = max(1.5, min(1.0, max(0.0, bar.value) / longest) * room)
+        body.append(
+            f'<text class="name" x="{left - 10:.1f}" y="{y + 17}" text-anchor="end">{escape(bar.name)}</text>'
+            f'<rect class="track" x="{left:.1f}" y="{y + 4}" width="{room:.1f}" height="18" rx="4"/>'
+            f'<rect class="{"muted" if bar.muted else "fill-0"}" x="{left:.1f}" y="{y + 4}" width="{length:.1f}" '
+            f'height="18" rx="4"/>'
+            f'<text class="value" x="{left + room + 10:.1f}" y="{y + 17}">{escape(bar.text)}</text>'
+        )
+    return _svg(width, top + row * len(bars) + 6, title, "".join(body))
+
+
+def frequency_chart(
+    counts: Sequence[float], *, title: str, x_label: str, y_label: str, width: int = 1000, height: int = 320
+) -> str:
+    """Frequencies in per cent, the most frequent first, and the level at which all would be equal; "" without any."""
+    total = sum(counts)
+    if not total > 0:
+        return ""
+    shares = [100 * count / total for count in sorted(counts, reverse=True)]
+    top, bottom, right = 46.0, height - 42.0, width - 14.0
+    y_axis = linear_axis(0, shares[0], bottom, top, count=4)
+    left = 18.0 + 7.0 * max(len(y_axis.label(tick)) for tick in y_axis.ticks)
+    x_axis = linear_axis(0, len(shares), left, right, count=6, tight=True)
+    slot = (right - left) / len(shares)
+    gap = min(1.5, slot / 4) if slot > 2 else 0.0
+    path = []
+    for index, share in enumerate(shares):
+        if share > 0:
+            x, y = left + index * slot, y_axis.pixel(share)
+            path.append(f"M{x:.2f} {bottom:.1f}V{y:.2f}h{slot - gap:.2f}V{bottom:.1f}z")
+    level = y_axis.pixel(100 / len(shares))
+    body = (
+        _frame(x_axis, y_axis, x_label, width, height)
+        + f'<text class="tick" x="{left:.1f}" y="{top - 12:.1f}">{escape(y_label)}</text>'
+        + f'<path class="fill-0" d="{"".join(path)}"/>'
+        + f'<line class="reference" x1="{left:.1f}" x2="{right:.1f}" y1="{level:.1f}" y2="{level:.1f}"/>'
+        + f'<text class="note" x="{right:.1f}" y="{level - 6:.1f}" text-anchor="end">all equally frequent</text>'
+    )
+    return _svg(width, height, title, body)
+
+
+def _thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, float | None]]:
+    clean = [(x, finite(y)) for x, y in points if finite(x) is not None]
+    if len(clean) <= MOST_POINTS:
+        return clean
+    stretch = math.ceil(len(clean) / (MOST_POINTS // 2))
+    kept: list[tuple[float, float | None]] = []
+    for start in range(0, len(clean), stretch):
+        part = clean[start : start + stretch]
+        known = [index for index, (_, y) in enumerate(part) if y is not None]
+        gaps = [index for index, (_, y) in enumerate(part) if y is None][:1]
+        extremes = {choose(known, key=lambda index: part[index][1] or 0.0) for choose in (min, max)} if known else set()
+        kept += [part[index] for index in sorted(extremes | set(gaps))]
+    return kept
+
+
+def _line(one: Series, colour: int, x_axis: Axis, y_axis: Axis) -> str:
+    path, dots, pen_down = [], [], False
+    for index, (x, y) in enumerate(one.points):
+        if y is None:
+            pen_down = False
+            continue
+        place = f"{x_axis.pixel(x):.1f} {y_axis.pixel(y):.1f}"
+        path.append(f"{'L' if pen_down else 'M'}{place}")
+        # a point between two gaps would not be seen as a line
+        alone = not pen_down and (index + 1 == len(one.points) or one.points[index + 1][1] is None)
+        pen_down = True
+        if len(one.points) <= 120 or alone:
+            text = escape(f"{one.name}, step {x:,.0f}: {format_number(y)}")
+            shown = "dot" if one.markers or alone else "dot ghost"
+            radius = 3.2 if one.markers or alone else 6
+            cx, cy = place.split()
+            dots.append(
+                f'<circle class="{shown} fill-{colour}" cx="{cx}" cy="{cy}" r="{radius}"><title>{text}</title></circle>'
+            )
+    return f'<path class="line series-{colour}" d="{"".join(path)}"/>{"".join(dots)}'
+
+
+def _frame(x_axis: Axis, y_axis: Axis, x_label: str, width: int, height: int) -> str:
+    parts = []
+    left, right, bottom = x_axis.start, x_axis.end, y_axis.start
+    for tick in y_axis.ticks:
+        y = y_axis.pixel(tick)
+        parts.append(f'<line class="grid" x1="{left:.1f}" x2="{right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(
+            f'<text class="tick" x="{left - 8:.1f}" y="{y + 4:.1f}" text-anchor="end">{y_axis.label(tick)}</text>'
+        )
+    for tick in x_axis.ticks:
+        x = x_axis.pixel(tick)
+        # the last number would reach over the edge of the picture
+        anchor = "end" if x > width - 24 else "middle"
+        parts.append(
+            f'<text class="tick" x="{x:.1f}" y="{bottom + 18:.1f}" text-anchor="{anchor}">{x_axis.label(tick)}</text>'
+        )
+    parts.append(f'<line class="axis" x1="{left:.1f}" x2="{right:.1f}" y1="{bottom:.1f}" y2="{bottom:.1f}"/>')
+    middle = (left + right) / 2
+    parts.append(f'<text class="tick" x="{middle:.1f}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>')
+    return "".join(parts)
+
+
+def _legend(names: Sequence[str], right: float) -> str:
+    parts, x = [], right
+    for index in reversed(range(len(names))):
+        x -= 6.8 * len(names[index]) + 8
+        parts.append(f'<text class="tick" x="{x + 4:.1f}" y="18">{escape(names[index])}</text>')
+        x -= 16
+        parts.append(f'<rect class="fill-{index % NUM_COLOURS}" x="{x:.1f}" y="11" width="14" height="5" rx="2.5"/>')
+        x -= 8
+    return "".join(parts)
+
+
+def _svg(width: int, height: int, title: str, body: str) -> str:
+    name = escape(title, quote=True)
+    heading = f'<text class="title" x="0" y="18">{escape(title)}</text>'
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{name}">{heading}{body}</svg>'

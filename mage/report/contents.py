@@ -1,0 +1,143 @@
+"""What a run folder holds for a report. All is optional; what is there but cannot be read is named."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from mage.training.runlog import read_log
+
+FIGURES = ("samples", "reconstruct", "edit", "nearest", "tokenizer")
+MOST_STEPS = 6
+"""Sample grids shown of a training run."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG, ready to be embedded."""
+
+    data: bytes
+    width: int
+    height: int
+
+    @property
+    def uri(self) -> str:
+        """The picture inside its own address."""
+        return "data:image/png;base64," + base64.b64encode(self.data).decode()
+
+
+@dataclass
+class Contents:
+    """The parts of a run folder that a page is made of."""
+
+    name: str
+    date: datetime
+    recipe: str = ""
+    results: dict[str, Any] = field(default_factory=dict)
+    log: list[dict[str, Any]] = field(default_factory=list)
+    tokenizer_log: list[dict[str, Any]] = field(default_factory=list)
+    figures: dict[str, Picture] = field(default_factory=dict)
+    progress: list[tuple[int, Picture]] = field(default_factory=list)
+    """(step, samples) in the course of training."""
+    counts: list[int] = field(default_factory=list)
+    """How often each code of the codebook occurs."""
+    problems: list[str] = field(default_factory=list)
+    """One sentence for each file that could not be read."""
+
+    def part(self, name: str) -> dict[str, Any]:
+        """A mapping inside `results.json`; empty where it is missing."""
+        value = self.results.get(name)
+        return value if isinstance(value, dict) else {}
+
+
+def read_contents(folder: Path) -> Contents:
+    """Read a run folder. Raises ValueError where `folder` is none."""
+    if not folder.is_dir():
+        raise ValueError(f"there is no run folder {folder}")
+    single = [folder / name for name in ("recipe.yaml", "metrics.jsonl", "results.json", "codes.json")]
+    single += [folder / "figures" / f"{name}.png" for name in FIGURES]
+    steps = sorted((folder / "samples").glob("step-*.png"), key=_step)
+    present = [path for path in [*single, folder / "tokenizer" / "metrics.jsonl", *steps] if path.is_file()]
+    if not present:
+        raise ValueError(
+            f"{folder} is not a run folder: it holds no recipe.yaml, metrics.jsonl, results.json, figures or samples"
+        )
+    newest = max(path.stat().st_mtime for path in present)
+    contents = Contents(folder.resolve().name or "run", datetime.fromtimestamp(newest))
+    for path in present:
+        try:
+            _read(path, folder, contents)
+        except (ValueError, TypeError, OSError, UnidentifiedImageError, SyntaxError) as error:
+            reason = " ".join(str(error).split())[:200]
+            contents.problems.append(f"{path.relative_to(folder)} could not be read: {reason}")
+    contents.progress = _spread(contents.progress)
+    return contents
+
+
+def _read(path: Path, folder: Path, contents: Contents) -> None:
+    name = str(path.relative_to(folder).as_posix())
+    readers: dict[str, Callable[[], None]] = {
+        "recipe.yaml": lambda: setattr(contents, "recipe", path.read_text(encoding="utf-8")),
+        "results.json": lambda: setattr(contents, "results", _mapping(path)),
+        "codes.json": lambda: setattr(contents, "counts", _counts(path)),
+        "metrics.jsonl": lambda: setattr(contents, "log", _log(folder)),
+        "tokenizer/metrics.jsonl": lambda: setattr(contents, "tokenizer_log", _log(folder / "tokenizer")),
+    }
+    if name in readers:
+        readers[name]()
+    elif path.parent.name == "figures":
+        contents.figures[path.stem] = _picture(path)
+    else:
+        contents.progress.append((_step(path), _picture(path)))
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError("it does not hold a mapping of names to values")
+    return value
+
+
+def _counts(path: Path) -> list[int]:
+    counts = _mapping(path).get("counts")
+    if not isinstance(counts, list) or not all(isinstance(count, int) and count >= 0 for count in counts):
+        raise ValueError('it does not hold a list of numbers named "counts"')
+    return counts
+
+
+def _log(folder: Path) -> list[dict[str, Any]]:
+    lines = [line for line in read_log(folder) if isinstance(line, dict) and isinstance(line.get("step"), int | float)]
+    if not lines and (folder / "metrics.jsonl").stat().st_size:
+        raise ValueError("no line of it is a JSON object with a step")
+    return lines
+
+
+def _picture(path: Path) -> Picture:
+    """Decoded once, so that a broken file is found here; other formats than PNG are converted."""
+    with Image.open(path) as image:
+        image.load()
+        if image.format == "PNG":
+            return Picture(path.read_bytes(), image.width, image.height)
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, format="PNG")
+        return Picture(buffer.getvalue(), image.width, image.height)
+
+
+def _step(path: Path) -> int:
+    digits = re.search(r"(\d+)$", path.stem)
+    return int(digits[1]) if digits else 0
+
+
+def _spread(progress: list[tuple[int, Picture]]) -> list[tuple[int, Picture]]:
+    """At most MOST_STEPS of them, evenly spaced, the first and the last included."""
+    if len(progress) <= MOST_STEPS:
+        return progress
+    last = len(progress) - 1
+    return [progress[round(index * last / (MOST_STEPS - 1))] for index in range(MOST_STEPS)]

@@ -1,0 +1,186 @@
+"""What every measured number is called in a report, how it is written, and what it says to a newcomer."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+MISSING = "n/a"
+SPACE = "\N{NO-BREAK SPACE}"
+"""Between a number and its unit."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a report shows one number."""
+
+    title: str
+    explanation: str = ""
+    form: Literal["share", "decibel", "number"] = "number"
+    better: Literal["higher", "lower", ""] = ""
+
+
+GLOSSARY = {
+    "sample_confident_share": Metric(
+        "Recognisable samples",
+        "Share of generated images of which a classifier trained on real images is more than 80 % sure.",
+        "share",
+        "higher",
+    ),
+    "real_confident_share": Metric(
+        "Recognisable real images",
+        "The same share for real test images: what generated images could reach at best.",
+        "share",
+    ),
+    "class_share_min": Metric(
+        "Rarest class",
+        "Share of generated images that fall into the least frequent class: near 0 means that a class was forgotten.",
+        "share",
+        "higher",
+    ),
+    "near_copy_share": Metric(
+        "Near copies",
+        "Share of generated images that are closer to a training image than the closest 1 % of real test images are.",
+        "share",
+        "lower",
+    ),
+    "linear_probe_accuracy": Metric(
+        "Linear probe",
+        "Test accuracy of a linear classifier on frozen features: how much of the class the features show.",
+        "share",
+        "higher",
+    ),
+    "linear_probe_lars_accuracy": Metric(
+        "Linear probe (LARS)",
+        "The same, trained by the paper's recipe: LARS after a batch normalisation without parameters.",
+        "share",
+        "higher",
+    ),
+    "knn_accuracy": Metric(
+        "k-NN",
+        "Test accuracy of a vote among the nearest training images in feature space: nothing is trained.",
+        "share",
+        "higher",
+    ),
+    "raw_pixel_accuracy": Metric(
+        "Raw pixels",
+        "Test accuracy of a linear classifier on the pixels themselves: what features must beat to be of use.",
+        "share",
+    ),
+    "psnr_db": Metric(
+        "Tokenizer PSNR",
+        "How close an image comes back after being turned into tokens and decoded; 6 dB more is half the error.",
+        "decibel",
+        "higher",
+    ),
+    "codes_used": Metric(
+        "Codes in use",
+        "Share of the codebook's entries that occur at all in the tokens of test images.",
+        "share",
+        "higher",
+    ),
+    "codebook_perplexity": Metric(
+        "Codebook perplexity",
+        "The number of equally frequent codes that would carry as much information as the codes do.",
+        "number",
+        "higher",
+    ),
+    "pretrain_valid_loss": Metric(
+        "Validation loss",
+        "Cross-entropy of MAGE's guesses at masked tokens of images that training did not see.",
+        "number",
+        "lower",
+    ),
+}
+
+HEADLINES = (
+    "sample_confident_share",
+    "linear_probe_accuracy",
+    "knn_accuracy",
+    "psnr_db",
+    "codes_used",
+    "near_copy_share",
+)
+"""The numbers on cards at the top of a page, as far as a run has them; Frechet distances follow."""
+
+CURVES = {
+    "loss": "Loss",
+    "lr": "Learning rate",
+    "grad_norm": "Gradient norm",
+    "images_per_second": "Images per second",
+    "psnr_db": "PSNR on validation images (dB)",
+    "codes_used": "Share of codes in use",
+    "codebook_perplexity": "Codebook perplexity",
+    "squared_error": "Mean squared error of pixels",
+    "absolute_error": "Mean absolute error of pixels",
+    "perceptual": "Perceptual distance",
+    "quantizer_loss": "Quantizer loss",
+}
+
+
+def describe(name: str) -> Metric:
+    """The glossary's entry of a metric; an unknown one is called by its name."""
+    if name in GLOSSARY:
+        return GLOSSARY[name]
+    distance = re.fullmatch(r"(fd|fid|kid)_([a-z]+\d*)_(\w+?)(_real)?", name)
+    if distance is None:
+        return Metric(name)
+    kind = {"fd": "Fréchet distance", "fid": "FID", "kid": "KID"}[distance[1]]
+    network = {"efflite0": "EfficientNet-Lite0", "inception": "Inception"}.get(distance[2], distance[2])
+    if distance[4]:
+        explanation = (
+            f"The same distance for real training images, {distance[3]}: what is left when nothing is generated."
+        )
+        return Metric(f"{kind}, real images", explanation)
+    explanation = (
+        f"Distance between generated and real images in the features of {network}, over {distance[3]} samples; 0 is "
+        "equality. Comparable only under the same network and the same number of samples."
+    )
+    return Metric(kind, explanation, better="lower")
+
+
+def is_distance(name: str) -> bool:
+    """Whether a metric is a distance of generated from real images."""
+    return name not in GLOSSARY and describe(name).better == "lower"
+
+
+def format_value(name: str, value: object) -> str:
+    """A metric's value with its unit; what is not a finite number is "n/a"."""
+    number = finite(value)
+    if number is None:
+        return MISSING
+    form = describe(name).form
+    if form == "share":
+        return f"{100 * number:.1f}{SPACE}%"
+    if form == "decibel":
+        return f"{number:.1f}{SPACE}dB"
+    return format_number(number)
+
+
+def format_number(value: float) -> str:
+    """Four significant digits, thousands apart, without trailing zeros."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1e6 or abs(value) < 1e-3:
+        return f"{value:.3g}"
+    decimals = max(0, 3 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{decimals}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration, such as "7 min 12 s"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def finite(value: object) -> float | None:
+    """A number as float; None for NaN, infinities, truth values and everything that is no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)

@@ -1,0 +1,135 @@
+"""A run folder as ONE self-contained HTML page: pictures, charts and styles are inside the file, nothing is fetched."""
+
+import math
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from mage import atomic
+from mage.report.contents import Contents, read_contents
+from mage.report.glossary import HEADLINES, describe, finite, format_seconds, format_value, is_distance
+from mage.report.sections import Section, all_sections
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write `report.html` into a run folder, atomically. Raises ValueError where there is no run."""
+    folder = Path(run_folder)
+    path = folder / "report.html"
+    atomic.write_text(path, build_page(read_contents(folder)))
+    return path
+
+
+def build_page(contents: Contents) -> str:
+    """The page as text."""
+    sections = all_sections(contents)
+    numbers = _numbers(contents)
+    if numbers:
+        place = next((index for index, section in enumerate(sections) if section.anchor == "timings"), len(sections))
+        lead = "Every number of this page, what it says, and how it was measured."
+        sections.insert(place, Section("numbers", "All numbers", lead, numbers))
+    links = "".join(f'<a href="#{section.anchor}">{escape(section.title)}</a>' for section in sections)
+    style = files("mage.report").joinpath("style.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
+        f"<title>{escape(contents.name)} &middot; MAGE run</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f'<header><div class="page">{_heading(contents)}{_cards(contents)}</div></header>\n'
+        f'<nav aria-label="Sections"><div class="page">{links}</div></nav>\n<main class="page">\n'
+        + "\n".join(_section(section, contents) for section in sections)
+        + _problems(contents)
+        + '\n</main>\n<footer class="page">Written by mage-vision. This page is one file and loads nothing.</footer>\n'
+        "</body>\n</html>\n"
+    )
+
+
+def _heading(contents: Contents) -> str:
+    facts = [f"{contents.date:%d %B %Y}".lstrip("0")]
+    recipe = _recipe_values(contents)
+    if recipe.get("name"):
+        facts.insert(0, f"recipe {recipe['name']}")
+    total = finite(contents.part("timings").get("total"))
+    if total is not None:
+        facts.append(format_seconds(total))
+    if contents.results.get("seed") is not None:
+        facts.append(f"seed {contents.results['seed']}")
+    line = "".join(f"<span>{escape(fact)}</span>" for fact in facts)
+    return f'<p class="eyebrow">MAGE run report</p><h1>{escape(contents.name)}</h1><p class="byline">{line}</p>'
+
+
+def _recipe_values(contents: Contents) -> dict[str, object]:
+    try:
+        values = yaml.safe_load(contents.recipe)
+    except yaml.YAMLError:  # it is shown as text all the same
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _cards(contents: Contents) -> str:
+    metrics = contents.part("metrics")
+    names = [name for name in HEADLINES if finite(metrics.get(name)) is not None]
+    names += [str(name) for name in metrics if is_distance(str(name)) and finite(metrics[name]) is not None]
+    cards = "".join(
+        f'<div class="card"><div class="number">{escape(format_value(name, metrics[name]))}</div>'
+        f'<div class="label">{escape(describe(name).title)}</div>{_comparison(name, contents)}</div>'
+        for name in names
+    )
+    columns = len(names) if len(names) <= 5 else math.ceil(len(names) / 2)
+    return f'<div class="cards" style="--columns: {columns}">{cards}</div>' if cards else ""
+
+
+def _comparison(name: str, contents: Contents) -> str:
+    """What a headline number is to be held against."""
+    partners = {
+        "sample_confident_share": ("real_confident_share", "real images"),
+        "linear_probe_accuracy": ("raw_pixel_accuracy", "raw pixels"),
+        "knn_accuracy": ("raw_pixel_accuracy", "raw pixels"),
+        "codes_used": ("codebook_perplexity", "perplexity"),
+    }
+    partner, label = partners.get(name, (f"{name}_real", "real images"))
+    value = contents.part("metrics").get(partner)
+    if finite(value) is None:
+        return ""
+    return f'<div class="against">{escape(label)}: {escape(format_value(partner, value))}</div>'
+
+
+def _numbers(contents: Contents) -> str:
+    metrics, protocols = contents.part("metrics"), contents.results.get("protocol")
+    rows = []
+    for name, value in metrics.items():
+        metric = describe(str(name))
+        protocol = protocols.get(name, "") if isinstance(protocols, dict) else ""
+        better = f" Better: {metric.better}." if metric.better else ""
+        how = f'<div class="protocol">{escape(str(protocol))}</div>' if protocol else ""
+        key = f"<code>{escape(str(name))}</code>" if metric.title != name else ""
+        rows.append(
+            f'<tr><th scope="row">{escape(metric.title)}{key}</th><td class="value">'
+            f"{escape(format_value(str(name), value))}"
+            f"</td><td>{escape(metric.explanation + better)}{how}</td></tr>"
+        )
+    if not rows:
+        return ""
+    note = f'<p class="after">{escape(protocols)}</p>' if isinstance(protocols, str) else ""
+    return f'<div class="scroll"><table><tbody>{"".join(rows)}</tbody></table></div>{note}'
+
+
+def _section(section: Section, contents: Contents) -> str:
+    metrics = contents.part("metrics")
+    found = [name for name in section.metrics if finite(metrics.get(name)) is not None]
+    facts = "".join(
+        f'<div><dt title="{escape(describe(name).explanation, quote=True)}">{escape(describe(name).title)}</dt>'
+        f"<dd>{escape(format_value(name, metrics[name]))}</dd></div>"
+        for name in found
+    )
+    aside = f'<dl class="aside">{facts}</dl>' if facts else ""
+    return (
+        f'<section id="{section.anchor}"><div class="intro"><div><h2>{escape(section.title)}</h2>'
+        f'<p class="lead">{section.lead}</p></div>{aside}</div>{section.body}</section>'
+    )
+
+
+def _problems(contents: Contents) -> str:
+    items = "".join(f"<li>{escape(problem)}</li>" for problem in contents.problems)
+    return f'<section class="problems"><h2>Left out</h2><ul>{items}</ul></section>' if items else ""

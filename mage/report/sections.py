@@ -1,0 +1,204 @@
+"""The sections of a report, in the order in which a reader wants them; one without content is an empty string."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from mage.report.charts import Bar, Series, bar_chart, frequency_chart, line_chart
+from mage.report.contents import Contents, Picture
+from mage.report.glossary import CURVES, describe, finite, format_number, format_seconds, format_value
+
+SMALL = 900
+"""Pictures of fewer pixels per side are shown with hard pixels: each pixel is data, not something to be smoothed."""
+NOT_PARTS = ("total", "this_session")
+"""Timings that are sums of others."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, what to look for, and the content."""
+
+    anchor: str
+    title: str
+    lead: str
+    body: str
+    metrics: tuple[str, ...] = ()
+    """Numbers that belong beside the heading."""
+
+
+def all_sections(contents: Contents) -> list[Section]:
+    """Those sections for which the run has content."""
+    sections = [
+        _samples(contents),
+        _pictures(
+            contents,
+            "reconstructions",
+            "Reconstructions",
+            "Test images of which a growing share of tokens is hidden from the model, which fills the gaps in. With "
+            "few gaps it restores the image; with nearly everything hidden it has to invent one that fits the rest.",
+            {
+                "reconstruct": "Each column is one image, each row one share of hidden tokens.",
+                "tokenizer": "Originals above, the tokenizer's alone below: what it loses is lost everywhere.",
+            },
+            ("psnr_db",),
+        ),
+        _pictures(
+            contents,
+            "edits",
+            "Edits",
+            "One call, three masks: the grey part is drawn anew to fit the rest. Inpainting fills a hole, outpainting "
+            "continues an image, uncropping invents all that surrounds it.",
+            {"edit": "Above, what the model is given; below, its answer. Known pixels keep their tokens."},
+        ),
+        _curves(contents),
+        _codebook(contents),
+        _representations(contents),
+        _pictures(
+            contents,
+            "nearest",
+            "Nearest images",
+            "Is it new, or remembered? The generated images that come closest to any training image, with that image.",
+            {"nearest": "Above, generated images; below, the training image with the smallest distance in pixels."},
+            ("near_copy_share",),
+        ),
+        _timings(contents),
+        _settings(contents),
+    ]
+    return [section for section in sections if section.body]
+
+
+def figure(picture: Picture, caption: str, *, extra: str = "") -> str:
+    """An embedded picture with its caption; small ones are enlarged by a whole factor: all pixels stay equal."""
+    small = max(picture.width, picture.height) <= SMALL
+    factor = max(1, min(8, 560 // picture.width)) if small and not extra else 1
+    kind = f"{extra} pixelated".strip() if small else extra
+    return (
+        f'<figure class="{kind}"><div class="paper"><img src="{picture.uri}" width="{picture.width * factor}" '
+        f'height="{picture.height * factor}" alt="{escape(caption, quote=True)}"></div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _samples(contents: Contents) -> Section:
+    parts = []
+    if "samples" in contents.figures:
+        parts.append(figure(contents.figures["samples"], "As they were drawn, one after the other; none was selected."))
+    if contents.progress:
+        strip = "".join(figure(picture, f"step {step:,}", extra="thumb") for step, picture in contents.progress)
+        parts.append(f'<div><h3>In the course of training</h3><div class="strip">{strip}</div></div>')
+    body = f'<div class="pair">{parts[0]}{parts[1]}</div>' if len(parts) == 2 else "".join(parts)
+    lead = "Every image starts as a grid of hidden tokens; in a few steps the model fills in the ones it is surest of."
+    names = ("sample_confident_share", "real_confident_share", "class_share_min")
+    return Section("samples", "Samples", lead, body, names)
+
+
+def _pictures(
+    contents: Contents, anchor: str, title: str, lead: str, captions: dict[str, str], metrics: tuple[str, ...] = ()
+) -> Section:
+    found = [figure(contents.figures[name], text) for name, text in captions.items() if name in contents.figures]
+    return Section(anchor, title, lead, "".join(found), metrics)
+
+
+def _curves(contents: Contents) -> Section:
+    parts = [("Transformer", contents.log), ("Tokenizer", contents.tokenizer_log)]
+    if "psnr_db" in {name for line in contents.log for name in line} and not contents.tokenizer_log:
+        parts = [("Tokenizer", contents.log)]  # the run folder is that of a tokenizer
+    body = "".join(_curves_of(name, log) for name, log in parts)
+    lead = "The loss on training batches, averages over the steps since the last point, and on images kept aside."
+    return Section("training", "Training curves", lead, body)
+
+
+def _curves_of(title: str, log: list[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for line in log for name in line if name not in ("step", "seconds")))
+
+    def series(name: str, shown: str, *, markers: bool = False) -> Series:
+        return Series(shown, [(line["step"], finite(line[name])) for line in log if name in line], markers)
+
+    losses = [series("loss", "training")] if "loss" in names else []
+    losses += [series("valid/loss", "validation", markers=True)] if "valid/loss" in names else []
+    main = line_chart(losses, title=f"{title}: loss")
+    order = sorted((name for name in names if name not in ("loss", "valid/loss")), key=_curve_order)
+    small = [
+        line_chart([series(name, CURVES.get(name, name), markers=_is_rare(name, log))], title=CURVES.get(name, name),
+                   width=340, height=200)
+        for name in order
+    ]  # fmt: skip
+    grid = "".join(f'<div class="chart">{chart}</div>' for chart in small if chart)
+    if not main and not grid:
+        return ""
+    first = f'<div class="chart wide">{main}</div>' if main else ""
+    return f'<h3>{escape(title)}</h3>{first}<div class="multiples">{grid}</div>'
+
+
+def _curve_order(name: str) -> tuple[int, str]:
+    technical = ("lr", "grad_norm", "images_per_second")
+    return (1 + technical.index(name) if name in technical else 0, name)
+
+
+def _is_rare(name: str, log: list[dict[str, Any]]) -> bool:
+    return sum(name in line for line in log) <= 20
+
+
+def _codebook(contents: Contents) -> Section:
+    counts = contents.counts
+    chart = frequency_chart(
+        counts, title="Frequency of the codes", x_label="code, most frequent first", y_label="% of all tokens"
+    )
+    caption = ""
+    if chart:
+        total = sum(counts)
+        entropy = -sum(count / total * math.log(count / total) for count in counts if count)
+        used = sum(count > 0 for count in counts)
+        caption = (
+            f'<p class="after">{used:,} of {len(counts):,} codes occur among {total:,} tokens. Perplexity '
+            f"{format_number(math.exp(entropy))}: as varied as that many equally frequent codes.</p>"
+        )
+    lead = (
+        "An image is written in a vocabulary that the tokenizer learned. Unused words are wasted, and a few words that "
+    )
+    lead += "dominate say little."
+    body = f'<div class="chart wide">{chart}</div>{caption}' if chart else ""
+    return Section("codebook", "Codebook usage", lead, body, ("codes_used",))
+
+
+def _representations(contents: Contents) -> Section:
+    metrics, bars = contents.part("metrics"), []
+    names = ("linear_probe_accuracy", "linear_probe_lars_accuracy", "knn_accuracy", "raw_pixel_accuracy")
+    for name in names:
+        value = finite(metrics.get(name))
+        if value is not None:
+            text = format_value(name, value)
+            bars.append(Bar(describe(name).title, value, text, muted=name == "raw_pixel_accuracy"))
+    chart = bar_chart(bars, title="Accuracy on test images", most=1.0)
+    lead = "The same network describes images: simple classifiers are given its frozen features."
+    return Section(
+        "representations", "Representations", lead, f'<div class="chart wide">{chart}</div>' if chart else ""
+    )
+
+
+def _timings(contents: Contents) -> Section:
+    seconds = {str(name): finite(value) for name, value in contents.part("timings").items()}
+    parts = {name: value for name, value in seconds.items() if value is not None and name not in NOT_PARTS}
+    bars = [Bar(name.replace("_", " "), value, format_seconds(value)) for name, value in parts.items()]
+    chart = bar_chart(bars, title="Time per part")
+    total = seconds.get("total") or sum(parts.values())
+    machine = str(contents.results.get("machine", "")).strip()
+    where = f" on {escape(machine)}" if machine else ""
+    body = f'<div class="chart wide">{chart}</div>' if chart else ""
+    return Section("timings", "Timings", f"{format_seconds(total)} in all{where}.", body)
+
+
+def _settings(contents: Contents) -> Section:
+    facts = [(name, contents.results.get(name)) for name in ("command", "commit", "seed", "machine")]
+    rows = _definitions([(name, str(value)) for name, value in facts if value is not None])
+    lead = "All that is needed to do it again."
+    body = f'<dl class="facts">{rows}</dl>' if rows else ""
+    if contents.recipe:
+        body += f"<details><summary>recipe.yaml</summary><pre>{escape(contents.recipe)}</pre></details>"
+    return Section("settings", "Settings", lead, body)
+
+
+def _definitions(pairs: Sequence[tuple[str, str]]) -> str:
+    return "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in pairs)

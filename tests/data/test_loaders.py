@@ -1,0 +1,191 @@
+"""Loaders: every batch is a function of its number, and corrupt files cost nothing but themselves."""
+
+import itertools
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mage import rng
+from mage.data.datasets import ArrayDataset, FolderDataset, load_dataset
+from mage.data.loaders import TrainLoader, decode_to_memory, evaluation_batches
+from mage.data.transforms import TransformConfig, build_transform
+
+SHIFT = build_transform(TransformConfig(size=(8, 8), augmentation="shift"))
+PLAIN = build_transform(TransformConfig(size=(8, 8)))
+WORKERS = pytest.mark.parametrize("num_workers", [0, 2])
+
+
+def numbered(count: int, labelled: bool = True) -> ArrayDataset:
+    """Random images of 8 x 8 with the image's number as its label."""
+    array = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng.generator(0, "test"))
+    return ArrayDataset("numbered", array, np.arange(count) if labelled else None)
+
+
+def folder(root: Path, count: int, corrupt: tuple[int, ...] = ()) -> FolderDataset:
+    """Images 0 to count - 1 as files whose pixels are their numbers, in two classes."""
+    for number in range(count):
+        path = root / "train" / ("even", "odd")[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number).save(path)
+        if number in corrupt:
+            path.write_bytes(b"broken")
+    (root / "test").mkdir()
+    dataset = load_dataset(root, channels=1)
+    assert isinstance(dataset, FolderDataset)
+    return dataset
+
+
+def take(loader: TrainLoader, count: int) -> list[dict[str, Tensor]]:
+    return list(itertools.islice(iter(loader), count))
+
+
+def assert_same(first: list[dict[str, Tensor]], second: list[dict[str, Tensor]]) -> None:
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys() == {"images", "labels", "index"}
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@WORKERS
+def test_batches_from_a_later_start_are_those_of_a_whole_run(num_workers):
+    whole = take(TrainLoader(numbered(10), SHIFT, batch_size=3, seed=1), 9)
+    resumed = TrainLoader(numbered(10), SHIFT, batch_size=3, seed=1, start_step=4, num_workers=num_workers)
+    assert_same(take(resumed, 5), whole[4:])
+
+
+def test_a_batch_is_uint8_with_labels_and_the_numbers_of_its_images():
+    dataset = numbered(10)
+    batch = take(TrainLoader(dataset, PLAIN, batch_size=4, seed=0), 1)[0]
+    assert batch["images"].dtype == torch.uint8
+    assert batch["labels"].dtype == batch["index"].dtype == torch.int64
+    assert torch.equal(batch["labels"], batch["index"])
+    assert torch.equal(batch["images"], dataset.array[batch["index"]])
+    unlabelled = take(TrainLoader(numbered(10, labelled=False), PLAIN, batch_size=4, seed=0), 1)[0]
+    assert unlabelled["labels"].tolist() == [-1] * 4
+
+
+def test_an_epoch_shows_each_image_once_and_the_next_one_in_another_order_and_view():
+    batches = take(TrainLoader(numbered(12), SHIFT, batch_size=4, seed=0), 6)
+    first, second = (torch.cat([batch["index"] for batch in part]) for part in (batches[:3], batches[3:]))
+    assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(12))
+    assert first.tolist() != second.tolist()
+    views = [torch.cat([batch["images"] for batch in part]) for part in (batches[:3], batches[3:])]
+    assert not torch.equal(views[0][first.argsort()], views[1][second.argsort()])
+
+
+def test_a_ragged_end_is_left_out_and_another_seed_gives_another_order():
+    batches = take(TrainLoader(numbered(11), PLAIN, batch_size=4, seed=0), 4)
+    assert all(len(batch["index"]) == 4 for batch in batches)
+    assert len(set(torch.cat([batch["index"] for batch in batches[:2]]).tolist())) == 8
+    other = take(TrainLoader(numbered(11), PLAIN, batch_size=4, seed=1), 1)
+    assert other[0]["index"].tolist() != batches[0]["index"].tolist()
+
+
+def test_processes_share_the_batch_of_one_process():
+    whole = take(TrainLoader(numbered(20), SHIFT, batch_size=6, seed=3), 5)
+    parts = [
+        take(TrainLoader(numbered(20), SHIFT, batch_size=3, seed=3, rank=rank, world_size=2), 5) for rank in (0, 1)
+    ]
+    joined = [{name: torch.cat([one[name], two[name]]) for name in one} for one, two in zip(*parts, strict=True)]
+    assert_same(joined, whole)
+
+
+@WORKERS
+def test_loading_leaves_the_global_generator_alone(num_workers):
+    before = torch.get_rng_state()
+    take(TrainLoader(numbered(10), SHIFT, batch_size=3, seed=1, num_workers=num_workers), 2)
+    list(evaluation_batches(numbered(4), PLAIN, batch_size=2, num_workers=num_workers))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("batch_size", "world_size"), [(11, 1), (6, 2), (0, 1)])
+def test_a_batch_that_does_not_fit_is_refused(batch_size, world_size):
+    with pytest.raises(ValueError, match="does not fit the 10 images of numbered; choose a batch size from"):
+        TrainLoader(numbered(10), PLAIN, batch_size=batch_size, seed=0, world_size=world_size)
+
+
+def test_a_rank_outside_of_the_processes_is_refused():
+    with pytest.raises(ValueError, match="rank must lie between 0 and 1 for 2 processes, not 2"):
+        TrainLoader(numbered(10), PLAIN, batch_size=1, seed=0, rank=2, world_size=2)
+    with pytest.raises(ValueError, match="batch size must be positive"):
+        evaluation_batches(numbered(10), PLAIN, batch_size=0)
+
+
+@WORKERS
+def test_corrupt_files_are_replaced_in_training_noted_once_and_warned_about(tmp_path, caplog, num_workers):
+    dataset = folder(tmp_path, 12, corrupt=(2, 7))
+    loader = TrainLoader(dataset, PLAIN, batch_size=4, seed=0, num_workers=num_workers)
+    with caplog.at_level(logging.WARNING):
+        batches = take(loader, 9)
+    bad = {str(tmp_path / "train/even/02.png"), str(tmp_path / "train/odd/07.png")}
+    assert set(dataset.skipped) == bad
+    assert len(dataset.skipped) == 2
+    assert len(caplog.records) == 2
+    for batch in batches:
+        pixels = batch["images"][:, 0, 0, 0]
+        assert len(batch["index"]) == len(set(batch["index"].tolist())) == 4
+        assert not {2, 7} & set(pixels.tolist())
+        assert batch["labels"].tolist() == (pixels % 2).tolist()
+    again = TrainLoader(dataset, PLAIN, batch_size=4, seed=0, start_step=3)
+    assert_same(take(again, 6), batches[3:])
+
+
+@WORKERS
+def test_evaluation_goes_through_all_readable_images_in_order(tmp_path, num_workers):
+    dataset = folder(tmp_path, 11, corrupt=(4,))
+    batches = list(evaluation_batches(dataset, PLAIN, batch_size=3, num_workers=num_workers))
+    pixels = torch.cat([batch["images"][:, 0, 0, 0] for batch in batches])
+    assert pixels.tolist() == [0, 2, 6, 8, 10, 1, 3, 5, 7, 9]
+    assert torch.cat([batch["index"] for batch in batches]).tolist() == [0, 1, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert torch.cat([batch["labels"] for batch in batches]).tolist() == [0] * 5 + [1] * 5
+    assert dataset.skipped == [str(tmp_path / "train/even/04.png")]
+
+
+def test_processes_divide_an_evaluation_among_them():
+    parts = [
+        torch.cat([batch["index"] for batch in evaluation_batches(numbered(10), PLAIN, rank=rank, world_size=3)])
+        for rank in range(3)
+    ]
+    assert torch.cat(parts).sort().values.tolist() == list(range(10))
+
+
+def test_a_share_that_is_all_corrupt_is_no_error_where_another_share_is_readable(tmp_path):
+    dataset = folder(tmp_path, 4, corrupt=(0, 1))  # in order: 0, 2, 1, 3
+    assert list(evaluation_batches(dataset, PLAIN, rank=0, world_size=2)) == []
+
+
+@WORKERS
+def test_a_data_set_without_a_readable_file_is_one_sentence(tmp_path, num_workers):
+    dataset = folder(tmp_path, 4, corrupt=(0, 1, 2, 3))
+    for read in (
+        lambda: next(iter(TrainLoader(dataset, PLAIN, batch_size=2, seed=0, num_workers=num_workers))),
+        lambda: list(evaluation_batches(dataset, PLAIN, num_workers=num_workers)),
+        lambda: list(evaluation_batches(dataset, PLAIN, rank=1, world_size=2)),
+        lambda: decode_to_memory(dataset),
+    ):
+        with pytest.raises(ValueError, match=r"^none of the 4 images of .* could be read; are the files whole[?]$"):
+            read()
+
+
+def test_a_folder_that_fits_is_decoded_once_without_its_corrupt_files(tmp_path):
+    dataset = folder(tmp_path, 6, corrupt=(2,))
+    memory = decode_to_memory(dataset)
+    assert isinstance(memory, ArrayDataset)
+    assert memory.array[:, 0, 0, 0].tolist() == [0, 4, 1, 3, 5]
+    assert memory.labels.tolist() == [0, 0, 1, 1, 1]
+    assert (memory.class_names, memory.name) == (("even", "odd"), dataset.name)
+    assert memory.skipped == dataset.skipped == [str(tmp_path / "train/even/02.png")]
+    assert decode_to_memory(memory) is memory
+
+
+def test_a_folder_that_does_not_fit_or_has_several_sizes_stays_on_disk(tmp_path):
+    dataset = folder(tmp_path, 6)
+    assert decode_to_memory(dataset, 6 * 64 - 1) is dataset
+    assert decode_to_memory(dataset, 6 * 64) is not dataset
+    Image.new("L", (9, 8)).save(tmp_path / "train/odd/05.png")
+    assert decode_to_memory(dataset) is dataset

@@ -1,0 +1,130 @@
+"""The token cache: content, resuming, keys, batches."""
+
+import json
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import mage
+from mage import images, rng
+from mage.data.datasets import load_dataset
+from mage.data.token_cache import TokenCache, token_batches, write_cache
+from mage.data.transforms import TransformConfig, build_transform
+from mage.models import MAGEConfig
+from mage.recipes import named
+
+TRANSFORM = TransformConfig(size=(8, 8), augmentation="crop_flip", scale=(0.5, 1.0))
+
+
+@pytest.fixture(scope="module")
+def parts() -> SimpleNamespace:
+    sizes = MAGEConfig(16, 1, 2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+    model = mage.build(sizes, tokenizer=named("smoke").tokenizer, precision="float32")
+    return SimpleNamespace(model=model, data=load_dataset("digits", split="test"))
+
+
+def write(parts: SimpleNamespace, folder: Path, **changes: object) -> TokenCache:
+    settings = {"views": 3, "seed": 0, "shard_images": 100} | changes
+    return write_cache(
+        folder, parts.data, parts.model.tokenizer, TRANSFORM, encode=parts.model.encode, **settings  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_every_view_is_what_encoding_it_alone_gives(parts: SimpleNamespace, tmp_path: Path) -> None:
+    cache = write(parts, tmp_path / "cache")
+    assert len(cache) == len(parts.data)
+    assert cache.labels.tolist() == parts.data.labels.tolist()
+    transform = build_transform(TRANSFORM)
+    for image, view in ((0, 0), (99, 2), (100, 1), (len(cache) - 1, 2)):
+        augmented = transform(parts.data.load(image), rng.generator(0, "view", image, view))
+        expected = parts.model.tokenizer.encode(images.to_float(augmented[None]))
+        assert torch.equal(cache.tokens(np.array([image]), np.array([view])), expected)
+
+
+def test_an_interrupted_cache_is_completed_and_equal(parts: SimpleNamespace, tmp_path: Path) -> None:
+    whole = write(parts, tmp_path / "whole")
+
+    def stop(done: int) -> None:
+        stop.total += done  # type: ignore[attr-defined]
+        if stop.total > 150:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+    stop.total = 0  # type: ignore[attr-defined]
+    with pytest.raises(KeyboardInterrupt):
+        write(parts, tmp_path / "cut", on_images=stop)
+    with pytest.raises(ValueError, match="unfinished"):
+        TokenCache(tmp_path / "cut")
+    cut = write(parts, tmp_path / "cut")
+    every = np.arange(len(whole))
+    for view in range(3):
+        assert torch.equal(whole.tokens(every, every * 0 + view), cut.tokens(every, every * 0 + view))
+
+
+def test_a_cache_refuses_another_tokenizer_transform_or_seed(parts: SimpleNamespace, tmp_path: Path) -> None:
+    cache = write(parts, tmp_path / "cache")
+    cache.check_tokenizer(parts.model.tokenizer)
+    other = mage.build(parts.model.transformer.config, tokenizer=named("smoke").tokenizer, seed=1)
+    with pytest.raises(ValueError, match="was made by tokenizer") as caught:
+        cache.check_tokenizer(other.tokenizer)
+    assert parts.model.tokenizer.fingerprint() in str(caught.value)
+    assert other.tokenizer.fingerprint() in str(caught.value)
+    with pytest.raises(ValueError, match="with seed 0, not 1"):
+        write(parts, tmp_path / "cache", seed=1)
+    with pytest.raises(ValueError, match="with views 3, not 2"):
+        write(parts, tmp_path / "cache", views=2)
+
+
+def test_corrupt_files_are_skipped_counted_and_named(parts: SimpleNamespace, tmp_path: Path) -> None:
+    for number in range(6):
+        images.save_png(tmp_path / "data" / "train" / "a" / f"{number}.png", torch.rand(1, 8, 8))
+    (tmp_path / "data" / "train" / "a" / "2.png").write_bytes(b"broken")
+    data = load_dataset(str(tmp_path / "data"), channels=1)
+    cache = write(replace_data(parts, data), tmp_path / "cache", shard_images=2)
+    assert len(cache) == 5
+    assert [Path(path).name for path in cache.index["skipped"]] == ["2.png"]
+    assert cache.tokens(np.arange(5), np.zeros(5, dtype=np.int64)).shape == (5, 4, 4)
+
+
+def replace_data(parts: SimpleNamespace, data: object) -> SimpleNamespace:
+    return SimpleNamespace(model=parts.model, data=data)
+
+
+def test_damage_is_noticed(parts: SimpleNamespace, tmp_path: Path) -> None:
+    write(parts, tmp_path / "cache")
+    shard = tmp_path / "cache" / "tokens-00001.u16"
+    shard.write_bytes(shard.read_bytes()[:-2])
+    with pytest.raises(ValueError, match="bytes where"):
+        TokenCache(tmp_path / "cache")
+    (tmp_path / "cache" / "index.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        TokenCache(tmp_path / "cache")
+    with pytest.raises(ValueError, match="not a token cache"):
+        TokenCache(tmp_path)
+
+
+def test_batches_are_a_function_of_their_number_and_cover_an_epoch(parts: SimpleNamespace, tmp_path: Path) -> None:
+    cache = write(parts, tmp_path / "cache")
+    from_start = list(islice(token_batches(cache, batch_size=50, seed=0), 8))
+    from_fifth = list(islice(token_batches(cache, batch_size=50, seed=0, start=5), 3))
+    for whole, part in zip(from_start[5:], from_fifth, strict=True):
+        assert torch.equal(whole["tokens"], part["tokens"])
+    halves = [list(islice(token_batches(cache, batch_size=25, seed=0, rank=rank, world_size=2), 2)) for rank in (0, 1)]
+    for number in range(2):
+        joined = torch.cat([halves[rank][number]["tokens"] for rank in (0, 1)])
+        assert torch.equal(joined, from_start[number]["tokens"])
+    with pytest.raises(ValueError, match="larger than"):
+        next(token_batches(cache, batch_size=1000, seed=0))
+
+
+def test_tokens_take_two_bytes_each(parts: SimpleNamespace, tmp_path: Path) -> None:
+    cache = write(parts, tmp_path / "cache")
+    size = sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.u16"))
+    assert size == 2 * len(cache) * 3 * 16
+    index = json.loads((tmp_path / "cache" / "index.json").read_text())
+    assert index["key"]["transform"].startswith("crop_flip 8x8")
+    assert replace(cache.key, views=1).views == 1

@@ -1,0 +1,156 @@
+"""Transforms: what they cut, that only the given generator decides, and that their description tells them apart."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from mage import rng
+from mage.data.transforms import TransformConfig, build_transform, describe
+
+
+def noise(channels: int = 3, height: int = 40, width: int = 60) -> Tensor:
+    return torch.randint(0, 256, (channels, height, width), dtype=torch.uint8, generator=rng.generator(0, "test"))
+
+
+def ramp(height: int, width: int) -> Tensor:
+    """Every pixel tells its place: channel 0 its row, channel 1 its column."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([rows, columns]).to(torch.uint8)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "flip", "crop", "crop_flip", "shift"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(16, 16), (12, 20), (64, 64)])
+def test_the_result_is_uint8_of_the_wanted_size_and_depends_on_the_generator_alone(augmentation, channels, size):
+    transform = build_transform(TransformConfig(size=size, augmentation=augmentation))
+    global_state = torch.get_rng_state()
+    first = transform(noise(channels), rng.generator(0, "a"))
+    again = transform(noise(channels), rng.generator(0, "a"))
+    assert torch.equal(torch.get_rng_state(), global_state)
+    assert first.shape == (channels, *size)
+    assert first.dtype == torch.uint8
+    assert first.is_contiguous()
+    assert torch.equal(first, again)
+    others = [transform(noise(channels), rng.generator(0, "b", number)) for number in range(20)]
+    assert all(torch.equal(first, other) for other in others) == (augmentation == "none")
+
+
+def test_an_image_of_the_right_size_is_left_alone():
+    transform = build_transform(TransformConfig(size=(40, 60)))
+    assert torch.equal(transform(noise(), rng.generator(0)), noise())
+
+
+def test_the_centre_crop_shows_the_whole_shorter_side_unless_resize_is_larger():
+    image = ramp(40, 80)
+    whole = build_transform(TransformConfig(size=(40, 40)))(image, rng.generator(0))
+    assert torch.equal(whole, image[:, :, 20:60])
+    inner = build_transform(TransformConfig(size=(30, 30), resize=40))(image, rng.generator(0))
+    assert torch.equal(inner, image[:, 5:35, 25:55])
+
+
+def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else():
+    image, transform = noise(), build_transform(TransformConfig(size=(40, 60), augmentation="flip"))
+    results = [transform(image, rng.generator(0, number)) for number in range(200)]
+    mirrored = [torch.equal(result, image.flip(-1)) for result in results]
+    assert all(flipped or torch.equal(result, image) for flipped, result in zip(mirrored, results, strict=True))
+    assert 70 < sum(mirrored) < 130
+
+
+def test_shift_moves_whole_pixels_in_every_direction_and_fills_with_black():
+    image = ramp(8, 8) + 1
+    transform = build_transform(TransformConfig(size=(8, 8), augmentation="shift", max_shift=2))
+    seen = set()
+    for number in range(200):
+        result = transform(image, rng.generator(0, number))
+        row, column = (int(value) for value in result[:, 4, 4])
+        down, right = 5 - row, 5 - column
+        seen.add((down, right))
+        expected = torch.zeros_like(image)
+        for y in range(8):
+            for x in range(8):
+                if 0 <= y - down < 8 and 0 <= x - right < 8:
+                    expected[:, y, x] = image[:, y - down, x - right]
+        assert torch.equal(result, expected)
+    assert seen == {(down, right) for down in range(-2, 3) for right in range(-2, 3)}
+
+
+def test_random_crops_have_the_areas_and_shapes_that_were_asked_for():
+    config = TransformConfig(size=(32, 32), augmentation="crop", scale=(0.2, 0.5))
+    transform, image = build_transform(config), ramp(200, 200)
+    areas, ratios, tops = [], [], []
+    for number in range(300):
+        result = transform(image, rng.generator(0, number)).float()
+        # a scaled ramp: the middles of its outermost pixels lie half an output pixel inside the crop
+        height, width = ((result[i].max() - result[i].min()).item() * 32 / 31 for i in (0, 1))
+        areas.append(height * width / 200**2)
+        ratios.append(width / height)
+        tops.append(result[0].min().item())
+    assert 0.17 < min(areas) < 0.23
+    assert 0.46 < max(areas) < 0.53
+    assert 0.72 < min(ratios) < 0.8
+    assert 1.25 < max(ratios) < 1.4
+    assert min(tops) < 10
+    assert max(tops) > 80
+
+
+def test_an_image_too_long_for_any_crop_is_cut_in_the_centre():
+    config = TransformConfig(size=(12, 12), augmentation="crop", scale=(1.0, 1.0))
+    result = build_transform(config)(ramp(10, 250), rng.generator(0)).float()
+    assert result[1].mean() == pytest.approx(124.5, abs=1)
+    assert result[1].max() - result[1].min() < 14
+
+
+def test_bicubic_crops_differ_from_bilinear_ones():
+    bilinear = TransformConfig(size=(16, 16), augmentation="crop")
+    results = [
+        build_transform(config)(noise(), rng.generator(0))
+        for config in (bilinear, replace(bilinear, interpolation="bicubic"))
+    ]
+    assert not torch.equal(*results)
+
+
+def test_descriptions_differ_where_results_do_and_are_one_line():
+    plain = TransformConfig(size=(16, 16))
+    crop = replace(plain, augmentation="crop")
+    different = [
+        plain,
+        replace(plain, size=(16, 20)),
+        replace(plain, resize=20),
+        replace(plain, augmentation="flip"),
+        replace(plain, augmentation="shift"),
+        replace(plain, augmentation="shift", max_shift=3),
+        crop,
+        replace(plain, augmentation="crop_flip"),
+        replace(crop, scale=(0.2000001, 1.0)),
+        replace(crop, ratio=(0.75001, 4 / 3)),
+        replace(crop, interpolation="bicubic"),
+    ]
+    texts = [describe(config) for config in different]
+    assert len(set(texts)) == len(texts)
+    assert all("\n" not in text for text in texts)
+    assert describe(replace(plain, scale=(0.5, 1.0), max_shift=1)) == describe(plain)
+    assert describe(plain) == "none 16x16"  # written into caches: changing it makes them unusable
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"size": (0, 8)}, "image size must be positive"),
+        ({"scale": (0.0, 1.0)}, "crop scale needs 0 < low"),
+        ({"ratio": (2.0, 1.0)}, "crop ratio needs 0 < low"),
+        ({"augmentation": "shift", "max_shift": 16}, "max_shift must be at least 0 and below"),
+        ({"resize": 12}, r"resize 12 is too small .* try 16 or 0"),
+    ],
+)
+def test_impossible_settings_are_named(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        TransformConfig(**{"size": (16, 16), **wrong})
+
+
+def test_a_transform_can_be_sent_to_another_process():
+    transform = build_transform(TransformConfig(size=(16, 16), augmentation="crop_flip"))
+    again = pickle.loads(pickle.dumps(transform))
+    assert torch.equal(again(noise(), rng.generator(0)), transform(noise(), rng.generator(0)))

@@ -1,0 +1,68 @@
+"""Recipes as values and as YAML; their budgets; tables of results."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mage import settings
+from mage.recipes import RECIPES, named
+from mage.recipes.budget import block_flops, budget
+from mage.recipes.schema import from_yaml, to_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_yaml(name: str, tmp_path: Path) -> None:
+    recipe = named(name)
+    (tmp_path / "recipe.yaml").write_text(to_yaml(recipe))
+    assert from_yaml(tmp_path / "recipe.yaml") == recipe
+    assert settings.differences(settings.to_dict(recipe), yaml.safe_load(to_yaml(recipe))) == []
+
+
+@pytest.mark.parametrize(("name", "encoder_millions"), [("imagenet-base", 86), ("imagenet-large", 304)])
+def test_imagenet_budgets_are_the_published_sizes(name: str, encoder_millions: float) -> None:
+    cost = budget(named(name), 1_281_167)
+    words_and_positions = (2026 - 1000 + 257) * (768 if name == "imagenet-base" else 1024)
+    assert (cost["encoder_parameters"] - words_and_positions) / 1e6 == pytest.approx(encoder_millions, rel=0.02)
+    assert cost["tokenizer_parameters"] == pytest.approx(54.5e6, rel=1e-3)  # METHOD section 2
+    assert cost["token_cache_bytes"] / 10 == pytest.approx(656e6, rel=1e-3)  # METHOD section 6, per view
+    assert cost["steps"] == round(1600 * 1_281_167 / 4096)
+
+
+def test_flops_of_a_block_counted_by_hand() -> None:
+    width, length = 4, 3
+    macs = length * width * 3 * width  # qkv
+    macs += 2 * length * length * width  # scores, weighted sum
+    macs += length * width * width  # projection
+    macs += 2 * length * width * 4 * width  # MLP
+    assert block_flops(width, 4.0, length) == 2 * macs
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.width=1.5", "model.width must be int"),
+        ("tokenizer.quantizer.kind=magic", "must be one of vq, normalized"),
+        ("tokenizer.image_size=[8]", "tokenizer.image_size must be"),
+        ("data.transform.size=[16, 16]", "must agree"),
+        ("pretraining.accumulation=3", "does not divide into 3"),
+        ("pretraining.betas=0.9", "pretraining.betas must be"),
+    ],
+)
+def test_a_wrong_setting_is_named(change: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings.override(named("smoke"), [change])
+
+
+def test_overrides_reach_their_place() -> None:
+    changed = settings.override(named("smoke"), ["pretraining.base_learning_rate=1e-4", "tokenizer.multipliers=[1]"])
+    assert changed.pretraining.base_learning_rate == 1e-4
+    assert changed.tokenizer.multipliers == (1,)
+
+
+def test_tables_in_readme_and_docs_are_those_of_the_results() -> None:
+    subprocess.run([sys.executable, str(ROOT / "docs" / "tables.py"), "--check"], check=True)

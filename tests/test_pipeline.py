@@ -1,0 +1,171 @@
+"""The object a user meets: generate, edit, reconstruct, features."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import mage
+from mage.models import MAGEConfig
+from mage.sampling.decode import UNKNOWN
+from mage.sampling.edit import box_mask, expand_canvas, token_mask
+from mage.tokenizers import QuantizerConfig, VQGANConfig
+
+TOKENIZER = VQGANConfig(
+    image_size=(16, 24), channels=3, width=8, multipliers=(1, 2), patch_size=2, blocks=1, decoder_blocks=1,
+    middle_blocks=0, code_width=4, quantizer=QuantizerConfig(kind="normalized", num_codes=32),
+)  # fmt: skip
+SIZES = MAGEConfig(32, 2, 2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+
+
+@pytest.fixture(scope="module")
+def model() -> mage.Mage:
+    return mage.build(SIZES, tokenizer=TOKENIZER, precision="float32")
+
+
+@pytest.fixture
+def photos() -> torch.Tensor:
+    return torch.rand(3, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+
+
+def test_shapes_and_ranges(model: mage.Mage, photos: torch.Tensor) -> None:
+    ids = model.tokenizer.encode(photos)
+    assert ids.shape == (3, 4, 6)
+    assert ids.dtype == torch.int64
+    made = model.generate(2, steps=3)
+    assert made.shape == (2, 3, 16, 24)
+    assert made.min() >= 0
+    assert made.max() <= 1
+    assert model.features(photos).shape == (3, 32)
+    assert model.features(photos, "class").shape == (3, 32)
+
+
+def test_image_k_of_a_seed_does_not_depend_on_the_batch(model: mage.Mage) -> None:
+    whole = model.generate_tokens(7, steps=4, seed=3)
+    assert torch.equal(whole, model.generate_tokens(7, steps=4, seed=3, batch_size=2))
+    assert torch.equal(whole[5:], model.generate_tokens(2, steps=4, seed=3, first_index=5))
+    assert not torch.equal(whole, model.generate_tokens(7, steps=4, seed=4))
+
+
+def test_features_are_normalised_means_of_the_last_block(model: mage.Mage, photos: torch.Tensor) -> None:
+    ids = model.tokenizer.encode(photos)
+    with torch.inference_mode():
+        tokens = model.transformer.encoder(ids.flatten(1))[:, 1:]
+    mean = tokens.mean(dim=1)
+    expected = (mean - mean.mean(dim=1, keepdim=True)) / (mean.var(dim=1, keepdim=True, unbiased=False) + 1e-6).sqrt()
+    torch.testing.assert_close(model.features(photos), expected)
+
+
+def test_given_tokens_are_kept(model: mage.Mage) -> None:
+    start = torch.full((2, 4, 6), UNKNOWN)
+    start[0, :2] = 5
+    start[1, 3] = 7
+    filled = model.generate_tokens(2, start=start, steps=3)
+    assert (filled[start != UNKNOWN] == start[start != UNKNOWN]).all()
+    assert (filled >= 0).all()
+
+
+def test_an_edit_draws_every_touched_token_anew_and_no_other(model: mage.Mage, photos: torch.Tensor) -> None:
+    mask = torch.zeros(16, 24, dtype=torch.bool)
+    mask[5, 9] = True  # inside token (1, 2)
+    ids = model.tokenizer.encode(photos)
+    edited = model.edit(photos, mask, steps=2, paste=True)
+    changed = (edited != photos).any(dim=1)
+    assert changed[:, 4:8, 8:12].any(dim=(1, 2)).all()
+    changed[:, 4:8, 8:12] = False
+    assert not changed.any(), "--paste keeps every pixel of an untouched token"
+    plain = model.edit(photos, mask, steps=2)
+    kept = model.tokenizer.decode(ids)
+    assert not torch.equal(plain, photos)
+    assert plain.shape == kept.shape
+
+
+def test_nothing_marked_gives_the_image_back(model: mage.Mage, photos: torch.Tensor) -> None:
+    masks = torch.zeros(3, 16, 24, dtype=torch.bool)
+    assert torch.equal(model.edit(photos, masks, steps=2), photos)
+    masks[1] = True
+    edited = model.edit(photos, masks, steps=2)
+    assert torch.equal(edited[[0, 2]], photos[[0, 2]])
+    assert not torch.equal(edited[1], photos[1])
+
+
+def test_an_edit_of_one_image_needs_no_batch(model: mage.Mage, photos: torch.Tensor) -> None:
+    mask = box_mask((16, 24), (0, 0, 8, 8))
+    assert torch.equal(model.edit(photos[0], mask, steps=2), model.edit(photos[:1], mask, steps=2)[0])
+
+
+def test_reconstruct_without_mask_is_the_tokenizer_alone(model: mage.Mage, photos: torch.Tensor) -> None:
+    torch.testing.assert_close(
+        model.reconstruct(photos, mask_ratio=0.0), model.tokenizer.decode(model.tokenizer.encode(photos))
+    )
+    assert not torch.equal(model.reconstruct(photos, mask_ratio=0.75), model.reconstruct(photos, mask_ratio=0.0))
+
+
+def test_masks_grow_with_the_ratio(model: mage.Mage, photos: torch.Tensor) -> None:
+    ids = model.tokenizer.encode(photos)
+    few, many = (model.mask_tokens(ids, ratio, 0) == UNKNOWN for ratio in (0.3, 0.8))
+    assert few[0].sum() == 8  # ceil(0.3 x 24)
+    assert (many | ~few).all()
+
+
+def test_save_and_load_give_the_same_model(model: mage.Mage, photos: torch.Tensor, tmp_path: Path) -> None:
+    model.save(tmp_path / "saved")
+    again = mage.load(tmp_path / "saved", precision="float32")
+    assert torch.equal(model.generate(2, steps=2), again.generate(2, steps=2))
+    assert torch.equal(model.features(photos), again.features(photos))
+
+
+def test_a_recipes_sampler_settings_are_the_models_defaults(model: mage.Mage) -> None:
+    tuned = mage.Mage(
+        model.tokenizer,
+        model.transformer,
+        recipe={"sampling": {"steps": 2, "token_temperature": 0.0}},
+        precision="float32",
+    )
+    assert torch.equal(tuned.generate_tokens(1), model.generate_tokens(1, steps=2, token_temperature=0))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model, photos: model.features(photos[:, :1]), "this tokenizer takes"),
+        (lambda model, photos: model.features((photos * 255).byte()), "floats in"),
+        (lambda model, photos: model.features(photos[:0]), "batch is empty"),
+        (lambda model, photos: model.features(photos, "max"), "pool must be"),
+        (lambda model, photos: model.edit(photos, torch.zeros(16, 24)), "must be bool"),
+        (lambda model, photos: model.edit(photos, torch.zeros(16, 16, dtype=torch.bool)), "the mask is"),
+        (lambda model, photos: model.edit(photos, torch.zeros(2, 16, 24, dtype=torch.bool)), "2 masks for 3 images"),
+        (lambda model, photos: model.generate(0), "must be positive"),
+        (lambda model, photos: model.generate(1, start=torch.zeros(1, 3, 3, dtype=torch.int64)), "this model takes"),
+        (lambda model, photos: model.generate(1, start=torch.full((1, 4, 6), 99)), "codes below 32"),
+        (lambda model, photos: model.classify(photos), "no classifier"),
+        (lambda model, photos: mage.build("gigantic"), "there is no size"),
+        (lambda model, photos: mage.build("tiny", image_size=250), "not a multiple of the stride"),
+    ],
+)
+def test_mistakes_are_explained(model: mage.Mage, photos: torch.Tensor, call, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(Exception, match=message) as caught:
+        call(model, photos)
+    assert isinstance(caught.value, ValueError) or "jaxtyping" in type(caught.value).__module__
+
+
+def test_the_networks_have_no_dead_parameters(photos: torch.Tensor) -> None:
+    fresh = mage.build(SIZES, tokenizer=TOKENIZER, precision="float32")
+    transformer = fresh.transformer.requires_grad_(True)
+    ids = fresh.tokenizer.encode(photos)
+    mask = mage.mask_from_noise(torch.rand(3, 24, generator=torch.Generator().manual_seed(1)), 0.7)
+    transformer.loss(transformer(ids, mask), ids, mask).backward()
+    assert [name for name, parameter in transformer.named_parameters() if parameter.grad is None] == []
+
+
+def test_token_mask_marks_what_a_pixel_touches() -> None:
+    pixels = torch.zeros(1, 8, 8, dtype=torch.bool)
+    pixels[0, 3, 4] = True
+    assert token_mask(pixels, (2, 2)).tolist() == [[[False, True], [False, False]]]
+
+
+def test_expanding_puts_the_image_where_the_margins_say() -> None:
+    canvas, mask = expand_canvas(torch.zeros(1, 4, 4), (1, 2, 3, 0))
+    assert canvas.shape == (1, 6, 8)
+    assert not mask[2:6, 1:5].any()
+    assert mask.sum() == 6 * 8 - 16
