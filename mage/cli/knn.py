@@ -28,6 +28,7 @@ def run(options: Options) -> None:
         "k": result.k,
         "accuracy_per_k": result.accuracy_per_k,
         "protocol": f"weighted cosine, temperature {result.temperature:g}, {options.pool}",
+        "train_images": len(train.labels),
         "test_images": len(test.labels),
         "skipped": skipped,
     }

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from mage import atomic, images, rng
 from mage.precision import resolve
-from mage.training.optim import WeightAverage, adamw, learning_rate
+from mage.training.optim import WeightAverage, build_optimizer, learning_rate
 from mage.training.runlog import RunLog
 from mage.training.task import Task
 
@@ -126,7 +126,7 @@ class _Trainer:
             module.to(self.accelerator.device).train().requires_grad_(True)
             if task.optim[name].ema_decay:
                 self.averages[name] = WeightAverage(module, task.optim[name].ema_decay)
-            optimizer = adamw(module, task.optim[name])
+            optimizer = build_optimizer(module, task.optim[name])
             self.modules[name], self.optimizers[name] = self.accelerator.prepare(module, optimizer)
         self.step, self.seconds = 0, 0.0
         self.observed: dict[str, float] = {}

@@ -1,12 +1,14 @@
-"""Optimizer and learning rate: AdamW, linear warm-up, cosine to the end (paper, appendix; METHOD section 6)."""
+"""Optimizer and learning rate: AdamW or Muon, linear warm-up, cosine to the end (paper, appendix; METHOD section 6)."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.optim import param_groups_weight_decay
 from torch import nn
+
+from mage.training.muon import Muon, muon_groups
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class OptimConfig:
     """Learning rate at the end, as a share of the peak."""
     warmup: float = 40 / 1600
     """Share of the training in which the learning rate rises from 0."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw: the paper's. muon: for short runs; weight matrices move by their orthogonalised momentum."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates."""
     weight_decay: float = 0.05
@@ -64,8 +68,10 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
     return config.peak_learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def adamw(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the module's parameters; biases, norms and other vectors get no weight decay."""
+def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """The optimizer of the module's parameters; biases, norms and other vectors get no weight decay."""
+    if config.optimizer == "muon":
+        return Muon(muon_groups(module, config.weight_decay), lr=config.peak_learning_rate, betas=config.betas)
     groups: Any = param_groups_weight_decay(module, config.weight_decay)
     return torch.optim.AdamW(groups, lr=config.peak_learning_rate, betas=config.betas, fused=True)
 

@@ -1,0 +1,205 @@
+"""What commands do when nothing is wrong: files, JSON, exit codes, and the same pictures as the library gives."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+import mage
+from mage import images
+from mage.cli.main import COMMANDS
+from mage.training.engine import newest_checkpoint
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+Command = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A tokenizer and a model, trained in seconds by the commands themselves."""
+    root = tmp_path_factory.mktemp("run")
+    words = [sys.executable, "-m", "mage"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def call(*arguments: str) -> dict[str, object]:
+        done = subprocess.run([*words, *arguments, "--json"], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        result: dict[str, object] = json.loads(done.stdout)  # --json: one object and nothing else
+        return result
+
+    tokenizer = call("train-tokenizer", "--recipe", "smoke", "--out", f"{root}/tokenizer")
+    tokens = call("tokenize", "--tokenizer", f"{root}/tokenizer", "--views", "2", "--out", f"{root}/tokens")
+    trained = call(
+        "pretrain", "--tokenizer", f"{root}/tokenizer", "--data", f"{root}/tokens", "--out", f"{root}/model"
+    )
+    return SimpleNamespace(root=root, tokenizer=tokenizer, tokens=tokens, trained=trained)
+
+
+def test_training_reports_what_it_measured(run: SimpleNamespace) -> None:
+    assert run.tokenizer["steps"] == 12
+    assert 0 < run.tokenizer["metrics"]["codes_used"] <= 1
+    assert run.tokens["images"] == 1500
+    assert run.tokens["views"] == 2
+    assert run.trained["metrics"]["valid/loss"] > 0
+    assert mage.load(run.root / "model").transformer.grid == (4, 4)
+
+
+def test_online_training_needs_no_cache(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    words = ("--tokenizer", run.root / "tokenizer", "--recipe", "smoke", "--out", tmp_path / "model")
+    result = command("pretrain", *words, "--online", "--json")
+    assert result.code == 0, result.err
+    assert not (tmp_path / "model" / "tokens").exists()
+    assert mage.load(tmp_path / "model").generate(1, steps=2).shape == (1, 1, 8, 8)
+
+
+def test_generate_writes_a_grid_and_each_image(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    words = ("--model", run.root / "model", "--seed", 3, "--precision", "float32")
+    assert command("generate", *words, "--num", 5, "--batch-size", 2, "--out", tmp_path / "a").code == 0
+    assert command("generate", *words, "--num", 3, "--batch-size", 3, "--out", tmp_path / "b").code == 0
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == [*(f"{index:06d}.png" for index in range(5)), "grid.png"]
+    for index in range(3):  # image k of a seed is the same whatever --num and --batch-size
+        assert (tmp_path / "a" / f"{index:06d}.png").read_bytes() == (tmp_path / "b" / f"{index:06d}.png").read_bytes()
+    expected = mage.load(run.root / "model", precision="float32").generate(3, seed=3)
+    found = images.load_image(tmp_path / "b" / "000002.png", channels=1)
+    assert torch.equal(found, images.to_uint8(expected[2]))
+
+
+def test_reconstruct_draws_one_row_per_ratio(
+    run: SimpleNamespace, disk: SimpleNamespace, command: Command, tmp_path: Path
+) -> None:
+    photos = [disk.root / "photo.png", disk.root / "square.png"]
+    out = tmp_path / "figure.png"
+    ratios = ("0", "0.5", "0.95")
+    result = command("reconstruct", "--model", run.root / "model", "--image", *photos, "--out", out)
+    assert result.code == 0, result.err
+    with Image.open(out) as all_rows:
+        height = all_rows.height
+    words = ("--model", run.root / "model", "--image", *photos, "--mask-ratio", *ratios, "--out", out)
+    assert command("reconstruct", *words).code == 0
+    with Image.open(out) as rows:
+        assert rows.height / (1 + len(ratios)) == height / 11  # the original and ten ratios from 0 to 0.95
+
+
+def test_edit_keeps_what_is_not_marked(
+    run: SimpleNamespace, disk: SimpleNamespace, command: Command, tmp_path: Path
+) -> None:
+    images.save_png(tmp_path / "small.png", torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0)))
+    given = images.load_image(tmp_path / "small.png", channels=1)
+    words = ("--model", run.root / "model", "--image", tmp_path / "small.png", "--out", tmp_path / "out.png")
+    assert command("edit", *words, "--box", 2, 2, 3, 3, "--paste").code == 0  # touches a token of 2 x 2
+    changed = (images.load_image(tmp_path / "out.png", channels=1) != given)[0]
+    assert changed[2:4, 2:4].any()
+    changed[2:4, 2:4] = False
+    assert not changed.any()
+    images.save_png(tmp_path / "black.png", torch.zeros(1, 8, 8))
+    assert command("edit", *words, "--mask", tmp_path / "black.png").code == 0
+    assert torch.equal(images.load_image(tmp_path / "out.png", channels=1), given), "nothing marked: the image back"
+    assert command("edit", *words, "--expand", 4, "--num", 3).code == 0
+    with Image.open(tmp_path / "out.png") as variants:
+        assert variants.size == (22, 22)  # two rows of two places, 8 pixels each, with margins of 2
+
+
+def test_probe_and_knn_measure_the_same_images(run: SimpleNamespace, command: Command) -> None:
+    results = {}
+    for name in ("probe", "knn"):
+        result = command(name, "--model", run.root / "model", "--data", "digits", "--json")
+        assert result.code == 0, result.err
+        results[name] = json.loads(result.out)
+        assert (results[name]["train_images"], results[name]["test_images"]) == (1500, 297)
+    assert results["probe"]["linear_probe_accuracy"] > 0.3  # chance is 0.1, and twelve steps are not nothing
+    assert results["knn"]["knn_accuracy"] > 0.3
+
+
+def test_corrupt_files_are_skipped_counted_and_named(
+    run: SimpleNamespace, disk: SimpleNamespace, command: Command, tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        for path in (disk.root / "folder").rglob("*.png"):
+            copy = tmp_path / "photos" / split / path.parent.name / path.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    bad = tmp_path / "photos" / "train" / "a" / "3.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    result = command("probe", "--model", run.root / "model", "--data", tmp_path / "photos")
+    assert result.code == 0, result.err
+    assert f"1 unreadable files skipped: {bad}" in result.out
+    words = ("--recipe", "smoke", "--data", tmp_path / "photos", "--out", tmp_path / "tokenizer", "--json")
+    result = command("train-tokenizer", *words)
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["skipped"] == [str(bad)]
+
+
+def test_convert_goes_both_ways(command: Command, tmp_path: Path) -> None:
+    words = (GOLDEN / "official_checkpoint.pth", "--config", GOLDEN / "expected.json")
+    result = command("convert", *words, "--out", tmp_path / "model", "--json")
+    assert result.code == 0, result.err
+    told = json.loads(result.out)
+    assert {"optimizer", "scaler", "args"} <= set(told["dropped"])
+    assert command("convert", tmp_path / "model", "--out", tmp_path / "back.pth").code == 0
+    back = torch.load(tmp_path / "back.pth", weights_only=True)["model"]
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        before = torch.load(GOLDEN / "official_checkpoint.pth", weights_only=True)["model"]
+    assert back.keys() == before.keys()
+    assert all(torch.equal(back[name], before[name]) for name in before)
+
+
+def test_report_of_a_run_is_one_file(run: SimpleNamespace, command: Command) -> None:
+    assert command("report", run.root / "model").code == 0
+    page = (run.root / "model" / "report.html").read_text()
+    assert page.count("<img") >= 1  # the sample grids of training
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, command: Command) -> None:
+    result = command(name, "--help")
+    assert result.code == 0
+    assert name in result.out
+    assert "--json" in result.out
+
+
+def test_plan_prints_a_recipe_that_can_be_read_again(command: Command, tmp_path: Path) -> None:
+    result = command("plan", "--recipe", "imagenet-base")
+    assert result.code == 0
+    text = result.out.split("budget on")[0]
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert command("plan", "--config", tmp_path / "recipe.yaml").out == result.out
+
+
+def test_ctrl_c_says_how_to_resume(run: SimpleNamespace, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "mage", "pretrain", "--tokenizer", f"{run.root}/tokenizer", "--json"]
+    words += ["--data", f"{run.root}/tokens", "--out", str(tmp_path / "cut"), "--set", "pretraining.steps=3000"]
+    words += ["--set", "run.checkpoint_every=20"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while newest_checkpoint(tmp_path / "cut") is None:
+        assert process.poll() is None, "the run ended before it could be stopped"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("go on with: mage pretrain")
+    assert last.endswith("--resume")
+    newest = newest_checkpoint(tmp_path / "cut")
+    assert newest is not None
+    assert mage.load(tmp_path / "cut").transformer is not None
+
+
+def test_importing_is_silent_and_draws_no_random_numbers() -> None:
+    code = "import torch; a = torch.get_rng_state(); import mage; print(torch.equal(a, torch.get_rng_state()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+    assert done.stderr == ""

@@ -1,0 +1,71 @@
+"""Policies of precision and names of devices."""
+
+import pytest
+import torch
+
+from mage import precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("avx", "amx"), [(False, False), (True, False), (False, True)])
+def test_auto_uses_bfloat16_where_the_processor_is_fast_at_it(
+    monkeypatch: pytest.MonkeyPatch, avx: bool, amx: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert precision.bf16_is_fast(CPU) == (avx or amx)
+    assert precision.resolve("auto", CPU) == ("bf16" if avx or amx else "float32")
+
+
+@pytest.mark.parametrize(("capability", "fast"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_gpus_are_fast_from_the_ampere_generation_on(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert precision.bf16_is_fast(torch.device("cuda")) == fast
+    assert precision.resolve("auto", torch.device("mps")) == "float32"
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_is_asked_for_is_used(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    monkeypatch.setattr(precision, "bf16_is_fast", lambda device: fast)
+    assert precision.resolve("float32", CPU) == "float32"
+    assert precision.resolve("bf16", CPU) == "bf16"
+
+
+def test_networks_run_in_the_precision_of_the_policy() -> None:
+    layer, x = torch.nn.Linear(4, 4), torch.ones(1, 4)
+    with precision.autocast("bf16", CPU):
+        assert layer(x).dtype == torch.bfloat16
+    with precision.autocast("float32", CPU):
+        assert layer(x).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["fp16", "", "Float32"])
+def test_an_unknown_policy_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ValueError, match=f"one of auto, float32, bf16, not '{name}'"):
+        precision.resolve(name, CPU)
+    with pytest.raises(ValueError, match="one of auto, float32, bf16"):
+        precision.autocast(name, CPU)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_is_the_fastest_device_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert precision.resolve_device() == torch.device(expected)
+    assert precision.resolve_device("cpu") == CPU
+    assert precision.resolve_device(CPU) == CPU
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_named_in_one_line(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"device '{name}' is not available here .*try --device cpu") as caught:
+        precision.resolve_device(name)
+    assert "\n" not in str(caught.value)
