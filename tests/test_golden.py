@@ -3,6 +3,7 @@
 "Relative" means: largest absolute difference divided by the largest absolute value of the expected tensor.
 """
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from mage.sampling.generator import logits_function
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 5e-6
+KERNELS = 1e-5
+"""For the decoder's raw output, twenty convolutions deep: which kernel a CPU runs decides its last digits. Against
+float64 the golden tensor is off by 2.6e-6, our float32 by 4e-6 to 6.5e-6; in float64 it is held to TOLERANCE."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +71,7 @@ def assert_clamped(found: Tensor, raw: Tensor) -> None:
     """`found` is `raw` clamped to [0, 1], as exactly as `raw` itself is known."""
     assert found.min() >= 0
     assert found.max() <= 1
-    assert (found - raw.clamp(0, 1)).abs().max() / raw.abs().max() < TOLERANCE
+    assert (found - raw.clamp(0, 1)).abs().max() / raw.abs().max() < KERNELS
 
 
 @torch.no_grad()
@@ -88,9 +92,16 @@ def test_raw_reconstruction_and_its_clamped_form(model: mage.Mage, ids: Tensor, 
     grids = ids.view(2, 16, 16)
     with torch.no_grad():
         raw = model.tokenizer.decode_raw(grids)
-    assert relative(raw, expected["reconstruction"]) < TOLERANCE
+    assert relative(raw, expected["reconstruction"]) < KERNELS
     assert ((raw < 0) | (raw > 1)).float().mean() > 0.3
     assert_clamped(model.decode_tokens(grids), expected["reconstruction"])
+
+
+@torch.no_grad()
+def test_reconstruction_without_rounding(model: mage.Mage, ids: Tensor, expected: dict[str, Tensor]) -> None:
+    decoder = copy.deepcopy(model.tokenizer.decoder).double()
+    exact = decoder(model.tokenizer.quantizer.lookup(ids.view(2, 16, 16)).double()).float()
+    assert relative(exact, expected["reconstruction"]) < TOLERANCE
 
 
 @torch.no_grad()
@@ -99,7 +110,7 @@ def test_training_pass_of_the_tokenizer(model: mage.Mage, images: Tensor, expect
     assert relative(output.quantizer_loss[None], expected["vq_loss"]) < TOLERANCE
     same = (output.ids.flatten(1) == expected["token_ids"]).all(dim=1)
     assert same.any()
-    assert relative(output.reconstruction[same], expected["reconstruction"][same]) < TOLERANCE
+    assert relative(output.reconstruction[same], expected["reconstruction"][same]) < KERNELS
 
 
 def test_masks_follow_from_the_noise(mask: Mask, expected: dict[str, Tensor]) -> None:
@@ -181,7 +192,7 @@ def test_greedy_generation_through_the_model(model: mage.Mage, expected: dict[st
     tokens = model.generate_tokens(2, steps=8, choice_temperature=0, token_temperature=0)
     assert torch.equal(tokens.flatten(1), expected["greedy_8_tokens"].long())
     with torch.no_grad():
-        assert relative(model.tokenizer.decode_raw(tokens), expected["greedy_8_image"]) < TOLERANCE
+        assert relative(model.tokenizer.decode_raw(tokens), expected["greedy_8_image"]) < KERNELS
     images = model.generate(2, steps=8, choice_temperature=0, token_temperature=0, batch_size=1)
     assert_clamped(images, expected["greedy_8_image"])
 

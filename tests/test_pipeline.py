@@ -1,7 +1,10 @@
 """The object a user meets: generate, edit, reconstruct, features."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -125,6 +128,16 @@ def test_a_recipes_sampler_settings_are_the_models_defaults(model: mage.Mage) ->
     assert torch.equal(tuned.generate_tokens(1), model.generate_tokens(1, steps=2, token_temperature=0))
 
 
+@contextmanager
+def as_users_run_it() -> Iterator[None]:
+    """Without the checks of shapes and types that tests switch on, which would complain first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -144,9 +157,8 @@ def test_a_recipes_sampler_settings_are_the_models_defaults(model: mage.Mage) ->
     ],
 )
 def test_mistakes_are_explained(model: mage.Mage, photos: torch.Tensor, call, message: str) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(Exception, match=message) as caught:
+    with as_users_run_it(), pytest.raises(ValueError, match=message):
         call(model, photos)
-    assert isinstance(caught.value, ValueError) or "jaxtyping" in type(caught.value).__module__
 
 
 def test_the_networks_have_no_dead_parameters(photos: torch.Tensor) -> None:

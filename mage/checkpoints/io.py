@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -61,11 +62,14 @@ def load(path: str | Path, *, precision: str = "auto", device: str = "auto") -> 
         if config["format"] != FORMAT:
             raise ValueError(f"{folder} has format {config['format']}; this version of mage reads {FORMAT}")
         tokenizer = transformer = None
-        if config["tokenizer"] is not None:
-            tokenizer = VQGAN(from_dict(VQGANConfig, config["tokenizer"], where="tokenizer"))
+        with torch.random.fork_rng(devices=[]):  # new networks draw random weights, which are replaced at once
+            if config["tokenizer"] is not None:
+                tokenizer = VQGAN(from_dict(VQGANConfig, config["tokenizer"], where="tokenizer"))
+            if config["transformer"] is not None:
+                transformer = build_transformer(config["transformer"])
+        if tokenizer is not None:
             _load_strictly(tokenizer, folder / TOKENIZER)
-        if config["transformer"] is not None:
-            transformer = build_transformer(config["transformer"])
+        if transformer is not None:
             _load_strictly(transformer, folder / TRANSFORMER)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder / CONFIG} is not a model configuration ({type(error).__name__}: {error})") from None

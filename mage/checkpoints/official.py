@@ -77,8 +77,23 @@ def read_released(
     Raises ValueError for damaged files, pickles with anything but data, and missing, unknown or misshapen tensors.
     """
     files = [_read_file(Path(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    state, form, dropped = _combine(files)
-    settings, kind = Settings(config), _kind(state)
+    try:
+        return _translate(*_combine(files), Settings(config), precision, allow_extra, device)
+    except ValueError as error:
+        raise ValueError(f"{' and '.join(file.path.name for file in files) or 'no file'}: {error}") from None
+
+
+def _translate(
+    state: dict[str, Tensor],
+    form: str,
+    dropped: tuple[str, ...],
+    settings: Settings,
+    precision: str,
+    allow_extra: bool,
+    device: str,
+) -> Converted:
+    """Networks with the released weights; what is left of `state` are tensors that they do not use."""
+    kind = _kind(state)
     prefix = "" if kind == "tokenizer" else VQGAN_PREFIX
     grid = None if kind == "tokenizer" else token_grid(state, settings)
     dtypes: dict[str, str] = {}

@@ -11,6 +11,7 @@ A shard appears whole or not at all, so an interrupted `mage tokenize` goes on w
 Letters: n images, v views, h w token grid.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -249,20 +250,23 @@ def token_batches(
     """Endless batches {"tokens", "labels"} from number `start` on; batch k is a pure function of (seed, k).
 
     Each epoch is a permutation of the images, each image in one of its views; `batch_size` counts this process's share.
+    Raises ValueError if a batch is larger than the cache.
     """
     per_step = batch_size * world_size
     if per_step > len(cache):
         raise ValueError(f"a batch of {per_step} is larger than the {len(cache)} images; choose a smaller batch size")
-    per_epoch = len(cache) // per_step
-    number = start
-    order, epoch = np.empty(0, dtype=np.int64), -1
-    while True:
-        if number // per_epoch != epoch:
-            epoch = number // per_epoch
-            random = rng.generator(seed, "order", epoch)
-            order = torch.randperm(len(cache), generator=random).numpy()
-            views = torch.randint(cache.key.views, (len(cache),), generator=random).numpy()
-        first = number % per_epoch * per_step + rank * batch_size
-        chosen = order[first : first + batch_size]
-        yield {"tokens": cache.tokens(chosen, views[chosen]), "labels": torch.from_numpy(cache.labels[chosen])}
-        number += 1
+
+    def batches() -> Iterator[dict[str, Tensor]]:
+        per_epoch = len(cache) // per_step
+        order, views, epoch = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), -1
+        for number in itertools.count(start):
+            if number // per_epoch != epoch:
+                epoch = number // per_epoch
+                random = rng.generator(seed, "order", epoch)
+                order = torch.randperm(len(cache), generator=random).numpy()
+                views = torch.randint(cache.key.views, (len(cache),), generator=random).numpy()
+            first = number % per_epoch * per_step + rank * batch_size
+            chosen = order[first : first + batch_size]
+            yield {"tokens": cache.tokens(chosen, views[chosen]), "labels": torch.from_numpy(cache.labels[chosen])}
+
+    return batches()

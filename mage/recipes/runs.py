@@ -184,6 +184,7 @@ def _image_batches(
         )
         return iter(loader)
 
+    batches(0, 0, 1)  # a batch that does not fit is an error now, before anything is written
     return batches
 
 
@@ -194,6 +195,7 @@ def _token_batches(cache: TokenCache, optim: OptimConfig, seed: int) -> Batches:
         share = per_part // world_size
         return token_batches(cache, batch_size=share, seed=seed, start=start, rank=rank, world_size=world_size)
 
+    batches(0, 0, 1)
     return batches
 
 

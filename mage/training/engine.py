@@ -138,14 +138,14 @@ class _Trainer:
     def logging(self, run: RunConfig, progress: bool) -> Iterator[None]:
         """Open the diary and the progress bar."""
         main = self.accelerator.is_main_process
+        self.data = self.task.batches(
+            self.step * self._accumulation, rank=self.accelerator.process_index, world_size=self._world_size
+        )
         self.log = RunLog(self.folder, step=self.step) if main else None
         self.bar = tqdm(
             total=self.task.steps, initial=self.step, unit="step", disable=None if progress and main else True
         )
         self.clock, self.clock_step = time.perf_counter(), self.step
-        self.data = self.task.batches(
-            self.step * self._accumulation, rank=self.accelerator.process_index, world_size=self._world_size
-        )
         try:
             yield
         finally:

@@ -39,9 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
     tokenizer = call("train-tokenizer", "--recipe", "smoke", "--out", f"{root}/tokenizer")
     tokens = call("tokenize", "--tokenizer", f"{root}/tokenizer", "--views", "2", "--out", f"{root}/tokens")
-    trained = call(
-        "pretrain", "--tokenizer", f"{root}/tokenizer", "--data", f"{root}/tokens", "--out", f"{root}/model"
-    )
+    trained = call("pretrain", "--tokenizer", f"{root}/tokenizer", "--data", f"{root}/tokens", "--out", f"{root}/model")
     return SimpleNamespace(root=root, tokenizer=tokenizer, tokens=tokens, trained=trained)
 
 
