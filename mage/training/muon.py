@@ -51,7 +51,7 @@ class Muon(torch.optim.AdamW):
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
         """Matrices of one shape are orthogonalised together."""
-        shapes: dict[torch.Size, list[nn.Parameter]] = {}
+        shapes: dict[torch.Size, list[Tensor]] = {}
         for parameter in group["params"]:
             if parameter.grad is not None:
                 shapes.setdefault(parameter.shape, []).append(parameter)
@@ -63,7 +63,7 @@ class Muon(torch.optim.AdamW):
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, list(steps), alpha=-group["lr"] * scale)
 
-    def _momentum(self, parameter: nn.Parameter) -> Tensor:
+    def _momentum(self, parameter: Tensor) -> Tensor:
         """Nesterov's: the running mean of the gradients, looked ahead by one step."""
         state = self.state[parameter]
         if not state:
@@ -92,8 +92,8 @@ def muon_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
     AdamW's vectors (biases, norms) get no weight decay.
     """
-    matrices: list[nn.Parameter] = []
-    three: list[nn.Parameter] = []
+    matrices: list[Tensor] = []
+    three: list[Tensor] = []
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.requires_grad:
             (three if name.endswith("qkv") else matrices).append(layer.weight)
