@@ -26,11 +26,18 @@ def load_image(path: str | Path, channels: int = 3) -> UInt8[Tensor, "c h w"]:
         raise ValueError(f"image files can be read with 1 or 3 channels, not {channels}")
     try:
         with Image.open(path) as image:
-            return from_pil(image.convert(PIL_MODES[channels]))
+            return from_pil(_eight_bits(image).convert(PIL_MODES[channels]))
     except FileNotFoundError:
         raise ValueError(f"no such image file: {path}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"cannot read {path} as an image ({type(error).__name__})") from None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey images of 16 bits scaled to 8; Pillow would cut off all but the darkest levels."""
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
 
 
 def from_pil(image: Image.Image) -> UInt8[Tensor, "c h w"]:
@@ -84,6 +91,8 @@ def make_grid(
 ) -> Float[Tensor, "c gh gw"]:
     """Images side by side, row by row, on white; `columns` defaults to the square root of their number."""
     count, channels, height, width = images.shape
+    if not count:
+        raise ValueError("a grid needs at least one image")
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     size = (channels, rows * (height + padding) + padding, columns * (width + padding) + padding)

@@ -103,7 +103,7 @@ class Mage:
         """`n` token grids by iterative decoding (section 3.2), without their pixels.
 
         steps: network passes per image. choice_temperature: more means more variety. token_temperature: 0 is argmax.
-            Where not given, the model's own settings: those of its recipe, else the paper's 20, 6.0 and 1.0.
+        Where these are not given, the model's own settings: those of its recipe, else the paper's 20, 6.0 and 1.0.
         start: grids (n, h, w) to complete, -1 = unknown; default all unknown.
         first_index: number of the first image; image k of a seed is the same whatever the batch.
         """

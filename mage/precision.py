@@ -44,7 +44,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {str(device)!r} is not available here ({reason}); try --device cpu") from None
     return found

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,6 +12,21 @@ from PIL import Image
 from torch import Tensor
 
 from mage import images
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path: Path) -> None:
+    deep = np.array([[0, 257, 25700, 65535]], dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    assert images.load_image(tmp_path / "deep.png", channels=1).flatten().tolist() == [0, 1, 100, 255]
+
+
+def test_pictures_beyond_pillows_limit_are_refused_like_damaged_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (40, 40)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match="cannot read"):
+        images.load_image(tmp_path / "huge.png")
 
 
 def levels(*shape: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mage.models.mage import MAGEConfig, MAGEEncoder, Pool
+from mage.models.mage import MAGEConfig, MAGEEncoder, Pool, rows_of_tokens
 from mage.nn.blocks import choose_attention, xavier_linears
 from mage.vocabulary import Vocabulary
 
@@ -47,7 +47,7 @@ class MAGEClassifier(nn.Module):
         """What the head sees. Raises ValueError for another pooling than the one it was trained with."""
         if pool is not None and pool != self.pool:
             raise ValueError(f"this classifier was trained on pool={self.pool!r}, not {pool!r}")
-        x = self.encoder(ids.flatten(1))
+        x = self.encoder(rows_of_tokens(ids, self.grid))
         if self.feature_norm is not None:
             return self.feature_norm(x[:, 1:].float().mean(dim=1)).float()  # type: ignore[no-any-return]
         assert self.encoder.norm is not None

@@ -93,6 +93,13 @@ class MAGEEncoder(nn.Module):
         return self.norm(x)[:, 0].float()  # type: ignore[no-any-return]
 
 
+def rows_of_tokens(ids: Int[Tensor, "..."], grid: tuple[int, int]) -> Int[Tensor, "n l"]:
+    """Token grids (n, h, w), or rows (n, l), as rows. Raises ValueError for any other shape."""
+    if tuple(ids.shape[1:]) not in ((grid[0], grid[1]), (grid[0] * grid[1],)):
+        raise ValueError(f"tokens have shape {tuple(ids.shape)}; this model takes (N, {grid[0]}, {grid[1]})")
+    return ids.flatten(1)
+
+
 @dataclass(frozen=True)
 class MAGEOutput:
     """Result of a pass; logits are computed when asked for, because losses and samplers need only a part of them."""
@@ -156,12 +163,7 @@ class MAGE(nn.Module):
 
     def check_ids(self, ids: Int[Tensor, "..."]) -> Int[Tensor, "n l"]:
         """Token grids as rows. Raises ValueError for another number of tokens."""
-        rows = ids.flatten(1)
-        if ids.ndim not in (2, 3) or rows.shape[1] != self.grid[0] * self.grid[1]:
-            raise ValueError(
-                f"tokens have shape {tuple(ids.shape)}; this model takes (N, {self.grid[0]}, {self.grid[1]})"
-            )
-        return rows
+        return rows_of_tokens(ids, self.grid)
 
     def _decode(self, latent: Float[Tensor, "n k1 d"], mask: Mask) -> Float[Tensor, "n l p"]:
         x = self.decoder_embed(latent)

@@ -31,8 +31,8 @@ def mnist5k() -> Recipe:
         ),
         tokenizer_loss=TokenizerLossConfig(squared=1.0, absolute=0.1),
         tokenizer_training=OptimConfig(
-            batch_size=32, steps=2000, base_learning_rate=1.6e-2, warmup=0.03, weight_decay=0.01, clip=1.0,
-            ema_decay=0.99,
+            batch_size=32, steps=1000, optimizer="muon", base_learning_rate=1.6e-2, warmup=0.03, weight_decay=0.01,
+            clip=1.0, ema_decay=0.99,
         ),
         model=MAGEConfig(
             128, 4, 4, decoder_width=128, decoder_depth=2, decoder_heads=4, dropout=0.0, position_init="sincos"

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mage.training.runlog import read_log
 
@@ -74,7 +74,7 @@ def read_contents(folder: Path) -> Contents:
     for path in present:
         try:
             _read(path, folder, contents)
-        except (ValueError, TypeError, OSError, UnidentifiedImageError, SyntaxError) as error:
+        except (ValueError, TypeError, OSError, Image.DecompressionBombError, SyntaxError) as error:
             reason = " ".join(str(error).split())[:200]
             contents.problems.append(f"{path.relative_to(folder)} could not be read: {reason}")
     contents.progress = _spread(contents.progress)

@@ -181,6 +181,10 @@ def format_seconds(seconds: float) -> str:
 
 def finite(value: object) -> float | None:
     """A number as float; None for NaN, infinities, truth values and everything that is no number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return number if math.isfinite(number) else None

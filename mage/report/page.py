@@ -62,7 +62,7 @@ def _heading(contents: Contents) -> str:
 def _recipe_values(contents: Contents) -> dict[str, object]:
     try:
         values = yaml.safe_load(contents.recipe)
-    except yaml.YAMLError:  # it is shown as text all the same
+    except (yaml.YAMLError, ValueError):  # it is shown as text all the same
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -50,8 +50,8 @@ def decode(
 
     generators: one per grid, so that a grid's result does not depend on the others in its batch.
     choice_temperature: weight of the Gumbel noise on confidences, falling linearly to 0 at the last step.
-    token_temperature: of the softmax that codes are drawn from; 0 takes the most probable code. The confidence is the
-        log-probability at temperature 1 either way.
+    token_temperature: of the softmax that codes are drawn from; 0 takes the most probable code. The confidence is
+    the log-probability at temperature 1 either way.
     on_step: called before each step with its number and the grids so far.
     Raises ValueError for impossible settings.
     """

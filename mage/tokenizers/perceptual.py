@@ -21,8 +21,8 @@ class PerceptualLoss(nn.Module):
         """Distance of `images` from `targets`; gradients reach `images` only."""
         seen = self._features(images)
         with torch.no_grad():
-            wanted = self._features(targets)
-        parts = [(_unit(a) - _unit(b)).square().sum(dim=1).mean() for a, b in zip(seen, wanted, strict=True)]
+            wanted = [_unit(maps) for maps in self._features(targets)]
+        parts = [(_unit(a) - b).square().sum(dim=1).mean() for a, b in zip(seen, wanted, strict=True)]
         return torch.stack(parts).mean()
 
     def _features(self, images: Tensor) -> list[Tensor]:

@@ -47,6 +47,10 @@ class VQGANConfig:
     """The codebook."""
 
     def __post_init__(self) -> None:
+        if self.patch_size < 1 or not self.multipliers or min(self.multipliers) < 1:
+            raise ValueError(f"patch_size {self.patch_size} and multipliers {self.multipliers} must be positive")
+        if len(self.image_size) != 2:
+            raise ValueError(f"image_size takes height and width, not {self.image_size}")
         if min(self.image_size) < 1 or any(side % self.stride for side in self.image_size):
             better = tuple(max(1, round(side / self.stride)) * self.stride for side in self.image_size)
             raise ValueError(

@@ -218,7 +218,7 @@ def test_positions_can_start_as_sines() -> None:
     assert MAGE(SIZES, WORDS, GRID).decoder_position.std().item() == pytest.approx(0.02, rel=0.3)
 
 
-@pytest.mark.parametrize("shape", [(4, 14), (4, 3, 4), (4, 16), (2, 2, 3, 5)])
+@pytest.mark.parametrize("shape", [(4, 14), (4, 3, 4), (4, 5, 3), (15,), (4, 16), (2, 2, 3, 5)])
 def test_grids_of_another_size_are_refused(model: MAGE, mask: Mask, shape: tuple[int, ...]) -> None:
     ids = torch.zeros(shape, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"tokens have shape \(.*\); this model takes \(N, 3, 5\)"):
