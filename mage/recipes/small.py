@@ -71,11 +71,11 @@ def cifar10() -> Recipe:
             clip=1.0, ema_decay=0.995,
         ),
         model=MAGEConfig(
-            256, 5, 4, decoder_width=192, decoder_depth=2, decoder_heads=3, dropout=0.0, position_init="sincos"
+            192, 8, 3, decoder_width=128, decoder_depth=2, decoder_heads=2, dropout=0.0, position_init="sincos"
         ),
         masking=MaskRatioConfig(per_image=True),
         pretraining=OptimConfig(
-            batch_size=128, steps=1600, optimizer="muon", base_learning_rate=7e-3, warmup=0.05, weight_decay=0.1,
+            batch_size=128, steps=1700, optimizer="muon", base_learning_rate=7e-3, warmup=0.05, weight_decay=0.1,
             clip=3.0, ema_decay=0.998,
         ),
         sampling=SamplingConfig(steps=20, choice_temperature=8.0),
