@@ -1,11 +1,13 @@
 """Write the tables of README and docs from results/*.json: `python docs/tables.py`, or `--check` to only compare.
 
-A table stands between `<!-- table NAME -->` and `<!-- end -->`; nobody edits what is between them.
+A table stands between `<!-- table NAME -->` (or `<!-- speeds NAME -->`) and `<!-- end -->`; nobody edits what is
+between them.
 """
 
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,16 +30,13 @@ TITLES = {
 }
 
 
-def table(name: str) -> str:
+def table(name: str, rows_of: Callable[[dict[str, float]], list[str]]) -> str:
     """One record as a Markdown table, with what it takes to repeat it."""
     path = ROOT / "results" / f"{name}.json"
     if not path.is_file():
         return f"Not measured yet: `results/{name}.json` is missing."
     record = json.loads(path.read_text())
-    rows = ["| measure | value |", "|---|---|"]
-    for metric, (title, form) in TITLES.items():
-        if metric in record["metrics"]:
-            rows.append(f"| {title} | {form.format(record['metrics'][metric])} |")
+    rows = rows_of(record["metrics"])
     about = (
         f"`{record['command']}`, seed {record['seed']}, commit {record['commit']}, {record['seconds'] / 60:.1f} "
         f"minutes on {record['machine']}; from `results/{name}.json`, which also states the protocols."
@@ -45,10 +44,44 @@ def table(name: str) -> str:
     return "\n".join([*rows, "", about])
 
 
+def measures(metrics: dict[str, float]) -> list[str]:
+    """One row per metric that has a title."""
+    rows = ["| measure | value |", "|---|---|"]
+    for metric, (title, form) in TITLES.items():
+        if metric in metrics:
+            rows.append(f"| {title} | {form.format(metrics[metric])} |")
+    return rows
+
+
+def speeds(metrics: dict[str, float]) -> list[str]:
+    """One row per job, batch size and way of doing it."""
+    form = re.compile(r"seconds_(?P<work>.+?)_(?P<way>ours\w*?|plain\w*?|prototype|floor)_b(?P<batch>\d+)")
+    rows = ["| job | batch | way | seconds per image | ours is faster by | ours, GFLOP/s | of the ceiling |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for match in filter(None, map(form.fullmatch, metrics)):
+        work, way, batch = match["work"], match["way"], match["batch"]
+        seconds, ours = metrics[match[0]], metrics[f"seconds_{work}_ours_b{batch}"]
+        if way == "ours":
+            reached = f"{metrics[f'gflops_{work}_b{batch}']:.0f}"
+            rest = f"| {reached} | {metrics[f'ceiling_share_{work}_b{batch}']:.0%} |"
+        else:
+            rest = "| | |"
+        rows.append(f"| {work} | {batch} | {way} | {seconds:.3g} | {seconds / ours:.2f} {rest}")
+    limits = [
+        f"{name.removeprefix('ceiling_gflops_')} {value:.0f}"
+        for name, value in metrics.items()
+        if name.startswith("ceiling_gflops_")
+    ]
+    return [*rows, "", f"Ceilings of this machine, in GFLOP/s: {', '.join(limits)}."]
+
+
+KINDS = {"table": measures, "speeds": speeds}
+
+
 def filled(text: str) -> str:
     """A page with all its tables written anew."""
-    form = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.S)
-    return form.sub(lambda match: f"{match[1]}\n{table(match[2])}\n\n{match[3]}", text)
+    form = re.compile(r"(<!-- (table|speeds) (\w+) -->\n).*?(<!-- end -->)", re.S)
+    return form.sub(lambda match: f"{match[1]}\n{table(match[3], KINDS[match[2]])}\n\n{match[4]}", text)
 
 
 def main() -> None:

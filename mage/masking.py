@@ -62,7 +62,9 @@ class Mask:
     @classmethod
     def nothing_dropped(cls, masked: Bool[Tensor, "n l"]) -> "Mask":
         """For sampling: the encoder sees every position, masked ones as mask tokens."""
-        return cls(masked=masked, dropped=torch.zeros_like(masked))
+        mask = cls(masked=masked, dropped=torch.zeros_like(masked))
+        vars(mask)["num_kept"] = masked.shape[1]
+        return mask
 
     @cached_property
     def num_kept(self) -> int:
@@ -78,9 +80,22 @@ class Mask:
         """Positions of the kept tokens, in order."""
         return self.dropped.to(torch.uint8).argsort(dim=1, stable=True)[:, : self.num_kept]
 
+    @cached_property
+    def masked_index(self) -> Int[Tensor, " masked"]:
+        """Where the masked tokens of all images stand, counted through image after image."""
+        return self.masked.flatten().nonzero()[:, 0]
+
     def to(self, device: torch.device) -> "Mask":
-        """The same mask on `device`."""
-        return Mask(masked=self.masked.to(device), dropped=self.dropped.to(device))
+        """The same mask on `device`. What was counted here is not counted there, where it would stop the queue."""
+        if device == self.masked.device:
+            return self
+        masked, dropped, kept_index, masked_index = (
+            part.to(device, non_blocking=True)
+            for part in (self.masked, self.dropped, self.kept_index, self.masked_index)
+        )
+        moved = Mask(masked=masked, dropped=dropped)
+        vars(moved).update(num_kept=self.num_kept, kept_index=kept_index, masked_index=masked_index)
+        return moved
 
 
 def mask_from_noise(

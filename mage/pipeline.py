@@ -4,6 +4,7 @@ Letters: n images, c channels, H W pixels, h w tokens, d feature width.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ class Mage:
         steps: int | None = None,
         choice_temperature: float | None = None,
         token_temperature: float | None = None,
+        encoder_keep: float | None = None,
         seed: int = 0,
         start: Int[Tensor, "..."] | None = None,
         first_index: int = 0,
@@ -103,7 +105,8 @@ class Mage:
         """`n` token grids by iterative decoding (section 3.2), without their pixels.
 
         steps: network passes per image. choice_temperature: more means more variety. token_temperature: 0 is argmax.
-        Where these are not given, the model's own settings: those of its recipe, else the paper's 20, 6.0 and 1.0.
+        encoder_keep: share of the tokens that the encoder sees while more are unknown; 0.5, as in training, is faster.
+        Where these are not given, the model's own settings: those of its recipe, else the paper's 20, 6.0, 1.0 and 1.0.
         start: grids (n, h, w) to complete, -1 = unknown; default all unknown.
         first_index: number of the first image; image k of a seed is the same whatever the batch.
         """
@@ -113,24 +116,28 @@ class Mage:
         if start is None:
             grids = unknown_grids(transformer, n, self.device)
         else:
-            grids = transformer.check_ids(start.to(self.device))
+            grids = transformer.check_ids(start.to(self.device, torch.int64))
             if len(grids) != n:
                 raise ValueError(f"start holds {len(grids)} grids, {n} were asked for")
             if grids.min() < UNKNOWN or grids.max() >= transformer.vocabulary.num_codes:
                 raise ValueError(f"start must hold -1 for unknown or codes below {transformer.vocabulary.num_codes}")
-        own = self.sampling
+        given: dict[str, Any] = dict(
+            steps=steps,
+            choice_temperature=choice_temperature,
+            token_temperature=token_temperature,
+            encoder_keep=encoder_keep,
+        )
+        chosen = replace(self.sampling, **{name: value for name, value in given.items() if value is not None})
         with self.autocast():
             batches = fill(
-                transformer,
+                precision_policy.cast_for_inference(transformer, self.precision),
                 grids,
                 indices=range(first_index, first_index + n),
                 seed=seed,
                 stream="sample",
-                steps=own.steps if steps is None else steps,
-                choice_temperature=own.choice_temperature if choice_temperature is None else choice_temperature,
-                token_temperature=own.token_temperature if token_temperature is None else token_temperature,
                 batch_size=batch_size,
                 on_batch=on_batch,
+                **asdict(chosen),
             )
             return torch.cat(list(batches)).view(n, *transformer.grid)
 
@@ -195,6 +202,7 @@ class Mage:
             steps=steps,
             choice_temperature=choice_temperature,
             token_temperature=token_temperature,
+            encoder_keep=1.0,
             batch_size=batch_size,
         )
         result = self.decode_tokens(tokens, batch_size=batch_size)

@@ -1,11 +1,14 @@
 """Precision is a policy, chosen once: float32, or bfloat16 autocast where the hardware is fast at it."""
 
 import contextlib
-from typing import Literal
+import copy
+from typing import Literal, TypeVar
 
 import torch
+from torch import nn
 
 Precision = Literal["auto", "float32", "bf16"]
+Network = TypeVar("Network", bound=nn.Module)
 PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bf16")
 
 
@@ -33,6 +36,23 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     if resolve(precision, device) == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def cast_for_inference(network: Network, precision: str) -> Network:
+    """The network for several passes without gradients: under bf16 a copy whose weights are cast once and for all.
+
+    Autocast casts every weight again in every pass, which for a few images takes longer than some layers. The copy
+    shares everything but the weights of linear layers and convolutions, and gives the same numbers to the last bit.
+    It does not follow later changes of the weights: make it anew for each job.
+    """
+    if precision != "bf16":
+        return network
+    shared: dict[int, object] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            for tensor in layer.parameters():
+                shared[id(tensor)] = nn.Parameter(tensor.detach().to(torch.bfloat16), requires_grad=False)
+    return copy.deepcopy(network, shared)  # its memo: what is found there is not copied
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:

@@ -48,11 +48,14 @@ def override(config: Config, assignments: list[str]) -> Config:
     return from_dict(type(config), values)
 
 
-def differences(first: Any, second: Any, where: str = "") -> list[str]:
-    """Names of the settings in which two trees differ, such as "pretraining.steps: 100 is not 200"."""
+def differences(first: Any, second: Any, where: str = "", *, added: bool = True) -> list[str]:
+    """Names of the settings in which two trees differ, such as "pretraining.steps: 100 is not 200".
+
+    added: whether names that only the second tree has count; a newer version of the library may have added them.
+    """
     if isinstance(first, dict) and isinstance(second, dict):
-        names = list(first) + [name for name in second if name not in first]
-        parts = [differences(first.get(n), second.get(n), f"{where}.{n}".lstrip(".")) for n in names]
+        names = list(first) + [name for name in second if name not in first and added]
+        parts = [differences(first.get(n), second.get(n), f"{where}.{n}".lstrip("."), added=added) for n in names]
         return [line for part in parts for line in part]
     return [] if first == second else [f"{where}: {first!r} is not {second!r}"]
 

@@ -12,6 +12,7 @@ import mage
 from mage.models import MAGEConfig
 from mage.sampling.decode import UNKNOWN
 from mage.sampling.edit import box_mask, expand_canvas, token_mask
+from mage.sampling.generator import fill
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 
 TOKENIZER = VQGANConfig(
@@ -181,3 +182,37 @@ def test_expanding_puts_the_image_where_the_margins_say() -> None:
     assert canvas.shape == (1, 6, 8)
     assert not mask[2:6, 1:5].any()
     assert mask.sum() == 6 * 8 - 16
+
+
+def test_bfloat16_is_what_autocast_gives_and_leaves_the_weights_alone(photos: torch.Tensor) -> None:
+    model = mage.build(SIZES, tokenizer=TOKENIZER, precision="bf16")
+    ids = model.encode(photos)
+    made = model.generate_tokens(2, steps=3, seed=1)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ids, model.tokenizer.encode(photos))
+        assert torch.equal(model.features(photos), model.transformer.features(ids))
+        assert torch.equal(model.decode_tokens(ids), model.tokenizer.decode(ids))
+        expected = fill(
+            model.transformer, torch.full((2, 24), UNKNOWN), indices=range(2), seed=1, stream="sample", steps=3,
+            choice_temperature=6.0, token_temperature=1.0, batch_size=2,
+        )  # fmt: skip
+        assert torch.equal(made.flatten(1), torch.cat(list(expected)))
+    assert {weight.dtype for weight in model.transformer.parameters()} == {torch.float32}
+    with torch.no_grad():
+        model.transformer.head.bias[:5].fill_(100.0)
+    assert (model.generate_tokens(2, steps=3, seed=1) < 5).all(), "weights that a user changes count"
+
+
+def test_reconstructing_drops_nothing_whatever_the_recipe_samples_with(photos: torch.Tensor) -> None:
+    plain = mage.build(SIZES, tokenizer=TOKENIZER, precision="float32")
+    other = mage.build(SIZES, tokenizer=TOKENIZER, precision="float32")
+    other.recipe = {"sampling": {"encoder_keep": 0.5}}
+    assert torch.equal(plain.reconstruct(photos), other.reconstruct(photos))
+    assert not torch.equal(plain.generate(2, steps=3), other.generate(2, steps=3))
+
+
+def test_starts_of_any_integer_type_are_completed(model: mage.Mage) -> None:
+    start = torch.full((2, 4, 6), UNKNOWN)
+    start[0, 1] = 3
+    expected = model.generate_tokens(2, start=start, steps=3)
+    assert torch.equal(model.generate_tokens(2, start=start.int(), steps=3), expected)

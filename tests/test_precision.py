@@ -77,3 +77,19 @@ def test_of_a_long_explanation_the_first_line_is_shown(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch, "empty", fail)
     with pytest.raises(ValueError, match=r"device 'cuda' is not available here \(no driver\); try --device cpu$"):
         precision.resolve_device("cuda")
+
+
+def test_a_copy_with_cast_weights_computes_the_same_bits() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.GroupNorm(2, 8), torch.nn.Flatten(), torch.nn.Linear(8 * 4, 5)
+    )
+    copy = precision.cast_for_inference(network, "bf16")
+    x = torch.randn(4, 3, 4, 4)
+    with torch.inference_mode(), precision.autocast("bf16", CPU):
+        assert torch.equal(copy(x), network(x))
+    assert copy[0].weight.dtype == copy[3].weight.dtype == torch.bfloat16
+    assert copy[1].weight is network[1].weight, "what is not cast is shared"
+    assert {weight.dtype for weight in network.parameters()} == {torch.float32}
+    assert all(weight.requires_grad for weight in network.parameters())
+    assert precision.cast_for_inference(network, "float32") is network

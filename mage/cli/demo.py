@@ -1,7 +1,6 @@
 """`mage demo`: the whole road from images to a report, on digits that come with the installation."""
 
 import shutil
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import mage
 from mage.checkpoints import io
 from mage.cli.options import RecipeOptions, check_parent, counting, emit, note
 from mage.recipes import runs
-from mage.recipes.record import Record, write_record
+from mage.recipes.record import Record, command_line, write_record
 from mage.recipes.showcase import Showcase
 from mage.report import write_report
 from mage.training.engine import newest_checkpoint
@@ -61,9 +60,8 @@ def run(options: Options) -> None:
     )
     timings["this_session"] = time.perf_counter() - start
     note(options, "5 of 5: write the report")
-    command = "mage " + " ".join(sys.argv[1:]) if Path(sys.argv[0]).name == "mage" else "mage demo"
     record = Record(
-        command,
+        command_line("mage demo"),
         recipe.seed,
         show.protocols,
         timings,

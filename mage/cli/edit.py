@@ -37,6 +37,8 @@ class Options(Common):
     """network passes; default: the model's own, else 20"""
     choice_temperature: float | None = None
     """more means more variety; default: the model's own, else 6"""
+    encoder_keep: float | None = None
+    """share of the tokens that the encoder sees while more are unknown; default 1: all"""
 
 
 def run(options: Options) -> None:
@@ -55,6 +57,7 @@ def run(options: Options) -> None:
         seed=options.seed,
         steps=options.steps,
         choice_temperature=options.choice_temperature,
+        encoder_keep=options.encoder_keep,
     ).cpu()
     images.save_png(options.out, variants[0] if options.num == 1 else images.make_grid(variants))
     share = float(mask.float().mean())

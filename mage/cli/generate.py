@@ -1,5 +1,6 @@
 """`mage generate`: new images."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,8 @@ class Options(Common):
     """more means more variety; default: the model's own, else 6"""
     token_temperature: float | None = None
     """0 takes the most probable code; default 1"""
+    encoder_keep: float | None = None
+    """share of the tokens that the encoder sees while more are unknown; 0.5, as in training, is faster; default 1"""
     batch_size: int = 64
     """images at a time"""
 
@@ -39,7 +42,8 @@ def run(options: Options) -> None:
         raise ValueError(f"--num and --batch-size must be at least 1, not {options.num} and {options.batch_size}")
     model = mage.load(options.model, precision=options.precision, device=options.device)
     shown: list[torch.Tensor] = []
-    with counting(options.num, "image", options) as done:
+    writing: list[Future[None]] = []
+    with ThreadPoolExecutor(2) as writers, counting(options.num, "image", options) as done:
         for first in range(0, options.num, options.batch_size):
             batch = model.generate(
                 min(options.batch_size, options.num - first),
@@ -48,14 +52,24 @@ def run(options: Options) -> None:
                 steps=options.steps,
                 choice_temperature=options.choice_temperature,
                 token_temperature=options.token_temperature,
+                encoder_keep=options.encoder_keep,
                 batch_size=options.batch_size,
             ).cpu()
-            for offset, image in enumerate(batch):
-                images.save_png(options.out / f"{first + offset:06d}.png", image)
-            shown += batch[: max(0, 100 - len(shown))]
+            _finish(writing)  # at most one batch waits to be written, however many are made
+            writing = [
+                writers.submit(images.save_png, options.out / f"{first + offset:06d}.png", image)
+                for offset, image in enumerate(batch)
+            ]
+            shown += batch[: max(0, 100 - len(shown))].clone()
             done(len(batch))
+        _finish(writing)
     grid = options.out / "grid.png"
     images.save_png(grid, images.enlarge(images.make_grid(torch.stack(shown))))
     emit(
         options, {"out": str(options.out), "images": options.num, "grid": str(grid)}, f"{options.num} images and {grid}"
     )
+
+
+def _finish(writing: list[Future[None]]) -> None:
+    for image in writing:
+        image.result()

@@ -24,6 +24,7 @@ COMMANDS = {
     "convert": "released checkpoint <-> model folder",
     "report": "a run as one self-contained HTML page",
     "plan": "what a recipe will cost, before it runs",
+    "benchmark": "how fast this machine is, beside the method written out plainly",
     "info": "what is in a model folder",
 }
 

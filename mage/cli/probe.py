@@ -6,10 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 import mage
 from mage.cli.options import Common, counting, emit, skipped_sentence
-from mage.data.datasets import load_dataset
+from mage.data.datasets import ImageDataset, load_dataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.features import Features, extract_features
-from mage.evaluation.linear_probe import LarsConfig, linear_probe
+from mage.evaluation.linear_probe import LarsConfig, ProbeResult, lars_probe_on_crops, linear_probe
+
+TEST_RESIZE = 292 / 256
+"""Length of a test image's shorter side before its centre is cut, over the model's: the paper's linear probe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,11 @@ class Options(FeatureOptions):
     """lars: as published, 90 epochs; lbfgs: logistic regression to convergence"""
     epochs: int = 90
     """epochs of the lars protocol"""
+    crops: Literal["fixed", "random"] = "fixed"
+    """of training images, lars protocol only. random: as published, a new crop of each in every epoch, which costs as
+    many passes as there are epochs; fixed: the centre, one pass"""
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    """smallest and largest share of the area that a random crop shows"""
     base_learning_rate: float = 0.1
     """of the lars protocol, for a batch of 256"""
 
@@ -46,24 +54,46 @@ def run(options: Options) -> None:
     """Probe and print the accuracy."""
     if options.epochs < 1 or options.base_learning_rate <= 0:
         raise ValueError("--epochs and --base-learning-rate must be positive")
-    train, test, skipped = train_and_test_features(options)
+    if options.crops == "random" and options.protocol != "lars":
+        raise ValueError("--crops random goes with --protocol lars: the lbfgs protocol takes one view per image")
     config = LarsConfig(epochs=options.epochs, base_learning_rate=options.base_learning_rate)
-    result = linear_probe(train, test, protocol=options.protocol, seed=options.seed, lars=config)
+    if options.crops == "random":
+        result, sizes, skipped = _probe_on_crops(options, config)
+    else:
+        train, test, skipped = train_and_test_features(options)
+        result = linear_probe(train, test, protocol=options.protocol, seed=options.seed, lars=config)
+        sizes = (len(train.labels), len(test.labels))
+    kind = "random crops" if options.crops == "random" else "fixed centre crops"
     values: dict[str, Any] = {
         "linear_probe_accuracy": result.accuracy,
         "top5_accuracy": result.top5,
-        "protocol": f"{result.protocol} {options.pool} fixed centre crops",
+        "protocol": f"{result.protocol} {options.pool} {kind}",
         "settings": result.settings,
-        "train_images": len(train.labels),
-        "test_images": len(test.labels),
+        "train_images": sizes[0],
+        "test_images": sizes[1],
         "skipped": skipped,
     }
     emit(
         options,
         values,
-        f"linear probe ({values['protocol']}): {result.accuracy:.2%} of {len(test.labels):,} test images"
+        f"linear probe ({values['protocol']}): {result.accuracy:.2%} of {sizes[1]:,} test images"
         f"{skipped_sentence(skipped)}",
     )
+
+
+def _probe_on_crops(options: Options, config: LarsConfig) -> tuple[ProbeResult, tuple[int, int], list[str]]:
+    model, (train, test) = _open(options)
+    transform = TransformConfig(
+        size=model.image_size, augmentation="crop_flip", scale=options.crop_scale, interpolation="bicubic"
+    )
+    cut = TransformConfig(size=model.image_size, resize=round(max(model.image_size) * TEST_RESIZE))
+    measured = _describe(options, model, test, cut)
+    with counting(config.epochs * len(train), "image", options) as done:
+        result = lars_probe_on_crops(
+            lambda images: model.features(images, options.pool), train, measured, transform, config=config,
+            seed=options.seed, images_at_once=options.batch_size, on_images=done,
+        )  # fmt: skip
+    return result, (len(train) - len(train.skipped), len(measured.labels)), [*train.skipped, *test.skipped]
 
 
 class FeaturePair(NamedTuple):
@@ -76,23 +106,29 @@ class FeaturePair(NamedTuple):
 
 def train_and_test_features(options: FeatureOptions) -> FeaturePair:
     """Features of both splits under the evaluation transform."""
+    model, (train, test) = _open(options)
+    transform = TransformConfig(size=model.image_size)
+    features = [_describe(options, model, dataset, transform) for dataset in (train, test)]
+    return FeaturePair(features[0], features[1], [*train.skipped, *test.skipped])
+
+
+def _open(options: FeatureOptions) -> tuple[mage.Mage, tuple[ImageDataset, ImageDataset]]:
     if options.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, not {options.batch_size}")
     model = mage.load(options.model, precision=options.precision, device=options.device)
-    transform = TransformConfig(size=model.image_size)
-    parts: list[Features] = []
-    skipped: list[str] = []
-    for split in ("train", "test"):
-        dataset = load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)
-        with counting(len(dataset), "image", options) as done:
-            parts.append(
-                extract_features(
-                    lambda images: model.features(images, options.pool),
-                    dataset,
-                    transform,
-                    batch_size=options.batch_size,
-                    on_images=done,
-                )
-            )
-        skipped += dataset.skipped
-    return FeaturePair(parts[0], parts[1], skipped)
+    train, test = (
+        load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)
+        for split in ("train", "test")
+    )
+    return model, (train, test)
+
+
+def _describe(options: FeatureOptions, model: mage.Mage, dataset: ImageDataset, transform: TransformConfig) -> Features:
+    with counting(len(dataset), "image", options) as done:
+        return extract_features(
+            lambda images: model.features(images, options.pool),
+            dataset,
+            transform,
+            batch_size=options.batch_size,
+            on_images=done,
+        )

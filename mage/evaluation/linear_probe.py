@@ -7,8 +7,10 @@ a tenth of the training set: quicker on small sets, and without a learning rate 
 Letters: n images, d feature width, k classes.
 """
 
+import itertools
 import logging
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,10 @@ from timm.optim.lars import Lars
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mage import rng
+from mage import images, rng
+from mage.data.datasets import ImageDataset
+from mage.data.loaders import TrainLoader
+from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.features import Features, check_pair
 
 logger = logging.getLogger(__name__)
@@ -78,33 +83,87 @@ def lars_probe(train: Features, test: Features, *, config: LarsConfig, seed: int
     images its 90 epochs end far from the optimum, and a warning is logged.
     """
     classes = check_pair(train, test)
-    width = train.features.shape[1]
+    count = len(train.labels)
+    batch_size = _lars_batch_size(config, count)
+
+    def batches() -> Iterator[Features]:
+        for epoch in range(config.epochs):
+            order = torch.randperm(count, generator=rng.generator(seed, "probe order", epoch))
+            for chosen in order[: count // batch_size * batch_size].split(batch_size):
+                yield Features(train.features[chosen], train.labels[chosen])
+
+    return _lars(batches(), count, classes, test, config, seed)
+
+
+def lars_probe_on_crops(
+    describe: Callable[[Tensor], Tensor],
+    dataset: ImageDataset,
+    test: Features,
+    transform: TransformConfig,
+    *,
+    config: LarsConfig,
+    seed: int = 0,
+    images_at_once: int = 256,
+    num_workers: int = 0,
+    on_images: Callable[[int], None] | None = None,
+) -> ProbeResult:
+    """The published protocol to the letter: a new random crop of every image in every epoch.
+
+    It costs as many feature passes as it has epochs. describe: images in [0, 1] (n, c, h, w) -> features (n, d).
+    transform: the paper's is a crop of scale (0.2, 1), bicubic, mirrored half of the time; its test images are scaled
+    to 292 pixels and cut to 256.
+    """
+    if dataset.labels is None:
+        raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
+    labels = torch.from_numpy(dataset.labels)
+    classes = check_pair(Features(test.features.new_zeros(len(labels), test.features.shape[1]), labels), test)
+    batch_size = _lars_batch_size(config, len(dataset))
+    loader = TrainLoader(dataset, build_transform(transform), batch_size=batch_size, seed=seed, num_workers=num_workers)
+    steps = config.epochs * (len(dataset) // batch_size)
+
+    def batches() -> Iterator[Features]:
+        for batch in itertools.islice(loader, steps):
+            parts = []
+            for part in batch["images"].split(images_at_once):
+                parts.append(describe(images.to_float(part)).float().cpu())
+                if on_images is not None:
+                    on_images(len(part))
+            yield Features(torch.cat(parts), batch["labels"])
+
+    return _lars(batches(), len(dataset), classes, test, config, seed)
+
+
+def _lars_batch_size(config: LarsConfig, count: int) -> int:
+    return min(config.batch_size, max(2, count // 4))  # BatchNorm needs two
+
+
+def _lars(
+    batches: Iterator[Features], count: int, classes: int, test: Features, config: LarsConfig, seed: int
+) -> ProbeResult:
+    """Train the head on `config.epochs` epochs of batches from `count` images; measure it on `test`."""
+    batch_size, width = _lars_batch_size(config, count), test.features.shape[1]
     norm = nn.BatchNorm1d(width, affine=False, eps=1e-6)
     head = nn.Linear(width, classes)
     nn.init.trunc_normal_(head.weight, std=0.01, generator=rng.generator(seed, "probe weights"))
     nn.init.zeros_(head.bias)
-    batch_size = min(config.batch_size, max(2, len(train.labels) // 4))  # BatchNorm needs two
     optimizer = lars_optimizer(head, config)
-    per_epoch = len(train.labels) // batch_size
+    per_epoch = count // batch_size
     peak, movement = config.base_learning_rate * batch_size / 256, 0.0
-    for epoch in range(config.epochs):
-        order = torch.randperm(len(train.labels), generator=rng.generator(seed, "probe order", epoch))
-        for place in range(per_epoch):
-            rate = learning_rate(epoch + place / per_epoch, peak, config)
-            movement += rate * config.trust_coefficient / (1 - config.momentum)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            chosen = order[place * batch_size : (place + 1) * batch_size]
-            loss = functional.cross_entropy(head(norm(train.features[chosen])), train.labels[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+    for step, batch in enumerate(batches):
+        rate = learning_rate(step / per_epoch, peak, config)
+        movement += rate * config.trust_coefficient / (1 - config.momentum)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = functional.cross_entropy(head(norm(batch.features)), batch.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
     if movement < ENOUGH_MOVEMENT:
         logger.warning(
             "LARS is far from converged after %d epochs of %d images: its accuracy says little about the features. "
             "Use the lbfgs protocol, or more epochs",
             config.epochs,
-            len(train.labels),
+            count,
         )
     norm.eval()
     with torch.inference_mode():

@@ -3,7 +3,8 @@
 The encoder sees a class token and the tokens that were not dropped, masked ones as mask tokens. The decoder sees all
 positions; masked and dropped ones are filled with the encoder's class-token output. The head scores every word.
 
-Letters: n images, h w grid, l tokens, k kept tokens, d encoder width, p decoder width, v words, c codes.
+Letters: n images, h w grid, l tokens, k kept tokens, d encoder width, p decoder width, v words, c codes,
+u positions that are scored.
 """
 
 from dataclasses import dataclass
@@ -120,6 +121,11 @@ class MAGEOutput:
         """Scores of the codes only."""
         return self.model.word_logits(self.decoded, self.model.vocabulary.num_codes)
 
+    def code_logits_at(self, places: Int[Tensor, "n u"]) -> Float[Tensor, "n u c"]:
+        """Scores of the codes at some positions of each image."""
+        chosen = self.decoded.gather(1, places[..., None].expand(-1, -1, self.decoded.shape[2]))
+        return self.model.word_logits(chosen, self.model.vocabulary.num_codes)
+
 
 class MAGE(nn.Module):
     """The network of the paper, without the tokenizer."""
@@ -186,8 +192,8 @@ class MAGE(nn.Module):
 
     def loss(self, output: MAGEOutput, ids: Int[Tensor, "..."], mask: Mask) -> Float[Tensor, ""]:
         """Cross-entropy over the codes with label smoothing, mean over the batch's masked positions (section 3.2)."""
-        targets = self.check_ids(ids)[mask.masked]
-        logits = self.word_logits(output.decoded[mask.masked], self.vocabulary.num_codes)
+        targets = self.check_ids(ids).flatten()[mask.masked_index]
+        logits = self.word_logits(output.decoded.flatten(0, 1)[mask.masked_index], self.vocabulary.num_codes)
         return functional.cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
 
     def features(self, ids: Int[Tensor, "..."], pool: Pool = "mean") -> Float[Tensor, "n d"]:

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ class Record:
 def write_record(path: Path, record: Record) -> None:
     """Write a record as JSON, atomically."""
     atomic.write_json(path, record.as_dict())
+
+
+def command_line(command: str) -> str:
+    """What was typed, if it was `mage ...`; else `command` (a script or test that called the front end)."""
+    return "mage " + " ".join(sys.argv[1:]) if Path(sys.argv[0]).name == "mage" else command
 
 
 def commit() -> str:

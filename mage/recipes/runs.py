@@ -151,6 +151,7 @@ def pretrain(
         recipe=settings.to_dict(recipe),
         seed=recipe.seed,
         validation=validation,
+        precision=tokenizer.precision,
     )
     result = _train(task, recipe, out, resume=resume, precision=precision, device=where, progress=progress)
     return replace(result, skipped=tuple(skipped))

@@ -1,8 +1,9 @@
 """From a model to filled grids, in batches; image k of a seed does not depend on the batch it was made in.
 
-Letters: n images, l tokens.
+Letters: n images, l tokens, u positions that are scored.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -15,11 +16,31 @@ from mage.models.mage import MAGE
 from mage.sampling.decode import UNKNOWN, LogitsFn, decode
 
 
-def logits_function(transformer: MAGE) -> LogitsFn:
-    """The network as a sampler wants it: nothing is dropped, unknown tokens enter as mask tokens."""
+def logits_function(
+    transformer: MAGE, encoder_keep: float = 1.0, generators: Sequence[torch.Generator] = ()
+) -> LogitsFn:
+    """The network as a sampler wants it: unknown tokens enter as mask tokens.
 
-    def logits(tokens: Int[Tensor, "n l"]) -> Tensor:
-        return transformer(tokens, Mask.nothing_dropped(tokens == UNKNOWN)).code_logits  # type: ignore[no-any-return]
+    encoder_keep: below 1, unknown tokens are dropped at random before the encoder, as in training, until this share
+    of all tokens is left or none is unknown; each grid draws from its own generator.
+    """
+
+    def logits(tokens: Int[Tensor, "n l"], places: Int[Tensor, "n u"]) -> Tensor:
+        unknown = tokens == UNKNOWN
+        if encoder_keep == 1:
+            return transformer(tokens, Mask.nothing_dropped(unknown)).code_logits_at(places)  # type: ignore[no-any-return]
+        most = tokens.shape[1] - math.ceil(encoder_keep * tokens.shape[1])
+        noise = rng.uniform_rows(generators, tokens.shape[1], like=places).masked_fill(~unknown, 2.0)
+        counts = unknown.sum(dim=1).clamp(max=most)
+        dropped = noise.argsort(dim=1, stable=True).argsort(dim=1) < counts[:, None]
+        parts = {}
+        # A batch needs one length: grids that drop equally many go together (all of them, unless it is an edit).
+        for count in set(counts.tolist()):
+            rows = (counts == count).nonzero()[:, 0]
+            mask = Mask(masked=unknown[rows], dropped=dropped[rows])
+            parts[count] = rows, transformer(tokens[rows], mask).code_logits_at(places[rows])
+        order = torch.cat([rows for rows, _ in parts.values()]).argsort()
+        return torch.cat([scores for _, scores in parts.values()])[order]
 
     return logits
 
@@ -35,6 +56,7 @@ def fill(
     choice_temperature: float,
     token_temperature: float,
     batch_size: int,
+    encoder_keep: float = 1.0,
     on_batch: Callable[[int], None] | None = None,
 ) -> Iterator[Int[Tensor, "b l"]]:
     """Decode the grids of `start` batch by batch; grid i draws from the stream (seed, stream, indices[i])."""
@@ -42,7 +64,9 @@ def fill(
         chosen = indices[first : first + batch_size]
         yield decode(
             start[first : first + batch_size],
-            logits_function(transformer),
+            logits_function(
+                transformer, encoder_keep, [rng.generator(seed, f"{stream} drop", index) for index in chosen]
+            ),
             generators=[rng.generator(seed, stream, index) for index in chosen],
             steps=steps,
             choice_temperature=choice_temperature,

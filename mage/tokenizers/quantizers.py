@@ -103,6 +103,8 @@ class NormalizedQuantizer(nn.Module):
         self.register_buffer("sums", self.codebook.clone())
         self.register_buffer("usage", torch.ones(config.num_codes))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self._step = 0  # the same number where it can be read without waiting for the device
+        self.register_load_state_dict_post_hook(_read_step)  # type: ignore[no-untyped-call]
 
     def ids(self, latent: Float[Tensor, "n d h w"]) -> Int[Tensor, "n h w"]:
         """Ids of a grid of vectors; always computed in float32."""
@@ -119,8 +121,9 @@ class NormalizedQuantizer(nn.Module):
         """Quantize; in training mode also move the codebook."""
         latent = functional.normalize(latent.float(), dim=1)
         if self.training:
-            step = int(self.steps)
+            step = self._step
             self.steps += 1
+            self._step += 1
             if step < self.config.warmup_steps:
                 return Quantized(latent, self.ids(latent), latent.new_zeros(()))
             if step == self.config.warmup_steps:
@@ -152,18 +155,26 @@ class NormalizedQuantizer(nn.Module):
     @torch.no_grad()
     def _follow(self, vectors: Float[Tensor, "m d"], ids: Int[Tensor, " m"]) -> None:
         """One step of the running means; words that starve move to vectors of this batch."""
-        counts = distributed.sum_over_processes(torch.bincount(ids, minlength=self.config.num_codes).to(vectors))
+        counts = distributed.sum_over_processes(
+            torch.zeros_like(self.usage).index_add_(0, ids, vectors.new_ones(len(ids)))
+        )
         sums = distributed.sum_over_processes(torch.zeros_like(self.codebook).index_add_(0, ids, vectors))
         scale = self.config.num_codes / counts.sum()  # usage 1 = the average word, whatever the batch
         self.usage.lerp_(counts * scale, 1 - self.config.decay)
         self.sums.lerp_(sums * scale, 1 - self.config.decay)
-        random = rng.generator(0, "revive", int(self.steps))
-        candidates = vectors[torch.randint(len(vectors), (self.config.num_codes,), generator=random).to(ids.device)]
+        random = rng.generator(0, "revive", self._step)
+        chosen = torch.randint(len(vectors), (self.config.num_codes,), generator=random)
+        candidates = vectors[chosen.to(ids.device, non_blocking=True)]
         starving = (self.usage < self.config.revive_below)[:, None]
         candidates = distributed.from_first_process(candidates)
         self.sums.copy_(torch.where(starving, candidates, self.sums))
         self.usage.copy_(torch.where(starving[:, 0], torch.ones_like(self.usage), self.usage))
         self.codebook.copy_(functional.normalize(self.sums, dim=1))
+
+
+def _read_step(module: nn.Module, keys: object) -> None:
+    assert isinstance(module, NormalizedQuantizer)
+    module._step = int(module.steps)
 
 
 AnyQuantizer = VectorQuantizer | NormalizedQuantizer

@@ -11,6 +11,7 @@ from mage import images, rng
 from mage.masking import Mask, MaskRatioConfig, random_mask
 from mage.models import MAGE
 from mage.pipeline import Mage
+from mage.precision import autocast
 from mage.sampling.generator import fill, unknown_grids
 from mage.tokenizers import Tokenizer
 from mage.training.optim import OptimConfig
@@ -48,13 +49,18 @@ class Pretraining:
         recipe: dict[str, Any],
         seed: int,
         validation: Tensor | None = None,
+        precision: str = "float32",
     ) -> None:
-        """source: where batches come from. validation: token grids (n, h, w) that training does not see."""
+        """source: where batches come from. validation: token grids (n, h, w) that training does not see.
+
+        precision: in which images are tokenized, where batches hold images.
+        """
         self.modules: dict[str, nn.Module] = {"mage": PretrainObjective(network)}
         self.optim = {"mage": optim}
         self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)
         self._tokenizer, self._source, self._masking = tokenizer, source, masking
         self._sampling, self._recipe, self._seed, self._validation = dict(sampling), recipe, seed, validation
+        self._precision = precision
 
     def batches(self, start: int, *, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
         """This process's batches from number `start` on."""
@@ -67,7 +73,7 @@ class Pretraining:
         tokens = batch.get("tokens")
         if tokens is None:
             assert self._tokenizer is not None
-            with torch.no_grad():
+            with torch.no_grad(), autocast(self._precision, batch["images"].device):
                 tokens = self._tokenizer.encode(images.to_float(batch["images"]))
         length = tokens[0].numel()
         mask = random_mask(self._masking, len(tokens), length, rng.generator(self._seed, "mask", number, rank))

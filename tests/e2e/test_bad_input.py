@@ -71,6 +71,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("--model {root}/model --out {out} --num many", "num"),
         ("--model {root}/model --out {out} --steps 0", "at least 1 step"),
         ("--model {root}/model --out {out} --choice-temperature -1", "not be negative"),
+        ("--model {root}/model --out {out} --encoder-keep 0", "encoder_keep"),
         ("--model {root}/model --out {root}/photo.png/x", "is a file"),
     ],
     "reconstruct": [
@@ -133,6 +134,18 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("{root}/text.yaml", "text.yaml"),
     ],
     "plan": [*RECIPE, ("--images 0", "must be positive"), ("--recipe smoke --seed x", "seed")],
+    "benchmark": [
+        *COMMON,
+        ("--size gigantic", "no size 'gigantic'"),
+        ("--paths generate dance", "no path 'dance'"),
+        ("--paths", "paths"),
+        ("--batch-sizes 0", "at least 1"),
+        ("--batch-sizes many", "batch-sizes"),
+        ("--rounds 0", "at least 1"),
+        ("--steps 0", "at least 1"),
+        ("--record {out}.txt", "must end in .json"),
+        ("--record {root}/photo.png/x.json", "is a file"),
+    ],
     "info": [
         *((arguments.replace("--model ", ""), message) for arguments, message in MODEL),
         *((f"{{root}}/model {arguments}", message) for arguments, message in COMMON),
@@ -151,7 +164,12 @@ PROBE_CASES = [
     ("--model {root}/model --data digits --batch-size 0", "at least 1"),
     ("--model {root}/model --data {root}/folder/a", "no labels"),
 ]
-CASES["probe"] = [*PROBE_CASES, ("--model {root}/model --data digits --epochs 0 --protocol lars", "must be positive")]
+CASES["probe"] = [
+    *PROBE_CASES,
+    ("--model {root}/model --data digits --epochs 0 --protocol lars", "must be positive"),
+    ("--model {root}/model --data digits --crops random", "goes with --protocol lars"),
+    ("--model {root}/model --data digits --crops random --protocol lars --crop-scale 0 1", "crop scale"),
+]
 CASES["knn"] = [*PROBE_CASES, ("--model {root}/model --data digits --neighbours 0", "must be positive")]
 
 

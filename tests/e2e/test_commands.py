@@ -71,6 +71,18 @@ def test_generate_writes_a_grid_and_each_image(run: SimpleNamespace, command: Co
     expected = mage.load(run.root / "model", precision="float32").generate(3, seed=3)
     found = images.load_image(tmp_path / "b" / "000002.png", channels=1)
     assert torch.equal(found, images.to_uint8(expected[2]))
+    assert command("generate", *words, "--num", 2, "--encoder-keep", 0.5, "--out", tmp_path / "c").code == 0
+    assert len(list((tmp_path / "c").iterdir())) == 3
+
+
+def test_a_picture_that_cannot_be_written_is_an_error(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "out" / "000002.png").mkdir(parents=True)
+    result = command(
+        "generate", "--model", run.root / "model", "--num", 5, "--batch-size", 2, "--out", tmp_path / "out"
+    )
+    assert result.code == 2
+    assert "000002.png" in result.err
+    assert not (tmp_path / "out" / "grid.png").exists()
 
 
 def test_reconstruct_draws_one_row_per_ratio(
@@ -117,6 +129,25 @@ def test_probe_and_knn_measure_the_same_images(run: SimpleNamespace, command: Co
         assert (results[name]["train_images"], results[name]["test_images"]) == (1500, 297)
     assert results["probe"]["linear_probe_accuracy"] > 0.3  # chance is 0.1, and twelve steps are not nothing
     assert results["knn"]["knn_accuracy"] > 0.3
+
+
+def test_probe_on_random_crops_takes_a_pass_per_epoch(run: SimpleNamespace, command: Command) -> None:
+    words = ("--model", run.root / "model", "--data", "digits", "--protocol", "lars", "--epochs", 2, "--json")
+    result = command("probe", *words, "--crops", "random", "--crop-scale", 0.8, 1.0)
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert found["protocol"] == "lars_2ep mean random crops"
+    assert (found["train_images"], found["test_images"]) == (1500, 297)
+
+
+def test_benchmark_prints_and_records_ratios(command: Command, tmp_path: Path) -> None:
+    words = ("--size", "tiny", "--batch-sizes", 1, "--paths", "features", "--rounds", 1)
+    result = command("benchmark", *words, "--record", tmp_path / "speed.json", "--json")
+    assert result.code == 0, result.err
+    record = json.loads((tmp_path / "speed.json").read_text())
+    assert record["metrics"]["features"] > 0
+    assert record["metrics"].keys() == json.loads(result.out).keys()
+    assert {"commit", "command", "seed", "machine", "protocol", "seconds", "metrics"} <= record.keys()
 
 
 def test_corrupt_files_are_skipped_counted_and_named(

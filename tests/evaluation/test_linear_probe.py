@@ -3,15 +3,18 @@
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from torch import nn
+from torch import Tensor, nn
 
 from mage import rng
-from mage.evaluation.features import Features
+from mage.data.datasets import ArrayDataset
+from mage.data.transforms import TransformConfig
+from mage.evaluation.features import Features, extract_features
 from mage.evaluation.linear_probe import (
     LarsConfig,
     accuracies,
     lars_optimizer,
     lars_probe,
+    lars_probe_on_crops,
     lbfgs_probe,
     learning_rate,
     linear_probe,
@@ -163,3 +166,66 @@ def test_sets_that_do_not_fit_are_refused() -> None:
         linear_probe(train, Features(train.features[:0], train.labels[:0]))
     with pytest.raises(ValueError, match='"lars" or "lbfgs"'):
         linear_probe(train, train, protocol="svm")
+
+
+def bright_squares(count: int, name: str) -> ArrayDataset:
+    """Grey images of 8 x 8 pixels; the class is the brightness."""
+    labels = torch.arange(count) % 3
+    noise = torch.randint(40, (count, 1, 8, 8), generator=rng.generator(0, name))
+    pixels = (labels[:, None, None, None] * 100 + noise).to(torch.uint8)
+    return ArrayDataset("squares", pixels, labels.numpy(), ("dark", "grey", "bright"))
+
+
+def test_random_crops_are_new_in_every_epoch() -> None:
+    train, test = bright_squares(48, "train"), bright_squares(30, "test")
+    measured = extract_features(lambda pixels: pixels, test, TransformConfig(size=(4, 4)))
+    sizes: list[int] = []
+    counted: list[int] = []
+
+    def describe(pixels: Tensor) -> Tensor:
+        sizes.append(len(pixels))
+        return pixels.flatten(1)
+
+    result = lars_probe_on_crops(
+        describe, train, measured, TransformConfig(size=(4, 4), augmentation="crop_flip", interpolation="bicubic"),
+        config=LarsConfig(epochs=40, warmup_epochs=4, base_learning_rate=100.0), images_at_once=5,
+        on_images=counted.append,
+    )  # fmt: skip
+    assert result.accuracy > 0.9
+    assert result.protocol == "lars_40ep"
+    assert sum(counted) == 40 * 48
+    assert max(sizes) == 5, "no more images at once than asked for"
+
+
+def test_a_crop_of_one_image_differs_between_epochs() -> None:
+    train = bright_squares(6, "train")
+    train.array[1:] = 0  # only image 0 is not black, so that its crops can be told from the others'
+    train.array[0] = torch.arange(64).view(1, 8, 8).to(torch.uint8) + 10
+    crops: list[Tensor] = []
+
+    def describe(pixels: Tensor) -> Tensor:
+        crops.extend(pixel for pixel in pixels if pixel.sum() > 0)
+        return pixels.flatten(1)
+
+    lars_probe_on_crops(
+        describe, train, Features(torch.rand(3, 16), torch.arange(3)), TransformConfig((4, 4), "crop_flip"),
+        config=LarsConfig(epochs=8, warmup_epochs=1),
+    )  # fmt: skip
+    assert len(crops) == 8, "once per epoch"
+    assert len({tuple(crop.flatten().tolist()) for crop in crops}) == 8, "each epoch shows another part"
+
+
+def test_random_crops_need_labels() -> None:
+    train = ArrayDataset("squares", bright_squares(8, "a").array, None, ())
+    measured = Features(torch.rand(4, 16), torch.arange(4))
+    with pytest.raises(ValueError, match="no labels"):
+        lars_probe_on_crops(lambda pixels: pixels, train, measured, TransformConfig(size=(4, 4)), config=LarsConfig())
+
+
+def test_random_crops_need_comparable_sets() -> None:
+    train = bright_squares(8, "a")
+    with pytest.raises(ValueError, match="class 7, which no training image has"):
+        lars_probe_on_crops(
+            lambda pixels: pixels.flatten(1), train, Features(torch.rand(4, 16), torch.tensor([0, 1, 2, 7])),
+            TransformConfig(size=(4, 4)), config=LarsConfig(epochs=1),
+        )  # fmt: skip

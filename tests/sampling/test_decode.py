@@ -11,11 +11,19 @@ from tests.reference.decoding import greedy_decode
 LENGTH, CODES = 12, 7
 
 
-def fixed_logits(tokens: Tensor) -> Tensor:
+def all_logits(tokens: Tensor) -> Tensor:
     """Scores that depend on what is known, so that the order of filling matters."""
     base = torch.randn(LENGTH, CODES, generator=rng.generator(3)).double()
     known = (tokens + 1).double().sum(dim=1)
     return base * (1 + 0.1 * torch.sin(known))[:, None, None]
+
+
+def at_places(scores: Tensor, places: Tensor) -> Tensor:
+    return scores.gather(1, places[..., None].expand(-1, -1, scores.shape[2]))
+
+
+def fixed_logits(tokens: Tensor, places: Tensor) -> Tensor:
+    return at_places(all_logits(tokens), places)
 
 
 def unknown(count: int) -> Tensor:
@@ -42,7 +50,7 @@ def test_greedy_decoding_agrees_with_plain_loops(known: int, steps: int) -> None
         on_step=lambda step, tokens: trace.append((tokens[0] == UNKNOWN).tolist()),
     )
     expected, expected_trace = greedy_decode(
-        start[0].tolist(), lambda tokens: fixed_logits(torch.tensor([tokens]))[0].tolist(), steps
+        start[0].tolist(), lambda tokens: all_logits(torch.tensor([tokens]))[0].tolist(), steps
     )
     assert result[0].tolist() == expected
     assert trace == expected_trace
@@ -64,11 +72,31 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     assert len(together.unique(dim=0)) > 1
 
 
+def test_only_unknown_positions_are_scored() -> None:
+    start = unknown(2)
+    start[0, :5] = 1
+    start[1, 3:] = 2
+    asked: list[Tensor] = []
+
+    def logits(tokens: Tensor, places: Tensor) -> Tensor:
+        asked.append(places)
+        return fixed_logits(tokens, places)
+
+    together = decode(start, logits, generators=generators(2), steps=4)
+    assert asked[0].shape == (2, 7), "as many as the grid with most unknown positions has"
+    assert asked[0][0].tolist() == [5, 6, 7, 8, 9, 10, 11]
+    assert asked[0][1, :3].tolist() == [0, 1, 2]
+    alone = [decode(start[row : row + 1], logits, generators=generators(1, row), steps=4) for row in range(2)]
+    assert torch.equal(together, torch.cat(alone)), "what other grids of the batch lack changes nothing"
+
+
 def test_codes_are_drawn_from_the_softmax() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0, -30.0]).expand(1, 1, 4)
     draws = torch.cat(
         [
-            decode(torch.tensor([[UNKNOWN]]), lambda tokens: logits, generators=[rng.generator(0, index)], steps=1)
+            decode(
+                torch.tensor([[UNKNOWN]]), lambda tokens, places: logits, generators=[rng.generator(0, index)], steps=1
+            )
             for index in range(4000)
         ]
     )
@@ -82,7 +110,7 @@ def test_less_confident_tokens_are_forgotten_first() -> None:
     seen: list[Tensor] = []
     decode(
         torch.full((1, 4), UNKNOWN),
-        lambda tokens: sure,
+        lambda tokens, places: at_places(sure, places),
         generators=generators(1),
         steps=4,
         choice_temperature=0,

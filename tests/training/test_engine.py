@@ -146,6 +146,30 @@ def test_a_run_folder_is_not_overwritten_and_settings_cannot_change(
         pretrain(recipe, tokenizer, tmp_path / "nothing", resume=True)
 
 
+def test_a_run_begun_before_a_setting_existed_can_be_resumed(recipe: Recipe, tokenizer: Path, tmp_path: Path) -> None:
+    pretrain(recipe, tokenizer, tmp_path / "run")
+    newest = newest_checkpoint(tmp_path / "run")
+    assert newest is not None
+    state = torch.load(newest, weights_only=True)
+    del state["settings"]["run"]["compile"]
+    torch.save(state, newest)
+    pretrain(recipe, tokenizer, tmp_path / "run", resume=True)
+
+
+def test_repeated_blocks_are_compiled_if_asked_for(
+    recipe: Recipe, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    pretrain(recipe, tokenizer, tmp_path / "plain")
+    assert compiled == []
+    pretrain(override(recipe, ["run.compile=true"]), tokenizer, tmp_path / "run")
+    assert [type(module).__name__ for module in compiled] == [
+        "Block",
+        "Block",
+    ]  # one of the encoder, one of the decoder
+
+
 def test_the_caller_keeps_his_random_numbers(recipe: Recipe, tokenizer: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)

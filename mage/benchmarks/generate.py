@@ -1,0 +1,56 @@
+"""New images and edited ones, pixels included."""
+
+import torch
+
+from mage import rng
+from mage.benchmarks import plain
+from mage.benchmarks.work import OURS, Bench, Work
+
+ENCODER_KEEP = 0.5
+
+
+def generate(bench: Bench) -> list[Work]:
+    """A batch of new images: the paper's sampler, and the one whose encoder sees half of the tokens."""
+
+    def plainly() -> object:
+        return _plain(bench, torch.full((bench.batch, _length(bench)), -1, device=bench.device()))
+
+    def ours(encoder_keep: float = 1.0) -> object:
+        return bench.model.generate(
+            bench.batch, steps=bench.steps, choice_temperature=6.0, batch_size=bench.batch, encoder_keep=encoder_keep
+        )
+
+    ways = {OURS: ours, "ours_encoder_keep": lambda: ours(ENCODER_KEEP), "plain": plainly}
+    return [Work("generate", bench.batch, ways)]
+
+
+def edit(bench: Bench) -> list[Work]:
+    """Draw the middle half of each image anew."""
+    height, width = bench.model.image_size
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    mask[:, width // 4 : width - width // 4] = True
+    rows, columns = bench.model.tokenizer.grid
+    hidden = torch.zeros(rows, columns, dtype=torch.bool, device=bench.device())
+    hidden[:, columns // 4 : columns - columns // 4] = True
+
+    def plainly() -> object:
+        with torch.no_grad():
+            tokens = plain.encode(bench.plain.tokenizer, bench.images)
+        return _plain(bench, tokens.masked_fill(hidden.flatten(), -1))
+
+    def ours() -> object:
+        return bench.model.edit(bench.images, mask, steps=bench.steps, choice_temperature=6.0, batch_size=bench.batch)
+
+    return [Work("edit", bench.batch, {OURS: ours, "plain": plainly})]
+
+
+@torch.no_grad()
+def _plain(bench: Bench, start: torch.Tensor) -> object:
+    random = torch.Generator(start.device).manual_seed(rng.stream_seed(0, "plain"))
+    tokens = plain.generate(bench.plain.transformer, start, steps=bench.steps, choice_temperature=6.0, generator=random)
+    return plain.decode(bench.plain.tokenizer, tokens)
+
+
+def _length(bench: Bench) -> int:
+    rows, columns = bench.model.tokenizer.grid
+    return int(rows * columns)

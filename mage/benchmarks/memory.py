@@ -1,0 +1,60 @@
+"""Peak memory of a training step, each way in a process of its own."""
+
+import resource
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from mage.benchmarks import plain
+from mage.benchmarks.pretrain import engine_step, plain_step, trainable
+from mage.benchmarks.work import OURS, Bench
+from mage.pipeline import Mage, build
+from mage.precision import resolve_device
+
+WAYS = (OURS, "plain")
+
+
+def peak_memory(size: str, batch: int, way: str, precision: str, device: str) -> int:
+    """Bytes at the peak of three training steps on cached tokens, measured in a new process.
+
+    Raises ValueError if that process fails, for lack of memory, say.
+    """
+    command = [sys.executable, "-m", "mage.benchmarks.memory", size, str(batch), way, precision, device]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ValueError(f"the peak memory of batch {batch} could not be measured: {reason}")
+    return int(done.stdout)
+
+
+def main(size: str, batch: int, way: str, precision: str, device: str) -> None:
+    """Take three steps and print the peak."""
+    where = resolve_device(device)
+    network = trainable(build(size, device=device).transformer)
+    tokens = torch.zeros(batch, network.grid[0] * network.grid[1], dtype=torch.int64, device=where)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        if way == OURS:
+            model = Mage(None, None, precision=precision, device=device)
+            bench = Bench(model, model, torch.zeros(batch, 3, 1, 1), steps=1, folder=Path(folder), stack=stack)
+            step = engine_step(bench, network, {"tokens": tokens}, Path(folder) / "run")
+        else:
+            optimizer = plain.adamw(network, 1e-4)
+
+            def step() -> None:
+                plain_step(network, optimizer, tokens)
+
+        for _ in range(3):
+            step()
+    if where.type == "cuda":
+        print(torch.cuda.max_memory_allocated(where))
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(peak if sys.platform == "darwin" else peak * 1024)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

@@ -1,0 +1,88 @@
+"""A step of pre-training, on tokens from a cache and on images that are tokenized in the step."""
+
+import copy
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mage import images, rng
+from mage.benchmarks import plain
+from mage.benchmarks.work import OURS, Bench, Work
+from mage.masking import MaskRatioConfig, random_mask
+from mage.models import MAGE
+from mage.pipeline import Mage
+from mage.recipes import named
+from mage.training.engine import RunConfig, Trainer
+from mage.training.optim import OptimConfig
+from mage.training.pretrain import Pretraining
+
+
+def pretrain(bench: Bench) -> list[Work]:
+    """Cached and online, ours and plain, and ours against the other kind of plain step."""
+    tokens, pixels = bench.tokens(), images.to_uint8(bench.images)
+    network, plain_network = trainable(bench.model.transformer), trainable(bench.plain.transformer)
+    cached = engine_step(bench, network, {"tokens": tokens}, bench.folder / "cached")
+    online = engine_step(bench, network, {"images": pixels}, bench.folder / "online")
+    optimizer = plain.adamw(plain_network, 1e-4)
+
+    def plain_online() -> None:
+        with torch.no_grad():
+            encoded = plain.encode(bench.plain.tokenizer, images.to_float(pixels))
+        plain_step(plain_network, optimizer, encoded)
+
+    def plain_cached() -> None:
+        plain_step(plain_network, optimizer, tokens)
+
+    ways: dict[str, Callable[[], object]] = {
+        OURS: cached,
+        "ours_online": online,
+        "plain": plain_cached,
+        "plain_online": plain_online,
+    }
+    return [Work("pretrain", bench.batch, ways)]
+
+
+def engine_step(bench: Bench, network: MAGE, batch: dict[str, Tensor], folder: Path) -> Callable[[], None]:
+    """One step of the library's own training loop, with clipping, averaging and logging as a user gets them."""
+    optim = replace(named("imagenet-base").pretraining, batch_size=bench.batch, steps=10**6)
+    return trainer_step(bench.model, network, optim, MaskRatioConfig(), batch, folder, bench)
+
+
+def trainer_step(
+    model: Mage,
+    network: MAGE,
+    optim: OptimConfig,
+    masking: MaskRatioConfig,
+    batch: dict[str, Tensor],
+    folder: Path,
+    bench: Bench,
+) -> Callable[[], None]:
+    """The same with chosen settings."""
+    task = Pretraining(
+        network, model.tokenizer, lambda start, rank, world_size: itertools.repeat(batch), num_images=10**6,
+        optim=optim, masking=masking, sampling={}, recipe={}, seed=0, precision=model.precision,
+    )  # fmt: skip
+    folder.mkdir(parents=True)
+    trainer = Trainer(task, folder, 0, {}, precision=model.precision, device=model.device)
+    bench.stack.enter_context(trainer.logging(RunConfig(), progress=False))
+    return trainer.train_step
+
+
+def plain_step(network: MAGE, optimizer: torch.optim.Optimizer, tokens: Tensor) -> None:
+    """Forward, backward, clipping, AdamW."""
+    mask = random_mask(MaskRatioConfig(), len(tokens), tokens.shape[1], rng.generator(0))
+    loss = plain.loss(network, tokens, mask.masked.to(tokens.device), mask.dropped.to(tokens.device))
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), 3.0, foreach=False)
+    optimizer.step()
+    float(loss.detach())  # a plain loop prints it
+
+
+def trainable(network: MAGE) -> MAGE:
+    """A copy in training mode."""
+    return copy.deepcopy(network).train().requires_grad_(True)

@@ -1,0 +1,149 @@
+"""All benchmarks of one size of network, and the ratios that are made of them."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mage import rng
+from mage.benchmarks.features import features
+from mage.benchmarks.generate import edit, generate
+from mage.benchmarks.growth import growth
+from mage.benchmarks.measure import Timing, ceilings, count_flops, take_turns
+from mage.benchmarks.memory import WAYS, peak_memory
+from mage.benchmarks.pretrain import pretrain
+from mage.benchmarks.probe import probe
+from mage.benchmarks.small import small_pretrain
+from mage.benchmarks.tokenize import tokenize
+from mage.benchmarks.tokenizer import tokenizer_step
+from mage.benchmarks.work import OURS, Bench, Work
+from mage.models import MAGEConfig
+from mage.pipeline import Mage, build
+from mage.tokenizers import VQGANConfig
+
+PATHS: dict[str, Callable[[Bench], list[Work]]] = {
+    "tokenize": tokenize,
+    "pretrain": pretrain,
+    "generate": generate,
+    "edit": edit,
+    "features": features,
+    "probe": probe,
+    "tokenizer_step": tokenizer_step,
+    "small_pretrain": small_pretrain,
+    "growth": growth,
+}
+ONCE = ("probe", "small_pretrain", "growth")
+"""Measured with the first batch size only."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One job at one batch size: seconds per image of each way, and how close ours is to the machine's limit."""
+
+    work: str
+    batch: int
+    seconds: dict[str, Timing]
+    gflops: float
+    """What ours reaches, in GFLOP/s."""
+    ceiling: float
+    """What the machine reaches on the same kind of arithmetic in the precision used, in GFLOP/s."""
+
+    @property
+    def ceiling_share(self) -> float:
+        """How close ours comes to the ceiling, from 0 to 1."""
+        return self.gflops / self.ceiling
+
+    def times_faster(self, way: str, than: str) -> float:
+        """How many times faster one way is than another."""
+        return self.seconds[than].median / self.seconds[way].median
+
+
+@contextmanager
+def bench(
+    size: str | MAGEConfig, batch: int, *, steps: int, precision: str, device: str, tokenizer: VQGANConfig | None = None
+) -> Iterator[Bench]:
+    """A model of random weights with a batch of random images, in a temporary folder."""
+    model = build(size, tokenizer=tokenizer, precision=precision, device=device)
+    plain = build(size, tokenizer=tokenizer, precision="float32", device=device)
+    plain.tokenizer.to(memory_format=torch.contiguous_format)
+    shape = (batch, model.channels, *model.image_size)
+    pixels = torch.rand(shape, generator=rng.generator(0, "benchmark images")).to(model.device)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        yield Bench(model, plain, pixels, steps=steps, folder=Path(folder), stack=stack)
+
+
+def run(
+    size: str | MAGEConfig,
+    batch_sizes: Sequence[int],
+    *,
+    paths: Sequence[str],
+    rounds: int,
+    steps: int,
+    precision: str,
+    device: str,
+    tokenizer: VQGANConfig | None = None,
+    on_row: Callable[[Row], None] | None = None,
+) -> tuple[list[Row], dict[str, float]]:
+    """Measure; returns rows and the machine's ceilings."""
+    limits: dict[str, float] = {}
+    flops_per_image: dict[str, float] = {}
+    rows = []
+    for path in paths:
+        for batch in batch_sizes[:1] if path in ONCE else batch_sizes:
+            with bench(size, batch, steps=steps, precision=precision, device=device, tokenizer=tokenizer) as made:
+                limits = limits or ceilings(made.device(), made.model.precision)
+                for work in PATHS[path](made):
+                    if work.name not in flops_per_image:
+                        flops_per_image[work.name] = count_flops(work.ways[OURS]) / work.images
+                    row = _row(work, made.model, batch, flops_per_image[work.name], limits, rounds)
+                    rows.append(row)
+                    if on_row is not None:
+                        on_row(row)
+    return rows, limits
+
+
+def _row(work: Work, model: Mage, batch: int, flops: float, limits: dict[str, float], rounds: int) -> Row:
+    timings = take_turns(work.ways, rounds=rounds, device=model.device)
+    each = {
+        way: Timing(*(seconds / work.images for seconds in (timing.median, timing.low, timing.high)))
+        for way, timing in timings.items()
+    }
+    return Row(work.name, batch, each, flops / each[OURS].median / 1e9, limits[f"{work.ceiling}_{model.precision}"])
+
+
+def metrics(rows: Sequence[Row], limits: dict[str, float]) -> dict[str, float]:
+    """Flat numbers for a record: ratios (the worst over batch sizes), shares of the ceiling, seconds per image."""
+    found: dict[str, float] = {f"ceiling_gflops_{name}": value for name, value in limits.items()}
+    ratios: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in _ratios(row).items():
+            ratios.setdefault(name, []).append(value)
+            found[f"{name}_b{row.batch}"] = value
+        found[f"gflops_{row.work}_b{row.batch}"] = row.gflops
+        found[f"ceiling_share_{row.work}_b{row.batch}"] = row.ceiling_share
+        for way, timing in row.seconds.items():
+            found[f"seconds_{row.work}_{way}_b{row.batch}"] = timing.median
+    for row in sorted(rows, key=lambda row: row.batch):  # the largest batch has the last word
+        found[f"ceiling_share_{row.work}"] = row.ceiling_share
+    return found | {name: min(values) for name, values in ratios.items()}
+
+
+def _ratios(row: Row) -> dict[str, float]:
+    if row.work == "pretrain":
+        return {
+            "train_cached_vs_plain_online": row.times_faster(OURS, "plain_online"),
+            "train_cached_vs_plain_cached": row.times_faster(OURS, "plain"),
+            "train_online": row.times_faster("ours_online", "plain_online"),
+        }
+    rival = next(way for way in row.seconds if not way.startswith(OURS))
+    ours = [way for way in row.seconds if way.startswith(OURS)]
+    return {row.work + way.removeprefix(OURS): row.times_faster(way, rival) for way in ours}
+
+
+def peak_memory_share(size: str, batch: int, *, precision: str, device: str) -> dict[str, float]:
+    """Peak memory of a training step, ours as a share of the plain one's."""
+    ours, plain = (peak_memory(size, batch, way, precision, device) for way in WAYS)
+    return {"peak_memory_share": ours / plain, "peak_bytes_ours": float(ours), "peak_bytes_plain": float(plain)}

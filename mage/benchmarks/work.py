@@ -1,0 +1,58 @@
+"""What a benchmark compares: one job, done by the library and by others, on the same model and images."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mage.pipeline import Mage
+
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One job on `images` images per call."""
+
+    name: str
+    images: int
+    ways: dict[str, Callable[[], object]]
+    """How it can be done: "ours", "plain", ...; the first is the library's."""
+    ceiling: Literal["matmul", "conv3x3"] = "matmul"
+    """What most of its arithmetic is."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model with random weights, and a batch for it."""
+
+    model: Mage
+    plain: Mage
+    """The same weights for the plain baseline: in float32 and PyTorch's default layout."""
+    images: Float[Tensor, "n c H W"]
+    """In [0, 1], on the model's device."""
+    steps: int
+    """Decoding steps of one generated image."""
+    folder: Path
+    """For what a path writes; removed afterwards."""
+    stack: ExitStack = field(default_factory=ExitStack)
+    """What a path opens and its bench closes."""
+
+    @property
+    def batch(self) -> int:
+        """Images per call."""
+        return len(self.images)
+
+    def tokens(self) -> Int[Tensor, "n l"]:
+        """Tokens of the batch."""
+        ids: Tensor = self.model.encode(self.images, batch_size=self.batch).flatten(1)
+        return ids.clone()
+
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device

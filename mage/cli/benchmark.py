@@ -1,0 +1,83 @@
+"""`mage benchmark`: how fast this machine is with this library, beside the method written out plainly."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mage.benchmarks import suite
+from mage.benchmarks.suite import PATHS, Row
+from mage.cli.options import Common, check_output_file, emit, note
+from mage.models.presets import PRESETS
+from mage.recipes.record import Record, command_line, write_record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Time the library against a plain baseline, in one process, taking turns; random weights and images."""
+
+    size: str = "base"
+    """size of the network, on the paper's tokenizer at 256 x 256 pixels: tiny, small, base, large, huge"""
+    batch_sizes: tuple[int, ...] = (4,)
+    """images per call; the ratios are those of the worst"""
+    paths: tuple[str, ...] = ("tokenize", "pretrain", "generate", "features", "small_pretrain")
+    """what to time; all: everything there is"""
+    rounds: int = 3
+    """measurements of each way, of which the median counts"""
+    steps: int = 20
+    """decoding steps of a generated image"""
+    memory: bool = False
+    """also measure the peak memory of a training step, with the largest batch"""
+    record: Path | None = None
+    """JSON file for the result, with commit, machine and command"""
+
+
+def _measure(options: Options) -> tuple[dict[str, float], dict[str, float]]:
+    """Metrics, and seconds per part."""
+    paths = tuple(PATHS) if "all" in options.paths else options.paths
+    start = time.perf_counter()
+    found: dict[str, float] = {}
+    if options.memory:
+        found = suite.peak_memory_share(
+            options.size, max(options.batch_sizes), precision=options.precision, device=options.device
+        )
+    rows, limits = suite.run(
+        options.size, options.batch_sizes, paths=paths, rounds=options.rounds, steps=options.steps,
+        precision=options.precision, device=options.device, on_row=lambda row: note(options, sentence(row)),
+    )  # fmt: skip
+    found |= suite.metrics(rows, limits)
+    return found, {"total": time.perf_counter() - start}
+
+
+def run(options: Options) -> None:
+    """Check, measure, print and record."""
+    unknown = set(options.paths) - set(PATHS) - {"all"}
+    if options.size not in PRESETS:
+        raise ValueError(f"there is no size {options.size!r}; sizes are {', '.join(PRESETS)}")
+    if unknown or not options.paths:
+        raise ValueError(f"there is no path {', '.join(sorted(unknown))!r}; paths are all, {', '.join(PATHS)}")
+    if not options.batch_sizes or min(*options.batch_sizes, options.rounds, options.steps) < 1:
+        raise ValueError("--batch-sizes, --rounds and --steps must be at least 1")
+    if options.record is not None:
+        check_output_file(options.record, (".json",))
+    found, timings = _measure(options)
+    if options.record is not None:
+        protocol = {
+            "ratio": "seconds of the plain baseline / seconds of ours, medians, taking turns in one process; "
+            "without _b4, _b16: the worst over batch sizes",
+            "small_pretrain": "192 wide, 6 + 3 blocks, 64 tokens, batch 128; against a loop of the same precision with "
+            "PyTorch's fused attention",
+            "probe": "against its floor, one feature pass and the head's training (fixed crops) or the feature passes "
+            "alone (random crops): at best 1",
+            "plain": "float32, contiguous, attention written out, all logits, masks as booleans, AdamW per tensor",
+            "ceiling_share": "FLOPs of matrix products and convolutions / time / what this machine reaches on a "
+            "matrix product or convolution in the precision used",
+        }
+        write_record(options.record, Record(command_line("mage benchmark"), 0, protocol, timings, found))
+    emit(options, found, "\n".join(f"{name}: {value:.4g}" for name, value in found.items()))
+
+
+def sentence(row: Row) -> str:
+    """One row for people."""
+    each = ", ".join(f"{way} {timing.median:.3g} s" for way, timing in row.seconds.items())
+    share = f"{row.gflops:.0f} GFLOP/s, {row.ceiling_share:.0%} of the ceiling"
+    return f"{row.work}, batch {row.batch}: per image {each}; ours at {share}"

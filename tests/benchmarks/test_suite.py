@@ -1,0 +1,76 @@
+"""The benchmarks run, count what they say they count, and name their ratios; nothing here is timed."""
+
+import math
+
+import pytest
+import torch
+
+from mage.benchmarks import suite
+from mage.benchmarks.measure import Timing, count_flops, take_turns
+from mage.benchmarks.suite import PATHS, Row, metrics
+from mage.masking import MaskRatioConfig, mask_from_noise
+from mage.models import MAGE, MAGEConfig
+from mage.recipes.budget import training_flops
+from mage.tokenizers import QuantizerConfig, VQGANConfig
+from mage.vocabulary import Vocabulary
+
+CPU = torch.device("cpu")
+
+
+def test_every_path_runs_and_gets_a_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mage.benchmarks.measure.LEAST_SECONDS", 0.0)
+    monkeypatch.setattr("mage.benchmarks.growth.GRIDS", ((4, 4), (8, 8)))
+    monkeypatch.setattr("mage.benchmarks.suite.ceilings", lambda device, precision: dict.fromkeys(CEILINGS, 100.0))
+    monkeypatch.setattr("mage.benchmarks.small.PROTOTYPE", MAGEConfig(16, 1, 2, decoder_width=16, decoder_depth=1))
+    tokenizer = VQGANConfig(
+        image_size=(16, 16), width=8, multipliers=(1, 2), patch_size=2, blocks=1, quantizer=QuantizerConfig(num_codes=9)
+    )
+    network = MAGEConfig(16, 1, 2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+    rows, limits = suite.run(
+        network, (2, 3), paths=tuple(PATHS), rounds=1, steps=2, precision="float32", device="cpu", tokenizer=tokenizer
+    )
+    found = metrics(rows, limits)
+    wanted = {
+        "train_cached_vs_plain_online", "train_cached_vs_plain_cached", "train_online", "tokenize", "generate",
+        "generate_encoder_keep", "edit", "features", "probe_fixed_crops", "probe_random_crops",
+        "tokenizer_step", "small_pretrain",
+        "pass_16_tokens", "step_64_tokens", "ceiling_share_generate", "ceiling_share_pretrain",
+    }  # fmt: skip
+    assert wanted <= set(found)
+    assert all(math.isfinite(value) and value > 0 for value in found.values())
+    assert found["generate"] == min(found["generate_b2"], found["generate_b3"]), "the worst batch size counts"
+
+
+CEILINGS = ("matmul_float32", "conv3x3_float32")
+
+
+def test_ways_take_turns_and_the_median_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    clock = iter(range(1000))
+    monkeypatch.setattr("mage.benchmarks.measure.time.perf_counter", lambda: float(next(clock)))
+    timings = take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3, device=CPU)
+    assert calls == ["a", "b"] + ["a", "b"] * 3
+    assert timings["a"] == Timing(1.0, 1.0, 1.0)
+
+
+def test_flops_are_those_of_the_budget() -> None:
+    config = MAGEConfig(32, 2, 2, decoder_width=32, decoder_depth=1, decoder_heads=2, dropout=0.0)
+    network = MAGE(config, Vocabulary.fresh(50), (8, 8))
+    ids = torch.zeros(4, 64, dtype=torch.int64)
+    ratio = MaskRatioConfig(mode=0.694, std=0.0, low=0.5).mode
+    mask = mask_from_noise(torch.rand(4, 64), ratio)
+
+    def step() -> None:
+        network.loss(network(ids, mask), ids, mask).backward()
+
+    expected = 4 * training_flops(config, 64, 50, 0.5)
+    # The embedding needs no gradient for its input and the head none for its words: a little less than three passes.
+    assert 0.9 < count_flops(step) / expected <= 1.02
+
+
+def test_ratios_say_how_many_times_faster_ours_is() -> None:
+    row = Row("generate", 4, {"ours": Timing(1, 1, 1), "plain": Timing(3, 3, 3)}, gflops=50.0, ceiling=200.0)
+    assert row.times_faster("ours", "plain") == 3
+    found = metrics([row], {"matmul_float32": 200.0})
+    assert found["generate"] == found["generate_b4"] == 3
+    assert found["ceiling_share_generate"] == 0.25

@@ -1,0 +1,75 @@
+"""From a network to filled grids."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from mage import rng
+from mage.masking import Mask
+from mage.models import MAGE, MAGEConfig
+from mage.sampling.decode import UNKNOWN, SamplingConfig
+from mage.sampling.generator import fill, logits_function
+from mage.vocabulary import Vocabulary
+
+GRID, CODES = (4, 4), 9
+
+
+@pytest.fixture(scope="module")
+def network() -> MAGE:
+    torch.manual_seed(0)
+    config = MAGEConfig(16, 2, 2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+    return MAGE(config, Vocabulary.fresh(CODES), GRID).eval().requires_grad_(False)
+
+
+def partly_known() -> Tensor:
+    grids = torch.randint(CODES, (4, 16), generator=rng.generator(0, "grids"))
+    for row, count in enumerate((16, 12, 12, 3)):
+        grids[row, :count] = UNKNOWN
+    return grids
+
+
+def completed(network: MAGE, grids: Tensor, *, batch_size: int, encoder_keep: float, first: int = 0) -> Tensor:
+    batches = fill(
+        network, grids, indices=range(first, first + len(grids)), seed=0, stream="sample", steps=5,
+        choice_temperature=4.0, token_temperature=1.0, batch_size=batch_size, encoder_keep=encoder_keep,
+    )  # fmt: skip
+    return torch.cat(list(batches))
+
+
+@pytest.mark.parametrize("encoder_keep", [1.0, 0.5, 0.3])
+def test_a_grid_does_not_depend_on_its_batch(network: MAGE, encoder_keep: float) -> None:
+    grids = partly_known()
+    together = completed(network, grids, batch_size=4, encoder_keep=encoder_keep)
+    alone = completed(network, grids, batch_size=1, encoder_keep=encoder_keep)
+    assert torch.equal(together, alone)
+    assert (together >= 0).all()
+    assert torch.equal(together[grids >= 0], grids[grids >= 0])
+
+
+def test_the_encoder_sees_all_known_tokens_and_a_share_of_all(network: MAGE) -> None:
+    seen: list[Mask] = []
+    hook = network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    try:
+        logits = logits_function(network, 0.5, [rng.generator(0, row) for row in range(4)])
+        logits(partly_known(), torch.arange(16).expand(4, -1))
+    finally:
+        hook.remove()
+    kept = {mask.num_kept: len(mask.masked) for mask in seen}
+    assert kept == {8: 3, 13: 1}, "half of 16; the grid with 13 known tokens keeps all of them and no unknown one"
+    assert all((mask.masked | ~mask.dropped).all() for mask in seen), "a known token is never dropped"
+
+
+def test_dropping_nothing_is_the_papers_pass(network: MAGE) -> None:
+    grids = partly_known()
+    places = torch.arange(16).expand(4, -1)
+    scores = logits_function(network)(grids, places)
+    output = network(grids, Mask.nothing_dropped(grids == UNKNOWN))
+    torch.testing.assert_close(scores, output.code_logits)
+    few = torch.tensor([[0, 5], [3, 3], [15, 1], [2, 7]])
+    torch.testing.assert_close(logits_function(network)(grids, few)[2], output.code_logits[2, [15, 1]])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5, -1.0])
+def test_impossible_shares_are_refused(share: float) -> None:
+    with pytest.raises(ValueError, match="encoder_keep"):
+        SamplingConfig(encoder_keep=share)
