@@ -105,7 +105,7 @@ def latent(tokenizer: VQGAN, images: Float[Tensor, "n c H W"]) -> Float[Tensor, 
 
 def nearest(tokenizer: VQGAN, vectors: Float[Tensor, "n e h w"]) -> Int[Tensor, "n l"]:
     """Ids of the nearest words."""
-    words = tokenizer.quantizer.codebook
+    words = tokenizer.quantizer.words()
     rows = vectors.permute(0, 2, 3, 1).reshape(-1, vectors.shape[1])
     distances = rows.square().sum(1, keepdim=True) + words.square().sum(1) - 2 * rows @ words.T
     return distances.argmin(dim=1).view(len(vectors), -1)
@@ -113,7 +113,7 @@ def nearest(tokenizer: VQGAN, vectors: Float[Tensor, "n e h w"]) -> Int[Tensor, 
 
 def words(tokenizer: VQGAN, ids: Int[Tensor, "n l"]) -> Float[Tensor, "n e h w"]:
     """Ids -> their words, as a grid."""
-    rows = functional.embedding(ids, tokenizer.quantizer.codebook)
+    rows = functional.embedding(ids, tokenizer.quantizer.words())
     return rows.view(len(ids), *tokenizer.grid, -1).permute(0, 3, 1, 2).contiguous()
 
 

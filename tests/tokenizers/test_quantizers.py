@@ -6,20 +6,25 @@ import pytest
 import torch
 from torch import Tensor
 
-from mage.tokenizers.quantizers import NormalizedQuantizer, QuantizerConfig, VectorQuantizer, codebook_usage
+from mage.tokenizers.quantizers import (
+    FSQ,
+    KINDS,
+    LFQ,
+    QuantizerConfig,
+    RunningMeanQuantizer,
+    SimVQ,
+    VectorQuantizer,
+    build_quantizer,
+    codebook_usage,
+)
+from mage.tokenizers.quantizers.base import entropy_loss
+from mage.tokenizers.quantizers.life import k_means
+from tests.reference.quantizers import entropy_by_loops, fsq_by_loops, k_means_by_loops, lfq_by_loops, nearest_by_loops
 
 
 @pytest.fixture
 def latent(generator: torch.Generator) -> Tensor:
     return torch.randn(2, 4, 3, 3, generator=generator)
-
-
-def nearest_by_loops(latent: Tensor, words: Tensor) -> list[int]:
-    found = []
-    for vector in latent.permute(0, 2, 3, 1).reshape(-1, latent.shape[1]).tolist():
-        distances = [sum((a - b) ** 2 for a, b in zip(vector, word, strict=True)) for word in words.tolist()]
-        found.append(distances.index(min(distances)))
-    return found
 
 
 def test_ids_are_the_nearest_words(latent: Tensor, generator: torch.Generator) -> None:
@@ -29,7 +34,7 @@ def test_ids_are_the_nearest_words(latent: Tensor, generator: torch.Generator) -
 
 
 def test_ids_on_the_sphere_are_the_nearest_words_too(latent: Tensor) -> None:
-    quantizer = NormalizedQuantizer(QuantizerConfig(num_codes=10), 4)
+    quantizer = RunningMeanQuantizer(QuantizerConfig(kind="normalized", num_codes=10), 4)
     unit = torch.nn.functional.normalize(latent, dim=1)
     assert quantizer.ids(latent).flatten().tolist() == nearest_by_loops(unit, quantizer.codebook)
 
@@ -52,11 +57,17 @@ def test_loss_and_gradients_are_those_of_the_formula(latent: Tensor, generator: 
     torch.testing.assert_close(quantizer.codebook.grad, expected)
 
 
+def small(kind: str, **settings: object) -> QuantizerConfig:
+    """Sixteen codes of width 4 of any kind."""
+    levels = (2, 2, 2, 2) if kind == "fsq" else ()
+    return QuantizerConfig(kind=kind, num_codes=16, levels=levels, **settings)  # type: ignore[arg-type]
+
+
 def test_normalized_words_follow_the_running_mean_of_their_vectors(latent: Tensor) -> None:
     config = QuantizerConfig(kind="normalized", num_codes=3, warmup_steps=0, decay=0.5, revive_below=0.0)
-    quantizer = NormalizedQuantizer(config, 4).train()
+    quantizer = RunningMeanQuantizer(config, 4).train()
     quantizer(latent)  # k-means places the words
-    words, sums, usage = quantizer.codebook.clone(), quantizer.sums.clone(), quantizer.usage.clone()
+    words, sums, usage = quantizer.codebook.clone(), quantizer.sums.clone(), quantizer.life.usage.clone()
     ids = quantizer(latent).ids.flatten().tolist()
     rows = torch.nn.functional.normalize(latent, dim=1).permute(0, 2, 3, 1).reshape(-1, 4)
     assert ids == [int((words @ row).argmax()) for row in rows]
@@ -65,13 +76,13 @@ def test_normalized_words_follow_the_running_mean_of_their_vectors(latent: Tenso
         scale = 3 / len(rows)
         expected = 0.5 * sums[code] + 0.5 * scale * sum(own, torch.zeros(4))
         torch.testing.assert_close(quantizer.sums[code], expected)
-        assert quantizer.usage[code].item() == pytest.approx(0.5 * usage[code].item() + 0.5 * scale * len(own))
+        assert quantizer.life.usage[code].item() == pytest.approx(0.5 * usage[code].item() + 0.5 * scale * len(own))
         torch.testing.assert_close(quantizer.codebook[code], expected / expected.norm())
 
 
 def test_unused_words_come_back_to_life() -> None:
     config = QuantizerConfig(kind="normalized", num_codes=64, warmup_steps=0)
-    quantizer = NormalizedQuantizer(config, 8).train()
+    quantizer = RunningMeanQuantizer(config, 8).train()
     random = torch.Generator().manual_seed(0)
     quantizer(torch.ones(4, 8, 4, 4) + 1e-3 * torch.randn(4, 8, 4, 4, generator=random))  # one cluster: words collapse
     for _ in range(400):
@@ -80,7 +91,7 @@ def test_unused_words_come_back_to_life() -> None:
 
 
 def test_warmup_passes_vectors_through() -> None:
-    quantizer = NormalizedQuantizer(QuantizerConfig(kind="normalized", num_codes=8, warmup_steps=2), 4).train()
+    quantizer = RunningMeanQuantizer(QuantizerConfig(kind="normalized", num_codes=8, warmup_steps=2), 4).train()
     latent = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
     unit = torch.nn.functional.normalize(latent, dim=1)
     for _ in range(2):
@@ -95,3 +106,178 @@ def test_usage_counts_and_perplexity() -> None:
     assert usage.perplexity == pytest.approx(4.0)
     skewed = codebook_usage(torch.tensor([0, 0, 0, 1]), 2).perplexity
     assert skewed == pytest.approx(math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_agrees_with_itself(kind: str, latent: Tensor) -> None:
+    """ids, lookup, words and forward tell the same story; gradients pass straight through; states load."""
+    quantizer = build_quantizer(small(kind), 4).eval()
+    latent.requires_grad_(True)
+    output = quantizer(latent)
+    assert torch.equal(output.ids, quantizer.ids(latent))
+    assert quantizer.words().shape == (16, 4)
+    assert output.ids.min() >= 0
+    assert output.ids.max() < 16
+    torch.testing.assert_close(output.vectors, quantizer.lookup(output.ids))
+    output.vectors.sum().backward()
+    assert latent.grad is not None
+    assert latent.grad.abs().sum() > 0
+    ids = torch.arange(16).view(1, 4, 4)
+    if kind != "fsq":  # its words are inside the range that tanh reaches only at infinity
+        assert torch.equal(quantizer.ids(quantizer.lookup(ids)), ids)
+    again = build_quantizer(small(kind), 4)
+    again.load_state_dict(quantizer.state_dict())
+    assert torch.equal(again.ids(latent), output.ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_learns_to_reproduce_clusters(kind: str) -> None:
+    """A linear encoder and decoder around each quantizer halve the error of the mean, and use most codes."""
+    random = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        quantizer = build_quantizer(
+            small(kind, keep_alive=True, warmup_steps=20, entropy=0.1 if kind == "lfq" else 0.0), 4
+        ).train()
+        encoder, decoder = torch.nn.Conv2d(6, 4, 1), torch.nn.Conv2d(4, 6, 1)
+    centres = torch.randn(16, 6, generator=random)
+    parameters = [*encoder.parameters(), *decoder.parameters(), *quantizer.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=1e-2)
+    errors, ids = [], torch.zeros(0, dtype=torch.int64)
+    for step in range(300):
+        chosen = torch.randint(16, (16, 4, 4), generator=random)
+        noise = 0.05 * torch.randn(16, 4, 4, 6, generator=random)
+        target = (centres[chosen] + noise).permute(0, 3, 1, 2)
+        output = quantizer(encoder(target))
+        error = (decoder(output.vectors) - target).square().mean()
+        optimizer.zero_grad()
+        (error + output.loss).backward()
+        optimizer.step()
+        if step >= 280:
+            errors.append(error.item())
+            ids = torch.cat([ids, output.ids.flatten()])
+    assert sum(errors) / len(errors) < 0.5 * centres.var(dim=0).mean().item()
+    assert codebook_usage(ids, 16).used >= (0.5 if kind in ("fsq", "lfq") else 0.75)
+
+
+def test_running_means_of_ema_follow_the_formula(latent: Tensor) -> None:
+    config = QuantizerConfig(kind="ema", num_codes=3, warmup_steps=0, decay=0.5, revive_below=0.0)
+    quantizer = RunningMeanQuantizer(config, 4).train()
+    quantizer(latent)
+    sums, usage, words = quantizer.sums.clone(), quantizer.life.usage.clone(), quantizer.codebook.clone()
+    ids = quantizer(latent).ids.flatten().tolist()
+    assert ids == nearest_by_loops(latent, words)
+    rows = latent.permute(0, 2, 3, 1).reshape(-1, 4)
+    for code in range(3):
+        own = [row for row, chosen in zip(rows, ids, strict=True) if chosen == code]
+        total = 0.5 * sums[code] + 0.5 * 3 / len(rows) * sum(own, torch.zeros(4))
+        weight = 0.5 * usage[code] + 0.5 * 3 / len(rows) * len(own)
+        torch.testing.assert_close(quantizer.codebook[code], total / weight)
+
+
+@pytest.mark.parametrize("kind", ["vq", "simvq"])
+def test_keep_alive_revives_words_learned_by_gradient(kind: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    used = {}
+    for keep_alive in (False, True):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            quantizer = build_quantizer(
+                QuantizerConfig(kind=kind, num_codes=64, keep_alive=keep_alive, warmup_steps=0, decay=0.9),  # type: ignore[arg-type]
+                8,
+            ).train()
+        data = 5 + torch.randn(8, 8, 8, 8, generator=random)  # far from where the words begin
+        for _ in range(100):
+            output = quantizer(data)
+        used[keep_alive] = codebook_usage(output.ids, 64).used
+    assert used[True] > 0.9 > used[False]
+
+
+def test_fsq_is_the_papers_grid(latent: Tensor) -> None:
+    quantizer = FSQ(QuantizerConfig(kind="fsq", num_codes=240, levels=(8, 6, 5)), 3)
+    output = quantizer(3 * latent[:, :3])
+    expected = [fsq_by_loops(row, (8, 6, 5)) for row in (3 * latent[:, :3]).permute(0, 2, 3, 1).reshape(-1, 3).tolist()]
+    assert output.ids.flatten().tolist() == [code for code, _ in expected]
+    words = torch.tensor([word for _, word in expected]).view(2, 3, 3, 3).permute(0, 3, 1, 2)
+    torch.testing.assert_close(output.vectors, words)
+    assert len(torch.unique(quantizer.words(), dim=0)) == 240
+    assert torch.equal(quantizer(torch.zeros(1, 3, 1, 1)).vectors.flatten(), torch.zeros(3))
+    far = torch.tensor([[-50.0, -50.0, -50.0], [50.0, 50.0, 50.0]]).T.reshape(1, 3, 2, 1)
+    assert quantizer.ids(far).flatten().tolist() == [0, 239]
+
+
+def test_lfq_reads_signs_as_bits(latent: Tensor) -> None:
+    quantizer = LFQ(QuantizerConfig(kind="lfq", num_codes=16, entropy=0.1, entropy_temperature=0.5), 4)
+    output = quantizer(latent)
+    rows = latent.permute(0, 2, 3, 1).reshape(-1, 4)
+    assert output.ids.flatten().tolist() == [lfq_by_loops(row) for row in rows.tolist()]
+    words = quantizer.words()
+    affinity = -(rows[:, None] - words[None]).square().sum(dim=2)
+    expected = 0.25 * (latent - output.vectors.detach()).square().mean() + 0.1 * entropy_by_loops(affinity, 0.5)
+    assert output.loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_lfq_with_many_bits_treats_groups_as_independent() -> None:
+    quantizer = LFQ(QuantizerConfig(kind="lfq", num_codes=2**14, entropy=1.0, commitment=0.0), 14).train()
+    latent = torch.randn(2, 14, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    loss = quantizer(latent).loss
+    loss.backward()
+    assert loss.item() < 0
+    assert latent.grad is not None
+    assert latent.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["vq", "ema", "normalized", "simvq"])
+def test_entropy_loss_is_that_of_distances(kind: str, latent: Tensor, generator: torch.Generator) -> None:
+    plain, weighted = (
+        build_quantizer(small(kind, entropy=weight, entropy_temperature=0.3, warmup_steps=0), 4).eval()
+        for weight in (0.0, 0.2)
+    )
+    weighted.load_state_dict(plain.state_dict())
+    rows = latent.permute(0, 2, 3, 1).reshape(-1, 4)
+    if kind == "normalized":
+        rows = torch.nn.functional.normalize(rows, dim=1)
+    affinity = -(rows[:, None] - plain.words()[None]).square().sum(dim=2)
+    difference = weighted(latent).loss - plain(latent).loss
+    assert difference.item() == pytest.approx(0.2 * entropy_by_loops(affinity, 0.3).item(), rel=1e-3, abs=1e-6)
+
+
+def test_entropy_loss_by_loops(generator: torch.Generator) -> None:
+    affinity = torch.randn(5, 7, generator=generator)
+    torch.testing.assert_close(entropy_loss(affinity, 0.7), entropy_by_loops(affinity, 0.7))
+    torch.testing.assert_close(entropy_loss(1e4 * torch.eye(7), 0.01), torch.tensor(-math.log(7)))
+
+
+def test_k_means_by_loops(generator: torch.Generator) -> None:
+    vectors = torch.randn(40, 3, generator=generator)
+    for spherical in (False, True):
+        given = torch.nn.functional.normalize(vectors, dim=1) if spherical else vectors
+        start = k_means(given, 4, spherical=spherical, rounds=0)
+        expected = k_means_by_loops(given, start, spherical=spherical, rounds=3)
+        torch.testing.assert_close(k_means(given, 4, spherical=spherical, rounds=3), expected)
+
+
+def test_simvq_moves_all_words_with_one_step(latent: Tensor) -> None:
+    quantizer = SimVQ(QuantizerConfig(kind="simvq", num_codes=32), 4).train()
+    before = quantizer.words().detach().clone()
+    assert [name for name, _ in quantizer.named_parameters()] == ["codebook_map.weight"]
+    quantizer(latent).loss.backward()
+    torch.optim.SGD(quantizer.parameters(), lr=0.1).step()
+    assert ((quantizer.words() - before).abs().sum(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "width", "words"),
+    [
+        ({"kind": "fsq", "num_codes": 1024, "levels": (8, 5, 5, 5)}, 4, "make 1000 codes"),
+        ({"kind": "fsq", "num_codes": 1000, "levels": (8, 5, 5, 5)}, 6, "code_width 6"),
+        ({"kind": "fsq", "num_codes": 1000}, 4, "For about 1,000 codes"),
+        ({"kind": "lfq", "num_codes": 1000}, 10, "has 1024 codes"),
+        ({"num_codes": 1}, 4, "at least 2"),
+        ({"decay": 1.0}, 4, "decay"),
+        ({"entropy": 0.1, "entropy_temperature": 0.0}, 4, "positive"),
+    ],
+)
+def test_sizes_that_do_not_agree_are_refused(settings: dict[str, object], width: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        build_quantizer(QuantizerConfig(**settings), width)  # type: ignore[arg-type]

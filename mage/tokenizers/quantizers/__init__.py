@@ -1,0 +1,26 @@
+"""Quantizers: how a continuous vector becomes one of a fixed number of codes. `QuantizerConfig.kind` chooses."""
+
+from mage.tokenizers.quantizers.base import CodebookUsage as CodebookUsage
+from mage.tokenizers.quantizers.base import Quantized as Quantized
+from mage.tokenizers.quantizers.base import Quantizer as Quantizer
+from mage.tokenizers.quantizers.base import QuantizerConfig as QuantizerConfig
+from mage.tokenizers.quantizers.base import codebook_usage as codebook_usage
+from mage.tokenizers.quantizers.implicit import FSQ as FSQ
+from mage.tokenizers.quantizers.implicit import LFQ as LFQ
+from mage.tokenizers.quantizers.learned import RunningMeanQuantizer as RunningMeanQuantizer
+from mage.tokenizers.quantizers.learned import SimVQ as SimVQ
+from mage.tokenizers.quantizers.learned import VectorQuantizer as VectorQuantizer
+
+KINDS: dict[str, type[VectorQuantizer] | type[RunningMeanQuantizer] | type[FSQ] | type[LFQ]] = {
+    "vq": VectorQuantizer,
+    "ema": RunningMeanQuantizer,
+    "normalized": RunningMeanQuantizer,
+    "simvq": SimVQ,
+    "fsq": FSQ,
+    "lfq": LFQ,
+}
+
+
+def build_quantizer(config: QuantizerConfig, width: int) -> Quantizer:
+    """The quantizer that `config.kind` names, for vectors of `width`. Raises ValueError if sizes do not agree."""
+    return KINDS[config.kind](config, width)

@@ -1,0 +1,132 @@
+"""What every quantizer does: each position's vector is replaced by one word of a codebook, and the word has an id.
+
+Letters: n images, d code width, h w grid, m vectors, k codes.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+Kind = Literal["vq", "ema", "normalized", "simvq", "fsq", "lfq"]
+
+
+@dataclass(frozen=True)
+class QuantizerConfig:
+    """Codebook and how it learns."""
+
+    kind: Kind = "vq"
+    """vq: the paper's, words move by gradient. ema: words are running means. normalized: those on the unit sphere.
+    simvq: words are one learned map of fixed random vectors. fsq: a fixed grid of numbers. lfq: signs, one bit each."""
+    num_codes: int = 1024
+    """Words in the codebook."""
+    commitment: float = 0.25
+    """Weight of the loss that pulls the encoder to its word (none for fsq)."""
+    keep_alive: bool = False
+    """vq, simvq: k-means start and revival of unused words, which ema and normalized always have."""
+    decay: float = 0.99
+    """Decay of the running means: of words and of how often each is used."""
+    warmup_steps: int = 60
+    """First steps without quantization, after which k-means places the words; for codebooks that are kept alive."""
+    revive_below: float = 0.05
+    """A word used less than this share of the average is moved to a vector of the batch, if kept alive."""
+    entropy: float = 0.0
+    """Weight of the entropy loss: sure of each vector's word, all words equally often. lfq needs about 0.1."""
+    entropy_temperature: float = 0.01
+    """Temperature of the softmax over distances in the entropy loss."""
+    levels: tuple[int, ...] = ()
+    """fsq: values of each number of a code; their product is num_codes, their count is code_width."""
+
+    def __post_init__(self) -> None:
+        if self.num_codes < 2:
+            raise ValueError(f"a codebook needs at least 2 codes, not {self.num_codes}")
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), not {self.decay}")
+        if self.entropy and self.entropy_temperature <= 0:
+            raise ValueError(f"entropy_temperature must be positive, not {self.entropy_temperature}")
+
+
+class Quantized(NamedTuple):
+    """Result of quantizing a grid of vectors."""
+
+    vectors: Float[Tensor, "n d h w"]
+    """The words; gradients pass straight through to the encoder."""
+    ids: Int[Tensor, "n h w"]
+    loss: Float[Tensor, ""]
+    """Commitment, codebook and entropy loss."""
+
+
+class Quantizer(nn.Module, ABC):
+    """A codebook: `ids` finds words, `lookup` returns them, `forward` does both with gradients and losses."""
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def words(self) -> Float[Tensor, "k d"]:
+        """All words."""
+
+    @abstractmethod
+    def nearest(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
+        """Id of each vector's word; in float32."""
+
+    @abstractmethod
+    def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:
+        """Quantize, with gradients; in training mode the codebook may also move."""
+
+    def ids(self, latent: Float[Tensor, "n d h w"]) -> Int[Tensor, "n h w"]:
+        """Ids of a grid of vectors; always computed in float32."""
+        count, _, height, width = latent.shape
+        with torch.autocast(latent.device.type, enabled=False):
+            return self.nearest(rows(latent).float()).view(count, height, width)
+
+    def lookup(self, ids: Int[Tensor, "n h w"]) -> Float[Tensor, "n d h w"]:
+        """The words of a grid of ids."""
+        words: Tensor = functional.embedding(ids, self.words())
+        return words.permute(0, 3, 1, 2)
+
+
+def rows(latent: Float[Tensor, "n d h w"]) -> Float[Tensor, "m d"]:
+    """The vectors of a grid, one after the other."""
+    return latent.permute(0, 2, 3, 1).reshape(-1, latent.shape[1])
+
+
+def straight_through(latent: Float[Tensor, "n d h w"], words: Float[Tensor, "n d h w"]) -> Float[Tensor, "n d h w"]:
+    """The value of `words` with the gradient of `latent`."""
+    return latent + (words - latent).detach()
+
+
+def entropy_loss(affinity: Float[Tensor, "m k"], temperature: float) -> Float[Tensor, ""]:
+    """Mean entropy of each vector's word minus entropy of the mean word (MaskGIT's tokenizer; Yu et al. 2024, eq. 4).
+
+    affinity: larger is nearer, such as a negative squared distance.
+    """
+    log_share = (affinity.float() / temperature).log_softmax(dim=1)
+    share = log_share.exp()
+    each = -(share * log_share).sum(dim=1).mean()
+    mean = share.mean(dim=0)
+    loss: Tensor = each + torch.special.xlogy(mean, mean.clamp(min=1e-12)).sum()
+    return loss
+
+
+class CodebookUsage(NamedTuple):
+    """How much of a codebook is in use."""
+
+    counts: Int[Tensor, " k"]
+    used: float
+    """Share of the words that occur at all."""
+    perplexity: float
+    """exp(entropy) of the words' frequencies; equals the number of words when all are equally frequent."""
+
+
+def codebook_usage(ids: Int[Tensor, "..."], num_codes: int) -> CodebookUsage:
+    """Count the words of any number of token grids."""
+    counts = torch.bincount(ids.flatten().cpu(), minlength=num_codes)
+    share = counts.double() / counts.sum()
+    entropy = -torch.special.xlogy(share, share).sum()
+    return CodebookUsage(counts, float((counts > 0).double().mean()), float(entropy.exp()))

@@ -1,0 +1,155 @@
+"""Codebooks of learned words: by gradient (vq, simvq) or as running means of their vectors (ema, normalized).
+
+Letters: n images, d code width, h w grid, m vectors, k codes.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mage import distributed, rng
+from mage.tokenizers.quantizers.base import (
+    Quantized,
+    Quantizer,
+    QuantizerConfig,
+    entropy_loss,
+    rows,
+    straight_through,
+)
+from mage.tokenizers.quantizers.life import CodebookLife, negative_distances
+
+
+class VectorQuantizer(Quantizer):
+    """The paper's: nearest word in L2, codebook learned by gradient (van den Oord et al. 2017, equation 3)."""
+
+    def __init__(self, config: QuantizerConfig, width: int) -> None:
+        super().__init__(config)
+        self.codebook = nn.Parameter(torch.empty(config.num_codes, width))
+        nn.init.uniform_(self.codebook, -1 / config.num_codes, 1 / config.num_codes)
+        self.life = CodebookLife(config) if config.keep_alive else None
+
+    def words(self) -> Float[Tensor, "k d"]:
+        """The codebook."""
+        return self.codebook
+
+    def nearest(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
+        """Id of the word nearest to each vector."""
+        return negative_distances(vectors, self.words().float()).argmax(dim=1)
+
+    def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:
+        """Quantize; loss = |sg(latent) - word|^2 + commitment x |latent - sg(word)|^2 (+ entropy)."""
+        latent = latent.float()
+        if self.training and self.life is not None:
+            step = self.life.begin_step()
+            if step < 0:
+                return Quantized(latent, self.ids(latent), latent.new_zeros(()))
+            # Words move before the graph is built: backward must find those that forward saw.
+            if step == 0:
+                everywhere = torch.ones_like(self.life.usage[:, None]).bool()
+                self._move(everywhere, self.life.place(rows(latent.detach()), spherical=False))
+            else:
+                self._move(*self.life.revive(rows(latent.detach())))
+        ids = self.ids(latent)
+        words = self.lookup(ids).float()
+        loss = functional.mse_loss(words, latent.detach())
+        loss = loss + self.config.commitment * functional.mse_loss(latent, words.detach())
+        if self.config.entropy:
+            affinity = negative_distances(rows(latent), self.words().float())
+            loss = loss + self.config.entropy * entropy_loss(affinity, self.config.entropy_temperature)
+        if self.training and self.life is not None:
+            self.life.census(ids.flatten())
+        return Quantized(straight_through(latent, words), ids, loss)
+
+    @torch.no_grad()
+    def _move(self, which: Tensor, where: Float[Tensor, "k d"]) -> None:
+        """Move some words."""
+        self.codebook.copy_(torch.where(which, where.to(self.codebook.dtype), self.codebook))
+
+
+class SimVQ(VectorQuantizer):
+    """Words are one linear map of fixed random vectors: all of them move with every step (Zhu et al. 2024, SimVQ)."""
+
+    def __init__(self, config: QuantizerConfig, width: int) -> None:
+        super().__init__(config, width)
+        del self.codebook
+        fixed = torch.randn(config.num_codes, width, generator=rng.generator(0, "codebook")) * width**-0.5
+        self.register_buffer("codebook", fixed)
+        self.codebook_map = nn.Linear(width, width, bias=False)
+
+    def words(self) -> Float[Tensor, "k d"]:
+        """The mapped vectors."""
+        mapped: Tensor = self.codebook_map(self.codebook)
+        return mapped
+
+    @torch.no_grad()
+    def _move(self, which: Tensor, where: Float[Tensor, "k d"]) -> None:
+        """Move some words: their fixed vectors go where the map takes them to the given places."""
+        origin = torch.linalg.lstsq(self.codebook_map.weight.float(), where.float().T).solution.T
+        self.codebook.copy_(torch.where(which, origin.to(self.codebook.dtype), self.codebook))
+
+
+class RunningMeanQuantizer(Quantizer):
+    """Each word is the running mean of the vectors that chose it, kept alive by k-means and revival.
+
+    `ema` compares by distance (van den Oord et al. 2017, appendix A). `normalized` puts vectors and words on the unit
+    sphere, best in few dimensions (Yu et al. 2022, section 3.2).
+    """
+
+    codebook: Tensor
+    sums: Tensor
+
+    def __init__(self, config: QuantizerConfig, width: int) -> None:
+        super().__init__(config)
+        self.spherical = config.kind == "normalized"
+        start = functional.normalize(
+            torch.randn(config.num_codes, width, generator=rng.generator(0, "codebook")), dim=1
+        )
+        self.register_buffer("codebook", start)
+        self.register_buffer("sums", start.clone())
+        self.life = CodebookLife(config)
+
+    def words(self) -> Float[Tensor, "k d"]:
+        """The codebook."""
+        return self.codebook
+
+    def nearest(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
+        """Id of the word nearest to each vector, by angle if normalized."""
+        vectors = functional.normalize(vectors, dim=1) if self.spherical else vectors
+        return self._affinity(vectors, self.codebook).argmax(dim=1)
+
+    def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:
+        """Quantize; in training mode also move the codebook. loss = commitment x |latent - word|^2 (+ entropy)."""
+        latent = functional.normalize(latent.float(), dim=1) if self.spherical else latent.float()
+        if self.training:
+            step = self.life.begin_step()
+            if step < 0:
+                return Quantized(latent, self.ids(latent), latent.new_zeros(()))
+            if step == 0:
+                self.codebook.copy_(self.life.place(rows(latent.detach()), spherical=self.spherical))
+                self.sums.copy_(self.codebook)
+        ids = self.ids(latent)
+        words = self.lookup(ids)
+        loss = self.config.commitment * functional.mse_loss(latent, words)
+        if self.config.entropy:
+            # A copy: the codebook moves below, before backward.
+            affinity = self._affinity(rows(latent), self.codebook.clone()) * (2 if self.spherical else 1)
+            loss = loss + self.config.entropy * entropy_loss(affinity, self.config.entropy_temperature)
+        vectors = straight_through(latent, words)
+        if self.training:
+            self._follow(rows(latent.detach()), ids.flatten())
+        return Quantized(vectors, ids, loss)
+
+    def _affinity(self, vectors: Float[Tensor, "m d"], words: Float[Tensor, "k d"]) -> Float[Tensor, "m k"]:
+        return vectors @ words.T if self.spherical else negative_distances(vectors, words)
+
+    @torch.no_grad()
+    def _follow(self, vectors: Float[Tensor, "m d"], ids: Int[Tensor, " m"]) -> None:
+        """One step of the running means; words that starve move to vectors of this batch."""
+        census = self.life.census(ids)
+        sums = distributed.sum_over_processes(torch.zeros_like(self.codebook).index_add_(0, ids, vectors))
+        self.sums.lerp_(sums * census.scale, 1 - self.config.decay)
+        starving, candidates = self.life.revive(vectors)
+        self.sums.copy_(torch.where(starving, candidates, self.sums))
+        means = self.sums / self.life.usage[:, None].clamp(min=1e-6)
+        self.codebook.copy_(functional.normalize(self.sums, dim=1) if self.spherical else means)

@@ -1,0 +1,102 @@
+"""Keeping a codebook alive: k-means places the words once the encoder knows something, unused words move.
+
+A codebook that starts at random collapses easily: the few words that are near the first vectors win them all. So the
+first steps run without quantization, spherical or plain k-means then places the words among the vectors of one batch,
+and from there on a word that is hardly used moves to a vector of the current batch.
+
+Letters: m vectors, d code width, k codes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mage import distributed, rng
+from mage.tokenizers.quantizers.base import QuantizerConfig
+
+
+class Census(NamedTuple):
+    """How often the words were used in one step, by all processes."""
+
+    share: Float[Tensor, " k"]
+    """Uses of each word; 1 is the average word."""
+    scale: Float[Tensor, ""]
+    """Turns a count of vectors into such a share."""
+
+
+class CodebookLife(nn.Module):
+    """Counts the steps and the use of the words, and says which are to be moved where."""
+
+    usage: Tensor
+    steps: Tensor
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("usage", torch.ones(config.num_codes))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self._step = 0  # the same number where it can be read without waiting for the device
+        self.register_load_state_dict_post_hook(_read_step)  # type: ignore[no-untyped-call]
+
+    def begin_step(self) -> int:
+        """Number of this training step, counted from the one in which k-means is due: negative before."""
+        step = self._step - self.config.warmup_steps
+        self.steps += 1
+        self._step += 1
+        return step
+
+    @torch.no_grad()
+    def place(self, vectors: Float[Tensor, "m d"], *, spherical: bool) -> Float[Tensor, "k d"]:
+        """K-means on the vectors of one batch (of all processes): the words to start from."""
+        self.usage.fill_(1.0)
+        return k_means(vectors, self.config.num_codes, spherical=spherical)
+
+    @torch.no_grad()
+    def census(self, ids: Int[Tensor, " m"]) -> Census:
+        """Count one step's words and remember their use."""
+        counts = torch.zeros_like(self.usage).index_add_(0, ids, self.usage.new_ones(len(ids)))
+        counts = distributed.sum_over_processes(counts)
+        scale = self.config.num_codes / counts.sum()
+        self.usage.lerp_(counts * scale, 1 - self.config.decay)
+        return Census(counts * scale, scale)
+
+    @torch.no_grad()
+    def revive(self, vectors: Float[Tensor, "m d"]) -> tuple[Bool[Tensor, "k 1"], Float[Tensor, "k d"]]:
+        """Which words to move, and a vector of this batch for each word; their use is taken as average from now on."""
+        random = rng.generator(0, "revive", self._step)
+        chosen = torch.randint(len(vectors), (self.config.num_codes,), generator=random)
+        candidates = distributed.from_first_process(vectors[chosen.to(vectors.device, non_blocking=True)])
+        starving = self.usage < self.config.revive_below
+        self.usage.copy_(torch.where(starving, torch.ones_like(self.usage), self.usage))
+        return starving[:, None], candidates
+
+
+def k_means(vectors: Float[Tensor, "m d"], count: int, *, spherical: bool, rounds: int = 10) -> Float[Tensor, "k d"]:
+    """Lloyd's algorithm from vectors chosen at random; spherical: by angle, centres of length 1."""
+    random = rng.generator(0, "k-means")
+    chosen = torch.randint(len(vectors), (count,), generator=random)
+    if len(vectors) >= count:
+        chosen = torch.randperm(len(vectors), generator=random)[:count]
+    words = distributed.from_first_process(vectors[chosen.to(vectors.device)])
+    for _ in range(rounds):
+        nearness = vectors @ words.T if spherical else negative_distances(vectors, words)
+        ids = nearness.argmax(dim=1)
+        sums = distributed.sum_over_processes(torch.zeros_like(words).index_add_(0, ids, vectors))
+        counts = torch.zeros_like(words[:, :1]).index_add_(0, ids, words.new_ones(len(ids), 1))
+        counts = distributed.sum_over_processes(counts)
+        means = functional.normalize(sums, dim=1) if spherical else sums / counts.clamp(min=1)
+        words = torch.where(counts > 0, means, words)
+    return words
+
+
+def negative_distances(vectors: Float[Tensor, "m d"], words: Float[Tensor, "k d"]) -> Float[Tensor, "m k"]:
+    """Minus the squared distance of every vector from every word, up to a constant per vector."""
+    return torch.addmm(words.square().sum(dim=1).neg(), vectors, words.T, alpha=2)
+
+
+def _read_step(module: nn.Module, keys: object) -> None:
+    assert isinstance(module, CodebookLife)
+    module._step = int(module.steps)
