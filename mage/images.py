@@ -21,9 +21,12 @@ PIL_MODES = {1: "L", 3: "RGB"}
 
 
 def load_image(path: str | Path, channels: int = 3) -> UInt8[Tensor, "c h w"]:
-    """Read an image file as grey (`channels=1`) or RGB (`channels=3`). Raises ValueError for an unreadable file."""
-    if channels not in PIL_MODES:
-        raise ValueError(f"image files can be read with 1 or 3 channels, not {channels}")
+    """Read an image file as grey (`channels=1`), RGB (3), or with any other number of channels from .npy or TIFF.
+
+    Such arrays are (H, W, c) or (c, H, W) of uint8, uint16 or floats in [0, 1]. Raises ValueError for unreadable files.
+    """
+    if channels not in PIL_MODES or Path(path).suffix.lower() == ".npy":
+        return _from_bands(_read_bands(Path(path)), channels, str(path))
     try:
         with Image.open(path) as image:
             return from_pil(_eight_bits(image).convert(PIL_MODES[channels]))
@@ -31,6 +34,42 @@ def load_image(path: str | Path, channels: int = 3) -> UInt8[Tensor, "c h w"]:
         raise ValueError(f"no such image file: {path}") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"cannot read {path} as an image ({type(error).__name__})") from None
+
+
+def _read_bands(path: Path) -> np.ndarray:
+    """The array in a .npy or TIFF file, whatever its bands mean."""
+    try:
+        if path.suffix.lower() == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
+        if path.suffix.lower() in (".tif", ".tiff"):
+            import tifffile
+
+            return np.asarray(tifffile.imread(path))
+    except ImportError:
+        raise ValueError(f"{path} has many bands, which takes the package tifffile: pip install tifffile") from None
+    except FileNotFoundError:
+        raise ValueError(f"no such image file: {path}") from None
+    except Exception as error:  # what a damaged TIFF raises is anybody's guess
+        raise ValueError(f"cannot read {path} as an array ({type(error).__name__})") from None
+    raise ValueError(f"{path} cannot hold other than 1 or 3 channels: give .npy or TIFF files")
+
+
+def _from_bands(array: np.ndarray, channels: int, name: str) -> UInt8[Tensor, "c h w"]:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim == 3 and array.shape[-1] != channels and array.shape[0] == channels:
+        array = array.transpose(1, 2, 0)
+    if array.ndim != 3 or array.shape[-1] != channels or not array.size:
+        raise ValueError(f"{name} has shape {array.shape}; expected (H, W, {channels}) or ({channels}, H, W)")
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds NaN or infinity; give floats in [0, 1]")
+        array = (array.clip(0, 1) * 255).round().astype(np.uint8)
+    elif array.dtype == np.uint16:
+        array = (array / 257).round().astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise ValueError(f"{name} holds {array.dtype}; give uint8, uint16 or floats in [0, 1]")
+    return torch.from_numpy(array.transpose(2, 0, 1).copy())
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -68,7 +68,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes) -> None:
 def test_a_missing_file_and_a_wrong_number_of_channels_are_explained(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no such image file: .*none\.png"):
         images.load_image(tmp_path / "none.png")
-    with pytest.raises(ValueError, match="1 or 3 channels, not 4"):
+    with pytest.raises(ValueError, match="cannot hold other than 1 or 3 channels"):
         images.load_image(tmp_path / "none.png", channels=4)
 
 
@@ -206,3 +206,44 @@ def test_each_row_has_its_label_on_the_left_and_its_images_after_it() -> None:
     assert (sheet[:, height:, :margin] == 1).all(), "no word, nothing drawn"
     other = images.labelled_rows([("masked", first)], side=32)
     assert not torch.equal(other[:, :, :margin], sheet[:, :height, :margin])
+
+
+@pytest.mark.parametrize("layout", ["hwc", "chw"])
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
+def test_arrays_of_many_bands_are_read_as_bytes(layout: str, kind: str, tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (4, 6, 5))
+    stored = {"uint8": levels, "uint16": levels * 257, "float32": levels / 255}[kind].astype(kind)
+    stored = stored if layout == "hwc" else stored.transpose(2, 0, 1)
+    np.save(tmp_path / "bands.npy", stored)
+    found = images.load_image(tmp_path / "bands.npy", channels=5)
+    assert torch.equal(found, torch.from_numpy(levels.transpose(2, 0, 1)).to(torch.uint8))
+
+
+def test_a_tiff_of_many_bands(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    levels = np.random.default_rng(0).integers(0, 256, (8, 9, 7)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "bands.tif", levels)
+    assert torch.equal(images.load_image(tmp_path / "bands.tif", 7), torch.from_numpy(levels.transpose(2, 0, 1).copy()))
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "words"),
+    [
+        ("x.npy", np.zeros((4, 4, 3), np.uint8), "has shape"),
+        ("x.npy", np.zeros((4, 4, 5), np.int64), "holds int64"),
+        ("x.npy", np.full((4, 4, 5), np.nan), "NaN"),
+        ("x.npy", np.zeros((0, 4, 5), np.uint8), "has shape"),
+        ("x.png", None, "give .npy or TIFF"),
+        ("x.npy", None, "no such image file"),
+    ],
+)
+def test_arrays_that_are_no_such_image_are_refused(
+    name: str, array: np.ndarray | None, words: str, tmp_path: Path
+) -> None:
+    if array is not None:
+        np.save(tmp_path / name, array)
+    with pytest.raises(ValueError, match=words):
+        images.load_image(tmp_path / name, channels=5)
+    (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY\x01\x00")
+    with pytest.raises(ValueError, match="cannot read"):
+        images.load_image(tmp_path / "cut.npy", channels=5)

@@ -16,9 +16,10 @@ from mage.masking import MaskRatioConfig, random_mask
 from mage.models import MAGE
 from mage.pipeline import Mage
 from mage.recipes import named
-from mage.training.engine import RunConfig, Trainer
+from mage.training.engine import Trainer
 from mage.training.optim import OptimConfig
 from mage.training.pretrain import Pretraining
+from mage.training.run import RunConfig
 
 
 def pretrain(bench: Bench) -> list[Work]:

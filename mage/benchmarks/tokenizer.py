@@ -13,7 +13,8 @@ from mage.benchmarks import plain
 from mage.benchmarks.work import OURS, Bench, Work
 from mage.recipes import named
 from mage.tokenizers import VQGAN
-from mage.training.engine import RunConfig, Trainer
+from mage.training.engine import Trainer
+from mage.training.run import RunConfig
 from mage.training.tokenizer import TokenizerLossConfig, TokenizerTraining
 
 

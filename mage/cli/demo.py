@@ -12,7 +12,7 @@ from mage.recipes import runs
 from mage.recipes.record import Record, command_line, write_record
 from mage.recipes.showcase import Showcase
 from mage.report import write_report
-from mage.training.engine import newest_checkpoint
+from mage.training.checkpoint import newest_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)

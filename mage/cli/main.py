@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     module = importlib.import_module(f"mage.cli.{name.replace('-', '_')}")
     options = _parse(module.Options, name, rest)
-    from mage.training.engine import Interrupted, NonFiniteLoss
+    from mage.training.run import Interrupted, NonFiniteLoss
 
     try:
         module.run(options)

@@ -26,7 +26,7 @@ from torch import Tensor
 from mage import images, rng
 
 Labels = Int64[np.ndarray, " n"]
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 EMBEDDED = ("mnist5k", "digits")
 DOWNLOADED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
@@ -142,14 +142,16 @@ def load_dataset(
     A folder may hold class folders, and `train/` and `test/` (or `val/`, `valid/`) above them; without any of these,
     a tenth of the files, chosen by name, is the test split.
     data_root: where a named set lies or is downloaded to, by default $MAGE_DATA or ~/.cache/mage.
-    channels: 1 for grey, 3 for RGB; None keeps what the set has (RGB for folders).
+    channels: 1 for grey, 3 for RGB, other numbers for folders of .npy and TIFF; None: what the set has (folders: 3).
     Raises ValueError with one sentence where nothing usable is found.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split must be train or test, not {split!r}")
-    if channels not in (None, 1, 3):
-        raise ValueError(f"channels must be 1 (grey) or 3 (RGB), not {channels}")
+    if channels is not None and channels < 1:
+        raise ValueError(f"channels must be 1 (grey), 3 (RGB) or the number of bands, not {channels}")
     key = name.lower().replace("_", "-") if isinstance(name, str) else ""
+    if key in (*EMBEDDED, *DOWNLOADED) and channels not in (None, 1, 3):
+        raise ValueError(f"{key} can be read with 1 (grey) or 3 (RGB) channels, not {channels}")
     if key in EMBEDDED:
         return _embedded(key, split, channels)
     if key in DOWNLOADED:

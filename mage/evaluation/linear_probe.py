@@ -220,4 +220,3 @@ def accuracies(scores: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> tuple
     """Top-1 and top-5 accuracy, from 0 to 1."""
     top = scores.topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
     return float(top[:, 0].double().mean()), float(top.any(dim=1).double().mean())
-

@@ -11,6 +11,7 @@ import copy
 import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -145,3 +146,33 @@ def _fold_batch_norm(module: nn.Module) -> None:
             setattr(module, next_name, getattr(following, "act", nn.Identity()))
     for _, child in module.named_children():
         _fold_batch_norm(child)
+
+
+class TimmMaps(nn.Module):
+    """Feature maps of any timm model that gives them, finest first; differentiable with respect to the images."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, name: str, weights: str = "") -> None:
+        """weights: a local file; empty: what timm downloads or has cached. Raises ValueError for a name or file."""
+        super().__init__()
+        given: dict[str, Any] = {"checkpoint_path": weights} if weights else {"pretrained": True}
+        try:
+            self.network = timm.create_model(name, features_only=True, **given)
+        except Exception as error:  # timm and the hub raise many kinds: unknown names, no connection, foreign files
+            reason = " ".join(str(error).split())[:160]
+            raise ValueError(f"timm gives no features of {name!r} ({type(error).__name__}: {reason})") from None
+        colours: Any = self.network.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(colours["mean"]).view(1, 3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(colours["std"]).view(1, 3, 1, 1))
+        self.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "TimmMaps":
+        """Stay in eval mode: these weights never learn."""
+        return super().train(False)
+
+    def forward(self, images: Float[Tensor, "n 3 H W"]) -> list[Float[Tensor, "n d h w"]]:
+        """Images in [0, 1] -> feature maps."""
+        maps: list[Tensor] = self.network((images - self.mean) / self.deviation)
+        return maps

@@ -11,8 +11,8 @@ from mage.masking import MaskRatioConfig
 from mage.models.presets import PRESETS
 from mage.recipes.schema import DataConfig, Recipe
 from mage.tokenizers import VQGANConfig
-from mage.training.engine import RunConfig
 from mage.training.optim import OptimConfig
+from mage.training.run import RunConfig
 from mage.training.tokenizer import TokenizerLossConfig
 
 

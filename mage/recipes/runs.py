@@ -16,13 +16,15 @@ from mage.data.token_cache import TokenCache, token_batches, write_cache
 from mage.data.transforms import TransformConfig, build_transform
 from mage.models import MAGE
 from mage.pipeline import Mage
-from mage.precision import resolve_device
+from mage.precision import resolve, resolve_device
 from mage.recipes.schema import Recipe, to_yaml
 from mage.tokenizers import VQGAN
-from mage.tokenizers.perceptual import PerceptualLoss
-from mage.training.engine import TrainResult, newest_checkpoint, train
+from mage.tokenizers.perceptual import build_perceptual
+from mage.training.checkpoint import newest_checkpoint
+from mage.training.engine import train
 from mage.training.optim import OptimConfig
 from mage.training.pretrain import Pretraining
+from mage.training.run import TrainResult
 from mage.training.tokenizer import TokenizerTraining
 from mage.vocabulary import Vocabulary
 
@@ -66,24 +68,33 @@ def train_tokenizer(
     where = resolve_device(device)
     dataset = open_data(recipe.data.name, "train", recipe, data_root)
     validation = held_out(recipe, recipe.data.name, data_root)
-    perceptual = None
-    if recipe.tokenizer_loss.perceptual:
-        from mage.nn.backbones import StageFeatures, efflite0
-
-        perceptual = PerceptualLoss(StageFeatures(efflite0()), size=recipe.tokenizer_loss.perceptual_size)
+    perceptual, loss = None, recipe.tokenizer_loss
+    if loss.perceptual:
+        if recipe.tokenizer.channels not in (1, 3):
+            raise ValueError(
+                f"a perceptual loss sees grey or RGB images, not {recipe.tokenizer.channels} channels: "
+                "--set tokenizer_loss.perceptual=0"
+            )
+        perceptual = build_perceptual(
+            loss.perceptual_network, weights=loss.perceptual_weights, size=loss.perceptual_size
+        )
+    transform, optim = recipe.data.tokenizer_transform, recipe.tokenizer_training
+    source = _image_batches(dataset, transform, optim, recipe.seed, workers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.stream_seed(recipe.seed, "tokenizer weights"))
         tokenizer = VQGAN(recipe.tokenizer)
-    task = TokenizerTraining(
-        tokenizer,
-        _image_batches(dataset, recipe.data.tokenizer_transform, recipe.tokenizer_training, recipe.seed, workers),
-        num_images=len(dataset),
-        optim=recipe.tokenizer_training,
-        loss=recipe.tokenizer_loss,
-        recipe=settings.to_dict(recipe),
-        validation=validation,
-        perceptual=perceptual,
-    )
+        torch.manual_seed(rng.stream_seed(recipe.seed, "discriminator weights"))
+        task = TokenizerTraining(
+            tokenizer,
+            source,
+            num_images=len(dataset),
+            optim=optim,
+            loss=loss,
+            recipe=settings.to_dict(recipe),
+            validation=validation,
+            perceptual=perceptual,
+            precision=resolve(precision, where),
+        )
     result = _train(task, recipe, out, resume=resume, precision=precision, device=where, progress=progress)
     return replace(result, skipped=tuple(dataset.skipped))
 

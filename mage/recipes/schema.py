@@ -14,8 +14,8 @@ from mage.masking import MaskRatioConfig
 from mage.models import MAGEConfig
 from mage.sampling.decode import SamplingConfig
 from mage.tokenizers import VQGANConfig
-from mage.training.engine import RunConfig
 from mage.training.optim import OptimConfig
+from mage.training.run import RunConfig
 from mage.training.tokenizer import TokenizerLossConfig
 
 

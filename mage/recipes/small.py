@@ -6,8 +6,8 @@ from mage.models import MAGEConfig
 from mage.recipes.schema import DataConfig, Recipe
 from mage.sampling.decode import SamplingConfig
 from mage.tokenizers import QuantizerConfig, VQGANConfig
-from mage.training.engine import RunConfig
 from mage.training.optim import OptimConfig
+from mage.training.run import RunConfig
 from mage.training.tokenizer import TokenizerLossConfig
 
 

@@ -5,6 +5,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mage.nn.backbones import StageFeatures, TimmMaps, efflite0
+from mage.nn.lpips import load_lpips
+
 
 class PerceptualLoss(nn.Module):
     """Mean squared distance of channel-normalised feature maps, averaged over the network's stages.
@@ -37,3 +40,17 @@ class PerceptualLoss(nn.Module):
 
 def _unit(features: Tensor) -> Tensor:
     return functional.normalize(features, dim=1, eps=1e-6)
+
+
+def build_perceptual(name: str, *, weights: str = "", size: int = 64) -> nn.Module:
+    """The distance called `efflite0`, `lpips-vgg` or `timm:NAME`: (images, targets) in [0, 1] -> a number.
+
+    weights: local file or folder (lpips-vgg, timm). Raises ValueError if they are missing.
+    """
+    if name == "efflite0":
+        return PerceptualLoss(StageFeatures(efflite0()), size=size)
+    if name == "lpips-vgg":
+        return load_lpips(weights)
+    if name.startswith("timm:"):
+        return PerceptualLoss(TimmMaps(name.removeprefix("timm:"), weights), size=size)
+    raise ValueError(f"perceptual_network must be efflite0, lpips-vgg or timm:NAME, not {name!r}")

@@ -5,12 +5,10 @@ have done; a checkpoint holds weights, optimizers, averages and the step, no gen
 """
 
 import logging
-import signal
-import threading
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,51 +17,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mage import atomic, images, rng
+from mage import images, rng
 from mage.nn.blocks import choose_attention
 from mage.precision import resolve
+from mage.training.checkpoint import drop_old_checkpoints, newest_checkpoint, read_checkpoint, write_checkpoint
+from mage.training.interrupt import interrupt_flag
 from mage.training.optim import WeightAverage, build_optimizer, learning_rate
+from mage.training.run import Interrupted, NonFiniteLoss, RunConfig, TrainResult
 from mage.training.runlog import RunLog
 from mage.training.task import Task
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """How a run is executed, logged and saved; none of it changes what is learned."""
-
-    log_every: int = 50
-    """Steps between lines of metrics.jsonl."""
-    observe_every: int = 1000
-    """Steps between validations and sample grids."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints."""
-    keep_checkpoints: int = 2
-    """Checkpoints kept, the newest ones."""
-    compile: bool = False
-    """Compile the repeated blocks with torch.compile: up to a minute at the start, for faster steps on a GPU."""
-
-
-class Interrupted(Exception):
-    """Training was stopped by the user after a checkpoint was written."""
-
-
-class NonFiniteLoss(Exception):
-    """The loss became NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a finished run reports."""
-
-    steps: int
-    seconds: float
-    """Seconds spent in all sessions of the run."""
-    metrics: dict[str, float]
-    """Of the last observation."""
-    skipped: tuple[str, ...] = ()
-    """Image files that could not be read."""
 
 
 def train(
@@ -85,7 +49,7 @@ def train(
     Raises Interrupted after Ctrl-C, NonFiniteLoss naming the last good checkpoint, ValueError for an unusable folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with torch.random.fork_rng(devices=[]), _interrupt_flag() as interrupted:
+    with torch.random.fork_rng(devices=[]), interrupt_flag() as interrupted:
         trainer = Trainer(task, folder, seed, settings, precision=precision, device=device, compiled=run.compile)
         if resume:
             trainer.restore(newest_checkpoint(folder))
@@ -107,7 +71,7 @@ def train(
                     trainer.save(run.keep_checkpoints)
                 if interrupted.is_set() and not last:
                     raise Interrupted(f"stopped after step {trainer.step} of {task.steps}, which is saved in {folder}")
-        return TrainResult(trainer.step, trainer.seconds, trainer.observed)
+        return TrainResult(trainer.step, trainer.seconds, trainer.observed, warnings=tuple(trainer.warned.values()))
 
 
 def compile_repeated(module: nn.Module) -> None:
@@ -115,11 +79,6 @@ def compile_repeated(module: nn.Module) -> None:
     for blocks in [layer for layer in module.modules() if isinstance(layer, nn.ModuleList)]:
         for block in blocks:
             block.compile()
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest training checkpoint of a run."""
-    return max(folder.glob("checkpoints/step-*.pt"), default=None)
 
 
 class Trainer:
@@ -153,6 +112,7 @@ class Trainer:
             self.modules[name], self.optimizers[name] = self.accelerator.prepare(module, optimizer)
         self.step, self.seconds = 0, 0.0
         self.observed: dict[str, float] = {}
+        self.warned: dict[str, str] = {}
         self.window: dict[str, Tensor] = {}
         self.window_steps = 0
         self.finite = torch.ones((), dtype=torch.bool, device=self.accelerator.device)
@@ -243,6 +203,14 @@ class Trainer:
             f"{pace:.0f} images/s, loss {values[_name(next(iter(self.modules)), self.modules)]:.4f}"
         )
         self.window, self.window_steps = {}, 0
+        self._warn(values)
+
+    def _warn(self, metrics: dict[str, float]) -> None:
+        """Log what the task finds wrong with some metrics, each kind once."""
+        found = {_kind(text): text for text in self.task.warnings(metrics)}
+        for kind in found.keys() - self.warned.keys():
+            logger.warning("step %d: %s", self.step, found[kind])
+        self.warned |= found
 
     def check_finite(self) -> None:
         """Raise NonFiniteLoss if any metric since the last check was NaN or infinite."""
@@ -275,6 +243,7 @@ class Trainer:
         self.observed = observation.metrics
         assert self.log is not None
         self.log.write(self.step, observation.metrics)
+        self._warn(observation.metrics)
         if observation.image is not None:
             images.save_png(self.folder / "samples" / f"step-{self.step:07d}.png", observation.image)
 
@@ -296,26 +265,15 @@ class Trainer:
             "window_steps": self.window_steps,
             "observed": self.observed,
         }
-        with atomic.replacing(self.folder / "checkpoints" / f"step-{self.step:09d}.pt") as temporary:
-            torch.save(state, temporary)
+        write_checkpoint(state, self.folder, self.step)
         self.task.export(self.averaged(), self.folder / "model")
-        for old in sorted(self.folder.glob("checkpoints/step-*.pt"))[:-keep]:
-            old.unlink()
+        drop_old_checkpoints(self.folder, keep)
 
     def restore(self, path: Path | None) -> None:
         """Continue from a checkpoint."""
         if path is None:
             raise ValueError(f"{self.folder} holds no checkpoint to resume from; start the run without --resume")
-        try:
-            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        except (RuntimeError, OSError, EOFError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{path} is damaged ({reason}); delete it to resume from the one before") from None
-        from mage.settings import differences
-
-        changed = differences(state["settings"], self.settings, added=False)
-        if changed:
-            raise ValueError(f"the run in {self.folder} was begun with other settings: {changed[0]}")
+        state = read_checkpoint(path, self.settings, self.accelerator.device)
         for name, module in self.modules.items():
             self.accelerator.unwrap_model(module).load_state_dict(state["modules"][name])
             self.optimizers[name].load_state_dict(state["optimizers"][name])
@@ -330,22 +288,6 @@ def _name(module: str, modules: dict[str, nn.Module], metric: str = "loss") -> s
     return metric if len(modules) == 1 else f"{module}/{metric}"
 
 
-@contextmanager
-def _interrupt_flag() -> Iterator[threading.Event]:
-    """Ctrl-C sets a flag, so that the step in progress can be finished and saved; a second Ctrl-C stops at once."""
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def handle(number: int, frame: Any) -> None:
-        if flag.is_set():
-            raise KeyboardInterrupt
-        flag.set()
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _kind(warning: str) -> str:
+    """A warning without its numbers."""
+    return re.sub(r"[\d.]+(e[+-]?\d+)?%?", "", warning)

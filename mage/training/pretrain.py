@@ -113,6 +113,10 @@ class Pretraining:
         assert isinstance(objective, PretrainObjective)
         write_model(self._tokenizer, objective.network, self._recipe, folder)
 
+    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+        """Nothing is known to go wrong silently."""
+        return []
+
     def state(self) -> dict[str, Any]:
         """Nothing beyond the network."""
         return {}

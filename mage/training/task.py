@@ -52,5 +52,8 @@ class Task(Protocol):
     def export(self, modules: Mapping[str, nn.Module], folder: Path) -> None:
         """Write the averaged weights as a model folder."""
 
+    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+        """What looks wrong in a line of the log or an observation, and what to change."""
+
     def state(self) -> dict[str, Any]:
         """Anything beyond the modules that a resumed run needs."""

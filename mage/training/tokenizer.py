@@ -1,10 +1,10 @@
-"""Training a VQGAN: pixels, what a classifier sees of them, and commitment to the codebook (METHOD section 2).
+"""Training a VQGAN: pixels, what a classifier sees of them, commitment to the codebook, and a discriminator.
 
-The adversarial part is a second module with its own optimizer and will yield a second loss per batch.
+The discriminator is a second module with its own optimizer and yields a second loss per batch (METHOD section 2).
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage import images
+from mage.tokenizers.discriminator import build_discriminator
 from mage.tokenizers.quantizers import codebook_usage
 from mage.tokenizers.vqgan import VQGAN
+from mage.training import adversarial
+from mage.training.adversarial import AdversarialConfig, Adversary
 from mage.training.optim import OptimConfig
 from mage.training.pretrain import write_model
 from mage.training.task import Loss, Observation
@@ -32,15 +35,21 @@ class TokenizerLossConfig:
     absolute: float = 0.1
     """Weight of the mean absolute error of the pixels."""
     perceptual: float = 0.0
-    """Weight of the perceptual loss; needs the extra `metrics`."""
+    """Weight of the perceptual loss."""
+    perceptual_network: str = "efflite0"
+    """efflite0: EfficientNet-Lite0, in the extra `metrics`. lpips-vgg: LPIPS. timm:NAME: maps of a timm model."""
+    perceptual_weights: str = ""
+    """lpips-vgg, timm:NAME: weight file, or folder of them; empty: where PyTorch and timm cache or download them."""
     perceptual_size: int = 64
     """Pixels per side at which the perceptual network sees images."""
     perceptual_share: float = 0.5
     """Share of each batch that goes through the perceptual network, which costs more than a small tokenizer."""
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    """The discriminator."""
 
 
 class TokenizerTraining:
-    """The task: one VQGAN, one optimizer."""
+    """The task: a VQGAN, and a discriminator with an optimizer of its own where the losses ask for one."""
 
     def __init__(
         self,
@@ -53,13 +62,24 @@ class TokenizerTraining:
         recipe: dict[str, Any],
         validation: Tensor,
         perceptual: nn.Module | None = None,
+        precision: str = "float32",
     ) -> None:
-        """validation: uint8 images (n, c, h, w) kept out of training. perceptual: called with (images, targets)."""
+        """validation: uint8 images (n, c, h, w) kept out of training. perceptual: called with (images, targets).
+
+        precision: in which the discriminator judges for the tokenizer; the loop's own.
+        """
         self.modules: dict[str, nn.Module] = {"tokenizer": tokenizer}
         self.optim = {"tokenizer": optim}
         self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)
         self._source, self._weights, self._recipe = source, loss, recipe
         self._validation, self._perceptual = validation, perceptual
+        self._adversary: Adversary | None = None
+        if loss.adversarial.weight:
+            network = build_discriminator(loss.adversarial.discriminator, tokenizer.channels, tokenizer.image_size)
+            self._adversary = Adversary(network, loss.adversarial, steps=self.steps, precision=precision)
+            self.modules["discriminator"] = self._adversary.module
+            self.optim["discriminator"] = loss.adversarial.optim(optim)
+        self._last_weights = tokenizer.decoder.out.weight
 
     def batches(self, start: int, *, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
         """This process's batches from number `start` on."""
@@ -68,7 +88,7 @@ class TokenizerTraining:
     def losses(
         self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], *, number: int, rank: int
     ) -> Iterator[Loss]:
-        """Reconstruction and codebook."""
+        """Reconstruction and codebook; then the discriminator, once it has joined."""
         targets = images.to_float(batch["images"])
         output = modules["tokenizer"](targets)
         reconstruction = output.reconstruction.float()
@@ -82,7 +102,14 @@ class TokenizerTraining:
             perceptual = self._perceptual.to(targets.device)(reconstruction[:count], targets[:count])
             total = total + weights.perceptual * perceptual
             metrics["perceptual"] = perceptual
+        step = number // self.optim["tokenizer"].accumulation
+        adversary = self._adversary if self._adversary is not None and self._adversary.takes_part(step) else None
+        if adversary is not None:
+            push, found = adversary.push(reconstruction, total, self._last_weights)
+            total, metrics = total + push, metrics | found
         yield Loss("tokenizer", total, metrics)
+        if adversary is not None:
+            yield Loss("discriminator", *adversary.learn(modules["discriminator"], targets, reconstruction, step=step))
 
     def observe(self, modules: Mapping[str, nn.Module], *, pictures: bool) -> Observation:
         """PSNR and codebook usage on the validation images; originals above their reconstructions."""
@@ -99,8 +126,18 @@ class TokenizerTraining:
         assert isinstance(tokenizer, VQGAN)
         write_model(tokenizer, None, self._recipe, folder)
 
+    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+        """A collapsed codebook, a game that one side has won."""
+        found = list(adversarial.warnings(metrics))
+        if metrics.get("codes_used", 1.0) < 0.25:
+            found.append(
+                f"the codebook has collapsed to {metrics['codes_used']:.1%} of its codes: set "
+                "tokenizer.quantizer.kind=normalized with a small tokenizer.code_width, or keep_alive=true"
+            )
+        return found
+
     def state(self) -> dict[str, Any]:
-        """Nothing beyond the network."""
+        """Nothing beyond the networks."""
         return {}
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 import mage
 from mage import images
 from mage.cli.main import COMMANDS
-from mage.training.engine import newest_checkpoint
+from mage.training.checkpoint import newest_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Command = Callable[..., SimpleNamespace]

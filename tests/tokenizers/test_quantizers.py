@@ -281,3 +281,33 @@ def test_simvq_moves_all_words_with_one_step(latent: Tensor) -> None:
 def test_sizes_that_do_not_agree_are_refused(settings: dict[str, object], width: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         build_quantizer(QuantizerConfig(**settings), width)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("levels", [(8, 5, 5, 5), (8, 8, 8), (3, 4)])
+def test_fsq_agrees_with_the_package_vector_quantize_pytorch(
+    levels: tuple[int, ...], generator: torch.Generator
+) -> None:
+    package = pytest.importorskip("vector_quantize_pytorch")
+    oracle = package.FSQ(list(levels))
+    config = QuantizerConfig(kind="fsq", num_codes=math.prod(levels), levels=levels)
+    ours = build_quantizer(config, len(levels)).eval()
+    latent = 2 * torch.randn(2, len(levels), 3, 5, generator=generator)
+    words, ids = oracle(latent)
+    found = ours(latent)
+    assert torch.equal(found.ids, ids.long())
+    torch.testing.assert_close(found.vectors, words)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_lfq_agrees_with_the_package_vector_quantize_pytorch(generator: torch.Generator) -> None:
+    package = pytest.importorskip("vector_quantize_pytorch")
+    oracle = package.LFQ(codebook_size=64, dim=6, entropy_loss_weight=0.0).eval()
+    ours = build_quantizer(QuantizerConfig(kind="lfq", num_codes=64), 6).eval()
+    latent = torch.randn(2, 6, 3, 5, generator=generator)
+    words, ids, _ = oracle(latent)
+    found = ours(latent)
+    torch.testing.assert_close(found.vectors, words)
+    # the package reads the first number as the highest bit
+    flipped = sum((found.ids >> bit & 1) << (5 - bit) for bit in range(6))
+    assert torch.equal(torch.as_tensor(flipped), ids)

@@ -16,8 +16,9 @@ import mage
 from mage.recipes import named, runs
 from mage.recipes.schema import Recipe
 from mage.settings import override
-from mage.training.engine import Interrupted, NonFiniteLoss, newest_checkpoint
+from mage.training.checkpoint import newest_checkpoint
 from mage.training.optim import OptimConfig, WeightAverage, learning_rate
+from mage.training.run import Interrupted, NonFiniteLoss
 from mage.training.runlog import read_log
 
 

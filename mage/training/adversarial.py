@@ -1,0 +1,167 @@
+"""The adversarial part of a tokenizer's training: a discriminator that learns beside it (METHOD section 2).
+
+Two published forms: taming's (hinge loss, patches, weight balanced against the reconstruction's gradient) and that of
+MaskGIT's tokenizer (non-saturating loss, one verdict per image, fixed weight, R1 penalty).
+
+Letters: n images, c channels, H W pixels.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mage.precision import autocast
+from mage.tokenizers.discriminator import (
+    DiscriminatorConfig,
+    GanLoss,
+    adaptive_weight,
+    discriminator_loss,
+    generator_loss,
+    r1_penalty,
+)
+from mage.training.optim import OptimConfig
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """Whether and how a discriminator takes part."""
+
+    weight: float = 0.0
+    """Weight of the adversarial loss; 0: no discriminator. taming: 0.8, adaptive. MaskGIT: 0.1."""
+    loss: GanLoss = "hinge"
+    """hinge: taming's. non_saturating: MaskGIT's."""
+    adaptive: bool = True
+    """Multiply the weight by how much stronger the reconstruction pulls at the decoder's last layer."""
+    start: float = 0.25
+    """Share of the training after which the discriminator joins."""
+    r1: float = 0.0
+    """Weight of the squared gradient of verdicts on real images. MaskGIT: 10."""
+    r1_every: int = 1
+    """Steps between R1 penalties, which are scaled up to make good for the others: 16 costs little."""
+    base_learning_rate: float = 1e-4
+    """The discriminator's learning rate for a batch of 256; AdamW without decay, constant."""
+    betas: tuple[float, float] = (0.5, 0.9)
+    """The discriminator's decay rates. MaskGIT: (0, 0.99)."""
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    """The network."""
+
+    def __post_init__(self) -> None:
+        if min(self.weight, self.r1) < 0 or self.r1_every < 1 or not 0 <= self.start < 1:
+            raise ValueError("adversarial: weight and r1 must not be negative, r1_every at least 1, start in [0, 1)")
+
+    def optim(self, tokenizer: OptimConfig) -> OptimConfig:
+        """The discriminator's optimizer beside the tokenizer's."""
+        return replace(
+            tokenizer,
+            optimizer="adamw",
+            base_learning_rate=self.base_learning_rate,
+            end_learning_rate=1.0,
+            warmup=0.0,
+            betas=self.betas,
+            weight_decay=0.0,
+            clip=0.0,
+            ema_decay=0.0,
+        )
+
+
+class Verdicts(NamedTuple):
+    """What training a discriminator needs from one pass."""
+
+    loss: Float[Tensor, ""]
+    right: Float[Tensor, ""]
+    """Share of right verdicts: real images positive, reconstructions negative."""
+    largest: Float[Tensor, ""]
+    """Largest verdict, by size."""
+    r1: Float[Tensor, ""] | None
+
+
+class DiscriminatorObjective(nn.Module):
+    """The discriminator with its loss, as one module, so that wrappers for many processes see a single forward."""
+
+    def __init__(self, network: nn.Module, config: AdversarialConfig) -> None:
+        super().__init__()
+        self.network, self.config = network, config
+
+    def forward(self, real: Float[Tensor, "n c H W"], fake: Float[Tensor, "n c H W"], *, penalize: bool) -> Verdicts:
+        """Verdicts on both in one pass; `penalize` adds R1, in float32."""
+        config = self.config
+        of_real, of_fake = self.network(torch.cat([real, fake])).chunk(2)
+        loss = discriminator_loss(of_real, of_fake, config.loss)
+        penalty = r1_penalty(self.network, real) if penalize else None
+        if penalty is not None:
+            loss = loss + config.r1 * config.r1_every * penalty
+        right = ((of_real > 0).float().mean() + (of_fake < 0).float().mean()) / 2
+        largest = torch.cat([of_real, of_fake]).detach().abs().max()
+        return Verdicts(loss, right, largest, None if penalty is None else penalty.detach())
+
+
+class Adversary:
+    """The discriminator's part in each step of a tokenizer's training."""
+
+    def __init__(self, network: nn.Module, config: AdversarialConfig, *, steps: int, precision: str) -> None:
+        self.module, self.config = DiscriminatorObjective(network, config), config
+        self._first, self._precision = round(config.start * steps), precision
+
+    def takes_part(self, step: int) -> bool:
+        """Whether it has joined by this step."""
+        return step >= self._first
+
+    def push(
+        self, reconstruction: Float[Tensor, "n c H W"], loss: Float[Tensor, ""], last: Tensor
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """What the tokenizer pays on top of `loss`; `last`: the decoder's last weights. The network itself is left."""
+        # Not through the wrapper that exchanges gradients: here the discriminator's own are not wanted.
+        with _frozen(self.module), autocast(self._precision, reconstruction.device):
+            adversarial = generator_loss(self.module.network(reconstruction), self.config.loss)
+        metrics = {"adversarial": adversarial}
+        weight = adversarial.new_tensor(self.config.weight)
+        if self.config.adaptive:
+            weight = weight * adaptive_weight(loss, adversarial, last)
+            metrics["adversarial_weight"] = weight
+        return weight * adversarial, metrics
+
+    def learn(
+        self, wrapped: nn.Module, real: Float[Tensor, "n c H W"], fake: Float[Tensor, "n c H W"], *, step: int
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """The discriminator's loss; `wrapped` is its module as the training loop wrapped it."""
+        penalize = self.config.r1 > 0 and (step - self._first) % self.config.r1_every == 0
+        found: Verdicts = wrapped(real, fake.detach(), penalize=penalize)
+        metrics = {"discriminator/right": found.right, "discriminator/largest": found.largest}
+        if found.r1 is not None:
+            metrics["discriminator/r1"] = found.r1 * self.config.r1_every
+        return found.loss, metrics
+
+
+def warnings(metrics: Mapping[str, float]) -> Iterator[str]:
+    """What is wrong with the game, in one sentence each, from the means over some steps."""
+    if metrics.get("discriminator/right", 0.0) > 0.98:
+        yield (
+            f"the discriminator tells {metrics['discriminator/right']:.1%} of the images right and teaches nothing any "
+            "more: lower adversarial.base_learning_rate, or set adversarial.r1"
+        )
+    if metrics.get("discriminator/largest", 0.0) > 100:
+        yield (
+            f"the discriminator diverges, its verdicts reach {metrics['discriminator/largest']:.3g}: lower "
+            "adversarial.base_learning_rate, or set adversarial.r1"
+        )
+    if metrics.get("adversarial_weight", 0.0) > 1e3:
+        yield (
+            f"the adversarial loss is scaled by {metrics['adversarial_weight']:.3g}, its gradient has vanished: lower "
+            "adversarial.weight, or set adversarial.adaptive=false"
+        )
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in module.parameters():
+            parameter.requires_grad_(True)
