@@ -192,8 +192,7 @@ def lbfgs_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResul
     """
     check_pair(train, test)
     mean, deviation = train.features.mean(dim=0), train.features.std(dim=0).clamp(min=1e-6)
-    x = ((train.features - mean) / deviation).double().numpy()
-    y = train.labels.numpy()
+    x, y = ((train.features - mean) / deviation).numpy(), train.labels.numpy()
     order = torch.randperm(len(y), generator=rng.generator(seed, "probe split")).numpy()
     parts = np.array_split(order, 5) if 5 <= len(y) < 10_000 else [order[: max(1, len(y) // 10)]]
     splits = [(np.setdiff1d(order, held), held) for held in parts]
@@ -212,9 +211,10 @@ def lbfgs_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResul
             break  # weaker penalties overfit more still, and take the longest to solve
     model = LogisticRegression(C=best, max_iter=1000).fit(x, y)
     scores = torch.full((len(test.labels), int(y.max()) + 1), -math.inf, dtype=torch.float64)
-    found_scores = model.predict_log_proba(((test.features - mean) / deviation).double().numpy())
-    scores[:, torch.from_numpy(model.classes_)] = torch.from_numpy(found_scores)
-    return ProbeResult(*accuracies(scores, test.labels), "lbfgs", {"inverse_penalty": best, "seed": seed})
+    found_scores = model.predict_log_proba(((test.features - mean) / deviation).numpy())
+    scores[:, torch.from_numpy(model.classes_)] = torch.from_numpy(found_scores).double()
+    settings = {"inverse_penalty": best, "held_out_accuracy": max(0.0, best_accuracy), "seed": seed}
+    return ProbeResult(*accuracies(scores, test.labels), "lbfgs", settings)
 
 
 def raw_pixel_accuracy(train: Features, test: Features) -> float:

@@ -40,10 +40,10 @@ def mnist5k() -> Recipe:
         ),
         masking=MaskRatioConfig(per_image=True),
         pretraining=OptimConfig(
-            batch_size=96, steps=1300, optimizer="muon", base_learning_rate=1.1e-2, warmup=0.05, weight_decay=0.2,
+            batch_size=96, steps=1150, optimizer="muon", base_learning_rate=1.1e-2, warmup=0.05, weight_decay=0.2,
             clip=3.0, ema_decay=0.998,
         ),
-        sampling=SamplingConfig(steps=20, choice_temperature=5.0, token_temperature=0.9, encoder_keep=0.5),
+        sampling=SamplingConfig(steps=20, choice_temperature=12.0, encoder_keep=0.5),
         run=RunConfig(log_every=50, observe_every=500, checkpoint_every=500),
     )  # fmt: skip
 
