@@ -17,6 +17,7 @@ TITLES = {
     "codes_used": ("codes in use", "{:.1%}"),
     "codebook_perplexity": ("codebook perplexity", "{:.0f}"),
     "linear_probe_accuracy": ("linear probe, L-BFGS", "{:.1%}"),
+    "linear_probe_mean_accuracy": ("linear probe, mean of the tokens", "{:.1%}"),
     "linear_probe_lars_accuracy": ("linear probe, LARS, 90 epochs", "{:.1%}"),
     "knn_accuracy": ("k-NN", "{:.1%}"),
     "raw_pixel_accuracy": ("logistic regression on raw pixels", "{:.1%}"),
@@ -75,12 +76,35 @@ def speeds(metrics: dict[str, float]) -> list[str]:
     return [*rows, "", f"Ceilings of this machine, in GFLOP/s: {', '.join(limits)}."]
 
 
-KINDS = {"table": measures, "speeds": speeds}
+COLUMNS = {
+    "psnr_db": ("PSNR, dB", "{:.2f}"),
+    "ssim": ("SSIM", "{:.3f}"),
+    "codes_used": ("codes used", "{:.1%}"),
+    "perplexity_share": ("perplexity, share of codes", "{:.1%}"),
+    "fd_efflite0": ("fd_efflite0", "{:.0f}"),
+    "fd_judge": ("fd_judge", "{:.2f}"),
+    "seconds": ("seconds", "{:.0f}"),
+}
+
+
+def variants(metrics: dict[str, float]) -> list[str]:
+    """One row per variant of a study, whose metrics are called VARIANT.METRIC."""
+    rows = [
+        "| variant | " + " | ".join(title for title, _ in COLUMNS.values()) + " |",
+        "|---" * (1 + len(COLUMNS)) + "|",
+    ]
+    for name in dict.fromkeys(metric.split(".")[0] for metric in metrics):
+        cells = [form.format(metrics[f"{name}.{key}"]) for key, (_, form) in COLUMNS.items()]
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    return rows
+
+
+KINDS = {"table": measures, "speeds": speeds, "variants": variants}
 
 
 def filled(text: str) -> str:
     """A page with all its tables written anew."""
-    form = re.compile(r"(<!-- (table|speeds) (\w+) -->\n).*?(<!-- end -->)", re.S)
+    form = re.compile(r"(<!-- (table|speeds|variants) (\w+) -->\n).*?(<!-- end -->)", re.S)
     return form.sub(lambda match: f"{match[1]}\n{table(match[3], KINDS[match[2]])}\n\n{match[4]}", text)
 
 

@@ -95,6 +95,12 @@ def to_uint8(images: Float[Tensor, "*n c h w"]) -> UInt8[Tensor, "*n c h w"]:
     return images.float().clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
+def psnr(first: Float[Tensor, "n c H W"], second: Float[Tensor, "n c H W"]) -> Float[Tensor, " n"]:
+    """Peak signal-to-noise ratio of each pair of images in [0, 1], in dB; at most 100."""
+    error = (first.float() - second.float()).square().flatten(1).mean(dim=1)
+    return -10 * error.clamp(min=1e-10).log10()
+
+
 def to_pil(image: Float[Tensor, "c h w"]) -> Image.Image:
     """One image with 1 or 3 channels as PIL; of any other number of channels the first is shown."""
     array = to_uint8(image if image.shape[0] in PIL_MODES else image[:1]).cpu().numpy()

@@ -39,13 +39,18 @@ class Mage:
         transformer: MAGE | MAGEClassifier | None,
         *,
         recipe: dict[str, Any] | None = None,
+        notes: dict[str, Any] | None = None,
         precision: str = "auto",
         device: str | torch.device = "auto",
     ) -> None:
-        """precision: "auto", "float32" or "bf16"; device: "auto", "cpu", "cuda". Raises ValueError if they clash."""
+        """precision: "auto", "float32" or "bf16"; device: "auto", "cpu", "cuda". Raises ValueError if they clash.
+
+        notes: what training leaves for later, such as how well the tokenizer did on held-out images; saved with it.
+        """
         self.device = precision_policy.resolve_device(device)
         self.precision = precision_policy.resolve(precision, self.device)
-        self._tokenizer, self._transformer, self.recipe = tokenizer, transformer, recipe or {}
+        self._tokenizer, self._transformer = tokenizer, transformer
+        self.recipe, self.notes = recipe or {}, notes or {}
         for module in (tokenizer, transformer):
             if isinstance(module, nn.Module):
                 module.to(self.device).eval().requires_grad_(False)
@@ -219,7 +224,7 @@ class Mage:
     def features(
         self, images: Float[Tensor, "n c H W"], pool: Pool = "mean", *, batch_size: int = 64
     ) -> Float[Tensor, "n d"]:
-        """One vector per image (section 4.3): pool "mean" over tokens, or the "class" token."""
+        """One vector per image (section 4.3): pool "mean" over tokens, the "class" token, or "both", (n, 2 d)."""
         transformer = self._need_transformer()
         return self._in_batches(
             images, batch_size, lambda batch: transformer.features(self._need_tokenizer().encode(batch), pool)

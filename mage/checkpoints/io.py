@@ -1,7 +1,7 @@
 """A model folder: `config.json` says what it is, safetensors files hold the weights. Written whole or not at all.
 
 config.json               kind, tokenizer, transformer, vocabulary, recipe
-tokenizer.safetensors     weights of the VQGAN
+tokenizer.safetensors     weights of the tokenizer: our VQGAN, or one that was trained elsewhere (LDMTokenizer)
 transformer.safetensors   weights of MAGE, or of an encoder with a classifier
 released_extra.safetensors   tensors of a released file that our networks do not use (only in converted folders)
 """
@@ -20,7 +20,7 @@ from mage import atomic
 from mage.models import MAGE, MAGEClassifier, MAGEConfig
 from mage.pipeline import Mage
 from mage.settings import from_dict, to_dict
-from mage.tokenizers import VQGAN, VQGANConfig
+from mage.tokenizers import VQGAN, LDMConfig, LDMTokenizer, Tokenizer, VQGANConfig
 from mage.vocabulary import Vocabulary
 
 FORMAT = 1
@@ -40,12 +40,18 @@ def save(model: Mage, folder: str | Path, *, extra: dict[str, Tensor] | None = N
 
 def write_into(model: Mage, folder: Path, *, extra: dict[str, Tensor] | None = None) -> None:
     """The files of a model folder, into a folder that the caller makes appear at once."""
-    config: dict[str, Any] = {"format": FORMAT, "recipe": model.recipe, "tokenizer": None, "transformer": None}
-    if model.tokenizer is not None:
-        if not isinstance(model.tokenizer, VQGAN):
-            raise ValueError(f"a {type(model.tokenizer).__name__} cannot be saved; only VQGAN tokenizers can")
-        config["tokenizer"] = to_dict(model.tokenizer.config)
+    config: dict[str, Any] = {"format": FORMAT, "recipe": model.recipe, "notes": model.notes}
+    config |= {"tokenizer": None, "transformer": None}
+    if isinstance(model.tokenizer, VQGAN | LDMTokenizer):
+        kind = {"kind": "ldm"} if isinstance(model.tokenizer, LDMTokenizer) else {}
+        config["tokenizer"] = kind | to_dict(model.tokenizer.config)
         save_file(_contiguous(model.tokenizer), folder / TOKENIZER)
+    elif model.tokenizer is not None:  # the user's own: it is named, and given again when the model is loaded
+        config["tokenizer"] = {
+            "kind": "external",
+            "class": type(model.tokenizer).__name__,
+            "fingerprint": model.tokenizer.fingerprint(),
+        }
     if model.transformer is not None:
         config["transformer"] = transformer_dict(model.transformer)
         save_file(_contiguous(model.transformer), folder / TRANSFORMER)
@@ -54,26 +60,53 @@ def write_into(model: Mage, folder: Path, *, extra: dict[str, Tensor] | None = N
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
-def load(path: str | Path, *, precision: str = "auto", device: str = "auto") -> Mage:
-    """Read a model folder, or the `model` folder inside a run. Raises ValueError for anything else."""
+def load(
+    path: str | Path, *, tokenizer: Tokenizer | None = None, precision: str = "auto", device: str = "auto"
+) -> Mage:
+    """Read a model folder, or the `model` folder inside a run. Raises ValueError for anything else.
+
+    tokenizer: your own, for a model that was trained on its tokens; without it such a model works on tokens only.
+    """
+    given = tokenizer
     folder = find_folder(path)
     try:
         config = json.loads((folder / CONFIG).read_text())
         if config["format"] != FORMAT:
             raise ValueError(f"{folder} has format {config['format']}; this version of mage reads {FORMAT}")
-        tokenizer = transformer = None
+        tokenizer, transformer = given, None
         with torch.random.fork_rng(devices=[]):  # new networks draw random weights, which are replaced at once
-            if config["tokenizer"] is not None:
-                tokenizer = VQGAN(from_dict(VQGANConfig, config["tokenizer"], where="tokenizer"))
+            own = _build_tokenizer(config["tokenizer"], given, folder)
             if config["transformer"] is not None:
                 transformer = build_transformer(config["transformer"])
-        if tokenizer is not None:
-            _load_strictly(tokenizer, folder / TOKENIZER)
+        if own is not None:
+            _load_strictly(own, folder / TOKENIZER)
+            tokenizer = own
         if transformer is not None:
             _load_strictly(transformer, folder / TRANSFORMER)
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder / CONFIG} is not a model configuration ({type(error).__name__}: {error})") from None
-    return Mage(tokenizer, transformer, recipe=config["recipe"], precision=precision, device=device)
+    notes = config.get("notes", {})  # absent in folders of 0.1
+    return Mage(tokenizer, transformer, recipe=config["recipe"], notes=notes, precision=precision, device=device)
+
+
+def _build_tokenizer(
+    values: dict[str, Any] | None, given: Tokenizer | None, folder: Path
+) -> VQGAN | LDMTokenizer | None:
+    """The network whose weights are in the folder, if there is one; checks a tokenizer that the user gave."""
+    values = dict(values) if values is not None else {"kind": "none"}
+    kind = values.pop("kind", "vqgan")
+    if kind == "external" and given is not None and given.fingerprint() != values["fingerprint"]:
+        raise ValueError(
+            f"{folder} was trained on the tokens of a {values['class']} with fingerprint {values['fingerprint']}, "
+            f"not on those of this {type(given).__name__}, {given.fingerprint()}"
+        )
+    if kind in ("external", "none"):
+        return None
+    if given is not None:
+        raise ValueError(f"{folder} holds a tokenizer of its own; load it without another")
+    if kind == "ldm":
+        return LDMTokenizer(from_dict(LDMConfig, values, where="tokenizer"))
+    return VQGAN(from_dict(VQGANConfig, values, where="tokenizer"))
 
 
 def find_folder(path: str | Path) -> Path:

@@ -5,10 +5,6 @@ code of the file runs. Files hold a tokenizer, a pre-trained MAGE, a linear prob
 sections 4.1 to 4.3); names are translated in `official_names.py`, sizes read in `official_sizes.py`.
 """
 
-import argparse
-import pickle
-import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +25,7 @@ from mage.checkpoints.official_names import (
     transformer_names,
 )
 from mage.checkpoints.official_sizes import Settings, mage_config, read_vocabulary, token_grid, vqgan_config
+from mage.checkpoints.pickles import unpickle
 from mage.models import MAGE, MAGEClassifier
 from mage.pipeline import Mage
 from mage.tokenizers import VQGAN
@@ -178,7 +175,7 @@ class _File(NamedTuple):
 
 
 def _read_file(path: Path) -> _File:
-    content = _unpickle(path)
+    content = unpickle(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not the named tensors of a checkpoint")
     form = next((key for key in ("model", "state_dict") if isinstance(content.get(key), dict)), "bare")
@@ -190,24 +187,6 @@ def _read_file(path: Path) -> _File:
             )
     dropped = () if form == "bare" else tuple(str(key) for key in content if key != form)
     return _File(path, dict(state), form, dropped)
-
-
-def _unpickle(path: Path) -> Any:
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            # Only zip archives can be mapped into memory, so that an optimizer's state is never read from the disk.
-            return torch.load(str(path), weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a damaged file raises almost anything
-        refused = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if refused:
-            raise ValueError(
-                f"{path} holds a {refused[1]} and was not read: only tensors, plain values and argparse.Namespace are, "
-                "because other pickled objects can run code"
-            ) from None
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is cut off, damaged or not a checkpoint ({reason})") from None
 
 
 def _combine(files: list[_File]) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:

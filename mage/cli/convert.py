@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from mage.checkpoints import official
+from mage.checkpoints import foreign, official
 from mage.cli.options import Common, check_output_file, check_parent, emit
 
 
@@ -16,11 +16,14 @@ class Options(Common):
     """Read released files (.pth) into a model folder; or write a converted folder back as .pth."""
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """released file(s): MAGE, tokenizer, both, linear probe or fine-tuned; or one folder made by `mage convert`"""
+    """released file(s): MAGE, tokenizer, both, linear probe or fine-tuned; a tokenizer trained elsewhere: a taming or
+    latent-diffusion VQGAN file, a diffusers VQModel folder; or one folder made by `mage convert`, to go back"""
     out: Path
     """model folder to write; or, on the way back, a .pth file"""
     config: Path | None = None
     """JSON with sizes that stand in no tensor, such as num_heads"""
+    image_size: tuple[int, int] | None = None
+    """height and width for a tokenizer trained elsewhere; default: the folder's, else 256 256"""
     allow_extra: bool = False
     """keep unknown tensors instead of refusing the file"""
 
@@ -32,6 +35,9 @@ def run(options: Options) -> None:
     for path in options.files:
         if not path.exists():
             raise ValueError(f"there is no file {path}")
+    if len(options.files) == 1 and _is_foreign(options.files[0]):
+        _convert_foreign(options)
+        return
     if len(options.files) == 1 and options.files[0].is_dir():
         check_output_file(options.out, (".pth", ".pt", ".ckpt"))
         official.to_released(options.files[0], options.out)
@@ -57,4 +63,28 @@ def run(options: Options) -> None:
         },
         f"{options.out}: {converted.kind}; {len(converted.extra)} tensors that the network does not use kept aside; "
         f"dropped: {dropped}",
+    )
+
+
+def _is_foreign(path: Path) -> bool:
+    if path.is_dir():
+        return foreign.is_diffusers(path)
+    return foreign.is_taming_file(path)
+
+
+def _convert_foreign(options: Options) -> None:
+    path = options.files[0]
+    check_parent(options.out)
+    if path.is_dir():
+        model = foreign.read_diffusers(path, image_size=options.image_size)
+    else:
+        model = foreign.read_taming(path, image_size=options.image_size or (256, 256))
+    model.save(options.out)
+    tokenizer = model.tokenizer
+    height, width = tokenizer.grid
+    emit(
+        options,
+        {"out": str(options.out), "kind": "tokenizer", "grid": [height, width], "num_codes": tokenizer.num_codes},
+        f"{options.out}: tokenizer, {tokenizer.image_size[0]} x {tokenizer.image_size[1]} pixels to {height} x {width} "
+        f"tokens, {tokenizer.num_codes} codes",
     )

@@ -3,17 +3,19 @@
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 import mage
-from mage import images
+from mage import atomic, images
 from mage.cli.options import Common, check_parent, counting, emit
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
-    """Make new images: OUT/000000.png, ... and OUT/grid.png."""
+    """Make new images: OUT/000000.png, ... and OUT/grid.png; of a model without tokenizer: OUT/tokens.npy."""
 
     model: Path
     """model or run folder"""
@@ -41,20 +43,15 @@ def run(options: Options) -> None:
     if options.num < 1 or options.batch_size < 1:
         raise ValueError(f"--num and --batch-size must be at least 1, not {options.num} and {options.batch_size}")
     model = mage.load(options.model, precision=options.precision, device=options.device)
+    if model.tokenizer is None and model.transformer is not None:
+        _generate_tokens(options, model)
+        return
     shown: list[torch.Tensor] = []
     writing: list[Future[None]] = []
     with ThreadPoolExecutor(2) as writers, counting(options.num, "image", options) as done:
         for first in range(0, options.num, options.batch_size):
-            batch = model.generate(
-                min(options.batch_size, options.num - first),
-                first_index=first,
-                seed=options.seed,
-                steps=options.steps,
-                choice_temperature=options.choice_temperature,
-                token_temperature=options.token_temperature,
-                encoder_keep=options.encoder_keep,
-                batch_size=options.batch_size,
-            ).cpu()
+            count = min(options.batch_size, options.num - first)
+            batch = model.generate(count, first_index=first, **_sampling(options)).cpu()
             _finish(writing)  # at most one batch waits to be written, however many are made
             writing = [
                 writers.submit(images.save_png, options.out / f"{first + offset:06d}.png", image)
@@ -68,6 +65,20 @@ def run(options: Options) -> None:
     emit(
         options, {"out": str(options.out), "images": options.num, "grid": str(grid)}, f"{options.num} images and {grid}"
     )
+
+
+def _generate_tokens(options: Options, model: mage.Mage) -> None:
+    with counting(options.num, "sequence", options) as done:
+        ids = model.generate_tokens(options.num, on_batch=done, **_sampling(options)).cpu()
+    with atomic.replacing(options.out / "tokens.npy") as temporary, open(temporary, "wb") as file:
+        np.save(file, ids.numpy())
+    result = {"out": str(options.out / "tokens.npy"), "shape": list(ids.shape)}
+    emit(options, result, f"{options.out / 'tokens.npy'}: integers {tuple(ids.shape)}; this model has no tokenizer")
+
+
+def _sampling(options: Options) -> dict[str, Any]:
+    names = ("seed", "steps", "choice_temperature", "token_temperature", "encoder_keep", "batch_size")
+    return {name: getattr(options, name) for name in names}
 
 
 def _finish(writing: list[Future[None]]) -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "generate": "make new images",
     "reconstruct": "fill in images of which a growing share is masked",
     "edit": "draw a part of an image anew: inpaint, outpaint, uncrop",
+    "evaluate": "tokenizer: reconstructions, codebook and what the tokens know",
     "probe": "linear probe on a model's features",
     "knn": "nearest-neighbour accuracy of a model's features",
     "convert": "released checkpoint <-> model folder",

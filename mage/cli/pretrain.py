@@ -8,14 +8,15 @@ from mage.cli.tokenize import follow_tokenizer
 from mage.data.token_cache import TokenCache, is_cache
 from mage.precision import resolve, resolve_device
 from mage.recipes import runs
+from mage.training.run import TrainResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(RecipeOptions):
     """Pre-train MAGE. --data may also be a token cache; otherwise one is made in OUT/tokens, unless --online."""
 
-    tokenizer: Path
-    """folder of a tokenizer or of a whole model"""
+    tokenizer: Path | None = None
+    """folder of a tokenizer or of a whole model; none for a cache of other tokens, by `mage tokenize --array`"""
     out: Path
     """run folder: recipe.yaml, metrics.jsonl, checkpoints/, samples/, model/"""
     resume: bool = False
@@ -24,11 +25,18 @@ class Options(RecipeOptions):
     """encode images on the fly instead of reading a cache"""
     workers: int = 0
     """processes that read and augment images, with --online"""
+    validation: Path | None = None
+    """token cache to watch training on, where there is no tokenizer"""
 
 
 def run(options: Options) -> None:
     """Pre-train and say how well masked tokens are predicted."""
     check_parent(options.out)
+    if options.tokenizer is None:
+        _run_on_tokens(options)
+        return
+    if options.validation is not None:
+        raise ValueError("--validation goes without --tokenizer: with one, the data's test images are used")
     tokenizer = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)
     cache = None
     if options.data is not None and is_cache(options.data):
@@ -57,9 +65,34 @@ def run(options: Options) -> None:
         progress=not options.json,
         workers=options.workers,
     )
+    _report(options, result)
+
+
+def _run_on_tokens(options: Options) -> None:
+    if options.data is None or not is_cache(options.data):
+        raise ValueError("give --tokenizer, or as --data a cache of tokens made by `mage tokenize --array`")
+    cache = TokenCache(options.data)
+    if cache.key.tokenizer != "none":
+        raise ValueError(f"{options.data} holds the tokens of images: give the --tokenizer that made them")
+    validation = TokenCache(options.validation) if options.validation is not None else None
+    recipe = replace(options, data=None).read_recipe()
+    result = runs.pretrain_on_tokens(
+        recipe,
+        cache,
+        options.out,
+        validation=validation,
+        resume=options.resume,
+        precision=options.precision,
+        device=options.device,
+        progress=not options.json,
+    )
+    _report(options, result)
+
+
+def _report(options: Options, result: TrainResult) -> None:
+    loss = f"; held-out loss {result.metrics['valid/loss']:.3f}" if "valid/loss" in result.metrics else ""
     emit(
         options,
         {"out": str(options.out), **asdict(result)},
-        f"{options.out}: {result.steps} steps in {result.seconds:.0f} s; "
-        f"loss on held-out images {result.metrics['valid/loss']:.3f}{skipped_sentence(result.skipped)}",
+        f"{options.out}: {result.steps} steps in {result.seconds:.0f} s{loss}{skipped_sentence(result.skipped)}",
     )

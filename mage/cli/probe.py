@@ -25,8 +25,8 @@ class FeatureOptions(Common):
     """data set by name, or a folder with one folder per class"""
     data_root: str | None = None
     """folder where a named data set's files are"""
-    pool: Literal["mean", "class"] = "mean"
-    """mean over the tokens, or the class token"""
+    pool: Literal["mean", "class", "both"] = "mean"
+    """mean over the tokens, the class token, or the two side by side"""
     seed: int = 0
     """seed of everything random"""
     batch_size: int = 256

@@ -4,7 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from mage.cli.options import RecipeOptions, check_parent, counting, emit, skipped_sentence
+from mage.data.own_tokens import write_tokens
 from mage.recipes import runs
 from mage.recipes.schema import Recipe
 from mage.settings import from_dict
@@ -12,10 +15,16 @@ from mage.settings import from_dict
 
 @dataclass(frozen=True, kw_only=True)
 class Options(RecipeOptions):
-    """Encode every image of a data set once."""
+    """Encode every image of a data set once; or take integers that were made elsewhere."""
 
-    tokenizer: Path
+    tokenizer: Path | None = None
     """folder of a tokenizer or of a whole model"""
+    array: Path | None = None
+    """instead: a .npy of integers (n, length), (n, h, w) or (n, views, h, w)"""
+    num_codes: int | None = None
+    """with --array: integers run from 0 to this number less 1; default: the largest there"""
+    labels: Path | None = None
+    """with --array: a .npy of one class number per row"""
     out: Path
     """folder of the cache; an unfinished one is completed"""
     views: int | None = None
@@ -27,6 +36,11 @@ class Options(RecipeOptions):
 def run(options: Options) -> None:
     """Write the cache and count it."""
     check_parent(options.out)
+    if (options.tokenizer is None) == (options.array is None):
+        raise ValueError("give either --tokenizer or --array")
+    if options.tokenizer is None:
+        _take_array(options)
+        return
     tokenizer = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)
     recipe = follow_tokenizer(options, tokenizer.recipe)
     if options.views is not None:
@@ -50,6 +64,32 @@ def run(options: Options) -> None:
         f"{options.out}: {len(cache):,} images x {cache.key.views} views "
         f"x {cache.grid[0]} x {cache.grid[1]} tokens{skipped_sentence(skipped)}",
     )
+
+
+def _take_array(options: Options) -> None:
+    assert options.array is not None
+    tokens, labels = _read_integers(options.array), None
+    if options.labels is not None:
+        labels = _read_integers(options.labels)
+    largest = int(tokens.max()) + 1 if tokens.size else 0
+    cache = write_tokens(
+        options.out, tokens, num_codes=options.num_codes or largest, labels=labels, name=options.array.stem
+    )
+    emit(
+        options,
+        {"out": str(options.out), "rows": len(cache), "grid": cache.grid, "num_codes": cache.num_codes},
+        f"{options.out}: {len(cache):,} x {cache.grid[0]} x {cache.grid[1]} tokens below {cache.num_codes}",
+    )
+
+
+def _read_integers(path: Path) -> np.ndarray:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not readable as .npy ({type(error).__name__})") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu":
+        raise ValueError(f"{path} holds no integers")
+    return array
 
 
 def follow_tokenizer(options: RecipeOptions, trained: dict[str, object]) -> Recipe:

@@ -14,7 +14,7 @@ Letters: n images, v views, h w token grid.
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class TokenCache:
         shape = (self.key.views, height * width)
         self._shards = [self._map(number, (count, *shape)) for number, count in enumerate(index["shards"])]
         self._ends = np.cumsum(index["shards"])
-        labels = [np.fromfile(_labels_path(self.folder, number), "<i4") for number in range(len(self._shards))]
+        labels = [np.fromfile(labels_path(self.folder, number), "<i4") for number in range(len(self._shards))]
         self.labels = np.concatenate(labels).astype(np.int64)
 
     def __len__(self) -> int:
@@ -94,7 +94,7 @@ class TokenCache:
             )
 
     def _map(self, number: int, shape: tuple[int, ...]) -> np.ndarray:
-        path = _tokens_path(self.folder, number)
+        path = tokens_path(self.folder, number)
         expected = math.prod(shape) * 2
         size = path.stat().st_size if path.is_file() else 0
         if size != expected:
@@ -141,8 +141,8 @@ def write_cache(
         tokens, labels, skipped = _encode_shard(
             dataset, range(first, stop), transform, views, seed, encode, batch_size, on_images
         )
-        atomic.write_bytes(_tokens_path(folder, number), tokens.astype("<u2").tobytes())
-        atomic.write_bytes(_labels_path(folder, number), np.asarray(labels, "<i4").tobytes())
+        atomic.write_bytes(tokens_path(folder, number), tokens.astype("<u2").tobytes())
+        atomic.write_bytes(labels_path(folder, number), np.asarray(labels, "<i4").tobytes())
         index["shards"].append(len(labels))
         index["skipped"] += skipped
         atomic.write_json(folder / INDEX, index)
@@ -183,18 +183,23 @@ def _start(folder: Path, key: CacheKey, dataset: ImageDataset, tokenizer: Tokeni
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty and not a token cache; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    index = {
+    index = new_index(key, tokenizer.grid, tokenizer.num_codes, dataset.class_names)
+    atomic.write_json(folder / INDEX, index)
+    return index
+
+
+def new_index(key: CacheKey, grid: tuple[int, int], num_codes: int, class_names: Sequence[str]) -> dict[str, Any]:
+    """index.json of a cache without shards."""
+    return {
         "format": FORMAT,
         "complete": False,
         "key": vars(key),
-        "grid": list(tokenizer.grid),
-        "num_codes": tokenizer.num_codes,
-        "class_names": list(dataset.class_names),
+        "grid": list(grid),
+        "num_codes": num_codes,
+        "class_names": list(class_names),
         "shards": [],
         "skipped": [],
     }
-    atomic.write_json(folder / INDEX, index)
-    return index
 
 
 def _encode_shard(
@@ -236,11 +241,13 @@ def _report(on_images: Callable[[int], None] | None, count: int) -> None:
         on_images(count)
 
 
-def _tokens_path(folder: Path, number: int) -> Path:
+def tokens_path(folder: Path, number: int) -> Path:
+    """A shard's tokens."""
     return folder / f"tokens-{number:05d}.u16"
 
 
-def _labels_path(folder: Path, number: int) -> Path:
+def labels_path(folder: Path, number: int) -> Path:
+    """A shard's labels."""
     return folder / f"labels-{number:05d}.i32"
 
 

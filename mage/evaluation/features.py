@@ -17,7 +17,7 @@ from mage.data.datasets import ImageDataset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
 
-Pool = Literal["mean", "class"]
+Pool = Literal["mean", "class", "both"]
 
 
 class Features(NamedTuple):

@@ -5,6 +5,7 @@ Neither is a published protocol; both answer what a newcomer asks first: can one
 Letters: n images, c channels, h w pixels, k classes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage import rng
+from mage.data.datasets import ImageDataset
+from mage.data.loaders import evaluation_batches
+from mage.data.transforms import TransformConfig, build_transform
+from mage.images import to_float
 
 
 def train_judge(
@@ -81,3 +86,27 @@ def nearest_training_images(samples: Float[Tensor, "n c h w"], training: Float[T
 def near_copy_share(samples: Nearest, test: Nearest) -> float:
     """Share of samples nearer to a training image than the nearest one per cent of real test images are."""
     return float((samples.distances < test.distances.quantile(0.01)).double().mean())
+
+
+def judge_features(
+    dataset: ImageDataset, image_size: tuple[int, int], *, epochs: int = 8, seed: int = 0
+) -> Callable[[Tensor], Tensor]:
+    """The last hidden layer of a judge trained on a labelled data set: images (n, c, H, W) -> features (n, 128).
+
+    An extractor for Frechet distances that no training loss of this library has seen.
+    """
+    if dataset.labels is None:
+        raise ValueError(f"{dataset.name} has no labels, which a judge is trained on")
+    transform = build_transform(TransformConfig(size=image_size))
+    batches = list(evaluation_batches(dataset, transform, batch_size=256))
+    pixels = torch.cat([batch["images"] for batch in batches])
+    network = train_judge(to_float(pixels), torch.cat([batch["labels"] for batch in batches]), epochs=epochs, seed=seed)
+    assert isinstance(network, nn.Sequential)
+    hidden = network[:-1]
+
+    @torch.inference_mode()
+    def features(pictures: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        found: Tensor = hidden(pictures.cpu().float())
+        return found
+
+    return features

@@ -30,6 +30,8 @@ class MAGEClassifier(nn.Module):
         head_kind: HeadKind = "linear",
     ) -> None:
         super().__init__()
+        if pool == "both":
+            raise ValueError('a classifier pools by "mean" or "class"')
         self.config, self.vocabulary, self.grid = config, vocabulary, grid
         self.num_classes, self.pool, self.head_kind = num_classes, pool, head_kind
         self.encoder = MAGEEncoder(config, vocabulary, grid, final_norm=pool == "class")

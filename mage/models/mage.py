@@ -9,7 +9,7 @@ u positions that are scored.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -23,7 +23,7 @@ from mage.nn.heads import TokenHead
 from mage.nn.positions import sincos_positions
 from mage.vocabulary import Vocabulary
 
-Pool = Literal["mean", "class"]
+Pool = Literal["mean", "class", "both"]
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,21 @@ class MAGEEncoder(nn.Module):
         return tokens
 
     def features(self, ids: Int[Tensor, "n l"], pool: Pool) -> Float[Tensor, "n d"]:
-        """Mean of the last block's tokens, then a LayerNorm without weights; or the class token (METHOD section 8)."""
+        """Mean of the last block's tokens, then a LayerNorm without weights; or the class token (METHOD section 8).
+
+        both: the two side by side, 2 d numbers.
+        """
+        if pool not in get_args(Pool):
+            raise ValueError(f'pool must be "mean", "class" or "both", not {pool!r}')
         x = self(ids)
+        pooled = x[:, 1:].float().mean(dim=1)
+        mean = functional.layer_norm(pooled, pooled.shape[1:], eps=1e-6)
         if pool == "mean":
-            pooled = x[:, 1:].float().mean(dim=1)
-            return functional.layer_norm(pooled, pooled.shape[1:], eps=1e-6)
-        if pool != "class":
-            raise ValueError(f'pool must be "mean" or "class", not {pool!r}')
+            return mean
         if self.norm is None:
             raise ValueError("this checkpoint pools by mean and has no norm for the class token; use pool='mean'")
-        return self.norm(x)[:, 0].float()  # type: ignore[no-any-return]
+        token: Tensor = self.norm(x)[:, 0].float()
+        return token if pool == "class" else torch.cat([mean, token], dim=1)
 
 
 def rows_of_tokens(ids: Int[Tensor, "..."], grid: tuple[int, int]) -> Int[Tensor, "n l"]:

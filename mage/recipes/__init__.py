@@ -1,10 +1,13 @@
 """Recipes: everything a training run needs, as one typed tree."""
 
-from mage.recipes.imagenet import imagenet_base, imagenet_large
+from mage.recipes.imagenet import imagenet_base, imagenet_large, imagenet_taming
 from mage.recipes.schema import Recipe as Recipe
-from mage.recipes.small import cifar10, mnist5k, smoke
+from mage.recipes.small import cifar10, mnist5k, photos64, smoke
 
-RECIPES = {recipe().name: recipe for recipe in (mnist5k, cifar10, imagenet_base, imagenet_large, smoke)}
+RECIPES = {
+    recipe().name: recipe
+    for recipe in (mnist5k, cifar10, photos64, imagenet_base, imagenet_large, imagenet_taming, smoke)
+}
 """Name -> function that gives the recipe."""
 
 

@@ -10,10 +10,34 @@ from mage.data.transforms import TransformConfig
 from mage.masking import MaskRatioConfig
 from mage.models.presets import PRESETS
 from mage.recipes.schema import DataConfig, Recipe
-from mage.tokenizers import VQGANConfig
+from mage.tokenizers import QuantizerConfig, VQGANConfig
+from mage.tokenizers.discriminator import DiscriminatorConfig
+from mage.training.adversarial import AdversarialConfig
 from mage.training.optim import OptimConfig
 from mage.training.run import RunConfig
 from mage.training.tokenizer import TokenizerLossConfig
+
+MASKGIT_LOSS = TokenizerLossConfig(
+    perceptual=0.1,
+    perceptual_size=0,
+    perceptual_share=1.0,
+    adversarial=AdversarialConfig(
+        weight=0.1, loss="non_saturating", adaptive=False, start=0.0, r1=10.0, base_learning_rate=1e-4,
+        betas=(0.0, 0.99), discriminator=DiscriminatorConfig(kind="style", levels=6),
+    ),
+)  # fmt: skip
+"""MaskGIT's tokenizer (METHOD section 2); the perceptual network was a ResNet-50, `timm:resnet50` with a connection."""
+
+TAMING_LOSS = TokenizerLossConfig(
+    squared=0.0,
+    absolute=1.0,
+    perceptual=1.0,
+    perceptual_network="lpips-vgg",
+    perceptual_size=0,
+    perceptual_share=1.0,
+    adversarial=AdversarialConfig(weight=0.8, start=0.1, base_learning_rate=4.5e-4, betas=(0.5, 0.9)),
+)
+"""Taming's: absolute error, LPIPS, PatchGAN with hinge loss and adaptive weight that joins late."""
 
 
 def imagenet_base() -> Recipe:
@@ -22,8 +46,8 @@ def imagenet_base() -> Recipe:
     return Recipe(
         name="imagenet-base",
         data=DataConfig(name="imagenet", tokenizer_transform=crops, transform=crops, views=10, validation_images=2000),
-        tokenizer=VQGANConfig(),
-        tokenizer_loss=TokenizerLossConfig(perceptual=0.1, perceptual_size=0, perceptual_share=1.0),
+        tokenizer=VQGANConfig(quantizer=QuantizerConfig(entropy=0.1)),
+        tokenizer_loss=MASKGIT_LOSS,
         tokenizer_training=OptimConfig(
             batch_size=256, steps=1_000_000, base_learning_rate=1e-4, warmup=0.005, betas=(0.0, 0.99), weight_decay=0.0,
             ema_decay=0.999,
@@ -38,3 +62,17 @@ def imagenet_base() -> Recipe:
 def imagenet_large() -> Recipe:
     """MAGE ViT-L: 9.10 FID, 78.9 % linear probe published."""
     return replace(imagenet_base(), name="imagenet-large", model=PRESETS["large"])
+
+
+def imagenet_taming() -> Recipe:
+    """ViT-B on a tokenizer trained in taming's way, with weak augmentation: crops that show most of an image."""
+    base = imagenet_base()
+    weak = replace(base.data.tokenizer_transform, scale=(0.8, 1.0))
+    return replace(
+        base,
+        name="imagenet-taming",
+        data=replace(base.data, tokenizer_transform=weak),
+        tokenizer=VQGANConfig(),
+        tokenizer_loss=TAMING_LOSS,
+        tokenizer_training=replace(base.tokenizer_training, base_learning_rate=4.5e-4, betas=(0.5, 0.9)),
+    )

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from mage.models import MAGE
 from mage.pipeline import Mage
 from mage.precision import resolve, resolve_device
 from mage.recipes.schema import Recipe, to_yaml
-from mage.tokenizers import VQGAN
+from mage.tokenizers import VQGAN, Tokenizer
 from mage.tokenizers.perceptual import build_perceptual
 from mage.training.checkpoint import newest_checkpoint
 from mage.training.engine import train
@@ -138,7 +139,6 @@ def pretrain(
 ) -> TrainResult:
     """Pre-train MAGE on a token cache, or without one on images that are tokenized on the fly."""
     _check_out(out, resume)
-    where = resolve_device(device)
     skipped: list[str] = []
     if cache is not None:
         cache.check_tokenizer(tokenizer.tokenizer)
@@ -148,12 +148,59 @@ def pretrain(
         num_images, skipped = len(dataset), dataset.skipped
         source = _image_batches(dataset, recipe.data.transform, recipe.pretraining, recipe.seed, workers)
     validation = tokenizer.encode(held_out(recipe, recipe.data.name, data_root).float() / 255).cpu().clone()
+    task = _pretraining(recipe, tokenizer, tokenizer.tokenizer, source, num_images, validation)
+    where = resolve_device(device)
+    result = _train(task, recipe, out, resume=resume, precision=precision, device=where, progress=progress)
+    return replace(result, skipped=tuple(skipped))
+
+
+def pretrain_on_tokens(
+    recipe: Recipe,
+    cache: TokenCache,
+    out: Path,
+    *,
+    validation: TokenCache | None = None,
+    resume: bool = False,
+    precision: str = "auto",
+    device: str = "auto",
+    progress: bool = True,
+) -> TrainResult:
+    """Pre-train MAGE on tokens that are no image's, such as text, audio codes, actions: no tokenizer takes part.
+
+    The model's folder then holds a transformer only. validation: tokens of the same kind that training does not see.
+    """
+    _check_out(out, resume)
+    held = None
+    if validation is not None:
+        if (validation.grid, validation.num_codes) != (cache.grid, cache.num_codes):
+            raise ValueError(
+                f"{validation.folder} holds tokens below {validation.num_codes} on a grid of {validation.grid}, "
+                f"{cache.folder} below {cache.num_codes} on {cache.grid}"
+            )
+        chosen = np.arange(min(len(validation), recipe.data.validation_images))
+        held = validation.tokens(chosen, np.zeros_like(chosen))
+    where = resolve_device(device)
+    model = Mage(None, None, precision=precision, device=device)
+    source = _token_batches(cache, recipe.pretraining, recipe.seed)
+    task = _pretraining(recipe, model, cache, source, len(cache), held)
+    return _train(task, recipe, out, resume=resume, precision=precision, device=where, progress=progress)
+
+
+def _pretraining(
+    recipe: Recipe,
+    model: Mage,
+    tokens: Tokenizer | TokenCache,
+    source: Batches,
+    num_images: int,
+    validation: Tensor | None,
+) -> Pretraining:
+    """The task on tokens of this kind: `tokens` says how many codes there are and on what grid."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.stream_seed(recipe.seed, "mage weights"))
-        network = MAGE(recipe.model, Vocabulary.fresh(tokenizer.tokenizer.num_codes), tokenizer.tokenizer.grid)
-    task = Pretraining(
+        network = MAGE(recipe.model, Vocabulary.fresh(tokens.num_codes), tokens.grid)
+    return Pretraining(
         network,
-        tokenizer.tokenizer,
+        model.tokenizer,
         source,
         num_images=num_images,
         optim=recipe.pretraining,
@@ -162,10 +209,9 @@ def pretrain(
         recipe=settings.to_dict(recipe),
         seed=recipe.seed,
         validation=validation,
-        precision=tokenizer.precision,
+        notes=model.notes,
+        precision=model.precision,
     )
-    result = _train(task, recipe, out, resume=resume, precision=precision, device=where, progress=progress)
-    return replace(result, skipped=tuple(skipped))
 
 
 def load_tokenizer(path: str | Path, *, precision: str = "auto", device: str = "auto") -> Mage:
@@ -173,7 +219,7 @@ def load_tokenizer(path: str | Path, *, precision: str = "auto", device: str = "
     model = io.load(path, precision=precision, device=device)
     if model.tokenizer is None:
         raise ValueError(f"{path} holds no tokenizer")
-    return Mage(model.tokenizer, None, recipe=model.recipe, precision=precision, device=device)
+    return Mage(model.tokenizer, None, recipe=model.recipe, notes=model.notes, precision=precision, device=device)
 
 
 def _image_batches(

@@ -50,6 +50,12 @@ GLOSSARY = {
         "share",
         "higher",
     ),
+    "linear_probe_mean_accuracy": Metric(
+        "Linear probe, mean",
+        "The same on the mean of the tokens' features.",
+        "share",
+        "higher",
+    ),
     "linear_probe_lars_accuracy": Metric(
         "Linear probe (LARS)",
         "The same, trained by the paper's recipe: LARS after a batch normalisation without parameters.",
@@ -115,6 +121,9 @@ CURVES = {
     "absolute_error": "Mean absolute error of pixels",
     "perceptual": "Perceptual distance",
     "quantizer_loss": "Quantizer loss",
+    "adversarial": "Adversarial loss of the tokenizer",
+    "adversarial_weight": "Weight of the adversarial loss",
+    "discriminator/right": "Share of right verdicts of the discriminator",
 }
 
 

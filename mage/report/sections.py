@@ -165,7 +165,8 @@ def _codebook(contents: Contents) -> Section:
 
 def _representations(contents: Contents) -> Section:
     metrics, bars = contents.part("metrics"), []
-    names = ("linear_probe_accuracy", "linear_probe_lars_accuracy", "knn_accuracy", "raw_pixel_accuracy")
+    probes = ("linear_probe_accuracy", "linear_probe_mean_accuracy")
+    names = (*probes, "linear_probe_lars_accuracy", "knn_accuracy", "raw_pixel_accuracy")
     for name in names:
         value = finite(metrics.get(name))
         if value is not None:

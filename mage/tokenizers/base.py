@@ -42,6 +42,15 @@ class Tokenizer(Protocol):
         """A short text that changes when any weight changes: caches are keyed by it."""
 
 
+def check_images(images: Tensor, expected: tuple[int, ...]) -> None:
+    """Raise ValueError unless `images` are floats of shape (n, *expected)."""
+    if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+        given = tuple(images.shape)
+        raise ValueError(f"images have shape {given}; this tokenizer takes (N, {', '.join(map(str, expected))})")
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}; give floats in [0, 1] (mage.images.to_float converts uint8)")
+
+
 def weights_fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of names, shapes and bytes, cut to 16 hexadecimal digits."""
     digest = hashlib.sha256()

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mage.tokenizers.base import weights_fingerprint
+from mage.tokenizers.base import check_images, weights_fingerprint
 from mage.tokenizers.quantizers import QuantizerConfig, build_quantizer
 
 
@@ -201,12 +201,7 @@ class VQGAN(nn.Module):
 
     def check_images(self, images: Tensor) -> None:
         """Raise ValueError unless `images` has this tokenizer's shape and is floating point."""
-        expected = (self.channels, *self.image_size)
-        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            given = tuple(images.shape)
-            raise ValueError(f"images have shape {given}; this tokenizer takes (N, {', '.join(map(str, expected))})")
-        if not images.is_floating_point():
-            raise ValueError(f"images are {images.dtype}; give floats in [0, 1] (mage.images.to_float converts uint8)")
+        check_images(images, (self.channels, *self.image_size))
 
     def encode(self, images: Float[Tensor, "n c H W"]) -> Int[Tensor, "n h w"]:
         """Images in [0, 1] -> ids. Raises ValueError for another shape."""

@@ -49,18 +49,19 @@ class Pretraining:
         recipe: dict[str, Any],
         seed: int,
         validation: Tensor | None = None,
+        notes: dict[str, Any] | None = None,
         precision: str = "float32",
     ) -> None:
         """source: where batches come from. validation: token grids (n, h, w) that training does not see.
 
-        precision: in which images are tokenized, where batches hold images.
+        notes: the tokenizer's, kept in the model. precision: in which images are tokenized, where batches hold images.
         """
         self.modules: dict[str, nn.Module] = {"mage": PretrainObjective(network)}
         self.optim = {"mage": optim}
         self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)
         self._tokenizer, self._source, self._masking = tokenizer, source, masking
         self._sampling, self._recipe, self._seed, self._validation = dict(sampling), recipe, seed, validation
-        self._precision = precision
+        self._notes, self._precision = notes or {}, precision
 
     def batches(self, start: int, *, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
         """This process's batches from number `start` on."""
@@ -111,7 +112,7 @@ class Pretraining:
         """Write tokenizer and averaged network as a model folder."""
         objective = modules["mage"]
         assert isinstance(objective, PretrainObjective)
-        write_model(self._tokenizer, objective.network, self._recipe, folder)
+        write_model(self._tokenizer, objective.network, self._recipe, self._notes, folder)
 
     def warnings(self, metrics: Mapping[str, float]) -> list[str]:
         """Nothing is known to go wrong silently."""
@@ -122,12 +123,14 @@ class Pretraining:
         return {}
 
 
-def write_model(tokenizer: Tokenizer | None, network: MAGE | None, recipe: dict[str, Any], folder: Path) -> None:
+def write_model(
+    tokenizer: Tokenizer | None, network: MAGE | None, recipe: dict[str, Any], notes: dict[str, Any], folder: Path
+) -> None:
     """Write a model folder without disturbing the networks, which may be in training."""
     from mage import atomic
     from mage.checkpoints import io
 
     model = Mage.__new__(Mage)
-    model._tokenizer, model._transformer, model.recipe = tokenizer, network, recipe
+    model._tokenizer, model._transformer, model.recipe, model.notes = tokenizer, network, recipe, notes
     with atomic.replacing_folder(folder) as temporary:
         io.write_into(model, temporary)

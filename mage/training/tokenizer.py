@@ -79,6 +79,7 @@ class TokenizerTraining:
             self._adversary = Adversary(network, loss.adversarial, steps=self.steps, precision=precision)
             self.modules["discriminator"] = self._adversary.module
             self.optim["discriminator"] = loss.adversarial.optim(optim)
+        self._notes: dict[str, Any] = {}
         self._last_weights = tokenizer.decoder.out.weight
 
     def batches(self, start: int, *, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
@@ -115,7 +116,8 @@ class TokenizerTraining:
         """PSNR and codebook usage on the validation images; originals above their reconstructions."""
         tokenizer = modules["tokenizer"]
         assert isinstance(tokenizer, VQGAN)
-        metrics, _ = reconstruction_quality(tokenizer, self._validation)
+        metrics, counts = reconstruction_quality(tokenizer, self._validation)
+        self._notes = {"psnr_db": metrics["psnr_db"], "code_counts": counts.tolist(), "images": len(self._validation)}
         if not pictures:
             return Observation(metrics)
         return Observation(metrics, side_by_side(tokenizer, self._validation[:16]))
@@ -124,7 +126,7 @@ class TokenizerTraining:
         """Write the averaged tokenizer as a model folder."""
         tokenizer = modules["tokenizer"]
         assert isinstance(tokenizer, VQGAN)
-        write_model(tokenizer, None, self._recipe, folder)
+        write_model(tokenizer, None, self._recipe, {"tokenizer": self._notes} if self._notes else {}, folder)
 
     def warnings(self, metrics: Mapping[str, float]) -> list[str]:
         """A collapsed codebook, a game that one side has won."""
@@ -144,15 +146,18 @@ class TokenizerTraining:
 def reconstruction_quality(tokenizer: VQGAN, uint8_images: Tensor) -> tuple[dict[str, float], Tensor]:
     """PSNR in dB (mean over images, clamped to [0, 1]) and codebook usage; and the counts of the codes."""
     device = next(tokenizer.parameters()).device
-    errors, ids = [], []
+    found, ids = [], []
     for part in uint8_images.split(256):
         targets = images.to_float(part.to(device))
         codes = tokenizer.encode(targets)
-        errors.append((tokenizer.decode(codes) - targets).square().mean(dim=(1, 2, 3)))
+        found.append(images.psnr(tokenizer.decode(codes), targets))
         ids.append(codes.cpu())
-    psnr = -10 * torch.cat(errors).clamp(min=1e-10).log10().mean()
     usage = codebook_usage(torch.cat(ids), tokenizer.num_codes)
-    metrics = {"psnr_db": float(psnr), "codes_used": usage.used, "codebook_perplexity": usage.perplexity}
+    metrics = {
+        "psnr_db": float(torch.cat(found).mean()),
+        "codes_used": usage.used,
+        "codebook_perplexity": usage.perplexity,
+    }
     return metrics, usage.counts
 
 

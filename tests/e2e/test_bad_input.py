@@ -156,6 +156,16 @@ CASES: dict[str, list[tuple[str, str]]] = {
         (f"{TRAIN} --samples 3", "at least 100"),
     ],
 }
+EVALUATE = "tokenizer --tokenizer {root}/tokenizer"
+CASES["evaluate"] = [
+    *((f"tokenizer {a.replace('--model', '--tokenizer')}", message) for a, message in MODEL),
+    *((f"{EVALUATE} {arguments}", message) for arguments, message in DATA + COMMON),
+    ("samples --tokenizer {root}/tokenizer", "samples"),
+    (f"{EVALUATE} --num 1", "at least 2"),
+    (f"{EVALUATE} --perceptual magic", "must be efflite0"),
+    (f"{EVALUATE} --perceptual lpips-vgg --perceptual-weights {{root}}/none", "vgg16"),
+    (f"{EVALUATE} --out {{root}}/photo.png/x", "is a file"),
+]
 PROBE_CASES = [
     *((f"{arguments} --data digits", message) for arguments, message in MODEL),
     *((f"--model {{root}}/model {arguments}", message) for arguments, message in DATA),

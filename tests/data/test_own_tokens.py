@@ -1,0 +1,104 @@
+"""Tokens that are no image's: cached, trained on and sampled from without a tokenizer."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import mage
+from mage.cli.main import main
+from mage.data.own_tokens import write_tokens
+from mage.data.token_cache import TokenCache, token_batches
+from mage.recipes import named, runs
+from mage.settings import override
+
+COUNTING = np.stack([(np.arange(12) + start) % 20 for start in range(20)] * 4)
+"""Sequences that count up: each token follows from any other."""
+
+
+@pytest.mark.parametrize(
+    ("shape", "grid", "views"), [((6, 5), (1, 5), 1), ((6, 2, 3), (2, 3), 1), ((6, 4, 2, 3), (2, 3), 4)]
+)
+def test_every_shape_comes_back(shape: tuple[int, ...], grid: tuple[int, int], views: int, tmp_path: Path) -> None:
+    tokens = np.random.default_rng(0).integers(0, 300, shape)
+    cache = write_tokens(tmp_path / "cache", tokens, num_codes=300, labels=np.arange(6), shard_images=4)
+    assert (cache.grid, cache.key.views, len(cache)) == (grid, views, 6)
+    again = cache.tokens(np.array([5, 0]), np.array([views - 1, 0]))
+    flat = tokens.reshape(6, views, *grid)
+    assert np.array_equal(again.numpy(), flat[[5, 0], [views - 1, 0]])
+    assert cache.labels.tolist() == list(range(6))
+    batch = next(token_batches(TokenCache(tmp_path / "cache"), batch_size=3, seed=0))
+    assert batch["tokens"].shape == (3, *grid)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "more", "words"),
+    [
+        (np.zeros((3,), int), {}, "integers"),
+        (np.zeros((3, 4)), {}, "not float64"),
+        (np.zeros((0, 4), int), {}, "integers"),
+        (np.array([[0, 5]]), {"num_codes": 5}, "0 to 5; they must lie"),
+        (np.array([[-1, 0]]), {}, "-1 to 0"),
+        (np.array([[0, 1]]), {"num_codes": 70000}, "num_codes from 2 to 65536"),
+        (np.array([[0, 1]]), {"labels": np.array([0, 1])}, "do not number 1"),
+        (np.array([[0, 1]]), {"labels": np.array([3]), "class_names": ("a",)}, "do not number"),
+    ],
+)
+def test_what_is_no_token_is_refused(tokens: np.ndarray, more: dict, words: str, tmp_path: Path) -> None:  # type: ignore[type-arg]
+    with pytest.raises(ValueError, match=words):
+        write_tokens(tmp_path / "cache", tokens, **({"num_codes": 10} | more))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_sequence_model_learns_to_count_and_fills_gaps(tmp_path: Path) -> None:
+    cache = write_tokens(tmp_path / "train", COUNTING, num_codes=20)
+    recipe = override(
+        named("smoke"),
+        ["model.width=64", "model.depth=2", "model.heads=4", "model.decoder_width=64", "model.position_init=sincos",
+         "model.dropout=0", "model.label_smoothing=0", "pretraining.steps=400", "pretraining.batch_size=40",
+         "pretraining.optimizer=muon", "pretraining.base_learning_rate=0.05", "masking.low=0.2",
+         "run.observe_every=400", "run.checkpoint_every=400", "run.log_every=100"],
+    )  # fmt: skip
+    result = runs.pretrain_on_tokens(recipe, cache, tmp_path / "run", validation=cache, progress=False)
+    assert result.metrics["valid/loss"] < 1.5  # 3.0 is chance
+    model = mage.load(tmp_path / "run")
+    start = torch.from_numpy(COUNTING[:8]).view(8, 1, 12).clone()
+    start[:, :, 4:10] = -1
+    filled = model.generate_tokens(8, start=start, token_temperature=0.0)
+    assert (filled.view(8, 12).numpy() == COUNTING[:8]).mean() > 0.9
+    free = model.generate_tokens(32, seed=1).view(32, 12)
+    assert ((free.diff(dim=1) % 20) == 1).float().mean() > 0.6
+
+
+def test_the_commands_go_from_an_array_to_new_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "tokens.npy", COUNTING)
+    cache, run, out = (str(tmp_path / name) for name in ("cache", "run", "out"))
+    main(["tokenize", "--array", str(tmp_path / "tokens.npy"), "--out", cache])
+    main(["pretrain", "--recipe", "smoke", "--data", cache, "--validation", cache, "--out", run, "--json"])
+    main(["generate", "--model", run, "--num", "3", "--out", out])
+    assert "this model has no tokenizer" in capsys.readouterr().out
+    assert np.load(tmp_path / "out" / "tokens.npy").shape == (3, 1, 12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("tokenize --out {out}", "either --tokenizer or --array"),
+        ("tokenize --array {root}/none.npy --out {out}", "not readable as .npy"),
+        ("tokenize --array {root}/floats.npy --out {out}", "holds no integers"),
+        ("tokenize --array {root}/tokens.npy --num-codes 3 --out {out}", "they must lie"),
+        ("pretrain --recipe smoke --out {out}", "give --tokenizer"),
+        ("pretrain --recipe smoke --data {root} --out {out}", "give --tokenizer"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    arguments: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "tokens.npy", COUNTING)
+    np.save(tmp_path / "floats.npy", COUNTING / 2)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments.format(root=tmp_path, out=tmp_path / "out").split())
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

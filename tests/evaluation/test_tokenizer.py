@@ -1,0 +1,93 @@
+"""The verdict on a tokenizer: right numbers for a codebook known by heart, and warnings where they are due."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import mage
+from mage import images
+from mage.data.datasets import ArrayDataset, load_dataset
+from mage.evaluation.judge import judge_features
+from mage.evaluation.tokenizer import evaluate_tokenizer
+from mage.recipes import named, runs
+
+
+class FourLevels:
+    """Each 4 x 4 patch is its mean in four levels."""
+
+    channels, image_size, grid, num_codes = 1, (8, 8), (2, 2), 4
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        return (torch.nn.functional.avg_pool2d(pictures, 4)[:, 0] * 3.999).long()
+
+    def decode(self, ids: Tensor) -> Tensor:
+        return (ids[:, None].float() / 3).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+
+    def fingerprint(self) -> str:
+        return "four levels"
+
+
+def patches(count: int = 64) -> ArrayDataset:
+    """Images that the four levels say exactly; the label is the level of the first patch."""
+    ids = torch.randint(0, 4, (count, 2, 2), generator=torch.Generator().manual_seed(0))
+    return ArrayDataset("patches", images.to_uint8(FourLevels().decode(ids)), ids[:, 0, 0].numpy(), tuple("abcd"))
+
+
+def test_what_is_exact_is_found_exact() -> None:
+    model = mage.Mage(FourLevels(), None, precision="float32", device="cpu")
+    quality = evaluate_tokenizer(
+        model, patches(), train=patches(200), extractors={"pixels": lambda x: x.flatten(1)},
+        perceptual=torch.nn.L1Loss(), perceptual_name="l1", batch_size=10,
+    )  # fmt: skip
+    found = quality.metrics
+    assert found["psnr_db"] == pytest.approx(100)
+    assert found["ssim"] == pytest.approx(1)
+    assert found["fd_pixels"] == pytest.approx(0, abs=1e-6)
+    assert found["perceptual"] == pytest.approx(0, abs=1e-6)
+    assert found["codes_used"] == 1
+    assert found["position_entropy_bits"] == pytest.approx(2, abs=0.1)
+    assert found["label_information_bits_max"] == pytest.approx(2, abs=0.15)  # the first token is the label
+    assert found["histogram_probe_accuracy"] > 0.3
+    assert sum(quality.code_counts) == 64 * 4
+    assert quality.picture is not None
+    assert quality.warnings == []
+
+
+def test_a_collapsed_codebook_is_named() -> None:
+    class Blind(FourLevels):
+        num_codes = 100
+
+        def encode(self, pictures: Tensor) -> Tensor:
+            return torch.zeros(len(pictures), 2, 2, dtype=torch.int64)
+
+    quality = evaluate_tokenizer(mage.Mage(Blind(), None, precision="float32", device="cpu"), patches())
+    assert any("collapsed" in warning for warning in quality.warnings)
+    assert quality.metrics["position_entropy_bits"] == 0
+
+
+def test_images_far_from_the_training_data_are_named(tmp_path: Path) -> None:
+    runs.train_tokenizer(named("smoke"), tmp_path / "run", progress=False)
+    model = runs.load_tokenizer(tmp_path / "run", precision="float32", device="cpu")
+    assert model.notes["tokenizer"]["images"] == 64
+    near = evaluate_tokenizer(model, load_dataset("digits", split="test"))
+    assert near.metrics["divergence_from_training"] < 0.2
+    assert not any("far from" in warning for warning in near.warnings)
+    noise = torch.randint(0, 256, (64, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    far = evaluate_tokenizer(model, ArrayDataset("noise", 255 - noise // 8, None))
+    assert far.metrics["divergence_from_training"] > near.metrics["divergence_from_training"]
+    assert any("far from what the tokenizer was trained on" in warning for warning in far.warnings)
+
+
+def test_a_judges_features_tell_classes_apart() -> None:
+    digits = load_dataset("digits", split="train")
+    extract = judge_features(digits, (8, 8), epochs=2)
+    assert digits.labels is not None
+    found = extract(torch.stack([images.to_float(digits.load(index)) for index in range(200)]))
+    assert found.shape == (200, 128)
+    labels = torch.from_numpy(digits.labels[:200])
+    centres = torch.stack([found[labels == digit].mean(dim=0) for digit in range(10)])
+    assert (torch.cdist(found, centres).argmin(dim=1) == labels).float().mean() > 0.6
+    with pytest.raises(ValueError, match="no labels"):
+        judge_features(ArrayDataset("bare", torch.zeros(2, 1, 8, 8, dtype=torch.uint8), None), (8, 8))
