@@ -1,5 +1,7 @@
 """Which of how many processes this is; on one process everything here is the identity."""
 
+from typing import Any
+
 import torch.distributed
 
 
@@ -27,3 +29,12 @@ def from_first_process(tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.contiguous()
         torch.distributed.broadcast(tensor, src=0)
     return tensor
+
+
+def value_from_first_process(value: Any) -> Any:
+    """The first process's value, anything that can be pickled, everywhere."""
+    if world_size() > 1:
+        values = [value]
+        torch.distributed.broadcast_object_list(values, src=0)
+        return values[0]
+    return value

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm import tqdm
 
+from mage import distributed
 from mage.recipes import named
 from mage.recipes.schema import Recipe, from_yaml
 from mage.settings import override
@@ -59,8 +60,9 @@ class RecipeOptions(Common):
 
 
 def emit(options: Common, result: dict[str, Any], sentence: str) -> None:
-    """Print a command's result: JSON for machines, a sentence for people."""
-    print(json.dumps(result) if options.json else sentence)
+    """Print a command's result, once for all processes: JSON for machines, a sentence for people."""
+    if distributed.rank() == 0:
+        print(json.dumps(result) if options.json else sentence)
 
 
 def skipped_sentence(skipped: Sequence[str]) -> str:
@@ -73,7 +75,7 @@ def skipped_sentence(skipped: Sequence[str]) -> str:
 
 def note(options: Common, sentence: str) -> None:
     """Say something on the way; silent with --json."""
-    if not options.json:
+    if not options.json and distributed.rank() == 0:
         print(sentence, file=sys.stderr)
 
 

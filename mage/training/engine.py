@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mage import images, rng
+from mage import distributed, images, rng
 from mage.nn.blocks import choose_attention
 from mage.precision import resolve
 from mage.training.checkpoint import drop_old_checkpoints, newest_checkpoint, read_checkpoint, write_checkpoint
@@ -97,6 +98,7 @@ class Trainer:
     ) -> None:
         self.task, self.folder, self.seed, self.settings = task, folder, seed, settings
         mixed = "bf16" if resolve(precision, device) == "bf16" else "no"
+        AcceleratorState._reset_state()  # else an earlier run of this process would forbid another precision
         self.accelerator = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, Any] = {}
@@ -230,9 +232,12 @@ class Trainer:
         }
 
     def observe(self) -> None:
-        """Validate, draw a sample grid, and log both."""
-        if not self.accelerator.is_main_process:
-            return
+        """Validate, draw a sample grid, and log both; every process learns the numbers."""
+        if self.accelerator.is_main_process:
+            self._observe()
+        self.observed = distributed.value_from_first_process(self.observed)
+
+    def _observe(self) -> None:
         modules = self.averaged()
         for module in modules.values():
             module.eval()

@@ -156,9 +156,10 @@ CASES: dict[str, list[tuple[str, str]]] = {
         (f"{TRAIN} --samples 3", "at least 100"),
     ],
 }
-EVALUATE = "tokenizer --tokenizer {root}/tokenizer"
+EVALUATE = "tokenizer --data digits --tokenizer {root}/tokenizer"
 CASES["evaluate"] = [
-    *((f"tokenizer {a.replace('--model', '--tokenizer')}", message) for a, message in MODEL),
+    *((f"tokenizer --data digits {a.replace('--model', '--tokenizer')}", message) for a, message in MODEL),
+    ("tokenizer --tokenizer {root}/tokenizer", "give --data"),
     *((f"{EVALUATE} {arguments}", message) for arguments, message in DATA + COMMON),
     ("samples --tokenizer {root}/tokenizer", "samples"),
     (f"{EVALUATE} --num 1", "at least 2"),
