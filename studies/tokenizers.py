@@ -31,7 +31,7 @@ from mage.tokenizers.perceptual import build_perceptual
 from mage.training.runlog import read_log
 
 ROOT = Path(__file__).resolve().parent.parent
-QUANTIZER_STEPS = 1200
+QUANTIZER_STEPS = 800
 
 
 def _quantizer(kind: str, *more: str) -> list[str]:
@@ -39,12 +39,13 @@ def _quantizer(kind: str, *more: str) -> list[str]:
 
 
 def _game(weight: float) -> list[str]:
-    """Ten minutes on one thread, with the discriminator from a third of the way on, or without it."""
+    """The same training with the discriminator from a quarter of the way on, or without it."""
     return [
-        "tokenizer_training.steps=1500",
+        "tokenizer_training.steps=1000",
         f"tokenizer_loss.adversarial.weight={weight}",
-        "tokenizer_loss.adversarial.start=0.33",
+        "tokenizer_loss.adversarial.start=0.25",
         "tokenizer_loss.adversarial.discriminator.levels=2",
+        "tokenizer_loss.adversarial.discriminator.width=32",
         "tokenizer_loss.adversarial.base_learning_rate=8e-4",
     ]
 
