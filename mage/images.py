@@ -169,14 +169,16 @@ def enlarge(image: Float[Tensor, "c h w"], least: int = 512) -> Float[Tensor, "c
 
 def labelled_rows(rows: list[tuple[str, Float[Tensor, "n c h w"]]], side: int = 64) -> Float[Tensor, "c gh gw"]:
     """Rows of images, each with its label on the left; images are enlarged to about `side` pixels."""
-    from PIL import ImageDraw
+    from PIL import ImageDraw, ImageFont
 
+    font = ImageFont.load_default(13)
+    wide = 12 + max(84, *(math.ceil(font.getlength(text)) for text, _ in rows))
     factor = max(1, round(side / rows[0][1].shape[-1]))
     strips = []
     for text, row in rows:
         strip = make_grid(row.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3), columns=len(row))
-        margin = Image.new("L", (96, strip.shape[1]), 255)
-        ImageDraw.Draw(margin).text((6, strip.shape[1] / 2), text, fill=40, anchor="lm", font_size=13)
+        margin = Image.new("L", (wide, strip.shape[1]), 255)
+        ImageDraw.Draw(margin).text((6, strip.shape[1] / 2), text, fill=40, anchor="lm", font=font)
         label = to_float(from_pil(margin)).expand(strip.shape[0], -1, -1)
         strips.append(torch.cat([label.to(strip), strip], dim=2))
     return torch.cat(strips, dim=1)

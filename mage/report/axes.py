@@ -25,6 +25,8 @@ class Axis:
     def label(self, tick: float) -> str:
         """A tick's value, with just the decimals that neighbouring ticks need."""
         if self.logarithmic or tick == 0:
+            if 0 < abs(tick) < 1e-4:
+                return f"{tick:.0e}"
             return f"{tick:,.0f}" if abs(tick) >= 1 or tick == 0 else f"{tick:.5f}".rstrip("0").rstrip(".")
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else abs(tick)
         if max(map(abs, self.ticks)) >= 1e7 or step < 1e-4:

@@ -38,7 +38,8 @@ class Bar:
 def line_chart(
     series: Sequence[Series], *, title: str, x_label: str = "step", width: int = 1000, height: int = 320
 ) -> str:
-    """Lines over a common x axis; "" if nothing finite is left to draw. Wide positive ranges get a log axis."""
+    """Lines over a common x axis; "" if nothing finite is left to draw. Wide positive ranges get a log axis, but not
+    those that fall to almost nothing, as a learning rate does."""
     lines = [Series(one.name, _thinned(one.points), one.markers) for one in series]
     lines = [one for one in lines if any(y is not None for _, y in one.points)]
     if not lines:
@@ -46,7 +47,7 @@ def line_chart(
     xs = [x for one in lines for x, y in one.points if y is not None]
     ys = [y for one in lines for _, y in one.points if y is not None]
     top, bottom, right = 34.0, height - 42.0, width - 14.0
-    if min(ys) > 0 and max(ys) / min(ys) > 12:
+    if min(ys) > 0 and 12 < max(ys) / min(ys) < 1e5:
         y_axis = log_axis(min(ys) / 1.1, max(ys) * 1.1, bottom, top)
     else:
         y_axis = linear_axis(min(ys), max(ys), bottom, top, count=5 if height > 250 else 3)

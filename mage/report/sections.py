@@ -116,10 +116,11 @@ def _curves_of(title: str, log: list[dict[str, Any]]) -> str:
     def series(name: str, shown: str, *, markers: bool = False) -> Series:
         return Series(shown, [(line["step"], finite(line[name])) for line in log if name in line], markers)
 
-    losses = [series("loss", "training")] if "loss" in names else []
+    loss = "tokenizer/loss" if "tokenizer/loss" in names else "loss"  # beside a discriminator it has a longer name
+    losses = [series(loss, "training")] if loss in names else []
     losses += [series("valid/loss", "validation", markers=True)] if "valid/loss" in names else []
     main = line_chart(losses, title=f"{title}: loss")
-    order = sorted((name for name in names if name not in ("loss", "valid/loss")), key=_curve_order)
+    order = sorted((name for name in names if name not in (loss, "valid/loss")), key=_curve_order)
     small = [
         line_chart([series(name, CURVES.get(name, name), markers=_is_rare(name, log))], title=CURVES.get(name, name),
                    width=340, height=200)
@@ -134,7 +135,8 @@ def _curves_of(title: str, log: list[dict[str, Any]]) -> str:
 
 def _curve_order(name: str) -> tuple[int, str]:
     technical = ("lr", "grad_norm", "images_per_second")
-    return (1 + technical.index(name) if name in technical else 0, name)
+    last = name.split("/")[-1]
+    return (1 + technical.index(last) if last in technical else 0, name)
 
 
 def _is_rare(name: str, log: list[dict[str, Any]]) -> bool:
