@@ -57,11 +57,12 @@ def main(files: list[str], out: Path, steps: int = 1500) -> None:
     )
     runs.pretrain_on_tokens(recipe, train, out / "run", validation=test)
     model = mage.load(out / "run")
-    known = test.tokens(np.arange(8), np.zeros(8, dtype=np.int64))
+    rows = np.arange(min(8, len(test)))
+    known = test.tokens(rows, np.zeros_like(rows))
     start = known.clone()
     start[:, :, LENGTH // 2 : LENGTH // 2 + 8] = -1
-    filled = model.generate_tokens(8, start=start, steps=8, token_temperature=0.0)
-    for row in range(8):
+    filled = model.generate_tokens(len(rows), start=start, steps=8, token_temperature=0.0)
+    for row in rows.tolist():
         print(f"given   {text_of(start[row])}\nfilled  {text_of(filled[row])}\n")
     print("\n".join(text_of(row) for row in model.generate_tokens(8, steps=32, token_temperature=0.7)))
 

@@ -22,6 +22,7 @@ import torch
 
 from mage import images
 from mage.data.datasets import load_dataset
+from mage.evaluation.frechet import FeatureStatistics
 from mage.evaluation.judge import judge_features
 from mage.evaluation.tokenizer import evaluate_tokenizer
 from mage.nn.backbones import PooledFeatures, efflite0
@@ -107,10 +108,16 @@ def judge_all(names: list[str], out: Path, data_root: str) -> Iterator[tuple[str
     train, test = (load_dataset("cifar10", split=split, data_root=data_root) for split in ("train", "test"))
     extractors = {"efflite0": PooledFeatures(efflite0()), "judge": judge_features(train, (32, 32))}
     rows = [("original", torch.stack([images.to_float(test.load(index)) for index in range(12)]))]
+    reference: dict[str, FeatureStatistics] = {}
     for name in names:
         model = runs.load_tokenizer(out / name)
         quality = evaluate_tokenizer(
-            model, test, extractors=extractors, perceptual=build_perceptual("efflite0"), perceptual_name="efflite0"
+            model,
+            test,
+            extractors=extractors,
+            reference=reference,
+            perceptual=build_perceptual("efflite0"),
+            perceptual_name="efflite0",
         )
         seconds = max(line["seconds"] for line in read_log(out / name) if "seconds" in line)
         rows.append((name, model.decode_tokens(model.encode(rows[0][1])).cpu()))

@@ -52,6 +52,7 @@ def evaluate_tokenizer(
     dataset: ImageDataset,
     *,
     extractors: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+    reference: dict[str, FeatureStatistics] | None = None,
     perceptual: nn.Module | None = None,
     perceptual_name: str = "",
     train: ImageDataset | None = None,
@@ -61,12 +62,17 @@ def evaluate_tokenizer(
     """Measure a tokenizer on all images of a data set, in one pass and constant memory but for the tokens.
 
     extractors: name -> images in [0, 1] to features (n, d), for the Frechet distance of the reconstructions.
+    reference: statistics of the originals by extractor; missing ones are added, so that they are computed only once
+    where several tokenizers are judged on one data set.
     perceptual: (images, targets) -> distance. train: labelled images, to train a classifier of token histograms on.
     """
     quality = TokenizerQuality()
     transform = TransformConfig(size=model.image_size)
     extractors = extractors or {}
-    statistics = {name: (FeatureStatistics(name), FeatureStatistics(name)) for name in extractors}
+    reference = {} if reference is None else reference
+    missing = [name for name in extractors if name not in reference]
+    reference |= {name: FeatureStatistics(name) for name in missing}
+    statistics = {name: FeatureStatistics(name) for name in extractors}
     found: dict[str, list[Tensor]] = {"psnr_db": [], "ssim": [], "absolute_error": [], "perceptual": []}
     all_ids, all_labels, shown = [], [], None
     for batch in evaluation_batches(dataset, build_transform(transform), batch_size=batch_size):
@@ -80,10 +86,9 @@ def evaluate_tokenizer(
             with torch.inference_mode():
                 found["perceptual"].append(perceptual(again, originals).expand(len(again)))
         for name, extract in extractors.items():
-            for part, pictures in zip(
-                statistics[name], (originals, images.to_float(images.to_uint8(again))), strict=True
-            ):
-                part.update(extract(pictures))
+            statistics[name].update(extract(images.to_float(images.to_uint8(again))))
+            if name in missing:
+                reference[name].update(extract(originals))
         all_ids.append(ids)
         all_labels.append(batch.get("labels", torch.zeros(0, dtype=torch.int64)))
         shown = (originals[:SHOWN], again[:SHOWN]) if shown is None else shown
@@ -94,9 +99,9 @@ def evaluate_tokenizer(
     quality.metrics |= {name: float(torch.cat(parts).mean()) for name, parts in found.items() if parts}
     if perceptual is not None:
         quality.protocols["perceptual"] = perceptual_name
-    for name, (real, fake) in statistics.items():
+    for name, found_statistics in statistics.items():
         if count >= 2:
-            quality.metrics[f"fd_{name}"] = frechet_distance(real, fake)
+            quality.metrics[f"fd_{name}"] = frechet_distance(reference[name], found_statistics)
             quality.protocols[f"fd_{name}"] = (
                 f"{count:,} reconstructions against the same {count:,} images; 0 is perfect"
             )
