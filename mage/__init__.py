@@ -6,6 +6,7 @@ features = model.features(images)
 """
 
 from mage import masking as masking
+from mage.building import build as build
 from mage.checkpoints import official as official
 from mage.checkpoints.io import load as load
 from mage.masking import mask_from_noise as mask_from_noise
@@ -13,7 +14,6 @@ from mage.models import MAGE as MAGE
 from mage.models import MAGEClassifier as MAGEClassifier
 from mage.models import MAGEConfig as MAGEConfig
 from mage.pipeline import Mage as Mage
-from mage.pipeline import build as build
 from mage.sampling.decode import decode as decode
 from mage.tokenizers import VQGAN as VQGAN
 from mage.tokenizers import VQGANConfig as VQGANConfig

@@ -9,6 +9,7 @@ Letters: n images, l tokens.
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,29 +18,44 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MaskRatioConfig:
-    """Distribution of the mask ratio: a normal one, cut off at both ends."""
+    """Distribution of the mask ratio: the paper's is a normal one, cut off at both ends."""
 
+    distribution: Literal["normal", "uniform", "cosine"] = "normal"
+    """normal: the paper's. uniform: between low and high, as in BERT-style training. cosine: cos(pi/2 u) for uniform u,
+    MaskGIT's, held between low and high."""
     mode: float = 0.55
     """Centre of the normal distribution."""
     std: float = 0.25
     """Its standard deviation; 0 means a fixed ratio, the mode."""
     low: float = 0.5
-    """Smallest ratio; also the share of tokens that the encoder never sees."""
+    """Smallest ratio; also the share of tokens that the encoder never sees, if any are dropped."""
     high: float = 1.0
     """Largest ratio."""
+    drop: bool = True
+    """Drop the share `low` of the tokens before the encoder; MaskGIT drops nothing."""
     per_image: bool = False
     """One ratio per image instead of one per step (the paper's, and the released checkpoints')."""
 
+    @property
+    def drop_ratio(self) -> float:
+        """Share of the tokens that are dropped before the encoder, if as many are masked."""
+        return self.low if self.drop else 0.0
+
     def __post_init__(self) -> None:
-        if not 0 < self.low <= self.mode <= self.high <= 1:
-            raise ValueError(f"mask ratios need 0 < low <= mode <= high <= 1, not {self.low}, {self.mode}, {self.high}")
+        mode = self.mode if self.distribution == "normal" else self.low
+        if not 0 < self.low <= mode <= self.high <= 1:
+            raise ValueError(f"mask ratios need 0 < low <= mode <= high <= 1, not {self.low}, {mode}, {self.high}")
         if self.std < 0:
             raise ValueError(f"std of the mask ratio must not be negative, is {self.std}")
 
 
 def sample_mask_ratio(config: MaskRatioConfig, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
-    """Draw `count` ratios from the truncated normal distribution by inverting its distribution function (float64)."""
+    """Draw `count` ratios by inverting the distribution function (float64)."""
     uniform = torch.rand(count, generator=generator, dtype=torch.float64)
+    if config.distribution == "uniform":
+        return config.low + uniform * (config.high - config.low)
+    if config.distribution == "cosine":
+        return uniform.mul(math.pi / 2).cos().clamp(config.low, config.high)
     if config.std == 0:
         return torch.full_like(uniform, config.mode)
     edges = (torch.tensor([config.low, config.high], dtype=torch.float64) - config.mode) / config.std
@@ -120,7 +136,7 @@ def mask_from_noise(
 def random_mask(config: MaskRatioConfig, count: int, length: int, generator: torch.Generator) -> Mask:
     """The mask of one training step: `count` images of `length` tokens each, on the CPU."""
     ratio = sample_mask_ratio(config, count if config.per_image else 1, generator)
-    return mask_from_noise(torch.rand(count, length, generator=generator), ratio, drop_ratio=config.low)
+    return mask_from_noise(torch.rand(count, length, generator=generator), ratio, drop_ratio=config.drop_ratio)
 
 
 def num_still_masked(unknown_at_start: int, unknown: int, step: int, steps: int) -> int:

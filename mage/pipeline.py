@@ -3,7 +3,7 @@
 Letters: n images, c channels, H W pixels, h w tokens, d feature width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,15 @@ from torch import Tensor, nn
 from mage import precision as precision_policy
 from mage import rng
 from mage.masking import mask_from_noise
-from mage.models import MAGE, MAGEClassifier, MAGEConfig
+from mage.models import MAGE, Classifier, MAGEClassifier, PatchClassifier, PatchEncoder, Transformer
+from mage.models.intermediates import MapFormat, intermediates
 from mage.models.mage import Pool
-from mage.models.presets import preset
 from mage.nn.blocks import choose_attention
 from mage.sampling.decode import UNKNOWN, SamplingConfig
-from mage.sampling.edit import token_mask
+from mage.sampling.edit import one_mask_each, token_mask
 from mage.sampling.generator import fill, unknown_grids
 from mage.settings import from_dict
-from mage.tokenizers import VQGAN, QuantizerConfig, Tokenizer, VQGANConfig
-from mage.vocabulary import Vocabulary
+from mage.tokenizers import Tokenizer
 
 OnBatch = Callable[[int], None]
 """Called with the number of images finished since the last call."""
@@ -36,7 +35,7 @@ class Mage:
     def __init__(
         self,
         tokenizer: Tokenizer | None,
-        transformer: MAGE | MAGEClassifier | None,
+        transformer: Transformer | None,
         *,
         recipe: dict[str, Any] | None = None,
         notes: dict[str, Any] | None = None,
@@ -55,7 +54,7 @@ class Mage:
             if isinstance(module, nn.Module):
                 module.to(self.device).eval().requires_grad_(False)
                 choose_attention(module, self.device)
-        if tokenizer is not None and transformer is not None:
+        if tokenizer is not None and isinstance(transformer, MAGE | MAGEClassifier):
             words = (transformer.vocabulary.num_codes, tuple(transformer.grid))
             if words != (tokenizer.num_codes, tuple(tokenizer.grid)):
                 raise ValueError(
@@ -70,18 +69,20 @@ class Mage:
 
     @property
     def transformer(self) -> Any:
-        """The MAGE network, an encoder with a classifier, or None."""
+        """The MAGE network, an encoder with a classifier, the pixel encoder of a rival, or None."""
         return self._transformer
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of an image, in pixels."""
-        return self._need_tokenizer().image_size
+        sees = self._sees_pixels()
+        return self._need_tokenizer().image_size if sees is None else sees.config.image_size
 
     @property
     def channels(self) -> int:
         """Channels of an image."""
-        return self._need_tokenizer().channels
+        sees = self._sees_pixels()
+        return self._need_tokenizer().channels if sees is None else sees.config.channels
 
     @property
     def sampling(self) -> SamplingConfig:
@@ -163,14 +164,7 @@ class Mage:
         """
         single = images.ndim == 3
         batch = (images[None] if single else images).to(self.device)
-        if mask.dtype != torch.bool:
-            raise ValueError(f"the mask is {mask.dtype}; it must be bool, True = draw anew")
-        if tuple(mask.shape[-2:]) != tuple(batch.shape[-2:]) or mask.ndim not in (2, 3):
-            raise ValueError(f"the mask is {tuple(mask.shape)} for images of {tuple(batch.shape[-2:])} pixels")
-        if mask.ndim == 3 and len(mask) != len(batch):
-            raise ValueError(f"{len(mask)} masks for {len(batch)} images: give one, or one each")
-        marked = (mask if mask.ndim == 3 else mask[None]).to(self.device).expand(len(batch), -1, -1)
-        anew = token_mask(marked, self._need_generator().grid)
+        anew = token_mask(one_mask_each(mask, batch), self._need_generator().grid)
         tokens = self.encode(batch, batch_size=batch_size).masked_fill(anew, UNKNOWN)
         tokens = self.generate_tokens(len(batch), start=tokens, batch_size=batch_size, **sampling)
         edited = self.decode_tokens(tokens, batch_size=batch_size)
@@ -226,17 +220,37 @@ class Mage:
     ) -> Float[Tensor, "n d"]:
         """One vector per image (section 4.3): pool "mean" over tokens, the "class" token, or "both", (n, 2 d)."""
         transformer = self._need_transformer()
-        return self._in_batches(
-            images, batch_size, lambda batch: transformer.features(self._need_tokenizer().encode(batch), pool)
-        )
+        return self._in_batches(images, batch_size, lambda batch: transformer.features(self._inputs(batch), pool))
+
+    @torch.inference_mode()
+    def forward_intermediates(
+        self,
+        images: Float[Tensor, "n c H W"],
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        output_fmt: MapFormat = "NCHW",
+        batch_size: int = 64,
+    ) -> list[Float[Tensor, "..."]]:
+        """Dense features: the outputs of some encoder blocks, in timm's manner and order.
+
+        indices: numbers of blocks, from 0 or, negative, from the end; one number n: the last n; None: all.
+        norm: pass them through the encoder's final norm. output_fmt: maps (n, d, h, w), or rows (n, l, d).
+        """
+        encoder = self._encoder()
+
+        def outputs(batch: Tensor) -> Tensor:
+            return torch.stack(intermediates(encoder, self._inputs(batch), indices, norm, output_fmt), dim=1)
+
+        return list(self._in_batches(images, batch_size, outputs).unbind(1))
 
     @torch.inference_mode()
     def classify(self, images: Float[Tensor, "n c H W"], *, batch_size: int = 64) -> Float[Tensor, "n k"]:
         """Class scores; only for checkpoints of a linear probe or of fine-tuning."""
         transformer = self._need_transformer()
-        if not isinstance(transformer, MAGEClassifier):
+        if not isinstance(transformer, Classifier):
             raise ValueError("this model has no classifier; `mage probe` trains one on its features")
-        return self._in_batches(images, batch_size, lambda batch: transformer(self._need_tokenizer().encode(batch)))
+        return self._in_batches(images, batch_size, lambda batch: transformer(self._inputs(batch)))
 
     @torch.inference_mode()
     def encode(self, images: Float[Tensor, "n c H W"], *, batch_size: int = 64) -> Int[Tensor, "n h w"]:
@@ -274,7 +288,18 @@ class Mage:
             raise ValueError("this model has no tokenizer, so it knows tokens but not images")
         return self._tokenizer
 
-    def _need_transformer(self) -> MAGE | MAGEClassifier:
+    def _sees_pixels(self) -> PatchEncoder | PatchClassifier | None:
+        return self._transformer if isinstance(self._transformer, PatchEncoder | PatchClassifier) else None
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        """What the transformer takes: tokens, or the images themselves."""
+        return images if self._sees_pixels() is not None else self._need_tokenizer().encode(images)
+
+    def _encoder(self) -> Any:
+        transformer = self._need_transformer()
+        return transformer if isinstance(transformer, PatchEncoder) else transformer.encoder
+
+    def _need_transformer(self) -> Transformer:
         if self._transformer is None:
             raise ValueError("this is a tokenizer without a transformer; `mage pretrain` trains one on its tokens")
         return self._transformer
@@ -282,28 +307,5 @@ class Mage:
     def _need_generator(self) -> MAGE:
         transformer = self._need_transformer()
         if not isinstance(transformer, MAGE):
-            raise ValueError(
-                "this checkpoint holds an encoder with a classifier and cannot generate: it has no decoder"
-            )
+            raise ValueError("this checkpoint holds an encoder only and cannot generate: it has no decoder")
         return transformer
-
-
-def build(
-    size: str | MAGEConfig = "base",
-    *,
-    image_size: int | tuple[int, int] = 256,
-    channels: int = 3,
-    tokenizer: VQGANConfig | None = None,
-    seed: int = 0,
-    precision: str = "auto",
-    device: str = "auto",
-) -> Mage:
-    """A model with random weights: a preset ("tiny" ... "huge") on the paper's tokenizer, or on the one described."""
-    pixels = (image_size, image_size) if isinstance(image_size, int) else image_size
-    config = tokenizer or VQGANConfig(image_size=pixels, channels=channels, quantizer=QuantizerConfig())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.stream_seed(seed, "build"))
-        vqgan = VQGAN(config)
-        sizes = preset(size) if isinstance(size, str) else size
-        transformer = MAGE(sizes, Vocabulary.fresh(config.quantizer.num_codes), config.grid)
-    return Mage(vqgan, transformer, precision=precision, device=device)

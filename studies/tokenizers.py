@@ -71,14 +71,12 @@ VARIANTS: dict[str, list[str]] = {
         "tokenizer_loss.perceptual=0.25",
     ],
     "best": [
-        *_game(0.5),
+        *_game(0.3),
         "tokenizer_training.steps=5500",
         "tokenizer.quantizer.kind=ema",
         "tokenizer.quantizer.num_codes=4096",
         "tokenizer.quantizer.revive_below=0.2",
         "tokenizer_loss.perceptual=0.35",
-        "tokenizer_loss.adversarial.r1=0.3",
-        "tokenizer_loss.adversarial.r1_every=16",
     ],
 }
 """Name -> changes to the recipe cifar10; `best` takes most of an hour on one thread."""

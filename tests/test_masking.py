@@ -93,3 +93,20 @@ def test_schedule_agrees_with_plain_loops(length: int, steps: int) -> None:
 def test_schedule_is_computed_in_double_precision() -> None:
     # 256 cos(pi / 3) is exactly 128; single precision gives 127 for some step counts.
     assert num_still_masked(256, 256, 19, 30) == math.floor(256 * math.cos(math.pi / 2 * 20 / 30))
+
+
+def test_rivals_ratios_have_their_distributions() -> None:
+    uniform = sample_mask_ratio(MaskRatioConfig(distribution="uniform", low=0.2), 100_000, rng.generator(0))
+    assert float(uniform.min()) >= 0.2
+    assert float(uniform.mean()) == pytest.approx(0.6, abs=0.005)
+    cosine = sample_mask_ratio(MaskRatioConfig(distribution="cosine", low=0.01), 100_000, rng.generator(0))
+    assert float(cosine.mean()) == pytest.approx(2 / math.pi, abs=0.005)  # MaskGIT's: mean of cos(pi/2 u)
+    assert float((cosine > 0.5).double().mean()) == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_maskgit_drops_nothing() -> None:
+    config = MaskRatioConfig(distribution="cosine", low=0.01, drop=False, per_image=True)
+    mask = random_mask(config, 16, 64, rng.generator(0))
+    assert not mask.dropped.any()
+    assert mask.num_kept == 64
+    assert (mask.masked.sum(dim=1) >= 1).all()

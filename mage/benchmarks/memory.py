@@ -12,7 +12,8 @@ import torch
 from mage.benchmarks import plain
 from mage.benchmarks.pretrain import engine_step, plain_step, trainable
 from mage.benchmarks.work import OURS, Bench
-from mage.pipeline import Mage, build
+from mage.building import build
+from mage.pipeline import Mage
 from mage.precision import resolve_device
 
 WAYS = (OURS, "plain")

@@ -20,8 +20,9 @@ from mage.benchmarks.small import small_pretrain
 from mage.benchmarks.tokenize import tokenize
 from mage.benchmarks.tokenizer import tokenizer_step
 from mage.benchmarks.work import OURS, Bench, Work
+from mage.building import build
 from mage.models import MAGEConfig
-from mage.pipeline import Mage, build
+from mage.pipeline import Mage
 from mage.tokenizers import VQGANConfig
 
 PATHS: dict[str, Callable[[Bench], list[Work]]] = {

@@ -2,7 +2,7 @@
 
 config.json               kind, tokenizer, transformer, vocabulary, recipe
 tokenizer.safetensors     weights of the tokenizer: our VQGAN, or one that was trained elsewhere (LDMTokenizer)
-transformer.safetensors   weights of MAGE, or of an encoder with a classifier
+transformer.safetensors   weights of MAGE, of an encoder with a classifier, or of a rival's encoder
 released_extra.safetensors   tensors of a released file that our networks do not use (only in converted folders)
 """
 
@@ -17,7 +17,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mage import atomic
-from mage.models import MAGE, MAGEClassifier, MAGEConfig
+from mage.models import (
+    MAGE,
+    Classifier,
+    MAGEClassifier,
+    MAGEConfig,
+    PatchClassifier,
+    PatchEncoder,
+    PatchEncoderConfig,
+    Transformer,
+)
 from mage.pipeline import Mage
 from mage.settings import from_dict, to_dict
 from mage.tokenizers import VQGAN, LDMConfig, LDMTokenizer, Tokenizer, VQGANConfig
@@ -26,6 +35,7 @@ from mage.vocabulary import Vocabulary
 FORMAT = 1
 CONFIG, TOKENIZER, TRANSFORMER = "config.json", "tokenizer.safetensors", "transformer.safetensors"
 EXTRA = "released_extra.safetensors"
+HEAD = ("num_classes", "pool", "head_kind")
 
 
 def save(model: Mage, folder: str | Path, *, extra: dict[str, Tensor] | None = None) -> Path:
@@ -122,27 +132,27 @@ def find_folder(path: str | Path) -> Path:
     raise ValueError(f"{path} holds no model: neither {CONFIG} nor model/{CONFIG} is there")
 
 
-def transformer_dict(transformer: MAGE | MAGEClassifier) -> dict[str, Any]:
+def transformer_dict(transformer: Transformer) -> dict[str, Any]:
     """What is needed to build the network again, as JSON values."""
-    values: dict[str, Any] = {
-        "kind": "mage",
-        "grid": list(transformer.grid),
-        "vocabulary": to_dict(transformer.vocabulary),
-        "sizes": to_dict(transformer.config),
-    }
-    if isinstance(transformer, MAGEClassifier):
-        values |= {"kind": "classifier", "num_classes": transformer.num_classes}
-        values |= {"pool": transformer.pool, "head_kind": transformer.head_kind}
-    return values
+    values: dict[str, Any] = {"sizes": to_dict(transformer.config)}
+    if isinstance(transformer, Classifier):
+        values |= {"num_classes": transformer.num_classes, "pool": transformer.pool, "head_kind": transformer.head_kind}
+    if isinstance(transformer, PatchEncoder | PatchClassifier):
+        return {"kind": "patches" if isinstance(transformer, PatchEncoder) else "patch_classifier", **values}
+    values |= {"grid": list(transformer.grid), "vocabulary": to_dict(transformer.vocabulary)}
+    return {"kind": "mage" if isinstance(transformer, MAGE) else "classifier", **values}
 
 
-def build_transformer(values: dict[str, Any]) -> MAGE | MAGEClassifier:
+def build_transformer(values: dict[str, Any]) -> Transformer:
     """The network that `transformer_dict` described, with fresh weights."""
+    kind, head = values["kind"], {name: values[name] for name in HEAD if name in values}
+    if kind in ("patches", "patch_classifier"):
+        patches = from_dict(PatchEncoderConfig, values["sizes"])
+        return PatchEncoder(patches) if kind == "patches" else PatchClassifier(patches, **head)
     config, vocabulary = from_dict(MAGEConfig, values["sizes"]), from_dict(Vocabulary, values["vocabulary"])
     height, width = values["grid"]
-    if values["kind"] == "mage":
+    if kind == "mage":
         return MAGE(config, vocabulary, (height, width))
-    head = {name: values[name] for name in ("num_classes", "pool", "head_kind")}
     return MAGEClassifier(config, vocabulary, (height, width), **head)
 
 

@@ -9,6 +9,7 @@ import mage
 from mage.checkpoints import io
 from mage.cli.options import RecipeOptions, check_parent, counting, emit, note
 from mage.recipes import runs
+from mage.recipes.inputs import open_data
 from mage.recipes.record import Record, command_line, write_record
 from mage.recipes.showcase import Showcase
 from mage.report import write_report
@@ -35,7 +36,7 @@ def run(options: Options) -> None:
     recipe, out = options.read_recipe(), options.out
     start, timings = time.perf_counter(), {}
     common = {"data_root": options.data_root, "precision": options.precision, "device": options.device}
-    dataset = runs.open_data(recipe.data.name, "train", recipe, options.data_root)
+    dataset = open_data(recipe.data.name, "train", recipe, options.data_root)
     note(options, f"1 of 5: train the tokenizer on {len(dataset):,} images of {recipe.data.name}")
     again = newest_checkpoint(out / "tokenizer") is not None
     result = runs.train_tokenizer(recipe, out / "tokenizer", resume=again, progress=not options.json, **common)  # type: ignore[arg-type]

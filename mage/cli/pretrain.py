@@ -3,11 +3,14 @@
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import mage
 from mage.cli.options import RecipeOptions, check_parent, counting, emit, note, skipped_sentence
 from mage.cli.tokenize import follow_tokenizer
 from mage.data.token_cache import TokenCache, is_cache
 from mage.precision import resolve, resolve_device
 from mage.recipes import runs
+from mage.recipes.inputs import open_data
+from mage.recipes.rivals import pretrain_on_pixels
 from mage.training.run import TrainResult
 
 
@@ -27,11 +30,17 @@ class Options(RecipeOptions):
     """processes that read and augment images, with --online"""
     validation: Path | None = None
     """token cache to watch training on, where there is no tokenizer"""
+    init_from: Path | None = None
+    """model to start from instead of random weights, as far as it fits: domain adaptation"""
 
 
 def run(options: Options) -> None:
     """Pre-train and say how well masked tokens are predicted."""
     check_parent(options.out)
+    method = options.read_recipe().method
+    if method != "mage":
+        _run_on_pixels(options, method)
+        return
     if options.tokenizer is None:
         _run_on_tokens(options)
         return
@@ -46,7 +55,7 @@ def run(options: Options) -> None:
     else:
         recipe = follow_tokenizer(options, tokenizer.recipe)
     if cache is None and not options.online:
-        size = len(runs.open_data(recipe.data.name, "train", recipe, options.data_root))
+        size = len(open_data(recipe.data.name, "train", recipe, options.data_root))
         note(options, f"token cache: {options.out / 'tokens'}")
         with counting(size, "image", options) as done:
             cache = runs.tokenize(
@@ -58,6 +67,25 @@ def run(options: Options) -> None:
         tokenizer,
         options.out,
         cache=cache,
+        data_root=options.data_root,
+        init_from=mage.load(options.init_from, device="cpu") if options.init_from is not None else None,
+        resume=options.resume,
+        precision=options.precision,
+        device=options.device,
+        progress=not options.json,
+        workers=options.workers,
+    )
+    _report(options, result)
+
+
+def _run_on_pixels(options: Options, method: str) -> None:
+    if options.tokenizer is not None or options.init_from is not None or options.validation is not None:
+        raise ValueError(f"{method} sees pixels: it takes no --tokenizer, --init-from or --validation")
+    recipe = options.read_recipe()
+    note(options, f"precision {resolve(options.precision, resolve_device(options.device))}, recipe {recipe.name}")
+    result = pretrain_on_pixels(
+        recipe,
+        options.out,
         data_root=options.data_root,
         resume=options.resume,
         precision=options.precision,

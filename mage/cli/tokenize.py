@@ -9,6 +9,7 @@ import numpy as np
 from mage.cli.options import RecipeOptions, check_parent, counting, emit, skipped_sentence
 from mage.data.own_tokens import write_tokens
 from mage.recipes import runs
+from mage.recipes.inputs import open_data
 from mage.recipes.schema import Recipe
 from mage.settings import from_dict
 
@@ -45,7 +46,7 @@ def run(options: Options) -> None:
     recipe = follow_tokenizer(options, tokenizer.recipe)
     if options.views is not None:
         recipe = replace(recipe, data=replace(recipe.data, views=options.views))
-    size = len(runs.open_data(recipe.data.name, options.split, recipe, options.data_root))
+    size = len(open_data(recipe.data.name, options.split, recipe, options.data_root))
     with counting(size, "image", options) as done:
         cache = runs.tokenize(
             recipe, tokenizer, options.out, split=options.split, data_root=options.data_root, on_images=done

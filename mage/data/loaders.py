@@ -1,6 +1,7 @@
 """Batches of images. Training batch number s is a pure function of (seed, s), so that a run can resume anywhere.
 
-A batch is {"images": uint8 (b, c, h, w), "labels": int64 (b,), -1 where there is none, "index": int64 (b,)}.
+A batch is {"images": uint8 (b, c, h, w), "labels": int64 (b,), -1 where there is none, "index": int64 (b,)}; with
+pairs also "second", another view of each image.
 Unreadable files are left out and noted in the data set's `skipped`: worker processes report them to the main one.
 """
 
@@ -29,6 +30,8 @@ class Items(NamedTuple):
     images: list[Tensor]
     corrupt: list[str]
     """Files that could not be read meanwhile."""
+    second: list[Tensor]
+    """Another view of each image, where pairs were asked for."""
 
 
 class TrainLoader:
@@ -49,7 +52,9 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
+        pairs: bool = False,
     ) -> None:
+        """pairs: each image in two views, varied independently."""
         if batch_size < 1 or batch_size * world_size > len(dataset):
             raise ValueError(
                 f"a batch of {batch_size * world_size} does not fit the {len(dataset)} images of {dataset.name}; "
@@ -58,6 +63,7 @@ class TrainLoader:
         _check_rank(rank, world_size)
         self.dataset, self.transform, self.batch_size, self.seed = dataset, transform, batch_size, seed
         self.start_step, self.rank, self.world_size, self.num_workers = start_step, rank, world_size, num_workers
+        self.pairs = pairs
         self._order, self._epoch = torch.empty(0, dtype=torch.int64), -1
 
     def __iter__(self) -> Iterator[Batch]:
@@ -75,7 +81,7 @@ class TrainLoader:
             order = torch.randperm(len(self.dataset), generator=rng.generator(self.seed, "order", epoch))
             self._order, self._epoch = order, epoch
         first = place * per_step + self.rank * self.batch_size
-        items = Items([], [], [])
+        items = Items([], [], [], [])
         for position in range(first, first + self.batch_size):
             beyond = range(position + per_step, position + per_step + len(self.dataset))
             for candidate in itertools.chain((position,), beyond):
@@ -84,9 +90,11 @@ class TrainLoader:
                 if image is not None:
                     items.indices.append(index)
                     items.images.append(self.transform(image, rng.generator(self.seed, "augment", epoch, index)))
+                    if self.pairs:
+                        items.second.append(self.transform(image, rng.generator(self.seed, "second", epoch, index)))
                     break
             else:
-                return Items([], [], items.corrupt)
+                return Items([], [], items.corrupt, [])
         return items
 
 
@@ -119,7 +127,7 @@ class _Evaluation:
     seed: int
 
     def items(self, indices: Sequence[int]) -> Items:
-        items = Items([], [], [])
+        items = Items([], [], [], [])
         for index in indices:
             image = _load(self.dataset, index, items.corrupt)
             if image is not None:
@@ -232,4 +240,5 @@ def _note(dataset: ImageDataset, paths: list[str]) -> None:
 def _collate(dataset: ImageDataset, items: Items) -> Batch:
     index = torch.tensor(items.indices)
     labels = torch.full_like(index, -1) if dataset.labels is None else torch.from_numpy(dataset.labels[items.indices])
-    return {"images": torch.stack(items.images), "labels": labels, "index": index}
+    batch = {"images": torch.stack(items.images), "labels": labels, "index": index}
+    return batch | ({"second": torch.stack(items.second)} if items.second else {})

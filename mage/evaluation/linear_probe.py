@@ -1,8 +1,9 @@
 """Linear probe: how well a linear classifier does on frozen features (paper, section 4.3; METHOD section 8).
 
-Two protocols, and a result always says which. `lars` is the published one: BatchNorm without affine part, a linear
+Three protocols, and a result always says which. `lars` is the published one: BatchNorm without affine part, a linear
 layer, LARS for 90 epochs. `lbfgs` is multinomial logistic regression solved to convergence, its L2 penalty chosen on
-held-out training images: quicker on small sets, and without a learning rate to get wrong.
+held-out training images: quicker on small sets, and without a learning rate to get wrong. `ridge` is least squares on
+the class indicators, in closed form: seconds, a little worse, for looking at a training while it runs.
 
 Letters: n images, d feature width, k classes.
 """
@@ -31,6 +32,8 @@ from mage.evaluation.features import Features, check_pair
 logger = logging.getLogger(__name__)
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 """Inverse L2 penalties that `lbfgs` chooses from; of equally good ones the strongest penalty wins."""
+RIDGE_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
+"""Penalties that `ridge` chooses from, as shares of the mean eigenvalue of the features' scatter."""
 ENOUGH_MOVEMENT = 2.0
 """LARS moves the weights by this many times their norm before a probe can be near its best (measured on small sets)."""
 
@@ -66,13 +69,15 @@ class LarsConfig:
 def linear_probe(
     train: Features, test: Features, *, protocol: str = "lars", seed: int = 0, lars: LarsConfig | None = None
 ) -> ProbeResult:
-    """Train a linear classifier on `train`, measure it on `test`; `protocol` is "lars" or "lbfgs"."""
+    """Train a linear classifier on `train`, measure it on `test`; `protocol` is "lars", "lbfgs" or "ridge"."""
     check_pair(train, test)
     if protocol == "lars":
         return lars_probe(train, test, config=lars or LarsConfig(), seed=seed)
     if protocol == "lbfgs":
         return lbfgs_probe(train, test, seed=seed)
-    raise ValueError(f'protocol must be "lars" or "lbfgs", not {protocol!r}')
+    if protocol == "ridge":
+        return ridge_probe(train, test, seed=seed)
+    raise ValueError(f'protocol must be "lars", "lbfgs" or "ridge", not {protocol!r}')
 
 
 def lars_probe(train: Features, test: Features, *, config: LarsConfig, seed: int = 0) -> ProbeResult:
@@ -215,6 +220,36 @@ def lbfgs_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResul
     scores[:, torch.from_numpy(model.classes_)] = torch.from_numpy(found_scores).double()
     settings = {"inverse_penalty": best, "held_out_accuracy": max(0.0, best_accuracy), "seed": seed}
     return ProbeResult(*accuracies(scores, test.labels), "lbfgs", settings)
+
+
+def ridge_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResult:
+    """Least squares from standardised features to class indicators, in closed form.
+
+    The penalty is chosen on a held-out tenth of the training images; one eigendecomposition serves all penalties.
+    """
+    classes = check_pair(train, test)
+    mean, deviation = train.features.mean(dim=0), train.features.std(dim=0).clamp(min=1e-6)
+    x, queries = (((part.features - mean) / deviation).double() for part in (train, test))
+    target = functional.one_hot(train.labels, classes).double()
+    target = target - target.mean(dim=0)
+    order = torch.randperm(len(x), generator=rng.generator(seed, "probe split"))
+    held, rest = order[: max(1, len(order) // 10)], order[max(1, len(order) // 10) :]
+    found = {}
+    for penalty, weight in _ridge_weights(x[rest], target[rest]).items():
+        found[penalty] = float((x[held] @ weight).argmax(dim=1).eq(train.labels[held]).double().mean())
+    best = max(reversed(found), key=lambda penalty: found[penalty])  # of equally good ones the strongest
+    scores = queries @ _ridge_weights(x, target)[best]
+    settings = {"penalty": best, "held_out_accuracy": found[best], "seed": seed}
+    return ProbeResult(*accuracies(scores, test.labels), "ridge", settings)
+
+
+def _ridge_weights(x: Float[Tensor, "n d"], target: Float[Tensor, "n k"]) -> dict[float, Tensor]:
+    """Penalty, as a share of the mean eigenvalue -> weights (d, k)."""
+    values, vectors = torch.linalg.eigh(x.T @ x)
+    projected, scale = vectors.T @ (x.T @ target), values.mean()
+    return {
+        penalty: vectors @ (projected / (values.clamp(min=0) + penalty * scale)[:, None]) for penalty in RIDGE_PENALTIES
+    }
 
 
 def raw_pixel_accuracy(train: Features, test: Features) -> float:

@@ -2,6 +2,7 @@
 
 The encoder sees a class token and the tokens that were not dropped, masked ones as mask tokens. The decoder sees all
 positions; masked and dropped ones are filled with the encoder's class-token output. The head scores every word.
+Without a decoder (`decoder_depth=0`) and with nothing dropped this is MaskGIT's: one transformer that sees all.
 
 Letters: n images, h w grid, l tokens, k kept tokens, d encoder width, p decoder width, v words, c codes,
 u positions that are scored.
@@ -39,7 +40,7 @@ class MAGEConfig:
     decoder_width: int = 768
     """Width of the decoder."""
     decoder_depth: int = 8
-    """Blocks of the decoder."""
+    """Blocks of the decoder; 0: no decoder, the head reads the encoder and nothing may be dropped, as in MaskGIT."""
     decoder_heads: int = 16
     """Attention heads of the decoder."""
     mlp_ratio: float = 4.0
@@ -56,18 +57,36 @@ class MAGEEncoder(nn.Module):
     """Embedding and blocks; `norm` is left out in classifiers that pool by mean."""
 
     def __init__(
-        self, config: MAGEConfig, vocabulary: Vocabulary, grid: tuple[int, int], *, final_norm: bool = True
+        self,
+        config: MAGEConfig,
+        vocabulary: Vocabulary,
+        grid: tuple[int, int],
+        *,
+        final_norm: bool = True,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.vocabulary = vocabulary
+        self.vocabulary, self.grid = vocabulary, grid
         self.embedding = TokenEmbedding(vocabulary.size, grid[0] * grid[1] + 1, config.width, dropout=config.dropout)
         self.blocks = transformer_blocks(
-            config.depth, config.width, config.heads, mlp_ratio=config.mlp_ratio, dropout=config.dropout
+            config.depth,
+            config.width,
+            config.heads,
+            mlp_ratio=config.mlp_ratio,
+            dropout=config.dropout,
+            drop_path=drop_path,
         )
         self.norm = nn.LayerNorm(config.width, eps=1e-6) if final_norm else None
 
     def forward(self, ids: Int[Tensor, "n l"], mask: Mask | None = None) -> Float[Tensor, "n k1 d"]:
         """Output of the last block, class position first, before the final norm."""
+        x = self.embed(ids, mask)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def embed(self, ids: Int[Tensor, "n l"], mask: Mask | None = None) -> Float[Tensor, "n k1 d"]:
+        """What enters the first block."""
         class_column = ids.new_full((len(ids), 1), self.vocabulary.null_class_id)
         positions = None
         if mask is not None:
@@ -75,28 +94,28 @@ class MAGEEncoder(nn.Module):
             if mask.num_kept < ids.shape[1]:
                 ids = ids.gather(1, mask.kept_index)
                 positions = functional.pad(mask.kept_index + 1, (1, 0))
-        x = self.embedding(torch.cat([class_column, ids], dim=1), positions)
-        for block in self.blocks:
-            x = block(x)
-        tokens: Tensor = x
-        return tokens
+        return self.embedding(torch.cat([class_column, ids], dim=1), positions)  # type: ignore[no-any-return]
 
     def features(self, ids: Int[Tensor, "n l"], pool: Pool) -> Float[Tensor, "n d"]:
         """Mean of the last block's tokens, then a LayerNorm without weights; or the class token (METHOD section 8).
 
         both: the two side by side, 2 d numbers.
         """
-        if pool not in get_args(Pool):
-            raise ValueError(f'pool must be "mean", "class" or "both", not {pool!r}')
-        x = self(ids)
-        pooled = x[:, 1:].float().mean(dim=1)
-        mean = functional.layer_norm(pooled, pooled.shape[1:], eps=1e-6)
-        if pool == "mean":
-            return mean
-        if self.norm is None:
-            raise ValueError("this checkpoint pools by mean and has no norm for the class token; use pool='mean'")
-        token: Tensor = self.norm(x)[:, 0].float()
-        return token if pool == "class" else torch.cat([mean, token], dim=1)
+        return pooled(self(ids), pool, self.norm)
+
+
+def pooled(x: Float[Tensor, "n l1 d"], pool: Pool, norm: nn.LayerNorm | None) -> Float[Tensor, "n f"]:
+    """The last block's output as one vector per image, f = d or 2 d; only the class token passes `norm`."""
+    if pool not in get_args(Pool):
+        raise ValueError(f'pool must be "mean", "class" or "both", not {pool!r}')
+    average = x[:, 1:].float().mean(dim=1)
+    mean = functional.layer_norm(average, average.shape[1:], eps=1e-6)
+    if pool == "mean":
+        return mean
+    if norm is None:
+        raise ValueError("this checkpoint pools by mean and has no norm for the class token; use pool='mean'")
+    token: Tensor = norm(x)[:, 0].float()
+    return token if pool == "class" else torch.cat([mean, token], dim=1)
 
 
 def rows_of_tokens(ids: Int[Tensor, "..."], grid: tuple[int, int]) -> Int[Tensor, "n l"]:
@@ -139,8 +158,22 @@ class MAGE(nn.Module):
         super().__init__()
         self.config, self.vocabulary, self.grid = config, vocabulary, grid
         self.encoder = MAGEEncoder(config, vocabulary, grid)
+        if config.decoder_depth:
+            self._add_decoder()
+        self.head = TokenHead(
+            vocabulary.size, config.decoder_width if config.decoder_depth else config.width, config.width
+        )
+        xavier_linears(self)
+        if config.decoder_depth:
+            nn.init.normal_(self.decoder_position, std=0.02)
+        if config.position_init == "sincos":
+            self._start_from_sincos()
+        choose_attention(self, self.head.bias.device)
+
+    def _add_decoder(self) -> None:
+        config = self.config
         self.decoder_embed = nn.Linear(config.width, config.decoder_width)
-        self.decoder_position = nn.Parameter(torch.empty(1, grid[0] * grid[1] + 1, config.decoder_width))
+        self.decoder_position = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1] + 1, config.decoder_width))
         self.decoder_blocks = transformer_blocks(
             config.decoder_depth,
             config.decoder_width,
@@ -149,18 +182,13 @@ class MAGE(nn.Module):
             dropout=config.dropout,
         )
         self.decoder_norm = nn.LayerNorm(config.decoder_width, eps=1e-6)
-        self.head = TokenHead(vocabulary.size, config.decoder_width, config.width)
-        xavier_linears(self)
-        nn.init.normal_(self.decoder_position, std=0.02)
-        if config.position_init == "sincos":
-            self._start_from_sincos()
-        choose_attention(self, self.decoder_position.device)
 
     @torch.no_grad()
     def _start_from_sincos(self) -> None:
         """Positions as large as what they are added to: 0.02 in the embedding, 1 in the decoder."""
         self.encoder.embedding.position.weight[1:] = 0.02 * sincos_positions(self.grid, self.config.width)
-        self.decoder_position[0, 1:] = sincos_positions(self.grid, self.config.decoder_width)
+        if self.config.decoder_depth:
+            self.decoder_position[0, 1:] = sincos_positions(self.grid, self.config.decoder_width)
 
     def forward(self, ids: Int[Tensor, "..."], mask: Mask) -> MAGEOutput:
         """Predict all positions from the unmasked ones. `ids` is (n, h, w) or (n, l); masked ones are not read."""
@@ -177,6 +205,10 @@ class MAGE(nn.Module):
         return rows_of_tokens(ids, self.grid)
 
     def _decode(self, latent: Float[Tensor, "n k1 d"], mask: Mask) -> Float[Tensor, "n l p"]:
+        if not self.config.decoder_depth:
+            if mask.num_kept < mask.masked.shape[1]:
+                raise ValueError("a network without a decoder must see every position: nothing may be dropped")
+            return latent[:, 1:]
         x = self.decoder_embed(latent)
         count, length = mask.masked.shape
         fill, kept = x[:, :1], x[:, 1:]

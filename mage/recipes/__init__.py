@@ -1,12 +1,26 @@
 """Recipes: everything a training run needs, as one typed tree."""
 
+from mage.recipes.baselines import cifar10_crops, cifar10_mae, cifar10_mage_c, cifar10_maskgit, cifar10_simclr
 from mage.recipes.imagenet import imagenet_base, imagenet_large, imagenet_taming
 from mage.recipes.schema import Recipe as Recipe
 from mage.recipes.small import cifar10, mnist5k, photos64, smoke
 
 RECIPES = {
     recipe().name: recipe
-    for recipe in (mnist5k, cifar10, photos64, imagenet_base, imagenet_large, imagenet_taming, smoke)
+    for recipe in (
+        mnist5k,
+        cifar10,
+        cifar10_crops,
+        cifar10_mage_c,
+        cifar10_maskgit,
+        cifar10_mae,
+        cifar10_simclr,
+        photos64,
+        imagenet_base,
+        imagenet_large,
+        imagenet_taming,
+        smoke,
+    )
 }
 """Name -> function that gives the recipe."""
 

@@ -5,13 +5,17 @@ Each part is the configuration of the thing it configures and stands beside it; 
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
 from mage import settings
+from mage.data.colour import ColourConfig
 from mage.data.transforms import TransformConfig
 from mage.masking import MaskRatioConfig
 from mage.models import MAGEConfig
+from mage.models.contrastive import ContrastiveConfig
+from mage.models.mae import MAEConfig
 from mage.sampling.decode import SamplingConfig
 from mage.tokenizers import VQGANConfig
 from mage.training.optim import OptimConfig
@@ -33,6 +37,20 @@ class DataConfig:
     """Views per image in the token cache."""
     validation_images: int = 1000
     """Images of the test split, at most, that training watches itself on."""
+    online_images: int = 0
+    """Labelled training images that an online probe and k-NN learn from at every observation; 0: none."""
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """What the rivals that see pixels need; their encoder has the sizes of `model`."""
+
+    patch_size: int = 16
+    """Pixels per side of a patch."""
+    mae: MAEConfig = field(default_factory=MAEConfig)
+    """MAE's decoder and mask."""
+    colour: ColourConfig = field(default_factory=ColourConfig)
+    """SimCLR's colour jitter."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +70,13 @@ class Recipe:
     run: RunConfig = field(default_factory=RunConfig)
     seed: int = 0
     """Seed of everything random in training."""
+    method: Literal["mage", "mae", "simclr"] = "mage"
+    """mage: tokens are predicted (MAGE-C with contrastive.weight, MaskGIT with model.decoder_depth=0). mae, simclr: the
+    rivals on pixels, with MAGE's encoder and data."""
+    contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
+    """MAGE-C's contrast, and SimCLR's."""
+    pixels: PixelConfig = field(default_factory=PixelConfig)
+    """Of the methods on pixels."""
 
     def __post_init__(self) -> None:
         for name in ("tokenizer_transform", "transform"):
@@ -60,6 +85,10 @@ class Recipe:
                 raise ValueError(
                     f"data.{name}.size is {size}, but tokenizer.image_size is {self.tokenizer.image_size}: must agree"
                 )
+        if self.method == "mage" and not self.model.decoder_depth and self.masking.drop:
+            raise ValueError(
+                "model.decoder_depth=0 goes with masking.drop=false: without a decoder every token is seen"
+            )
 
 
 def to_yaml(recipe: Recipe) -> str:

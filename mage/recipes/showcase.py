@@ -23,7 +23,7 @@ from mage.evaluation.judge import judge, near_copy_share, nearest_training_image
 from mage.evaluation.knn import knn
 from mage.evaluation.linear_probe import LarsConfig, lars_probe, lbfgs_probe, raw_pixel_accuracy
 from mage.pipeline import Mage
-from mage.recipes.runs import load_images, open_data
+from mage.recipes.inputs import load_images, open_data
 from mage.recipes.schema import Recipe
 from mage.tokenizers import VQGAN
 from mage.training.tokenizer import reconstruction_quality, side_by_side

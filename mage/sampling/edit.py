@@ -18,6 +18,17 @@ def token_mask(pixels: Bool[Tensor, "n H W"], grid: tuple[int, int]) -> Bool[Ten
     return blocks.any(dim=4).any(dim=2)
 
 
+def one_mask_each(mask: Bool[Tensor, "*m H W"], images: Float[Tensor, "n c H W"]) -> Bool[Tensor, "n H W"]:
+    """One mask for all images, or one each, as one each on the images' device. Raises ValueError if they do not fit."""
+    if mask.dtype != torch.bool:
+        raise ValueError(f"the mask is {mask.dtype}; it must be bool, True = draw anew")
+    if tuple(mask.shape[-2:]) != tuple(images.shape[-2:]) or mask.ndim not in (2, 3):
+        raise ValueError(f"the mask is {tuple(mask.shape)} for images of {tuple(images.shape[-2:])} pixels")
+    if mask.ndim == 3 and len(mask) != len(images):
+        raise ValueError(f"{len(mask)} masks for {len(images)} images: give one, or one each")
+    return (mask if mask.ndim == 3 else mask[None]).to(images.device).expand(len(images), -1, -1)
+
+
 def box_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Bool[Tensor, "H W"]:
     """True inside the box (left, top, right, bottom), in pixels; right and bottom are not included."""
     left, top, right, bottom = box

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mage import images, rng
 from mage.masking import Mask, MaskRatioConfig, random_mask
-from mage.models import MAGE
+from mage.models import MAGE, Transformer
 from mage.pipeline import Mage
 from mage.precision import autocast
 from mage.sampling.generator import fill, unknown_grids
@@ -19,6 +19,8 @@ from mage.training.task import Loss, Observation
 
 TokenBatches = Callable[[int, int, int], Iterator[dict[str, Tensor]]]
 """(number of the first batch, rank, world size) -> batches with "tokens" (n, h, w), or "images" uint8 to be encoded."""
+Watch = Callable[[Any], dict[str, float]]
+"""(network with `features`) -> numbers for the log: an online probe, wired in by the recipes."""
 
 
 class PretrainObjective(nn.Module):
@@ -51,17 +53,20 @@ class Pretraining:
         validation: Tensor | None = None,
         notes: dict[str, Any] | None = None,
         precision: str = "float32",
+        watch: Watch | None = None,
     ) -> None:
         """source: where batches come from. validation: token grids (n, h, w) that training does not see.
 
         notes: the tokenizer's, kept in the model. precision: in which images are tokenized, where batches hold images.
+        watch: called at every observation with the averaged network.
         """
+        self.network = network
         self.modules: dict[str, nn.Module] = {"mage": PretrainObjective(network)}
         self.optim = {"mage": optim}
         self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)
         self._tokenizer, self._source, self._masking = tokenizer, source, masking
         self._sampling, self._recipe, self._seed, self._validation = dict(sampling), recipe, seed, validation
-        self._notes, self._precision = notes or {}, precision
+        self._notes, self._precision, self._watch = notes or {}, precision, watch
 
     def batches(self, start: int, *, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
         """This process's batches from number `start` on."""
@@ -71,48 +76,52 @@ class Pretraining:
         self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], *, number: int, rank: int
     ) -> Iterator[Loss]:
         """Masked cross-entropy; images are tokenized first where no cache was given."""
-        tokens = batch.get("tokens")
-        if tokens is None:
-            assert self._tokenizer is not None
-            with torch.no_grad(), autocast(self._precision, batch["images"].device):
-                tokens = self._tokenizer.encode(images.to_float(batch["images"]))
+        tokens = batch["tokens"] if "tokens" in batch else self.encode(batch["images"])
         length = tokens[0].numel()
         mask = random_mask(self._masking, len(tokens), length, rng.generator(self._seed, "mask", number, rank))
         yield Loss("mage", modules["mage"](tokens.flatten(1), mask.to(tokens.device)), {})
 
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Tokenize a batch of images (uint8)."""
+        assert self._tokenizer is not None
+        with autocast(self._precision, pixels.device):
+            return self._tokenizer.encode(images.to_float(pixels))
+
     def observe(self, modules: Mapping[str, nn.Module], *, pictures: bool) -> Observation:
-        """Validation loss under fixed masks, and 64 samples."""
-        objective = modules["mage"]
-        assert isinstance(objective, PretrainObjective)
-        metrics = {}
-        device = objective.network.decoder_position.device
+        """Validation loss under fixed masks, what the watch finds, and 64 samples."""
+        network = modules["mage"].network
+        assert isinstance(network, MAGE)
+        metrics = {} if self._watch is None else self._watch(network)
+        device = network.head.bias.device
         if self._validation is not None:
             total = 0.0
             for index, part in enumerate(self._validation.split(256)):
                 random = rng.generator(self._seed, "validation mask", index)
-                mask = random_mask(MaskRatioConfig(per_image=True), len(part), part[0].numel(), random)
-                loss = objective(part.to(device).flatten(1), mask.to(device))
-                total += float(loss) * len(part)
+                config = MaskRatioConfig(per_image=True, drop=network.config.decoder_depth > 0)
+                mask = random_mask(config, len(part), part[0].numel(), random).to(device)
+                tokens = part.to(device).flatten(1)
+                total += float(network.loss(network(tokens, mask), tokens, mask)) * len(part)
             metrics["valid/loss"] = total / len(self._validation)
         if not pictures or self._tokenizer is None:
             return Observation(metrics)
         batches = fill(
-            objective.network,
-            unknown_grids(objective.network, 64, device),
+            network,
+            unknown_grids(network, 64, device),
             indices=range(64),
             seed=self._seed,
             stream="sample",
             batch_size=64,
             **self._sampling,
         )
-        ids = torch.cat(list(batches)).view(64, *objective.network.grid)
+        ids = torch.cat(list(batches)).view(64, *network.grid)
         return Observation(metrics, images.make_grid(self._tokenizer.decode(ids).cpu()))
 
     def export(self, modules: Mapping[str, nn.Module], folder: Path) -> None:
         """Write tokenizer and averaged network as a model folder."""
-        objective = modules["mage"]
-        assert isinstance(objective, PretrainObjective)
-        write_model(self._tokenizer, objective.network, self._recipe, self._notes, folder)
+        network = modules["mage"].network
+        assert isinstance(network, MAGE)
+        write_model(self._tokenizer, network, self._recipe, self._notes, folder)
 
     def warnings(self, metrics: Mapping[str, float]) -> list[str]:
         """Nothing is known to go wrong silently."""
@@ -124,7 +133,11 @@ class Pretraining:
 
 
 def write_model(
-    tokenizer: Tokenizer | None, network: MAGE | None, recipe: dict[str, Any], notes: dict[str, Any], folder: Path
+    tokenizer: Tokenizer | None,
+    network: Transformer | None,
+    recipe: dict[str, Any],
+    notes: dict[str, Any],
+    folder: Path,
 ) -> None:
     """Write a model folder without disturbing the networks, which may be in training."""
     from mage import atomic

@@ -164,7 +164,7 @@ def test_sets_that_do_not_fit_are_refused() -> None:
         linear_probe(train, Features(train.features, torch.full_like(train.labels, 9)))
     with pytest.raises(ValueError, match="at least one"):
         linear_probe(train, Features(train.features[:0], train.labels[:0]))
-    with pytest.raises(ValueError, match='"lars" or "lbfgs"'):
+    with pytest.raises(ValueError, match='"lbfgs" or "ridge"'):
         linear_probe(train, train, protocol="svm")
 
 

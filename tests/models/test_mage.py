@@ -1,5 +1,6 @@
 """The network of the paper: what encoder and decoder see, the loss, sizes, and what is refused."""
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -232,3 +233,14 @@ def test_masks_of_another_size_are_refused(model: MAGE, ids: Tensor, shape: tupl
     mask = Mask.nothing_dropped(torch.ones(shape, dtype=torch.bool))
     with pytest.raises(ValueError, match=rf"mask is \({shape[0]}, {shape[1]}\) for tokens \(4, 15\)"):
         model(ids, mask)
+
+
+def test_without_a_decoder_the_head_reads_the_encoder(ids: Tensor, mask: Mask) -> None:
+    network = MAGE(dataclasses.replace(SIZES, decoder_depth=0), WORDS, GRID).eval()
+    assert not [name for name in network.state_dict() if name.startswith("decoder")]
+    seen = Mask.nothing_dropped(mask.masked)
+    output = network(ids, seen)
+    torch.testing.assert_close(output.decoded, output.latent[:, 1:])
+    assert output.logits.shape == (4, LENGTH, WORDS.size)
+    with pytest.raises(ValueError, match="nothing may be dropped"):
+        network(ids, mask)

@@ -1,0 +1,104 @@
+"""Contrast between two views of an image: MAGE-C (paper, section 3.3; METHOD section 9) and SimCLR's form of it.
+
+Each view becomes one unit vector; the other view of the same image is its positive, the images of the whole batch, of
+all processes, are its negatives.
+
+Letters: n images of this process, d encoder width, z width of the compared vectors.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mage import distributed
+
+
+@dataclass(frozen=True)
+class ContrastiveConfig:
+    """Whether and how two views are contrasted, beside the reconstruction of both."""
+
+    weight: float = 0.0
+    """Weight of the contrastive loss beside the reconstruction's; 0: no contrast, MAGE. MAGE-C: 0.1."""
+    temperature: float = 0.2
+    """Similarities are divided by this."""
+    hidden_width: int = 0
+    """Hidden width of the projection MLP; 0: that of the encoder, twice."""
+    width: int = 256
+    """Length of the vectors that are compared."""
+    share_ratio: bool = False
+    """Mask both views of an image at the same ratio."""
+    max_ratio: float = 1.0
+    """Contrast only images of which both views are masked at most this much; below 1 it needs ratios per image."""
+    schedule: Literal["constant", "rising", "falling"] = "constant"
+    """How the weight changes through the training: not, linearly from 0, or linearly to 0."""
+    stop_gradient: bool = False
+    """Each view is pulled towards the other, which holds still, instead of both moving."""
+
+    def __post_init__(self) -> None:
+        if self.weight < 0 or self.temperature <= 0 or self.width < 1 or self.hidden_width < 0:
+            raise ValueError("contrastive: weight and hidden_width must be 0 or more, temperature and width positive")
+        if not 0 < self.max_ratio <= 1:
+            raise ValueError(f"contrastive.max_ratio must lie in (0, 1], not {self.max_ratio}")
+
+    def weight_at(self, progress: float) -> float:
+        """The weight at a share `progress` of the training."""
+        factor = {"constant": 1.0, "rising": progress, "falling": 1 - progress}[self.schedule]
+        return self.weight * factor
+
+
+class Projection(nn.Module):
+    """Two layers to the unit sphere; LayerNorm between them: batch statistics would tie the processes together."""
+
+    def __init__(self, width: int, config: ContrastiveConfig) -> None:
+        super().__init__()
+        hidden = config.hidden_width or 2 * width
+        self.layers = nn.Sequential(
+            nn.Linear(width, hidden), nn.LayerNorm(hidden, eps=1e-6), nn.GELU(), nn.Linear(hidden, config.width)
+        )
+
+    def forward(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n z"]:
+        """Pooled encoder outputs -> vectors of length 1, in float32."""
+        return functional.normalize(self.layers(pooled).float(), dim=1)
+
+
+def info_nce(
+    first: Float[Tensor, "n z"],
+    second: Float[Tensor, "n z"],
+    *,
+    temperature: float,
+    use: Bool[Tensor, " n"] | None = None,
+    same_view: bool = False,
+) -> Float[Tensor, ""]:
+    """Mean over this process's images and both directions of -log softmax(similarity / temperature) at the positive.
+
+    Negatives are the other view's vectors of all processes, through which gradients flow (van den Oord et al. 2018);
+    with `same_view` those of the view itself too, except the image's own (SimCLR; Chen et al. 2020, equation 1).
+    use: the images that count, as anchors and as negatives; the mean is over those of all processes.
+    Averaged over processes of equal batches, values and gradients are those of one process with the whole batch.
+    """
+    everything = [distributed.gather_with_gradient(part) for part in (first, second)]
+    counts = first.new_ones(len(first), dtype=torch.bool) if use is None else use
+    counted = distributed.gather_with_gradient(counts.to(first.dtype)) > 0
+    own = torch.arange(len(first), device=first.device) + distributed.rank() * len(first)
+    diagonal = functional.one_hot(own, len(counted)).bool()
+    total = first.new_zeros(())
+    for anchor, same, other in ((first, *everything), (second, *reversed(everything))):
+        scores = (anchor @ other.T / temperature).masked_fill(~counted, -torch.inf)
+        if same_view:
+            beside = (anchor @ same.T / temperature).masked_fill(diagonal | ~counted, -torch.inf)
+            scores = torch.cat([scores, beside], dim=1)
+        losses = functional.cross_entropy(scores[counts], own[counts], reduction="sum")
+        total = total + losses
+    # Every process divides by the share of all, so that the mean over processes is the mean over images.
+    share = counted.sum().clamp(min=1) / distributed.world_size()
+    return total / (2 * share)
+
+
+def agreement(first: Float[Tensor, "n z"], second: Float[Tensor, "n z"]) -> Float[Tensor, ""]:
+    """Share of this process's images whose nearest vector among its own batch's other views is their own."""
+    nearest = (first @ second.T).argmax(dim=1)
+    return (nearest == torch.arange(len(first), device=first.device)).float().mean()

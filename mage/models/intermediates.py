@@ -1,0 +1,44 @@
+"""Dense features: what the blocks of an encoder put out, in timm's manner (`forward_intermediates`).
+
+Letters: n images, l positions, d width, h w grid.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+MapFormat = Literal["NCHW", "NLC"]
+
+
+def intermediates(
+    encoder: Any, inputs: Tensor, indices: int | Sequence[int] | None, norm: bool, output_fmt: MapFormat
+) -> list[Float[Tensor, "..."]]:
+    """Outputs of some blocks, float32, without the class position: maps (n, d, h, w) or rows (n, l, d).
+
+    encoder: has `embed`, `blocks`, `norm`, `grid`. inputs: what it takes; token grids or images.
+    indices: numbers of blocks, from 0 or, negative, from the end; one number n: the last n; None: all. In block order.
+    """
+    chosen = block_numbers(len(encoder.blocks), indices)
+    rows_in = inputs if inputs.is_floating_point() else inputs.flatten(1)
+    x, found = encoder.embed(rows_in), []
+    for number, block in enumerate(encoder.blocks):
+        x = block(x)
+        if number in chosen:
+            rows = (encoder.norm(x) if norm and encoder.norm is not None else x)[:, 1:].float()
+            found.append(rows if output_fmt == "NLC" else rows.transpose(1, 2).unflatten(2, encoder.grid))
+        if number == max(chosen):
+            break
+    return found
+
+
+def block_numbers(depth: int, indices: int | Sequence[int] | None) -> set[int]:
+    """The blocks that `indices` means. Raises ValueError for one that does not exist."""
+    if indices is None:
+        return set(range(depth))
+    wanted = range(depth - indices, depth) if isinstance(indices, int) else indices
+    first, last = (min(wanted), max(wanted)) if wanted else (depth, depth)
+    if first < (0 if isinstance(indices, int) else -depth) or last >= depth:
+        raise ValueError(f"blocks are numbered 0 to {depth - 1} (or -{depth} to -1), not {indices}")
+    return {index % depth for index in wanted}

@@ -1,0 +1,72 @@
+"""The online probe: k-NN and a closed-form linear probe while pre-training runs, on a few thousand labelled images."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mage import images, rng
+from mage.data.datasets import ImageDataset, subset
+from mage.data.loaders import evaluation_batches
+from mage.data.transforms import build_transform
+from mage.evaluation.features import Features
+from mage.evaluation.knn import neighbour_accuracy
+from mage.evaluation.linear_probe import ridge_probe
+from mage.pipeline import Mage
+from mage.recipes.inputs import open_data
+from mage.recipes.schema import Recipe
+from mage.training.pretrain import Watch
+
+NEIGHBOURS = 20
+
+
+def watch_tokens(recipe: Recipe, model: Mage, data_root: str | None) -> Watch | None:
+    """Probe a network of tokens. None without labels."""
+    pairs = _labelled(recipe, data_root)
+    if pairs is None:
+        return None
+    inputs = [(model.encode(images.to_float(pixels)).cpu(), labels) for pixels, labels in pairs]
+    return _watch(inputs)
+
+
+def watch_images(recipe: Recipe, data_root: str | None) -> Watch | None:
+    """Probe a network of pixels. None without labels."""
+    pairs = _labelled(recipe, data_root)
+    return None if pairs is None else _watch([(images.to_float(pixels), labels) for pixels, labels in pairs])
+
+
+def _labelled(recipe: Recipe, data_root: str | None) -> list[tuple[Tensor, Tensor]] | None:
+    """Images (uint8) and labels: `online_images` of training, `validation_images` of the test split."""
+    found = []
+    for split, count in (("train", recipe.data.online_images), ("test", recipe.data.validation_images)):
+        dataset = open_data(recipe.data.name, split, recipe, data_root)
+        if dataset.labels is None:
+            return None
+        found.append(_some(dataset, count, recipe))
+    return found
+
+
+def _some(dataset: ImageDataset, count: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    order = torch.randperm(len(dataset), generator=rng.generator(0, "online probe")).tolist()[:count]
+    plain = replace(recipe.data.transform, augmentation="none")
+    batches = list(evaluation_batches(subset(dataset, order), build_transform(plain), batch_size=256))
+    return torch.cat([batch["images"] for batch in batches]), torch.cat([batch["labels"] for batch in batches])
+
+
+def _watch(inputs: list[tuple[Tensor, Tensor]]) -> Watch:
+    def watch(network: Any) -> dict[str, float]:
+        train, test = (_describe(network, *pair) for pair in inputs)
+        votes = neighbour_accuracy(train, test, (min(NEIGHBOURS, len(train.labels)),), 0.07)
+        return {
+            "online/knn": next(iter(votes.values())),
+            "online/linear": ridge_probe(train, test).accuracy,
+        }
+
+    return watch
+
+
+def _describe(network: Any, inputs: Tensor, labels: Tensor) -> Features:
+    device = next(network.parameters()).device
+    parts = [network.features(part.to(device)).float().cpu() for part in inputs.split(256)]
+    return Features(torch.cat(parts), labels)

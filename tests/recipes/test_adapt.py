@@ -1,0 +1,75 @@
+"""Starting from another model: what is copied, mapped, resampled, or left alone."""
+
+import pytest
+import torch
+
+import mage
+from mage.models import MAGE, MAGEConfig
+from mage.recipes.adapt import resample_positions, start_from, word_map
+from mage.tokenizers import QuantizerConfig, VQGANConfig
+from mage.vocabulary import Vocabulary
+
+SIZES = MAGEConfig(16, 1, 2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+
+
+def model(codes: int, side: int, seed: int) -> mage.Mage:
+    tokenizer = VQGANConfig(
+        image_size=(side, side), channels=1, width=8, multipliers=(1,), patch_size=2, blocks=1, decoder_blocks=1,
+        middle_blocks=0, code_width=4, quantizer=QuantizerConfig(num_codes=codes),
+    )  # fmt: skip
+    return mage.build(SIZES, tokenizer=tokenizer, seed=seed, precision="float32")
+
+
+def test_the_same_tokenizer_means_the_same_weights() -> None:
+    old = model(8, 8, 0)
+    new = model(8, 8, 1).transformer
+    assert start_from(new, old, old.tokenizer) == []
+    for name, tensor in new.state_dict().items():
+        assert torch.equal(tensor, old.transformer.state_dict()[name]), name
+
+
+def test_another_tokenizer_keeps_blocks_and_special_words_and_resamples_positions() -> None:
+    old, new = model(8, 8, 0), model(12, 16, 1)
+    before = {name: tensor.clone() for name, tensor in new.transformer.state_dict().items()}
+    left = start_from(new.transformer, old, new.tokenizer)
+    assert left == ["encoder.embedding.word.weight (all but 2 words)", "head.bias (all but 2 words)"] or set(left) == {
+        "encoder.embedding.word.weight (all but 2 words)",
+        "head.bias (all but 2 words)",
+    }
+    words, old_words = (net.encoder.embedding.word.weight for net in (new.transformer, old.transformer))
+    assert torch.equal(words[13], old_words[9])  # mask
+    assert torch.equal(words[12], old_words[8])  # null class
+    assert torch.equal(words[:12], before["encoder.embedding.word.weight"][:12])
+    block = "encoder.blocks.0.attn.qkv.weight"
+    assert torch.equal(new.transformer.state_dict()[block], old.transformer.state_dict()[block])
+    places = new.transformer.decoder_position
+    assert torch.equal(places[0, 0], old.transformer.decoder_position[0, 0])
+    assert not torch.equal(places, before["decoder_position"])
+
+
+def test_positions_of_a_finer_grid_lie_between_those_of_the_coarse_one() -> None:
+    slope = torch.linspace(0, 1, 4).repeat(4)  # grows along each row
+    positions = torch.cat([torch.tensor([9.0]), slope])[:, None]
+    finer = resample_positions(positions, (4, 4), (8, 8))
+    assert finer.shape == (65, 1)
+    assert finer[0] == 9
+    rows = finer[1:, 0].view(8, 8)
+    assert (rows.diff(dim=1)[:, 1:-1] > 0).all()
+    torch.testing.assert_close(rows, rows[:1].expand(8, -1))
+    assert torch.equal(resample_positions(positions, (4, 4), (4, 4)), positions)
+
+
+def test_words_are_mapped_by_what_they_mean() -> None:
+    pairs = word_map(Vocabulary.released(), Vocabulary.fresh(1024, 1000), same_codes=True).tolist()
+    assert [1100, 2024] in pairs  # the null class
+    assert [2024, 2025] in pairs  # the mask
+    assert [1023, 1023] in pairs
+    assert len({new for _, new in pairs}) == len(pairs) == 2026
+
+
+def test_a_model_that_does_not_fit_is_refused() -> None:
+    other = MAGE(MAGEConfig(8, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2), Vocabulary.fresh(8), (4, 4))
+    with pytest.raises(ValueError, match="no block"):
+        start_from(other, model(8, 8, 0), None)
+    with pytest.raises(ValueError, match="pre-trained MAGE"):
+        start_from(other, mage.Mage(model(8, 8, 0).tokenizer, None), None)
