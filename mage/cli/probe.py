@@ -37,8 +37,8 @@ class FeatureOptions(Common):
 class Options(FeatureOptions):
     """Train a linear classifier on frozen features of the training images, measure it on the test images."""
 
-    protocol: Literal["lars", "lbfgs"] = "lbfgs"
-    """lars: as published, 90 epochs; lbfgs: logistic regression to convergence"""
+    protocol: Literal["lars", "lbfgs", "ridge"] = "lbfgs"
+    """lars: as published, 90 epochs; lbfgs: logistic regression to convergence; ridge: least squares, in closed form"""
     epochs: int = 90
     """epochs of the lars protocol"""
     crops: Literal["fixed", "random"] = "fixed"

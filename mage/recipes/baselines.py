@@ -19,7 +19,7 @@ PIXELS = PixelConfig(patch_size=4, mae=MAEConfig(decoder_width=128, decoder_dept
 def cifar10_crops() -> Recipe:
     """MAGE with the paper's crops instead of flips alone: the form that is compared with MAGE-C and the rivals."""
     base = cifar10()
-    return replace(base, name="cifar10-crops", data=replace(base.data, transform=CROPS, views=8))
+    return replace(base, name="cifar10-crops", data=replace(base.data, transform=CROPS, views=8, online_images=2000))
 
 
 def cifar10_mage_c() -> Recipe:

@@ -1,8 +1,10 @@
-"""Linear probe: both protocols on data with known answers."""
+"""Linear probe: all protocols on data with known answers."""
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
 from mage import rng
@@ -229,3 +231,20 @@ def test_random_crops_need_comparable_sets() -> None:
             lambda pixels: pixels.flatten(1), train, Features(torch.rand(4, 16), torch.tensor([0, 1, 2, 7])),
             TransformConfig(size=(4, 4)), config=LarsConfig(epochs=1),
         )  # fmt: skip
+
+
+def test_ridge_is_the_closed_form() -> None:
+    digits = load_digits()
+    features = torch.from_numpy(digits.data).float()
+    labels = torch.from_numpy(digits.target).long()
+    train, test = Features(features[:1200], labels[:1200]), Features(features[1200:], labels[1200:])
+    result = linear_probe(train, test, protocol="ridge")
+    assert result.protocol == "ridge"
+    mean, deviation = train.features.mean(dim=0), train.features.std(dim=0).clamp(min=1e-6)
+    x, queries = (((part.features - mean) / deviation).double().numpy() for part in (train, test))
+    penalty = result.settings["penalty"] * float(np.linalg.eigvalsh(x.T @ x).mean())
+    oracle = Ridge(alpha=penalty, fit_intercept=False)
+    targets = np.eye(10)[train.labels.numpy()]
+    predicted = oracle.fit(x, targets - targets.mean(axis=0)).predict(queries).argmax(axis=1)
+    assert result.accuracy == pytest.approx(float((predicted == test.labels.numpy()).mean()))
+    assert result.accuracy > 0.85
