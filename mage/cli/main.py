@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import logging
+import os
 import re
 import sys
 import warnings
@@ -31,7 +32,19 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; exits with 0, or 2 for a user's mistake, 1 for a failed run, 130 after Ctrl-C."""
+    """Run one command; exits with 0, or 2 for a user's mistake, 1 for a failed run, 130 after Ctrl-C.
+
+    141, in silence, where the reader of its output has gone, as in `mage info --help | head -1`.
+    """
+    try:
+        _main(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
+        raise SystemExit(141) from None
+
+
+def _main(arguments: list[str] | None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -52,6 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     try:
         module.run(options)
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError) as error:
         _fail(f"mage {name}", " ".join(str(error).split()))
     except NonFiniteLoss as error:

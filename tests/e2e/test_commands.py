@@ -232,3 +232,14 @@ def test_importing_is_silent_and_draws_no_random_numbers() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
     assert done.stderr == ""
+
+
+def test_a_reader_that_leaves_ends_a_command_in_silence() -> None:
+    words = [sys.executable, "-m", "mage", "pretrain", "--help"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        complaint = process.stderr.read()
+    assert process.returncode == 141
+    assert complaint == b""
