@@ -66,17 +66,17 @@ VARIANTS: dict[str, list[str]] = {
     "gan_on": _game(0.3),
     "normalized_long": [
         *_game(0.3),
-        "tokenizer_training.steps=4500",
+        "tokenizer_training.steps=5500",
         "tokenizer.quantizer.num_codes=4096",
         "tokenizer_loss.perceptual=0.25",
     ],
     "best": [
         *_game(0.3),
-        "tokenizer_training.steps=5500",
+        "tokenizer_training.steps=6000",
         "tokenizer.quantizer.kind=ema",
         "tokenizer.quantizer.num_codes=4096",
-        "tokenizer.quantizer.revive_below=0.2",
-        "tokenizer_loss.perceptual=0.35",
+        "tokenizer.quantizer.revive_below=0.3",
+        "tokenizer_loss.perceptual=0.6",
     ],
 }
 """Name -> changes to the recipe cifar10; `best` takes most of an hour on one thread."""
