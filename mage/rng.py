@@ -6,8 +6,11 @@ eight processes, and a resumed training run needs to know nothing but its step.
 """
 
 import hashlib
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,3 +33,19 @@ def uniform_rows(generators: Sequence[torch.Generator], length: int, like: Tenso
     """
     rows = torch.stack([torch.rand(length, generator=row_generator) for row_generator in generators])
     return rows.to(like.device, non_blocking=True)
+
+
+@contextmanager
+def global_generators(seed: int) -> Iterator[None]:
+    """Python's and NumPy's global generators at a known place, and afterwards where they were.
+
+    Only for libraries that cannot be given a generator.
+    """
+    kept = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])

@@ -1,7 +1,9 @@
 """Random streams are pure functions of their names."""
 
 import itertools
+import random
 
+import numpy as np
 import torch
 
 from mage import rng
@@ -63,3 +65,15 @@ def test_rows_go_on_where_their_generators_are() -> None:
     random = rng.generator(0, "a")
     twice = [rng.uniform_rows([random], 5, torch.zeros(1)) for _ in range(2)]
     assert torch.equal(torch.cat(twice, dim=1), once)
+
+
+def test_global_generators_are_seeded_inside_and_untouched_outside() -> None:
+    def draw() -> tuple[float, float]:
+        return random.random(), float(np.random.rand())
+
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    with rng.global_generators(2**40 + 3):
+        first = draw()
+    with rng.global_generators(2**40 + 3):
+        assert draw() == first
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before

@@ -4,16 +4,19 @@ Letters: c channels, H W pixels of the file, h w pixels of the model.
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 import torch
 from jaxtyping import UInt8
+from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 from torchvision.transforms import v2
 
-from mage import images
+from mage import images, rng
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 """(image uint8 (c, H, W), generator) -> image uint8 (c, h, w)."""
@@ -39,6 +42,8 @@ class TransformConfig:
     resize: int = 0
     """Length of the shorter side before the centre is cut; 0: the centre crop shows as much as it can.
     The paper's evaluation is 292 for a size of 256."""
+    rand_augment: str = ""
+    """RandAugment after all else, as timm writes it: rand-m9-mstd0.5-inc1 is the paper's fine-tuning; "": none."""
 
     def __post_init__(self) -> None:
         if min(self.size) < 1:
@@ -51,6 +56,8 @@ class TransformConfig:
             raise ValueError(f"max_shift must be at least 0 and below the image size {self.size}, not {self.max_shift}")
         if self.resize and self.resize < max(self.size):
             raise ValueError(f"resize {self.resize} is too small to cut {self.size} from; try {max(self.size)} or 0")
+        if self.rand_augment and not re.fullmatch(r"rand(-(m|n|mstd|inc|p)\d+(\.\d+)?)+", self.rand_augment):
+            raise ValueError(f"rand_augment is written like rand-m9-mstd0.5-inc1, not {self.rand_augment!r}")
 
 
 def build_transform(config: TransformConfig) -> Transform:
@@ -74,12 +81,15 @@ class _Transform:
             image = image.flip(-1)
         if config.augmentation == "shift":
             image = _shift(image, config.max_shift, generator)
+        if config.rand_augment:
+            image = _rand_augment(image, config, generator)
         return image.contiguous()
 
 
 def describe(config: TransformConfig) -> str:
     """One line that changes with anything that changes the result: part of a token cache's key."""
     text = f"{config.augmentation} {config.size[0]}x{config.size[1]}"
+    text += f" {config.rand_augment}" if config.rand_augment else ""
     if config.augmentation in ("crop", "crop_flip"):
         scale, ratio = config.scale, config.ratio
         text += f" scale {scale[0]:.9g}-{scale[1]:.9g} ratio {ratio[0]:.9g}-{ratio[1]:.9g}"
@@ -125,3 +135,20 @@ def _shift(image: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
     top, left = max_shift - down, max_shift - right
     shifted: Tensor = padded[:, top : top + height, left : left + width]
     return shifted
+
+
+def _rand_augment(image: Tensor, config: TransformConfig, generator: torch.Generator) -> Tensor:
+    if image.shape[0] not in (1, 3):
+        raise ValueError(f"RandAugment sees grey or RGB images, not {len(image)} channels: set rand_augment to ''")
+    seed = int(torch.randint(2**31, (), generator=generator))
+    picture = v2.functional.to_pil_image(image.expand(3, -1, -1))
+    with rng.global_generators(seed):
+        varied = v2.functional.pil_to_tensor(_policy(config.rand_augment, min(config.size))(picture))
+    result: Tensor = varied if len(image) == 3 else varied.float().mean(dim=0, keepdim=True).round().to(torch.uint8)
+    return result
+
+
+@lru_cache(maxsize=4)
+def _policy(text: str, side: int) -> Any:
+    """timm's RandAugment, with shifts in proportion to the image and the mean of ImageNet where nothing is."""
+    return rand_augment_transform(text, {"translate_const": int(side * 0.45), "img_mean": (124, 116, 104)})

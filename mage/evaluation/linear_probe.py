@@ -15,10 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.linear_model import LogisticRegression
 from timm.optim.lars import Lars
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,12 +26,9 @@ from mage.data.datasets import ImageDataset
 from mage.data.loaders import TrainLoader
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.features import Features, check_pair
+from mage.evaluation.linear_head import Solver, fit_head
 
 logger = logging.getLogger(__name__)
-STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
-"""Inverse L2 penalties that `lbfgs` chooses from; of equally good ones the strongest penalty wins."""
-RIDGE_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
-"""Penalties that `ridge` chooses from, as shares of the mean eigenvalue of the features' scatter."""
 ENOUGH_MOVEMENT = 2.0
 """LARS moves the weights by this many times their norm before a probe can be near its best (measured on small sets)."""
 
@@ -191,65 +186,21 @@ def lars_optimizer(head: nn.Linear, config: LarsConfig) -> torch.optim.Optimizer
 
 
 def lbfgs_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResult:
-    """Logistic regression on standardised features; the penalty is chosen by what held-out training images say.
-
-    Below 10,000 images every one is held out once, in three parts; above, a tenth is held out.
-    """
-    check_pair(train, test)
-    mean, deviation = train.features.mean(dim=0), train.features.std(dim=0).clamp(min=1e-6)
-    x, y = ((train.features - mean) / deviation).numpy(), train.labels.numpy()
-    order = torch.randperm(len(y), generator=rng.generator(seed, "probe split")).numpy()
-    parts = np.array_split(order, 3) if 3 <= len(y) < 10_000 else [order[: max(1, len(y) // 10)]]
-    splits = [(np.setdiff1d(order, held), held) for held in parts]
-    splits = [(rest, held) for rest, held in splits if len(np.unique(y[rest])) > 1]
-    # Each penalty starts from the solution of the one before: the same optimum in a fraction of the steps.
-    models = [LogisticRegression(max_iter=1000, warm_start=True) for _ in splits]
-    best, best_accuracy = STRENGTHS[0], -1.0
-    for strength in STRENGTHS if splits else ():
-        right = 0.0
-        for model, (rest, held) in zip(models, splits, strict=True):
-            right += model.set_params(C=strength).fit(x[rest], y[rest]).score(x[held], y[held]) * len(held)
-        found = right / sum(len(held) for _, held in splits)
-        if found > best_accuracy:
-            best, best_accuracy = strength, found
-        if found < best_accuracy - 0.002:
-            break  # weaker penalties overfit more still, and take the longest to solve
-    model = LogisticRegression(C=best, max_iter=1000).fit(x, y)
-    scores = torch.full((len(test.labels), int(y.max()) + 1), -math.inf, dtype=torch.float64)
-    found_scores = model.predict_log_proba(((test.features - mean) / deviation).numpy())
-    scores[:, torch.from_numpy(model.classes_)] = torch.from_numpy(found_scores).double()
-    settings = {"inverse_penalty": best, "held_out_accuracy": max(0.0, best_accuracy), "seed": seed}
-    return ProbeResult(*accuracies(scores, test.labels), "lbfgs", settings)
+    """Logistic regression on standardised features, its penalty chosen by held-out training images."""
+    return _solved(train, test, "lbfgs", seed)
 
 
 def ridge_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResult:
-    """Least squares from standardised features to class indicators, in closed form.
-
-    The penalty is chosen on a held-out tenth of the training images; one eigendecomposition serves all penalties.
-    """
-    classes = check_pair(train, test)
-    mean, deviation = train.features.mean(dim=0), train.features.std(dim=0).clamp(min=1e-6)
-    x, queries = (((part.features - mean) / deviation).double() for part in (train, test))
-    target = functional.one_hot(train.labels, classes).double()
-    target = target - target.mean(dim=0)
-    order = torch.randperm(len(x), generator=rng.generator(seed, "probe split"))
-    held, rest = order[: max(1, len(order) // 10)], order[max(1, len(order) // 10) :]
-    found = {}
-    for penalty, weight in _ridge_weights(x[rest], target[rest]).items():
-        found[penalty] = float((x[held] @ weight).argmax(dim=1).eq(train.labels[held]).double().mean())
-    best = max(reversed(found), key=lambda penalty: found[penalty])  # of equally good ones the strongest
-    scores = queries @ _ridge_weights(x, target)[best]
-    settings = {"penalty": best, "held_out_accuracy": found[best], "seed": seed}
-    return ProbeResult(*accuracies(scores, test.labels), "ridge", settings)
+    """Least squares from standardised features to class indicators, in closed form."""
+    return _solved(train, test, "ridge", seed)
 
 
-def _ridge_weights(x: Float[Tensor, "n d"], target: Float[Tensor, "n k"]) -> dict[float, Tensor]:
-    """Penalty, as a share of the mean eigenvalue -> weights (d, k)."""
-    values, vectors = torch.linalg.eigh(x.T @ x)
-    projected, scale = vectors.T @ (x.T @ target), values.mean()
-    return {
-        penalty: vectors @ (projected / (values.clamp(min=0) + penalty * scale)[:, None]) for penalty in RIDGE_PENALTIES
-    }
+def _solved(train: Features, test: Features, solver: Solver, seed: int) -> ProbeResult:
+    check_pair(train, test)
+    fitted = fit_head(train, solver=solver, seed=seed)
+    with torch.inference_mode():
+        scores = fitted.head(test.features)
+    return ProbeResult(*accuracies(scores, test.labels), solver, fitted.settings)
 
 
 def raw_pixel_accuracy(train: Features, test: Features) -> float:

@@ -3,7 +3,7 @@
 Letters: n images, l tokens, d width, k classes.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +35,20 @@ class Classifier(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=2e-5)
         nn.init.zeros_(self.head.bias)
         choose_attention(self, self.head.weight.device)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which parameters form a layer, in timm's manner, for layer decay: embedding, each block, the rest.
+
+        The rest is a layer above the last block, as in BEiT and MAE; timm's own models put it into the last block.
+        """
+        return {
+            "stem": r"^encoder\.(?:embedding|patches|class_token|position)",
+            "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^(?:encoder\.norm|feature_norm|head)", (9999,))],
+        }
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay leaves alone although they are no vectors."""
+        return {"encoder.class_token", "encoder.position", "encoder.embedding.position.weight"}
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """What the encoder takes, from what the caller has."""

@@ -37,6 +37,13 @@ def load_images(dataset: ImageDataset, indices: list[int], transform: TransformC
     return torch.cat([batch["images"] for batch in batches])
 
 
+def labelled_images(dataset: ImageDataset, count: int, transform: TransformConfig) -> tuple[Tensor, Tensor]:
+    """Up to `count` images (uint8) and their labels, chosen evenly from a shuffled order."""
+    order = torch.randperm(len(dataset), generator=rng.generator(0, "online probe")).tolist()[:count]
+    batches = list(evaluation_batches(subset(dataset, order), build_transform(transform), batch_size=256))
+    return torch.cat([batch["images"] for batch in batches]), torch.cat([batch["labels"] for batch in batches])
+
+
 def image_batches(
     dataset: ImageDataset,
     transform: TransformConfig,

@@ -6,15 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mage import images, rng
-from mage.data.datasets import ImageDataset, subset
-from mage.data.loaders import evaluation_batches
-from mage.data.transforms import build_transform
+from mage import images
 from mage.evaluation.features import Features
 from mage.evaluation.knn import neighbour_accuracy
 from mage.evaluation.linear_probe import ridge_probe
 from mage.pipeline import Mage
-from mage.recipes.inputs import open_data
+from mage.recipes.inputs import labelled_images, open_data
 from mage.recipes.schema import Recipe
 from mage.training.pretrain import Watch
 
@@ -43,15 +40,9 @@ def _labelled(recipe: Recipe, data_root: str | None) -> list[tuple[Tensor, Tenso
         dataset = open_data(recipe.data.name, split, recipe, data_root)
         if dataset.labels is None:
             return None
-        found.append(_some(dataset, count, recipe))
+        plain = replace(recipe.data.transform, augmentation="none")
+        found.append(labelled_images(dataset, count, plain))
     return found
-
-
-def _some(dataset: ImageDataset, count: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    order = torch.randperm(len(dataset), generator=rng.generator(0, "online probe")).tolist()[:count]
-    plain = replace(recipe.data.transform, augmentation="none")
-    batches = list(evaluation_batches(subset(dataset, order), build_transform(plain), batch_size=256))
-    return torch.cat([batch["images"] for batch in batches]), torch.cat([batch["labels"] for batch in batches])
 
 
 def _watch(inputs: list[tuple[Tensor, Tensor]]) -> Watch:

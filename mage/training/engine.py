@@ -175,7 +175,7 @@ class Trainer:
             norm = self.accelerator.clip_grad_norm_(self.modules[name].parameters(), config.clip)
             self._note({_name(name, self.modules, "grad_norm"): norm}, 0)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.step, self.task.steps)
+            group["lr"] = learning_rate(config, self.step, self.task.steps) * group.get("lr_scale", 1.0)
         optimizer.step()
         optimizer.zero_grad()
         if name in self.averages:

@@ -1,0 +1,51 @@
+"""Accuracy of a classifier on a data set.
+
+Letters: n images, c channels, h w pixels, k classes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mage import images
+from mage.data.datasets import ImageDataset
+from mage.data.loaders import evaluation_batches
+from mage.data.transforms import TransformConfig, build_transform
+from mage.evaluation.linear_probe import accuracies
+
+Scorer = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n k"]]
+"""Images in [0, 1] -> class scores."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares from 0 to 1."""
+
+    top1: float
+    top5: float
+    images: int
+
+
+def classification_accuracy(
+    classify: Scorer,
+    dataset: ImageDataset,
+    transform: TransformConfig,
+    *,
+    batch_size: int = 256,
+    on_images: Callable[[int], None] | None = None,
+) -> Accuracy:
+    """Classify every readable image. Raises ValueError for a set without labels, or with more classes than scores."""
+    if dataset.labels is None:
+        raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
+    right, right5, count = 0.0, 0.0, 0
+    for batch in evaluation_batches(dataset, build_transform(transform), batch_size=batch_size):
+        scores, labels = classify(images.to_float(batch["images"])).float().cpu(), batch["labels"]
+        if int(labels.max()) >= scores.shape[1]:
+            raise ValueError(f"{dataset.name} has class {int(labels.max())}; the classifier knows {scores.shape[1]}")
+        top1, top5 = accuracies(scores, labels)
+        right, right5, count = right + top1 * len(labels), right5 + top5 * len(labels), count + len(labels)
+        if on_images is not None:
+            on_images(len(labels))
+    return Accuracy(right / count, right5 / count, count)

@@ -1,0 +1,87 @@
+"""Few-shot: a linear classifier of frozen features from a handful of labelled images per class (METHOD section 8).
+
+Which images are drawn matters as much as the features when there are few; so several draws are made, and the interval
+says how far their mean can be trusted. Two models are compared on the same draws.
+
+Letters: n images.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from scipy import stats
+from torch import Tensor
+
+from mage import rng
+from mage.evaluation.features import Features, check_pair
+from mage.evaluation.linear_probe import linear_probe
+
+COUNTS = (1, 5, 10, 13, 25)
+"""Images per class, as the field reports them; 13 per class are one per cent of ImageNet."""
+DRAWS = 5
+
+
+@dataclass(frozen=True)
+class FewShotResult:
+    """Accuracy from 0 to 1 with some labelled images per class."""
+
+    per_class: int
+    mean: float
+    interval: float
+    """Half the width of the 95 per cent interval of the mean, by Student's t; infinite for a single draw."""
+    draws: tuple[float, ...]
+
+
+def few_shot(
+    train: Features,
+    test: Features,
+    *,
+    counts: Sequence[int] = COUNTS,
+    draws: int = DRAWS,
+    protocol: str = "lbfgs",
+    seed: int = 0,
+    on_draw: Callable[[int], None] | None = None,
+) -> list[FewShotResult]:
+    """Accuracy for each number of images per class, over `draws` random choices of them.
+
+    protocol: as of `linear_probe`; what it chooses, it chooses on the drawn images alone.
+    Raises ValueError if a class has too few images.
+    """
+    check_pair(train, test)
+    if draws < 1 or not counts or min(counts) < 1:
+        raise ValueError(f"few-shot needs at least one draw and one image per class, not {draws} and {tuple(counts)}")
+    smallest = int(torch.bincount(train.labels)[train.labels.unique()].min())
+    if max(counts) > smallest:
+        raise ValueError(f"the smallest class has {smallest} training images, {max(counts)} per class were asked for")
+    results = []
+    for per_class in counts:
+        found = []
+        for draw in range(draws):
+            chosen = choose_per_class(train.labels, per_class, rng.generator(seed, "few-shot", per_class, draw))
+            part = Features(train.features[chosen], train.labels[chosen])
+            found.append(linear_probe(part, test, protocol=protocol, seed=seed).accuracy)
+            if on_draw is not None:
+                on_draw(1)
+        results.append(FewShotResult(per_class, sum(found) / draws, confidence_interval(found), tuple(found)))
+    return results
+
+
+def choose_per_class(labels: Int[Tensor, " n"], per_class: int, generator: torch.Generator) -> Int[Tensor, " m"]:
+    """Indices of `per_class` random images of each class, class by class."""
+    parts = []
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero()[:, 0]
+        parts.append(members[torch.randperm(len(members), generator=generator)[:per_class]])
+    return torch.cat(parts)
+
+
+def confidence_interval(values: Sequence[float], *, level: float = 0.95) -> float:
+    """Half the width of the interval of the mean of some draws, by Student's t; infinite for a single one."""
+    count = len(values)
+    if count < 2:
+        return math.inf
+    deviation = float(torch.tensor(values, dtype=torch.float64).std())
+    return float(stats.t.ppf((1 + level) / 2, count - 1)) * deviation / math.sqrt(count)

@@ -1,0 +1,161 @@
+"""Fine-tuning: layer decay against a table made by hand, mixing conserves shares, a model learns its labels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import mage
+from mage import building, rng
+from mage.data.transforms import TransformConfig, build_transform
+from mage.models import MAGEConfig, PatchClassifier, PatchEncoder, PatchEncoderConfig
+from mage.models.classifier import Classifier
+from mage.pipeline import Mage
+from mage.recipes.finetune import FINETUNES, FinetuneRecipe, finetune, start_classifier
+from mage.settings import override
+from mage.tokenizers import QuantizerConfig, VQGANConfig
+from mage.training.classify import MixConfig, mix
+from mage.training.engine import Trainer
+from mage.training.optim import OptimConfig, build_optimizer
+
+SIZES = MAGEConfig(width=32, depth=3, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2, dropout=0.0)
+TOKENIZER = VQGANConfig(
+    image_size=(28, 28), channels=1, width=16, multipliers=(1, 1), blocks=1, quantizer=QuantizerConfig(num_codes=32)
+)
+
+
+@pytest.fixture(scope="module")
+def pretrained() -> Mage:
+    return building.build(SIZES, tokenizer=TOKENIZER, precision="float32")
+
+
+def rates(module: Classifier) -> dict[str, tuple[float, float]]:
+    """Name of each parameter -> (share of the learning rate, weight decay)."""
+    optimizer = build_optimizer(module, OptimConfig(layer_decay=0.5, weight_decay=0.05))
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return {
+        names[id(parameter)]: (group["lr_scale"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+
+
+def test_layer_decay_is_the_table_made_by_hand(pretrained: Mage) -> None:
+    """Three blocks: embedding 0.5^4, block i 0.5^(3 - i), head 1; vectors, positions and class token do not decay."""
+    found = rates(start_classifier(pretrained, 10))
+    expected = {
+        "encoder.embedding.word.weight": (0.0625, 0.05),
+        "encoder.embedding.position.weight": (0.0625, 0.0),
+        "encoder.embedding.norm.weight": (0.0625, 0.0),
+        "encoder.blocks.0.attn.qkv.weight": (0.125, 0.05),
+        "encoder.blocks.0.norm1.bias": (0.125, 0.0),
+        "encoder.blocks.1.mlp.fc1.weight": (0.25, 0.05),
+        "encoder.blocks.2.attn.proj.weight": (0.5, 0.05),
+        "feature_norm.weight": (1.0, 0.0),
+        "head.weight": (1.0, 0.05),
+        "head.bias": (1.0, 0.0),
+    }
+    assert {name: found[name] for name in expected} == expected
+    module = start_classifier(pretrained, 10)
+    assert set(found) == {name for name, _ in module.named_parameters()}
+
+
+def test_layer_decay_of_an_encoder_of_pixels() -> None:
+    found = rates(PatchClassifier(PatchEncoderConfig((8, 8), 1, 4, 16, 2, 2), num_classes=3, pool="class"))
+    assert found["encoder.patches.weight"] == (0.125, 0.05)
+    assert found["encoder.class_token"] == found["encoder.position"] == (0.125, 0.0)
+    assert found["encoder.blocks.1.mlp.fc2.weight"] == (0.5, 0.05)
+    assert found["encoder.norm.weight"] == (1.0, 0.0)
+
+
+def test_each_group_learns_at_its_share(pretrained: Mage, tmp_path: Path) -> None:
+    """The engine sets the rate of every group in every step: the share must survive."""
+    recipe = override(
+        FINETUNES["small"](), ["optim.layer_decay=0.5", "optim.batch_size=8", "optim.steps=4", "optim.warmup=0"]
+    )
+    seen: list[set[float]] = []
+    original = Trainer._update
+
+    def spy(self: Trainer, name: str) -> None:
+        original(self, name)
+        seen.append({group["lr"] for group in self.optimizers[name].param_groups})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_update", spy)
+        finetune(pretrained, recipe, tmp_path / "run", precision="float32", device="cpu", progress=False)
+    top = 2e-3 * 8 / 256
+    assert sorted(seen[0]) == pytest.approx([top * 0.5**power for power in (4, 3, 2, 1, 0)])
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
+def test_mixing_conserves_shares(mixup: float, cutmix: float) -> None:
+    """Images that are their class number everywhere: the mean of a mixture is the expected class."""
+    labels = torch.tensor([0, 1, 2, 3, 4, 5])
+    images = (labels / 5).view(6, 1, 1, 1).expand(6, 3, 8, 10).contiguous()
+    for seed in range(20):
+        mixed = mix(images, labels, 6, MixConfig(mixup=mixup, cutmix=cutmix), seed)
+        torch.testing.assert_close(mixed.targets.sum(dim=1), torch.ones(6))
+        torch.testing.assert_close(mixed.images.mean(dim=(1, 2, 3)) * 5, mixed.targets @ labels.float())
+        if mixup == 0:  # a rectangle: every pixel belongs to one of the two
+            assert all(len(one.unique()) <= 2 for one in mixed.images)
+
+
+def test_mixing_nothing_leaves_everything() -> None:
+    images = torch.rand(4, 1, 5, 5, generator=rng.generator(0))
+    mixed = mix(images, torch.tensor([1, 0, 2, 1]), 3, MixConfig(mixup=0, cutmix=0), 0)
+    assert mixed.images is images
+    assert mixed.targets.argmax(dim=1).tolist() == [1, 0, 2, 1]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_rand_augment_varies_and_repeats_and_leaves_the_global_generators(channels: int) -> None:
+    config = TransformConfig(size=(16, 16), rand_augment="rand-m9-mstd0.5-inc1")
+    transform, plain = build_transform(config), build_transform(TransformConfig(size=(16, 16)))
+    image = torch.randint(256, (channels, 20, 20), dtype=torch.uint8, generator=rng.generator(0))
+    before = np.random.get_state()[1].tolist()
+    views = [transform(image, rng.generator(seed)) for seed in range(8)]
+    again = [transform(image, rng.generator(seed)) for seed in range(8)]
+    assert np.random.get_state()[1].tolist() == before
+    assert all(torch.equal(one, other) for one, other in zip(views, again, strict=True))
+    assert all(view.shape == (channels, 16, 16) and view.dtype == torch.uint8 for view in views)
+    assert sum(not torch.equal(view, plain(image, rng.generator(0))) for view in views) >= 6
+    with pytest.raises(ValueError, match="rand_augment is written like"):
+        TransformConfig(rand_augment="strong")
+
+
+def test_starts_at_the_encoder_and_learns(pretrained: Mage, tmp_path: Path) -> None:
+    fresh = start_classifier(pretrained, 10)
+    source = pretrained.transformer.encoder.state_dict()
+    assert all(torch.equal(tensor, source[name]) for name, tensor in fresh.encoder.state_dict().items())
+    recipe: FinetuneRecipe = override(
+        FINETUNES["small"](), ["optim.batch_size=64", "optim.steps=120", "mixing.mixup=0", "mixing.cutmix=0",
+                               "data.transform.augmentation=none", "optim.base_learning_rate=8e-3"],
+    )  # fmt: skip
+    result = finetune(pretrained, recipe, tmp_path / "run", precision="float32", device="cpu", progress=False)
+    assert result.metrics["valid/accuracy"] > 0.25  # random tokens know little more; chance is 0.1
+    tuned = mage.load(tmp_path / "run", precision="float32")
+    assert tuned.transformer.num_classes == 10
+    assert tuned.notes["class_names"] == [str(digit) for digit in range(10)]
+    assert tuned.classify(torch.rand(2, 1, 28, 28, generator=rng.generator(0))).shape == (2, 10)
+
+
+def test_a_model_of_pixels_is_tuned_without_tokenizer(tmp_path: Path) -> None:
+    encoder = PatchEncoder(PatchEncoderConfig((28, 28), 1, 7, 32, 2, 2))
+    recipe = override(FINETUNES["small"](), ["optim.batch_size=16", "optim.steps=3", "data.validation_images=20"])
+    finetune(Mage(None, encoder), recipe, tmp_path / "run", precision="float32", device="cpu", progress=False)
+    assert isinstance(mage.load(tmp_path / "run").transformer, PatchClassifier)
+
+
+def test_settings_are_the_published_ones() -> None:
+    base, large = FINETUNES["base"](), FINETUNES["large"]()
+    assert (base.optim.epochs, base.optim.layer_decay, base.drop_path) == (100, 0.65, 0.1)
+    assert (large.optim.epochs, large.optim.layer_decay, large.drop_path) == (50, 0.75, 0.2)
+    assert base.optim.warmup * base.optim.epochs == large.optim.warmup * large.optim.epochs == 5
+    assert (base.mixing.mixup, base.mixing.cutmix, base.mixing.label_smoothing) == (0.8, 1.0, 0.1)
+    assert base.optim.peak_learning_rate == pytest.approx(1e-3)
+
+
+def test_a_model_without_encoder_is_an_error(pretrained: Mage) -> None:
+    with pytest.raises(ValueError, match="no transformer"):
+        start_classifier(Mage(pretrained.tokenizer, None), 10)
