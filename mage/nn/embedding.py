@@ -21,6 +21,12 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, ids: Int[Tensor, "n l"], positions: Int[Tensor, "n l"] | None = None) -> Float[Tensor, "n l d"]:
         """Embed `ids` that stand at `positions` (default: all positions in order)."""
-        place = self.position.weight if positions is None else self.position(positions)
-        embedded: Tensor = self.dropout(self.norm(self.word(ids) + place))
+        return self.place(self.word(ids), positions)
+
+    def place(
+        self, words: Float[Tensor, "n l d"], positions: Int[Tensor, "n l"] | None = None
+    ) -> Float[Tensor, "n l d"]:
+        """The same for word vectors, which may be mixtures."""
+        where = self.position.weight if positions is None else self.position(positions)
+        embedded: Tensor = self.dropout(self.norm(words + where))
         return embedded

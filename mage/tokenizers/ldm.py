@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage.tokenizers.base import check_images, weights_fingerprint
+from mage.tokenizers.quantizers.base import rows
 from mage.tokenizers.quantizers.life import negative_distances
 
 
@@ -230,12 +231,19 @@ class LDMTokenizer(nn.Module):
 
     def encode(self, images: Float[Tensor, "n c H W"]) -> Int[Tensor, "n h w"]:
         """Images in [0, 1] -> ids. Raises ValueError for another shape."""
-        check_images(images, (self.channels, *self.image_size))
-        latent = self.quant_conv(self.encoder(images * 2 - 1)).float()
+        latent = self.latent(images).float()
         with torch.autocast(latent.device.type, enabled=False):
-            rows = latent.permute(0, 2, 3, 1).flatten(0, 2)
-            ids = negative_distances(rows, self.quantize.embedding.weight.float()).argmax(dim=1)
+            ids = self.affinity(rows(latent)).argmax(dim=1)
         return ids.view(len(images), *self.grid)
+
+    def latent(self, images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n d h w"]:
+        """The vectors before quantization, with gradients. Raises ValueError for another shape."""
+        check_images(images, (self.channels, *self.image_size))
+        return self.quant_conv(self.encoder(images * 2 - 1))  # type: ignore[no-any-return]
+
+    def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
+        """Negative squared distances from each word, up to a constant of each vector."""
+        return negative_distances(vectors, self.quantize.embedding.weight.float())
 
     def decode(self, ids: Int[Tensor, "n h w"]) -> Float[Tensor, "n c H W"]:
         """Ids -> images in [0, 1]."""

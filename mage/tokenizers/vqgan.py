@@ -205,8 +205,16 @@ class VQGAN(nn.Module):
 
     def encode(self, images: Float[Tensor, "n c H W"]) -> Int[Tensor, "n h w"]:
         """Images in [0, 1] -> ids. Raises ValueError for another shape."""
+        return self.quantizer.ids(self.latent(images))
+
+    def latent(self, images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n d h w"]:
+        """The vectors before quantization, with gradients. Raises ValueError for another shape."""
         self.check_images(images)
-        return self.quantizer.ids(self.encoder(images))
+        return self.encoder(images)  # type: ignore[no-any-return]
+
+    def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
+        """How near vectors are to each word; larger is nearer."""
+        return self.quantizer.affinity(vectors)
 
     def decode_raw(self, ids: Int[Tensor, "n h w"]) -> Float[Tensor, "n c H W"]:
         """Ids -> the decoder's output as it is; it leaves [0, 1] where contrast is high."""

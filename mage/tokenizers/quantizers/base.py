@@ -72,8 +72,12 @@ class Quantizer(nn.Module, ABC):
         """All words."""
 
     @abstractmethod
+    def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
+        """How near each vector is to each word; larger is nearer, with gradients."""
+
     def nearest(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
-        """Id of each vector's word; in float32."""
+        """Id of each vector's word, the one of largest affinity; in float32."""
+        return self.affinity(vectors).argmax(dim=1)
 
     @abstractmethod
     def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:

@@ -47,6 +47,11 @@ class FSQ(Quantizer):
         """All points of the grid, in [-1, 1]."""
         return self.codebook
 
+    def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
+        """Negative squared distances of the bounded vectors from the points of the grid, in steps of the grid."""
+        points = self.codebook * (self.codebook_levels // 2)
+        return -(self._bounded(vectors)[:, None] - points).square().sum(dim=2)
+
     def nearest(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
         """Id of each vector's cell: the first number is the lowest digit."""
         digits = self._bounded(vectors).round().long() + self.codebook_levels // 2
@@ -87,6 +92,10 @@ class LFQ(Quantizer):
     def words(self) -> Float[Tensor, "k d"]:
         """All corners of the cube; the first number is the lowest bit."""
         return self.codebook
+
+    def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
+        """Negative squared distances from the corners, up to a constant of each vector."""
+        return 2 * vectors @ self.codebook.T
 
     def nearest(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
         """Positive numbers are set bits."""

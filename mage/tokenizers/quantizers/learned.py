@@ -33,9 +33,9 @@ class VectorQuantizer(Quantizer):
         """The codebook."""
         return self.codebook
 
-    def nearest(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
-        """Id of the word nearest to each vector."""
-        return negative_distances(vectors, self.words().float()).argmax(dim=1)
+    def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
+        """Negative squared distances, up to a constant of each vector."""
+        return negative_distances(vectors, self.words().float())
 
     def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:
         """Quantize; loss = |sg(latent) - word|^2 + commitment x |latent - sg(word)|^2 (+ entropy)."""
@@ -55,7 +55,7 @@ class VectorQuantizer(Quantizer):
         loss = functional.mse_loss(words, latent.detach())
         loss = loss + self.config.commitment * functional.mse_loss(latent, words.detach())
         if self.config.entropy:
-            affinity = negative_distances(rows(latent), self.words().float())
+            affinity = self.affinity(rows(latent))
             loss = loss + self.config.entropy * entropy_loss(affinity, self.config.entropy_temperature)
         if self.training and self.life is not None:
             self.life.census(ids.flatten())
@@ -113,10 +113,9 @@ class RunningMeanQuantizer(Quantizer):
         """The codebook."""
         return self.codebook
 
-    def nearest(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
-        """Id of the word nearest to each vector, by angle if normalized."""
-        vectors = functional.normalize(vectors, dim=1) if self.spherical else vectors
-        return self._affinity(vectors, self.codebook).argmax(dim=1)
+    def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
+        """Negative squared distances, up to a constant of each vector; if normalized, cosines."""
+        return self._affinity(functional.normalize(vectors, dim=1) if self.spherical else vectors, self.codebook)
 
     def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:
         """Quantize; in training mode also move the codebook. loss = commitment x |latent - word|^2 (+ entropy)."""

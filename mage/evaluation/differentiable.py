@@ -1,0 +1,95 @@
+"""A model as a function from pixels to class scores through which gradients flow, tokenizer and all.
+
+The forward pass is the model's own: each position takes its nearest word. The backward pass treats that choice as a
+softmax over affinities (straight through, Bengio et al. 2013; as an attack, Athalye et al. 2018). Its temperature is
+set for each position by how far its best word is ahead of the average one, so that no codebook needs tuning.
+
+Letters: n images, c channels, H W pixels, l tokens, k codes, m classes.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mage.evaluation.attacks import Scorer
+from mage.evaluation.linear_head import LinearHead
+from mage.models import MAGE, Classifier, MAGEClassifier, PatchEncoder
+from mage.models.mage import Pool, pooled
+from mage.pipeline import Mage
+from mage.tokenizers.quantizers.base import rows
+
+SHARPNESS = 0.1
+"""Temperature of the softmax, over the lead of the best word before the mean one."""
+
+
+@runtime_checkable
+class DifferentiableTokenizer(Protocol):
+    """What a tokenizer must have so that gradients can pass it."""
+
+    def latent(self, images: Tensor) -> Tensor:
+        """Images -> vectors (n, d, h, w) before quantization."""
+
+    def affinity(self, vectors: Tensor) -> Tensor:
+        """Vectors (m, d) -> nearness to each word (m, k)."""
+
+
+def token_shares(tokenizer: DifferentiableTokenizer, images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n l k"]:
+    """One-hot rows of the tokens, with the gradient of a softmax."""
+    latent = tokenizer.latent(images).float()
+    affinity = tokenizer.affinity(rows(latent)).unflatten(0, (len(images), -1))
+    best = affinity.amax(dim=2, keepdim=True)
+    temperature = (SHARPNESS * (best - affinity.mean(dim=2, keepdim=True))).detach().clamp(min=1e-8)
+    soft = ((affinity - best.detach()) / temperature).softmax(dim=2)
+    hard = functional.one_hot(affinity.argmax(dim=2), affinity.shape[2]).to(soft)
+    shares: Tensor = hard + soft - soft.detach()
+    return shares
+
+
+def differentiable_scorer(model: Mage, head: LinearHead | None = None, *, pool: Pool = "mean") -> Scorer:
+    """Images in [0, 1] -> class scores (n, m), with gradients to the images.
+
+    head: a linear classifier of the model's features; None: the model is itself a classifier.
+    Raises ValueError where there is no classifier, or the tokenizer is one that no gradient can pass.
+    """
+    transformer = model.transformer
+    network: Any = transformer
+    if head is None and not isinstance(transformer, Classifier):
+        raise ValueError("this model has no classifier: give a head, or fine-tune the model")
+    if isinstance(transformer, MAGE | MAGEClassifier):
+        tokenizer = _tokenizer(model)
+
+        def encoder(images: Tensor) -> Tensor:
+            mixed: Tensor = network.encoder.forward_mixed(token_shares(tokenizer, images))
+            return mixed
+
+    else:
+        encoder = transformer if isinstance(transformer, PatchEncoder) else transformer.encoder
+
+    norm: nn.LayerNorm | None = transformer.norm if isinstance(transformer, PatchEncoder) else transformer.encoder.norm
+
+    def score(images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n m"]:
+        with model.autocast():
+            x = encoder(images.to(model.device))
+            features = transformer.pooled(x) if isinstance(transformer, Classifier) else pooled(x, pool, norm)
+            scores: Tensor = head(features) if head is not None else transformer.score(features)
+            return scores
+
+    return score
+
+
+def latent_of(model: Mage) -> Callable[[Tensor], Tensor] | None:
+    """The continuous vectors that a model's tokens stand for; None for a model that sees pixels."""
+    if not isinstance(model.transformer, MAGE | MAGEClassifier):
+        return None
+    return _tokenizer(model).latent
+
+
+def _tokenizer(model: Mage) -> DifferentiableTokenizer:
+    if not isinstance(model.tokenizer, DifferentiableTokenizer):
+        raise ValueError(
+            f"no gradient can pass a {type(model.tokenizer).__name__}: it needs the methods latent and affinity"
+        )
+    return model.tokenizer

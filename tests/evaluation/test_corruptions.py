@@ -1,0 +1,167 @@
+"""Corruptions: each severity is worse than the one before, images stay images, official layouts are read."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mage import images, rng
+from mage.data.datasets import ArrayDataset
+from mage.data.transforms import TransformConfig
+from mage.evaluation.corruptions import KINDS, SEVERITIES, corrupt
+from mage.evaluation.robustness import (
+    ALEXNET_ERROR,
+    CorruptionResult,
+    baseline_error,
+    corruption_accuracy,
+    official_corruption_accuracy,
+)
+
+
+def pictures(count: int, side: int, channels: int = 3) -> Tensor:
+    """Bright blobs on dark ground, with edges and fine texture."""
+    draws = torch.rand(count, 4, generator=rng.generator(0, side))
+    place = (torch.arange(side) + 0.5) / side
+    found = []
+    for x, y, size, shade in draws.tolist():
+        disk = ((place - x).square() + (place[:, None] - y).square()).sqrt() < 0.1 + 0.3 * size
+        texture = 0.1 * torch.sin(2 * torch.pi * 6 * place) * torch.sin(2 * torch.pi * 4 * place[:, None])
+        found.append(0.3 + 0.3 * shade * disk + texture)
+    colours = torch.tensor([1.0, 0.8, 0.6, 0.9, 0.7])[:channels].view(-1, 1, 1)
+    return torch.stack(found)[:, None] * colours
+
+
+@pytest.mark.parametrize("side", [32, 160])
+@pytest.mark.parametrize("kind", KINDS)
+def test_severities_are_monotone(kind: str, side: int) -> None:
+    """The mean squared change over some images grows with every severity."""
+    clean = pictures(6, side)
+    changes = []
+    for severity in SEVERITIES:
+        made = [corrupt(one, kind, severity, rng.generator(0, index)) for index, one in enumerate(clean)]
+        assert all(0 <= float(one.min()) <= float(one.max()) <= 1 for one in made)
+        changes.append(float((torch.stack(made) - clean).square().mean()))
+    assert changes == sorted(changes)
+    assert 0 < changes[0] < changes[-1]
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_number_of_channels_and_any_shape(kind: str, channels: int) -> None:
+    image = pictures(1, 48, channels)[0, :, :, :40]
+    assert corrupt(image, kind, 3, rng.generator(0)).shape == (channels, 48, 40)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_corruption_repeats_with_its_generator(kind: str) -> None:
+    image = pictures(1, 32)[0]
+    one, again, other = (corrupt(image, kind, 4, rng.generator(seed)) for seed in (0, 0, 1))
+    assert torch.equal(one, again)
+    random = kind not in ("defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg")
+    assert torch.equal(one, other) != random
+
+
+def test_noise_has_the_strength_it_names() -> None:
+    grey = torch.full((3, 64, 64), 0.5)
+    small = corrupt(grey, "gaussian_noise", 3, rng.generator(0)) - grey
+    assert float(small.std()) == pytest.approx(0.08, rel=0.05)
+    shot = corrupt(grey, "shot_noise", 3, rng.generator(0))  # 100 photons of white: deviation sqrt(0.5 / 100)
+    assert float(shot.std()) == pytest.approx(0.0707, rel=0.05)
+    salt = corrupt(grey, "impulse_noise", 5, rng.generator(0))
+    assert float((salt != 0.5).float().mean()) == pytest.approx(0.07, abs=0.01)
+    assert set(salt.unique().tolist()) == {0.0, 0.5, 1.0}
+
+
+def test_exact_corruptions() -> None:
+    image = pictures(1, 32)[0]
+    mean = image.mean(dim=(1, 2), keepdim=True)
+    torch.testing.assert_close(corrupt(image, "contrast", 2, rng.generator(0)), (image + mean) / 2)
+    grey = torch.full((3, 32, 32), 0.4)
+    torch.testing.assert_close(corrupt(grey, "brightness", 5, rng.generator(0)), torch.full((3, 32, 32), 0.7))
+    for kind in (
+        "defocus_blur",
+        "motion_blur",
+        "zoom_blur",
+        "glass_blur",
+        "elastic",
+        "pixelate",
+    ):  # no edges, no change
+        torch.testing.assert_close(corrupt(grey, kind, 5, rng.generator(0)), grey)
+
+
+def test_unknown_names_are_errors() -> None:
+    with pytest.raises(ValueError, match="no corruption 'rain'"):
+        corrupt(torch.zeros(3, 8, 8), "rain", 1, rng.generator(0))
+    with pytest.raises(ValueError, match="severity 6"):
+        corrupt(torch.zeros(3, 8, 8), "fog", 6, rng.generator(0))
+
+
+def bright_or_dark(pixels: Tensor) -> Tensor:
+    """A classifier whose truth is known: class 1 where the mean is above one half."""
+    mean = pixels.mean(dim=(1, 2, 3))
+    return torch.stack([0.5 - mean, mean - 0.5], dim=1)
+
+
+@pytest.fixture(scope="module")
+def shades() -> ArrayDataset:
+    array = torch.cat([torch.full((20, 3, 32, 32), 100, dtype=torch.uint8), torch.full((20, 3, 32, 32), 180).byte()])
+    return ArrayDataset("shades", array, np.repeat(np.arange(2), 20), ("dark", "bright"))
+
+
+def test_accuracy_falls_where_the_corruption_touches_what_counts(shades: ArrayDataset) -> None:
+    """Brightness moves the dark ones (0.39) over the line from severity 3 on (+0.15); contrast moves none."""
+    result = corruption_accuracy(
+        bright_or_dark, shades, TransformConfig(size=(32, 32)), kinds=("brightness", "contrast")
+    )
+    assert result.clean == 1.0
+    assert result.accuracy["brightness"] == {1: 1.0, 2: 1.0, 3: 0.5, 4: 0.5, 5: 0.5}
+    assert result.per_kind == {"brightness": pytest.approx(0.7), "contrast": 1.0}
+    assert result.mean == pytest.approx(0.85)
+
+
+def test_mean_corruption_error_is_relative_to_the_baseline() -> None:
+    result = CorruptionResult(0.9, {"fog": {1: 0.8, 2: 0.6}, "jpeg": {1: 0.9, 2: 0.7}})
+    assert result.mean_corruption_error({"fog": 0.6, "jpeg": 0.4}) == pytest.approx((0.3 / 0.6 + 0.2 / 0.4) / 2)
+    with pytest.raises(ValueError, match="no error for jpeg"):
+        result.mean_corruption_error({"fog": 0.6})
+
+
+def test_baselines_by_name_and_file(tmp_path: Path) -> None:
+    assert baseline_error("alexnet") is ALEXNET_ERROR
+    assert sum(ALEXNET_ERROR.values()) / 15 == pytest.approx(0.789, abs=1e-3)
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps({"corruption_accuracy_per_kind": {"fog": 0.25}}))
+    assert baseline_error(str(path)) == {"fog": 0.75}
+    with pytest.raises(ValueError, match="neither alexnet nor a result"):
+        baseline_error(str(tmp_path / "none.json"))
+
+
+def test_official_arrays_and_folders(shades: ArrayDataset, tmp_path: Path) -> None:
+    """fog: severity s has s of ten images of each class made wrong."""
+    arrays, folders = tmp_path / "arrays", tmp_path / "folders"
+    arrays.mkdir()
+    labels = np.repeat(np.arange(2), 10)
+    parts = []
+    for severity in SEVERITIES:
+        values = np.where(labels == 0, 100, 180)
+        values[:severity], values[10 : 10 + severity] = 180, 100
+        parts.append(np.broadcast_to(values[:, None, None, None], (20, 32, 32, 3)).astype(np.uint8))
+        for index, (value, label) in enumerate(zip(values, labels, strict=True)):
+            path = folders / "fog" / str(severity) / ("dark", "bright")[label] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            images.save_png(path, torch.full((3, 32, 32), float(value) / 255))
+    np.save(arrays / "fog.npy", np.concatenate(parts))
+    np.save(arrays / "labels.npy", np.tile(labels, 5))
+    transform = TransformConfig(size=(32, 32))
+    expected = {"fog": {severity: pytest.approx(1 - severity / 10) for severity in SEVERITIES}}
+    assert official_corruption_accuracy(bright_or_dark, shades, arrays, transform).accuracy == expected
+    with pytest.raises(ValueError, match="other classes"):  # of folders the order is by name
+        official_corruption_accuracy(bright_or_dark, shades, folders, transform)
+    by_name = ArrayDataset("by-name", shades.array, 1 - shades.labels, ("bright", "dark"))
+    found = official_corruption_accuracy(lambda x: bright_or_dark(x).flip(1), by_name, folders, transform)
+    assert found.accuracy == expected
+    with pytest.raises(ValueError, match="holds no corruption"):
+        official_corruption_accuracy(bright_or_dark, shades, tmp_path, transform)
