@@ -1,114 +1,20 @@
-"""`mage evaluate tokenizer`: what reconstructions lose, how the codebook is used, what tokens know."""
+"""`mage evaluate tokenizer` and `mage evaluate representations`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
-from torch import Tensor, nn
 
-from mage import atomic, images
-from mage.cli.options import Common, check_parent, counting, emit, note, skipped_sentence
-from mage.data.datasets import load_dataset, subset
-from mage.evaluation.judge import judge_features
-from mage.evaluation.tokenizer import TokenizerQuality, evaluate_tokenizer
-from mage.nn.backbones import PooledFeatures, efflite0
-from mage.recipes import runs
-from mage.tokenizers.perceptual import build_perceptual
+from mage.cli import evaluate_representations, evaluate_tokenizer
+
+Options = (
+    Annotated[evaluate_tokenizer.Options, tyro.conf.subcommand("tokenizer", prefix_name=False)]
+    | Annotated[evaluate_representations.Options, tyro.conf.subcommand("representations", prefix_name=False)]
+)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Measure a tokenizer on a data set's test images: OUT/evaluation.json and OUT/side_by_side.png."""
-
-    what: Annotated[Literal["tokenizer"], tyro.conf.Positional]
-    """what to measure"""
-    tokenizer: Path
-    """folder of a tokenizer or of a whole model"""
-    data: str | None = None
-    """data set by name, or a folder of images; default: what the tokenizer was trained on"""
-    data_root: str | None = None
-    """folder where a named data set's files are"""
-    split: Literal["train", "test"] = "test"
-    """which part of the data set"""
-    num: int = 10_000
-    """images, at most"""
-    out: Path | None = None
-    """folder for the numbers as JSON and the picture"""
-    perceptual: str = "efflite0"
-    """perceptual distance: efflite0, lpips-vgg, timm:NAME or none"""
-    perceptual_weights: str = ""
-    """file or folder of the perceptual network's weights"""
-    judge: bool = False
-    """also train a small classifier on the labelled training images, for a Frechet distance in its features"""
-    histogram_probe: bool = False
-    """also train a linear classifier on counts of the tokens of the training images"""
-    batch_size: int = 128
-    """images at a time"""
-
-
-def run(options: Options) -> None:
-    """Measure, write and print."""
-    if options.num < 2 or options.batch_size < 1:
-        raise ValueError(f"--num must be at least 2 and --batch-size 1, not {options.num} and {options.batch_size}")
-    if options.out is not None:
-        check_parent(options.out / "evaluation.json")
-    model = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)
-    data = options.data or model.recipe.get("data", {}).get("name")
-    if data is None:
-        raise ValueError("this tokenizer does not say what it was trained on: give --data")
-    channels = model.channels
-    dataset = load_dataset(data, split=options.split, data_root=options.data_root, channels=channels)
-    train = None
-    if options.judge or options.histogram_probe:
-        train = load_dataset(data, split="train", data_root=options.data_root, channels=channels)
-    dataset = subset(dataset, list(range(min(options.num, len(dataset)))))
-    perceptual: nn.Module | None = None
-    if options.perceptual != "none" and channels in (1, 3):
-        perceptual = build_perceptual(options.perceptual, weights=options.perceptual_weights)
-    extractors: dict[str, Callable[[Tensor], Tensor]] = {}
-    if channels in (1, 3):
-        extractors["efflite0"] = PooledFeatures(efflite0())
-    if options.judge:
-        assert train is not None
-        note(options, f"training the judge on {len(train):,} images")
-        extractors["judge"] = judge_features(train, model.image_size)
-    total = len(dataset) + (len(train) if train is not None and options.histogram_probe else 0)
-    with counting(total, "image", options) as done:
-        quality = evaluate_tokenizer(
-            model,
-            dataset,
-            extractors=extractors,
-            perceptual=perceptual,
-            perceptual_name=options.perceptual,
-            train=train if options.histogram_probe else None,
-            batch_size=options.batch_size,
-            on_images=done,
-        )
-    result = {
-        "tokenizer": str(options.tokenizer),
-        "data": f"{data} {options.split}",
-        "metrics": quality.metrics,
-        "protocols": quality.protocols,
-        "warnings": quality.warnings,
-        "skipped": dataset.skipped,
-    }
-    if options.out is not None:
-        assert quality.picture is not None
-        images.save_png(options.out / "side_by_side.png", quality.picture)
-        maps = {"code_counts": quality.code_counts, "position_entropy_bits": quality.entropy_map}
-        atomic.write_json(options.out / "evaluation.json", result | maps)
-    emit(options, result, _sentences(quality, options) + skipped_sentence(dataset.skipped))
-
-
-def _sentences(quality: TokenizerQuality, options: Options) -> str:
-    width = max(map(len, quality.metrics))
-    lines = []
-    for name, value in quality.metrics.items():
-        protocol = f"   {quality.protocols[name]}" if name in quality.protocols else ""
-        lines.append(f"{name:{width}}  {value:.6g}{protocol}")
-    lines += [f"WARNING: {warning}" for warning in quality.warnings]
-    if options.out is not None:
-        lines.append(f"{options.out / 'side_by_side.png'}: originals, reconstructions, errors")
-    return "\n".join(lines)
+def run(options: evaluate_tokenizer.Options | evaluate_representations.Options) -> None:
+    """Measure what was named."""
+    if isinstance(options, evaluate_tokenizer.Options):
+        evaluate_tokenizer.run(options)
+    else:
+        evaluate_representations.run(options)

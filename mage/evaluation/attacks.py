@@ -102,7 +102,7 @@ def _length(x: Tensor) -> Tensor:
     return length.view(-1, 1, 1, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AttackResult:
     """Accuracies from 0 to 1 on the same images."""
 
@@ -110,6 +110,8 @@ class AttackResult:
     attacked: float
     largest_norm: float
     """Of all changes; at most the budget."""
+    survivors: Bool[Tensor, " n"]
+    """The images that are right before and after."""
 
     @property
     def success(self) -> float:
@@ -135,8 +137,7 @@ def attack_accuracy(
     exact: what judges; default `classify`. Give the classifier itself where `classify` only stands in for it.
     """
     exact = exact or classify
-    clean = attacked = 0
-    largest = 0.0
+    clean, largest, survivors = 0, 0.0, []
     for number, chosen in enumerate(torch.arange(len(images)).split(batch_size)):
         part, label = images[chosen], labels[chosen].to(images.device)
         generator = rng.generator(seed, "attack", number)
@@ -147,11 +148,12 @@ def attack_accuracy(
             loss, done = _drive_away(latent, part), _wrong(exact, label)
         changed = perturb(loss, part, config, generator, done=done)
         clean += int(right.sum())
-        attacked += int((right & _right(exact, changed, label)).sum())
+        survivors.append((right & _right(exact, changed, label)).cpu())
         largest = max(largest, float(change_norm(changed - part, config.norm).max()))
         if on_images is not None:
             on_images(len(part))
-    return AttackResult(clean / len(images), attacked / len(images), largest)
+    left = torch.cat(survivors)
+    return AttackResult(clean / len(images), float(left.double().mean()), largest, left)
 
 
 def _misclassify(classify: Scorer, labels: Tensor) -> Loss:

@@ -56,7 +56,7 @@ def line_chart(
     x_axis = linear_axis(first, max(xs), left, right, count=max(3, width // 120), tight=True)
     body = [_frame(x_axis, y_axis, x_label, width, height)]
     for index, one in enumerate(lines):
-        body.append(_line(one, index % NUM_COLOURS, x_axis, y_axis))
+        body.append(_line(one, index % NUM_COLOURS, x_axis, y_axis, x_label))
     if len(lines) > 1:
         body.append(_legend([one.name for one in lines], right))
     return _svg(width, height, title, "".join(body))
@@ -129,7 +129,7 @@ def _thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, 
     return kept
 
 
-def _line(one: Series, colour: int, x_axis: Axis, y_axis: Axis) -> str:
+def _line(one: Series, colour: int, x_axis: Axis, y_axis: Axis, x_label: str) -> str:
     path, dots, pen_down = [], [], False
     for index, (x, y) in enumerate(one.points):
         if y is None:
@@ -141,7 +141,7 @@ def _line(one: Series, colour: int, x_axis: Axis, y_axis: Axis) -> str:
         alone = not pen_down and (index + 1 == len(one.points) or one.points[index + 1][1] is None)
         pen_down = True
         if len(one.points) <= 120 or alone:
-            text = escape(f"{one.name}, step {x:,.0f}: {format_number(y)}")
+            text = escape(f"{one.name}, {x_label} {format_number(x)}: {format_number(y)}")
             shown = "dot" if one.markers or alone else "dot ghost"
             radius = 3.2 if one.markers or alone else 6
             cx, cy = place.split()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from mage.training.runlog import read_log
 
+SINGLE = ("recipe.yaml", "metrics.jsonl", "results.json", "representations.json", "codes.json")
 FIGURES = ("samples", "reconstruct", "edit", "nearest", "tokenizer")
 MOST_STEPS = 6
 """Sample grids shown of a training run."""
@@ -48,6 +49,8 @@ class Contents:
     """(step, samples) in the course of training."""
     counts: list[int] = field(default_factory=list)
     """How often each code of the codebook occurs."""
+    representations: dict[str, Any] = field(default_factory=dict)
+    """What `mage evaluate representations` found; its numbers stand among the results too."""
     problems: list[str] = field(default_factory=list)
     """One sentence for each file that could not be read."""
 
@@ -61,7 +64,7 @@ def read_contents(folder: Path) -> Contents:
     """Read a run folder. Raises ValueError where `folder` is none."""
     if not folder.is_dir():
         raise ValueError(f"there is no run folder {folder}")
-    single = [folder / name for name in ("recipe.yaml", "metrics.jsonl", "results.json", "codes.json")]
+    single = [folder / name for name in SINGLE]
     single += [folder / "figures" / f"{name}.png" for name in FIGURES]
     steps = sorted((folder / "samples").glob("step-*.png"), key=_step)
     present = [path for path in [*single, folder / "tokenizer" / "metrics.jsonl", *steps] if path.is_file()]
@@ -86,6 +89,7 @@ def _read(path: Path, folder: Path, contents: Contents) -> None:
     readers: dict[str, Callable[[], None]] = {
         "recipe.yaml": lambda: setattr(contents, "recipe", path.read_text(encoding="utf-8")),
         "results.json": lambda: setattr(contents, "results", _mapping(path)),
+        "representations.json": lambda: _add_representations(contents, _mapping(path)),
         "codes.json": lambda: setattr(contents, "counts", _counts(path)),
         "metrics.jsonl": lambda: setattr(contents, "log", _log(folder)),
         "tokenizer/metrics.jsonl": lambda: setattr(contents, "tokenizer_log", _log(folder / "tokenizer")),
@@ -103,6 +107,14 @@ def _mapping(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it does not hold a mapping of names to values")
     return value
+
+
+def _add_representations(contents: Contents, values: dict[str, Any]) -> None:
+    contents.representations = values
+    for part in ("metrics", "protocol"):
+        more, own = values.get(part), contents.results.get(part)
+        if isinstance(more, dict) and isinstance(own, dict | None):
+            contents.results[part] = (own or {}) | more
 
 
 def _counts(path: Path) -> list[int]:

@@ -68,6 +68,33 @@ GLOSSARY = {
         "share",
         "higher",
     ),
+    "finetune_accuracy": Metric(
+        "Fine-tuning", "Test accuracy after encoder and head have learned the labels together.", "share", "higher"
+    ),
+    "attentive_probe_accuracy": Metric(
+        "Attentive probe",
+        "Test accuracy of a classifier that may choose at which tokens of the frozen encoder it looks.",
+        "share",
+        "higher",
+    ),
+    "corruption_accuracy": Metric(
+        "Corrupted images",
+        "Mean accuracy on test images under noise, blur, weather and digital damage, over kinds and severities.",
+        "share",
+        "higher",
+    ),
+    "corruption_clean_accuracy": Metric(
+        "The same images, clean", "Accuracy on the images that were corrupted, before they were.", "share"
+    ),
+    "attack_clean_accuracy": Metric(
+        "Not attacked", "Accuracy on the images that were attacked, before they were.", "share"
+    ),
+    "mean_corruption_error": Metric(
+        "Mean corruption error", "Errors on corrupted images over those of the baseline; 1 is as bad.", better="lower"
+    ),
+    "linear_probe_top5_accuracy": Metric(
+        "Linear probe, top 5", "Share of test images whose class is among the five best.", "share", "higher"
+    ),
     "raw_pixel_accuracy": Metric(
         "Raw pixels",
         "Test accuracy of a linear classifier on the pixels themselves: what features must beat to be of use.",
@@ -124,6 +151,13 @@ CURVES = {
     "adversarial": "Adversarial loss of the tokenizer",
     "adversarial_weight": "Weight of the adversarial loss",
     "discriminator/right": "Share of right verdicts of the discriminator",
+    "online/knn": "Online k-NN accuracy",
+    "online/linear": "Online linear probe accuracy",
+    "valid/accuracy": "Accuracy on validation images",
+    "train/accuracy": "Accuracy on training batches, mixed",
+    "view_agreement": "Share of images whose nearest other view is their own",
+    "contrastive": "Contrastive loss",
+    "reconstruction": "Reconstruction loss",
 }
 
 
@@ -131,6 +165,16 @@ def describe(name: str) -> Metric:
     """The glossary's entry of a metric; an unknown one is called by its name."""
     if name in GLOSSARY:
         return GLOSSARY[name]
+    few = re.fullmatch(r"fewshot(\d+)_accuracy", name)
+    if few is not None:
+        explanation = f"Mean test accuracy of linear classifiers that saw {few[1]} labelled images of each class."
+        return Metric(f"{few[1]} per class", explanation, "share", "higher")
+    attack = re.fullmatch(r"(fgsm|pgd)_(linf|l2)_([\d.]+)_accuracy", name)
+    if attack is not None:
+        budget = f"no number changes by more than {attack[3]}/255" if attack[2] == "linf" else f"norm {attack[3]}"
+        norm = {"linf": "l\N{INFINITY}", "l2": "l2"}[attack[2]]
+        explanation = f"Accuracy on images changed so as to mislead the classifier; {budget}."
+        return Metric(f"{attack[1].upper()} {norm} {attack[3]}", explanation, "share", "higher")
     distance = re.fullmatch(r"(fd|fid|kid)_([a-z]+\d*)_(\w+?)(_real)?", name)
     if distance is None:
         return Metric(name)

@@ -29,17 +29,25 @@ def build_page(contents: Contents) -> str:
         place = next((index for index, section in enumerate(sections) if section.anchor == "timings"), len(sections))
         lead = "Every number of this page, what it says, and how it was measured."
         sections.insert(place, Section("numbers", "All numbers", lead, numbers))
+    heading = f"{_heading(contents)}{_cards(contents)}"
+    return page_frame(contents.name, heading, sections, contents.problems, contents)
+
+
+def page_frame(
+    title: str, heading: str, sections: list[Section], problems: list[str], contents: Contents | None = None
+) -> str:
+    """A whole page from its parts. contents: where numbers beside the headings of sections come from."""
     links = "".join(f'<a href="#{section.anchor}">{escape(section.title)}</a>' for section in sections)
     style = files("mage.report").joinpath("style.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-        f"<title>{escape(contents.name)} &middot; MAGE run</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        f'<header><div class="page">{_heading(contents)}{_cards(contents)}</div></header>\n'
+        f"<title>{escape(title)} &middot; MAGE</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        f'<header><div class="page">{heading}</div></header>\n'
         f'<nav aria-label="Sections"><div class="page">{links}</div></nav>\n<main class="page">\n'
         + "\n".join(_section(section, contents) for section in sections)
-        + _problems(contents)
+        + _problems(problems)
         + '\n</main>\n<footer class="page">Written by mage-vision. This page is one file and loads nothing.</footer>\n'
         "</body>\n</html>\n"
     )
@@ -115,8 +123,8 @@ def _numbers(contents: Contents) -> str:
     return f'<div class="scroll"><table><tbody>{"".join(rows)}</tbody></table></div>{note}'
 
 
-def _section(section: Section, contents: Contents) -> str:
-    metrics = contents.part("metrics")
+def _section(section: Section, contents: Contents | None) -> str:
+    metrics = contents.part("metrics") if contents is not None else {}
     found = [name for name in section.metrics if finite(metrics.get(name)) is not None]
     facts = "".join(
         f'<div><dt title="{escape(describe(name).explanation, quote=True)}">{escape(describe(name).title)}</dt>'
@@ -130,6 +138,6 @@ def _section(section: Section, contents: Contents) -> str:
     )
 
 
-def _problems(contents: Contents) -> str:
-    items = "".join(f"<li>{escape(problem)}</li>" for problem in contents.problems)
+def _problems(problems: list[str]) -> str:
+    items = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
     return f'<section class="problems"><h2>Left out</h2><ul>{items}</ul></section>' if items else ""

@@ -8,10 +8,20 @@ from typing import Any
 
 from mage.report.charts import Bar, Series, bar_chart, frequency_chart, line_chart
 from mage.report.contents import Contents, Picture
+from mage.report.curves import measured_curves
 from mage.report.glossary import CURVES, describe, finite, format_number, format_seconds, format_value
 
 SMALL = 900
 """Pictures of fewer pixels per side are shown with hard pixels: each pixel is data, not something to be smoothed."""
+PROBES = (
+    "linear_probe_accuracy",
+    "linear_probe_mean_accuracy",
+    "linear_probe_lars_accuracy",
+    "knn_accuracy",
+    "attentive_probe_accuracy",
+    "finetune_accuracy",
+    "raw_pixel_accuracy",
+)
 NOT_PARTS = ("total", "this_session")
 """Timings that are sums of others."""
 
@@ -167,18 +177,16 @@ def _codebook(contents: Contents) -> Section:
 
 def _representations(contents: Contents) -> Section:
     metrics, bars = contents.part("metrics"), []
-    probes = ("linear_probe_accuracy", "linear_probe_mean_accuracy")
-    names = (*probes, "linear_probe_lars_accuracy", "knn_accuracy", "raw_pixel_accuracy")
-    for name in names:
+    for name in PROBES:
         value = finite(metrics.get(name))
         if value is not None:
             text = format_value(name, value)
             bars.append(Bar(describe(name).title, value, text, muted=name == "raw_pixel_accuracy"))
     chart = bar_chart(bars, title="Accuracy on test images", most=1.0)
+    body = f'<div class="chart wide">{chart}</div>' if chart else ""
+    body += measured_curves({contents.name: contents.representations}) if contents.representations else ""
     lead = "The same network describes images: simple classifiers are given its frozen features."
-    return Section(
-        "representations", "Representations", lead, f'<div class="chart wide">{chart}</div>' if chart else ""
-    )
+    return Section("representations", "Representations", lead, body)
 
 
 def _timings(contents: Contents) -> Section:

@@ -1,0 +1,111 @@
+"""`mage evaluate representations`: probes, few-shot, corruptions, attacks and fine-tuning of one model."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import mage
+from mage import atomic
+from mage.cli.options import Common, check_parent, emit, note
+from mage.data.datasets import load_dataset
+from mage.data.transforms import TransformConfig
+from mage.evaluation.classification import classification_accuracy
+from mage.evaluation.suite import PARTS, SuiteConfig, measure_representation
+from mage.recipes.finetune import FINETUNES, finetune
+from mage.recipes.record import commit, machine
+from mage.report.glossary import describe, format_seconds, format_value
+from mage.settings import override
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Measure everything of a representation: OUT/representations.json, shown by `mage report` and `mage compare`."""
+
+    model: Path
+    """model or run folder"""
+    data: str
+    """data set by name, or a folder with one folder per class"""
+    data_root: str | None = None
+    """folder where a named data set's files are"""
+    out: Path | None = None
+    """folder for the numbers, such as the run itself"""
+    parts: tuple[Literal["linear", "knn", "fewshot", "attentive", "corruptions", "attacks"], ...] = PARTS  # type: ignore[assignment]
+    """what to measure"""
+    pool: Literal["mean", "class", "both"] = "mean"
+    """features: mean over the tokens, the class token, or the two side by side"""
+    corruption_images: int = 1000
+    """test images, at most, that are corrupted in every way"""
+    attack_images: int = 500
+    """test images, at most, that are attacked"""
+    finetune: str = ""
+    """also fine-tune, by this recipe: small, base or large"""
+    finetune_set: tuple[str, ...] = ()
+    """settings of fine-tuning to override, such as optim.epochs=5"""
+    seed: int = 0
+    """seed of everything random"""
+    batch_size: int = 256
+    """images at a time"""
+
+
+def run(options: Options) -> None:
+    """Measure, write and print."""
+    if min(options.corruption_images, options.attack_images, options.batch_size) < 1:
+        raise ValueError("--corruption-images, --attack-images and --batch-size must be positive")
+    if options.finetune and options.finetune not in FINETUNES:
+        raise ValueError(f"there is no recipe {options.finetune!r} of fine-tuning; there are {', '.join(FINETUNES)}")
+    if options.finetune and options.out is None:
+        raise ValueError("--finetune writes a run of its own into OUT/finetune: give --out")
+    if options.out is not None:
+        check_parent(options.out / "representations.json")
+    model = mage.load(options.model, precision=options.precision, device=options.device)
+    train, test = (
+        load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)
+        for split in ("train", "test")
+    )
+    config = SuiteConfig(
+        parts=options.parts,
+        pool=options.pool,
+        corruption_images=options.corruption_images,
+        attack_images=options.attack_images,
+        batch_size=options.batch_size,
+        seed=options.seed,
+    )
+    result = measure_representation(model, train, test, config, on_part=lambda part: note(options, f"{part} ..."))
+    if options.finetune:
+        assert options.out is not None
+        note(options, "finetune ...")
+        recipe = override(FINETUNES[options.finetune](), [*options.finetune_set, f"seed={options.seed}"])
+        recipe = override(recipe, [f"data.name={json.dumps(options.data)}"])
+        found = finetune(
+            model,
+            recipe,
+            options.out / "finetune",
+            data_root=options.data_root,
+            precision=options.precision,
+            device=options.device,
+            progress=not options.json,
+        )
+        tuned = mage.load(options.out / "finetune", precision=options.precision, device=options.device)
+        accuracy = classification_accuracy(tuned.classify, test, TransformConfig(size=tuned.image_size))
+        how = f"recipe {recipe.name}, {found.steps} steps, fixed centre crops"
+        result.note("finetune_accuracy", accuracy.top1, how)
+        result.timings["finetune"] = found.seconds
+    values = {
+        "commit": commit(),
+        "machine": machine(),
+        "model": str(options.model),
+        "data": options.data,
+        "seed": options.seed,
+        **result.as_dict(),
+        "skipped": [*train.skipped, *test.skipped],
+    }
+    if options.out is not None:
+        atomic.write_json(options.out / "representations.json", values)
+    width = max(len(describe(name).title) for name in result.metrics)
+    lines = [
+        f"{describe(name).title:{width}}  {format_value(name, value)}   {result.protocol[name]}"
+        for name, value in result.metrics.items()
+    ]
+    lines.append(f"{format_seconds(sum(result.timings.values()))} in all")
+    emit(options, values, "\n".join(lines))

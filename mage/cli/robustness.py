@@ -1,0 +1,108 @@
+"""`mage robustness`: accuracy on corrupted and on attacked images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import mage
+from mage import atomic
+from mage.cli.options import Common, check_output_file, counting, emit, note, skipped_sentence
+from mage.data.datasets import ImageDataset, load_dataset
+from mage.data.transforms import TransformConfig
+from mage.evaluation.features import extract_features
+from mage.evaluation.linear_head import LinearHead, fit_head
+from mage.evaluation.robustness import CorruptionResult, baseline_error, official_corruption_accuracy
+from mage.evaluation.suite import SuiteConfig, measure_representation, plain_scorer
+from mage.models import Classifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Corrupt and attack test images. A fine-tuned model is judged itself, another by a probe on its features."""
+
+    model: Path
+    """model or run folder"""
+    data: str
+    """data set by name, or a folder with one folder per class"""
+    data_root: str | None = None
+    """folder where a named data set's files are"""
+    official: Path | None = None
+    """folder of official corrupted images, in the layout of ImageNet-C or CIFAR-10-C, instead of making them"""
+    baseline: str | None = None
+    """for the mean corruption error: alexnet (official ImageNet-C), or the JSON of another model by this command"""
+    attacks: bool = True
+    """also attack, by FGSM and PGD"""
+    corruption_images: int = 1000
+    """test images, at most, that are corrupted in every way"""
+    attack_images: int = 500
+    """test images, at most, that are attacked"""
+    pool: Literal["mean", "class", "both"] = "mean"
+    """features of the linear probe"""
+    out: Path | None = None
+    """file for the numbers as JSON"""
+    seed: int = 0
+    """seed of everything random"""
+    batch_size: int = 256
+    """images at a time"""
+
+
+def run(options: Options) -> None:
+    """Measure, write and print."""
+    if min(options.corruption_images, options.attack_images, options.batch_size) < 1:
+        raise ValueError("--corruption-images, --attack-images and --batch-size must be positive")
+    if options.out is not None:
+        check_output_file(options.out, (".json",))
+    error = baseline_error(options.baseline) if options.baseline is not None else None
+    model = mage.load(options.model, precision=options.precision, device=options.device)
+    train, test = (
+        load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)
+        for split in ("train", "test")
+    )
+    made = ("corruptions",) if options.official is None else ()
+    parts = (*made, "attacks") if options.attacks else made
+    values: dict[str, Any] = {"model": str(options.model), "data": options.data, "metrics": {}, "protocol": {}}
+    if parts:
+        config = SuiteConfig(
+            parts=parts,
+            pool=options.pool,
+            corruption_images=options.corruption_images,
+            attack_images=options.attack_images,
+            batch_size=options.batch_size,
+            seed=options.seed,
+        )
+        found = measure_representation(model, train, test, config, on_part=lambda part: note(options, f"{part} ..."))
+        values |= found.as_dict()
+    if options.official is not None:
+        official = _official(options, model, train, test, options.official)
+        how = f"official images in {options.official.name}: {', '.join(official.accuracy)}"
+        values["metrics"] |= {"corruption_accuracy": official.mean, "corruption_clean_accuracy": official.clean}
+        values["protocol"] |= {"corruption_accuracy": how}
+        values["corruption_accuracy"], values["corruption_accuracy_per_kind"] = official.accuracy, official.per_kind
+    if error is not None:
+        clean = values["metrics"]["corruption_clean_accuracy"]
+        mce = CorruptionResult(clean, values["corruption_accuracy"]).mean_corruption_error(error)
+        values["metrics"]["mean_corruption_error"] = mce
+        values["protocol"]["mean_corruption_error"] = f"relative to {options.baseline}"
+    if options.out is not None:
+        atomic.write_json(options.out, values)
+    lines = [f"{name:30} {value:.4f}   {values['protocol'].get(name, '')}" for name, value in values["metrics"].items()]
+    lines += [f"  {kind:20} {accuracy:.2%}" for kind, accuracy in values["corruption_accuracy_per_kind"].items()]
+    emit(options, values, "\n".join(lines) + skipped_sentence([*train.skipped, *test.skipped]))
+
+
+def _official(
+    options: Options, model: mage.Mage, train: ImageDataset, test: ImageDataset, folder: Path
+) -> CorruptionResult:
+    transform = TransformConfig(size=model.image_size)
+    head: LinearHead | None = None
+    if not isinstance(model.transformer, Classifier):
+        note(options, "linear probe ...")
+        features = extract_features(
+            lambda pixels: model.features(pixels, options.pool), train, transform, batch_size=options.batch_size
+        )
+        head = fit_head(features, seed=options.seed).head
+    with counting(0, "image", options) as done:
+        return official_corruption_accuracy(
+            plain_scorer(model, head, options.pool), test, folder, transform,
+            batch_size=options.batch_size, on_images=done,
+        )  # fmt: skip

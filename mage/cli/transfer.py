@@ -1,0 +1,54 @@
+"""`mage transfer`: how models do on other data sets than their own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import mage
+from mage.cli.options import Common, emit, note
+from mage.data.datasets import load_dataset
+from mage.evaluation.suite import SuiteConfig, measure_representation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Linear probe and k-NN of each model on each data set; several models, such as before and after an adaptation."""
+
+    model: tuple[Path, ...]
+    """models or run folders"""
+    data: tuple[str, ...]
+    """data sets by name, or folders with one folder per class"""
+    data_root: str | None = None
+    """folder where named data sets' files are"""
+    pool: Literal["mean", "class", "both"] = "mean"
+    """features: mean over the tokens, the class token, or the two side by side"""
+    protocol: Literal["lars", "lbfgs", "ridge"] = "lbfgs"
+    """of the linear probe, as in `mage probe`"""
+    seed: int = 0
+    """seed of everything random"""
+
+
+def run(options: Options) -> None:
+    """Measure and print a table."""
+    if not options.model or not options.data:
+        raise ValueError("give at least one --model and one --data")
+    config = SuiteConfig(parts=("linear", "knn"), pool=options.pool, protocol=options.protocol, seed=options.seed)
+    results = []
+    for path in options.model:
+        model = mage.load(path, precision=options.precision, device=options.device)
+        for name in options.data:
+            note(options, f"{path} on {name} ...")
+            train, test = (
+                load_dataset(name, split=split, data_root=options.data_root, channels=model.channels)
+                for split in ("train", "test")
+            )
+            found = measure_representation(model, train, test, config)
+            results.append({"model": str(path), "data": name, "metrics": found.metrics, "protocol": found.protocol})
+    names, width = [str(path) for path in options.model], max(map(len, options.data))
+    lines = []
+    for metric in ("linear_probe_accuracy", "knn_accuracy"):
+        lines.append(f"{metric:{width + 24}}" + "  ".join(f"{name:>14}" for name in names))
+        for data in options.data:
+            cells = [one["metrics"][metric] for one in results if one["data"] == data]  # type: ignore[index]
+            lines.append(f"  {data:{width + 22}}" + "  ".join(f"{cell:>14.2%}" for cell in cells))
+    emit(options, {"results": results}, "\n".join(lines))
