@@ -85,8 +85,8 @@ def _main(arguments: list[str] | None) -> None:
         raise SystemExit(130) from None
 
 
-def _parse(kind: type[Any], name: str, arguments: list[str]) -> Any:
-    """Options from the command line; tyro's boxed error messages become one sentence."""
+def _parse(kind: Any, name: str, arguments: list[str]) -> Any:
+    """Options, of a class or a union of classes, from the command line; tyro's boxed complaints become one sentence."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

@@ -183,6 +183,63 @@ CASES["probe"] = [
 ]
 CASES["knn"] = [*PROBE_CASES, ("--model {root}/model --data digits --neighbours 0", "must be positive")]
 
+CASES["fewshot"] = [
+    *PROBE_CASES,
+    ("--model {root}/model --data digits --counts 0", "at least one draw and one image"),
+    ("--model {root}/model --data digits --draws 0", "at least one draw"),
+    ("--model {root}/model --data digits --counts 5000", "smallest class has"),
+]
+CASES["transfer"] = [
+    *PROBE_CASES[:13],
+    ("--model {root}/model {root}/none --data digits", "there is no model"),
+    ("--model {root}/model --data {root}/folder/a", "no labels"),
+]
+ROBUST = "--model {root}/model --data digits"
+CASES["robustness"] = [
+    *PROBE_CASES[:13],
+    (f"{ROBUST} --batch-size 0", "must be positive"),
+    (f"{ROBUST} --corruption-images 0", "must be positive"),
+    (f"{ROBUST} --official {{root}}/empty --no-attacks", "holds no corruption"),
+    (f"{ROBUST} --baseline resnet", "neither alexnet"),
+    (f"{ROBUST} --out {{out}}.txt", "must end in .json"),
+]
+CASES["evaluate"] += [
+    ("representations --data digits --model {root}/none", "there is no model"),
+    ("representations --data digits --model {root}/tokenizer", "without a transformer"),
+    ("representations --data digits --model {root}/model --parts colour", "parts"),
+    ("representations --data digits --model {root}/model --finetune huge", "no recipe 'huge'"),
+    ("representations --data digits --model {root}/model --finetune small", "give --out"),
+    ("representations --data {root}/folder/a --model {root}/model", "no labels"),
+    ("representations --data digits --model {root}/model --attack-images 0", "must be positive"),
+]
+TUNE = "--model {root}/model --data digits --out {out}"
+CASES["finetune"] = [
+    *((f"{arguments} --data digits --out {{out}}", message) for arguments, message in MODEL),
+    *((f"--model {{root}}/model --out {{out}} {arguments}", message) for arguments, message in DATA),
+    *((f"{TUNE} {arguments}", message) for arguments, message in COMMON),
+    ("--model {root}/tokenizer --data digits --out {out}", "no transformer"),
+    ("--model {root}/model --data {root}/folder/a --out {out}", "no labels"),
+    (f"{TUNE} --recipe huge", "no recipe 'huge'"),
+    (f"{TUNE} --config {{root}}/wrong.yaml", "no setting 'modell'"),
+    (f"{TUNE} --config {{root}}/none.yaml", "not readable as YAML"),
+    (f"{TUNE} --set optim.layer_decay=2", "layer_decay must lie in"),
+    (f"{TUNE} --set mixing.mixup=-1", "mixup and cutmix must be"),
+    (f"{TUNE} --resume", "no checkpoint to resume"),
+    ("--model {root}/model --data digits --out {root}/photo.png/x", "is a file"),
+]
+CASES["compare"] = [
+    ("", "runs"),
+    ("{root}/none {root}/empty --out {out}.html", "none"),
+    ("{root}/empty {root}/folder --out {out}.html", "empty"),
+    ("{root}/model {root}/tokens --out {out}.html", "not a run folder"),
+    ("{root}/folder --out {out}.html", "at least two"),
+    ("{root}/folder {root}/folder --out {out}.html", "named twice"),
+    ("{root}/photo.png {root}/square.png --out {out}.html", "photo.png"),
+    ("{root}/model {root}/folder --out {out}.pdf", "must end in .html"),
+    ("{root}/model {root}/folder --out {root}/photo.png/x.html", "is a file"),
+    ("{root}/model {root}/folder --frobnicate", "frobnicate"),
+]
+
 
 def test_every_command_is_tried_with_ten_bad_inputs() -> None:
     from mage.cli.main import COMMANDS

@@ -140,6 +140,45 @@ def test_probe_on_random_crops_takes_a_pass_per_epoch(run: SimpleNamespace, comm
     assert (found["train_images"], found["test_images"]) == (1500, 297)
 
 
+def test_few_labels_and_transfer_measure_what_the_probes_do(run: SimpleNamespace, command: Command) -> None:
+    model = run.root / "model"
+    words = ("--model", model, "--data", "digits", "--counts", 1, 20, "--draws", 3, "--json")
+    found = json.loads(command("fewshot", *words).out)
+    assert found["few_shot_accuracy"]["1"] < found["few_shot_accuracy"]["20"]
+    assert len(found["draws"]["20"]) == 3
+    words = ("--model", model, run.root / "model" / "model", "--data", "digits", "--protocol", "ridge", "--json")
+    results = json.loads(command("transfer", *words).out)["results"]
+    assert [one["data"] for one in results] == ["digits", "digits"]
+    assert results[0]["metrics"] == results[1]["metrics"]
+    assert results[0]["metrics"]["linear_probe_accuracy"] > 0.3
+
+
+def test_fine_tuning_then_robustness_then_comparison(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    tuned = tmp_path / "tuned"
+    words = ("--model", run.root / "model", "--data", "digits", "--out", tuned, "--set", "optim.steps=4", "--json")
+    found = json.loads(command("finetune", *words).out)
+    assert (found["steps"], found["test_images"]) == (4, 297)
+    assert mage.load(tuned).transformer.num_classes == 10
+    small = ("--corruption-images", 20, "--attack-images", 10, "--json")
+    first = tmp_path / "first.json"
+    words = ("--model", tuned, "--data", "digits", "--out", first, *small)
+    assert command("robustness", *words).code == 0
+    words = ("--model", tuned, "--data", "digits", "--baseline", first, "--no-attacks", *small)
+    again = json.loads(command("robustness", *words).out)
+    assert again["metrics"]["mean_corruption_error"] == pytest.approx(1.0)
+    assert not any(name.startswith("pgd") for name in again["metrics"])
+    for out in (run.root / "model", tuned):
+        parts = ("--parts", "knn", "corruptions", "attacks")
+        result = command(
+            "evaluate", "representations", "--model", out, "--data", "digits", "--out", out, *parts, *small
+        )
+        assert result.code == 0, result.err
+        assert json.loads((out / "representations.json").read_text())["metrics"]["knn_accuracy"] > 0.2
+    page = tmp_path / "comparison.html"
+    assert command("compare", run.root / "model", tuned, "--out", page).code == 0
+    assert "Corruptions, by kind" in page.read_text()
+
+
 def test_benchmark_prints_and_records_ratios(command: Command, tmp_path: Path) -> None:
     words = ("--size", "tiny", "--batch-sizes", 1, "--paths", "features", "--rounds", 1)
     result = command("benchmark", *words, "--record", tmp_path / "speed.json", "--json")
@@ -193,7 +232,7 @@ def test_report_of_a_run_is_one_file(run: SimpleNamespace, command: Command) -> 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str, command: Command) -> None:
-    result = command(name, "--help")
+    result = command(name, *(["tokenizer"] if name == "evaluate" else []), "--help")
     assert result.code == 0
     assert name in result.out
     assert "--json" in result.out
