@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_images
 from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from mage.evaluation.linear_probe import (
     linear_probe,
     raw_pixel_accuracy,
 )
+from mage.nn.backbones import PooledFeatures, efflite0
 from tests.reference import evaluation as reference
 
 PROTOCOLS = ("lars", "lbfgs")
@@ -99,6 +100,33 @@ def test_meaningless_features_give_chance(protocol: str) -> None:
 
 def test_raw_pixels_of_digits(digits: tuple[Features, Features]) -> None:
     assert raw_pixel_accuracy(*digits) > 0.94
+
+
+def test_pretrained_features_are_far_better_than_pixels_on_photographs() -> None:
+    """Which of 16 places of two photographs a patch is from, under turns and changes of colour; chance is 1 / 16."""
+    found = {}
+    for name, describe in (("pixels", lambda x: x.flatten(1)), ("efflite0", PooledFeatures(efflite0(), size=64))):
+        parts = [extract_features(describe, places(split), TransformConfig(size=(24, 24))) for split in ("a", "b")]
+        found[name] = linear_probe(*parts, protocol="ridge").accuracy
+    assert found["efflite0"] > 1.7 * found["pixels"]
+    assert found["pixels"] > 0.0625
+
+
+def places(half: str, each: int = 40) -> ArrayDataset:
+    """Patches of a grid of places; the two halves of a place do not overlap."""
+    patches, labels, random = [], [], rng.generator(0, half)
+    for number, photo in enumerate(load_sample_images().images):
+        pixels = torch.from_numpy(photo.copy()).permute(2, 0, 1)
+        for cell in range(8):
+            region = pixels[:, cell // 4 * 213 : cell // 4 * 213 + 213, cell % 4 * 160 : cell % 4 * 160 + 160]
+            region = region[:, :, :80] if half == "a" else region[:, :, 80:]
+            for _ in range(each):
+                top, left, turns = (int(torch.randint(most, (), generator=random)) for most in (165, 32, 4))
+                gain = 0.6 + 0.8 * torch.rand(3, 1, 1, generator=random)
+                patch = (region[:, top : top + 48, left : left + 48] * gain).clamp(0, 255).byte()
+                patches.append(patch.rot90(turns, (1, 2)))
+                labels.append(8 * number + cell)
+    return ArrayDataset(half, torch.stack(patches), np.array(labels), tuple(map(str, range(16))))
 
 
 def test_lars_reaches_logistic_regression_if_it_may_move_far_enough(

@@ -1,0 +1,185 @@
+"""MAGE, MAGE-C, MAE, SimCLR and MaskGIT on CIFAR-10 at equal wall time, by every protocol.
+
+    python studies/representations.py --data-root DATA --tokenizer RUN --out runs/representations
+
+Each method first runs for some steps, alone on the machine, to see how fast it is, and then for as many steps as fit
+into `--minutes`, so that its learning rate ends where it should. Tokenizer and token cache are shared by the three
+methods on tokens and are not counted; their seconds are in the record. Then come the protocols of
+`mage evaluate representations`, fine-tuning included. What is finished is not repeated. Results go to
+results/representations.json, and a page that compares the runs to OUT/comparison.html.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from mage.data.datasets import load_dataset
+from mage.data.transforms import TransformConfig
+from mage.evaluation.features import extract_features
+from mage.evaluation.fewshot import few_shot
+from mage.evaluation.knn import knn
+from mage.evaluation.linear_probe import linear_probe
+from mage.nn.backbones import PooledFeatures, efflite0
+from mage.recipes import named
+from mage.recipes.record import Record, write_record
+from mage.training.runlog import read_log
+
+ROOT = Path(__file__).resolve().parent.parent
+METHODS = {
+    "mage": "cifar10-crops",
+    "mage_c": "cifar10-mage-c",
+    "mae": "cifar10-mae",
+    "simclr": "cifar10-simclr",
+    "maskgit": "cifar10-maskgit",
+}
+TRIAL_STEPS = 60
+FINETUNE = ("optim.epochs=5",)
+NAMES = {
+    "linear": "linear_probe_accuracy",
+    "knn": "knn_accuracy",
+    "fewshot25": "fewshot25_accuracy",
+    "attentive": "attentive_probe_accuracy",
+    "finetune": "finetune_accuracy",
+    "corruption": "corruption_accuracy",
+    "pgd": "pgd_linf_1_accuracy",
+    "fgsm": "fgsm_linf_1_accuracy",
+}
+"""Metric of the record -> metric of `mage evaluate representations`."""
+
+
+def call(*words: object) -> None:
+    """Run a command of this library."""
+    subprocess.run([sys.executable, "-m", "mage", *map(str, words)], check=True)
+
+
+def pretrain_words(method: str, options: argparse.Namespace, out: Path) -> list[object]:
+    """The command that pre-trains a method."""
+    words: list[object] = ["pretrain", "--recipe", METHODS[method], "--out", out, "--data-root", options.data_root]
+    if named(METHODS[method]).method == "mage":
+        words += ["--tokenizer", options.tokenizer, "--data", options.out / "tokens"]
+    return words
+
+
+def steps_that_fit(method: str, options: argparse.Namespace) -> int:
+    """Steps in the given time, from the pace of the last two thirds of a short run."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "trial"
+        words = pretrain_words(method, options, out)
+        words += ["--set", f"pretraining.steps={TRIAL_STEPS}", "--set", "run.log_every=20"]
+        call(*words, "--set", "data.online_images=0")
+        seconds = {line["step"]: line["seconds"] for line in read_log(out) if "seconds" in line}
+    pace = (seconds[TRIAL_STEPS] - seconds[20]) / (TRIAL_STEPS - 20)
+    return max(100, round(60 * options.minutes / pace / 10) * 10)
+
+
+def pretrain(method: str, options: argparse.Namespace) -> None:
+    """Pre-train a method in its run folder, unless it is done."""
+    out = options.out / method
+    if (out / "finished").exists():
+        return
+    plan = out / "steps.json"
+    if not plan.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        plan.write_text(json.dumps(steps_that_fit(method, options)))
+    steps = int(json.loads(plan.read_text()))
+    words = pretrain_words(method, options, out)
+    words += ["--set", f"pretraining.steps={steps}", "--set", f"run.observe_every={max(1, steps // 4)}"]
+    words += ["--resume"] if any(out.glob("checkpoints/*.pt")) else []
+    call(*words)
+    (out / "finished").touch()
+
+
+def evaluate(method: str, options: argparse.Namespace) -> None:
+    """All protocols, unless they are done."""
+    out = options.out / method
+    if (out / "representations.json").exists():
+        return
+    words: list[object] = ["evaluate", "representations", "--model", out, "--data", "cifar10", "--out", out]
+    words += ["--data-root", options.data_root, "--finetune", "small", "--finetune-set", *FINETUNE]
+    call(*words)
+
+
+def references(options: argparse.Namespace) -> dict[str, float]:
+    """What is known without any of the methods: raw pixels, and a network pre-trained on ImageNet."""
+    path = options.out / "references.json"
+    if path.exists():
+        found: dict[str, float] = json.loads(path.read_text())
+        return found
+    found = {}
+    sets = [load_dataset("cifar10", split=split, data_root=options.data_root) for split in ("train", "test")]
+    describers = {"raw_pixels": lambda x: x.flatten(1), "efflite0": PooledFeatures(efflite0(), size=64)}
+    for name, describe in describers.items():
+        train, test = (extract_features(describe, dataset, TransformConfig(size=(32, 32))) for dataset in sets)
+        found[f"{name}.linear_ridge"] = linear_probe(train, test, protocol="ridge").accuracy
+        found[f"{name}.knn"] = knn(train, test).accuracy
+        found[f"{name}.fewshot25"] = few_shot(train, test, counts=(25,), protocol="ridge")[0].mean
+    path.write_text(json.dumps(found))
+    return found
+
+
+def record(options: argparse.Namespace) -> None:
+    """Write what is finished."""
+    metrics: dict[str, float] = {}
+    timings: dict[str, float] = {}
+    for method in METHODS:
+        path = options.out / method / "representations.json"
+        if not path.exists():
+            continue
+        values = json.loads(path.read_text())
+        metrics |= {f"{method}.{name}": values["metrics"][long] for name, long in NAMES.items()}
+        metrics |= {f"{method}.{name}": value for name, value in values["metrics"].items() if name.startswith("pgd")}
+        log = read_log(options.out / method)
+        seconds = max(line["seconds"] for line in log if "seconds" in line)
+        steps = max(line["step"] for line in log)
+        batch = named(METHODS[method]).pretraining.batch_size
+        metrics |= {f"{method}.pretrain_seconds": seconds, f"{method}.images_seen": float(steps * batch)}
+        timings |= {f"{method} pretrain": seconds, f"{method} evaluate": sum(values["timings"].values())}
+    metrics |= references(options)
+    protocol = {
+        "linear": "L-BFGS logistic regression, mean of the tokens, 50,000 fixed crops, 10,000 test images",
+        "linear_ridge": "least squares, for the references",
+        "knn": "weighted k-NN by cosine, k chosen on training images",
+        "fewshot25": "25 images per class, 5 draws",
+        "finetune": f"recipe small, {' '.join(FINETUNE)}",
+        "corruption": "logistic regression on frozen features, 15 kinds x 5 severities, 1,000 test images",
+        "pgd": "the same classifier, l-infinity 1/255, 10 steps, 500 test images; the strongest of attacks through the "
+        "classifier, on the latent, and FGSM",
+        "equal time": f"{options.minutes:g} minutes of pre-training each, alone on the machine; tokens given",
+    }
+    command = "python studies/representations.py --data-root data --tokenizer runs/tokenizer"
+    write_record(ROOT / "results" / "representations.json", Record(command, 0, protocol, timings, metrics))
+
+
+def main() -> None:
+    """Tokenize, pre-train, evaluate, record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", required=True, help="folder where CIFAR-10 lies")
+    parser.add_argument("--tokenizer", required=True, type=Path, help="run of a trained tokenizer of CIFAR-10")
+    parser.add_argument("--out", type=Path, default=Path("runs/representations"), help="folder of the runs")
+    parser.add_argument("--minutes", type=float, default=20.0, help="pre-training of each method")
+    parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), help="methods to run")
+    parser.add_argument("--train-only", action="store_true", help="leave the protocols for another day")
+    options = parser.parse_args()
+    if not (options.out / "tokens").exists():
+        start = time.perf_counter()
+        words = ("--tokenizer", options.tokenizer, "--data-root", options.data_root, "--out", options.out / "tokens")
+        call("tokenize", "--recipe", "cifar10-crops", *words)
+        (options.out / "tokenize.json").write_text(json.dumps(time.perf_counter() - start))
+    for method in options.only:
+        pretrain(method, options)
+    if options.train_only:
+        return
+    for method in options.only:
+        evaluate(method, options)
+        record(options)
+    runs = [options.out / method for method in METHODS if (options.out / method / "representations.json").exists()]
+    if len(runs) > 1:
+        call("compare", *runs, "--out", options.out / "comparison.html")
+
+
+if __name__ == "__main__":
+    main()
