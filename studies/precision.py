@@ -1,0 +1,126 @@
+"""What bfloat16 changes: `python studies/precision.py --out runs/precision`.
+
+Three answers: how far the logits of a trained model move; how far the loss curves of two trainings, alike but for the
+precision, lie apart over 1,000 steps, beside the distance between two seeds; and the Frechet distance between samples
+of one model in both precisions, beside that between samples of two seeds in float32. On the digits of the demo.
+Results go to results/precision.json.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import mage
+from mage.data.datasets import load_dataset
+from mage.evaluation.frechet import efflite0_statistics, frechet_distance
+from mage.masking import MaskRatioConfig, random_mask
+from mage.nn.backbones import PooledFeatures, efflite0
+from mage.recipes import named, runs
+from mage.recipes.inputs import load_images
+from mage.recipes.record import Record, write_record
+from mage.training.runlog import read_log
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS, SAMPLES = 1000, 2000
+
+
+def losses(run: Path) -> torch.Tensor:
+    """Training loss, one value per 50 steps."""
+    return torch.tensor([line["loss"] for line in read_log(run) if "loss" in line])
+
+
+def train_all(out: Path) -> dict[str, Path]:
+    """A tokenizer, and MAGE in float32 with two seeds and in bfloat16."""
+    recipe = named("mnist5k")
+    recipe = replace(recipe, pretraining=replace(recipe.pretraining, steps=STEPS))
+    if not (out / "tokenizer" / "model").exists():
+        runs.train_tokenizer(recipe, out / "tokenizer")
+    tokenizer = runs.load_tokenizer(out / "tokenizer", precision="float32")
+    cache = runs.tokenize(recipe, tokenizer, out / "tokens")
+    trained = {}
+    for name, precision, seed in (("float32", "float32", 0), ("bf16", "bf16", 0), ("seed", "float32", 1)):
+        trained[name] = out / name
+        if not (out / name / "model").exists():
+            runs.pretrain(replace(recipe, seed=seed), tokenizer, out / name, cache=cache, precision=precision)
+    return trained
+
+
+@torch.inference_mode()
+def logit_deviation(run: Path) -> dict[str, float]:
+    """Of the same masked test images in both precisions."""
+    models = {precision: mage.load(run, precision=precision) for precision in ("float32", "bf16")}
+    test = load_dataset("mnist5k", split="test")
+    pixels = load_images(test, list(range(256)), named("mnist5k").data.transform).float() / 255
+    tokens = models["float32"].encode(pixels).flatten(1)
+    mask = random_mask(MaskRatioConfig(per_image=True), len(tokens), tokens.shape[1], torch.Generator().manual_seed(0))
+    found = {}
+    for precision, model in models.items():
+        with model.autocast():
+            output = model.transformer(tokens, mask)
+            decoded = output.decoded.flatten(0, 1)[mask.masked_index]
+            found[precision] = model.transformer.word_logits(decoded, model.transformer.vocabulary.num_codes).float()
+    difference = found["bf16"] - found["float32"]
+    probabilities = [logits.softmax(dim=1) for logits in (found["float32"], found["bf16"])]
+    return {
+        "logits_rms_deviation": float(difference.square().mean().sqrt()),
+        "logits_deviation_over_spread": float(difference.square().mean().sqrt() / found["float32"].std()),
+        "probability_total_variation": float((probabilities[0] - probabilities[1]).abs().sum(dim=1).mean() / 2),
+        "same_best_code": float((found["float32"].argmax(1) == found["bf16"].argmax(1)).double().mean()),
+    }
+
+
+def sample_distances(run: Path) -> dict[str, float]:
+    """fd_efflite0 between samples of one model: bf16 against float32, and float32 against float32 of another seed."""
+    pooled = PooledFeatures(efflite0())
+    found = {}
+    for name, precision, seed in (("float32", "float32", 0), ("bf16", "bf16", 1), ("other", "float32", 1)):
+        samples = mage.load(run, precision=precision).generate(SAMPLES, seed=seed)
+        found[name] = efflite0_statistics(samples.cpu().split(250), pooled)
+    test = load_dataset("mnist5k", split="train")
+    real = load_images(
+        test, list(range(0, len(test), max(1, len(test) // SAMPLES)))[:SAMPLES], named("mnist5k").data.transform
+    )
+    reference = efflite0_statistics((real.float() / 255).split(250), pooled)
+    return {
+        "fd_efflite0_bf16_against_float32": frechet_distance(found["bf16"], found["float32"]),
+        "fd_efflite0_float32_against_float32": frechet_distance(found["other"], found["float32"]),
+        "fd_efflite0_float32_against_real": frechet_distance(found["other"], reference),
+        "fd_efflite0_bf16_against_real": frechet_distance(found["bf16"], reference),
+    }
+
+
+def main() -> None:
+    """Train, compare, record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/precision"), help="folder of the runs")
+    options = parser.parse_args()
+    start = time.perf_counter()
+    trained = train_all(options.out)
+    curves = {name: losses(run) for name, run in trained.items()}
+    metrics = {
+        "loss_mean_deviation": float((curves["bf16"] - curves["float32"]).abs().mean()),
+        "loss_mean_deviation_of_seeds": float((curves["seed"] - curves["float32"]).abs().mean()),
+        "loss_last_200_steps_float32": float(curves["float32"][-4:].mean()),
+        "loss_last_200_steps_bf16": float(curves["bf16"][-4:].mean()),
+        "loss_last_200_steps_other_seed": float(curves["seed"][-4:].mean()),
+        **logit_deviation(trained["float32"]),
+        **sample_distances(trained["float32"]),
+    }
+    protocol = {
+        "model": f"recipe mnist5k, {STEPS} steps",
+        "loss": "training loss, means of 50 steps; seeds: two float32 runs whose seeds differ",
+        "logits": "masked positions of 256 test images under one mask",
+        "fd_efflite0": f"{SAMPLES:,} samples each, seeds differ; the second line is its floor",
+    }
+    seconds = {"total": time.perf_counter() - start}
+    record = Record("python studies/precision.py", 0, protocol, seconds, metrics)
+    write_record(ROOT / "results" / "precision.json", record)
+    for name, value in metrics.items():
+        print(f"{name}: {value:.4g}")
+
+
+if __name__ == "__main__":
+    main()
