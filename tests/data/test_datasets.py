@@ -202,7 +202,7 @@ def test_wrong_places_get_one_teaching_sentence(tmp_path):
         with pytest.raises(ValueError, match=said) as caught:
             load_dataset(given)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="split must be train or test \(or all, of a folder\), not 'dev'"):
+    with pytest.raises(ValueError, match=r"split must be train or test \(or all, of a folder\), not 'dev'"):
         load_dataset("digits", split="dev")
     with pytest.raises(ValueError, match=r"1 \(grey\) or 3 \(RGB\)"):
         load_dataset("digits", channels=2)
