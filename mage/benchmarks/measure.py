@@ -16,6 +16,9 @@ from mage.precision import bf16_is_fast
 LEAST_SECONDS = 0.2
 """A shorter piece of work is repeated within one measurement until it takes about this long."""
 
+LONG_SECONDS = 20.0
+"""In a piece of work this long, warming up is lost in the noise: its first call counts as a measurement."""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -35,9 +38,12 @@ def take_turns(work: Mapping[str, Callable[[], object]], *, rounds: int, device:
         if taken < 5 * LEAST_SECONDS:
             taken = _seconds(function, 1, device)
         repeats[name] = max(1, round(LEAST_SECONDS / max(1e-6, taken)))
-    for _ in range(rounds):
+        if taken >= LONG_SECONDS:
+            seconds[name].append(taken)
+    for turn in range(rounds):
         for name, function in work.items():
-            seconds[name].append(_seconds(function, repeats[name], device))
+            if len(seconds[name]) <= turn:
+                seconds[name].append(_seconds(function, repeats[name], device))
     return {name: Timing(statistics.median(values), min(values), max(values)) for name, values in seconds.items()}
 
 
