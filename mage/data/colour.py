@@ -42,7 +42,15 @@ class ColourConfig:
 def colour_jitter(
     images: Float[Tensor, "n 3 H W"], config: ColourConfig, generator: torch.Generator
 ) -> Float[Tensor, "n 3 H W"]:
-    """Images in [0, 1] with changed colours, in [0, 1]; the factors come from a generator on the CPU."""
+    """Images in [0, 1] with changed colours, in [0, 1]; the factors come from a generator on the CPU.
+
+    Computed in the images' own precision, whatever autocast says: a bfloat16 product would shift colours.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        return _jitter(images, config, generator)
+
+
+def _jitter(images: Tensor, config: ColourConfig, generator: torch.Generator) -> Tensor:
     count = len(images)
     draws = torch.rand(6, count, 1, 1, 1, generator=generator).to(images.device, images.dtype)
     changed, spread = draws[0] < config.probability, draws[1:5] * 2 - 1

@@ -49,3 +49,9 @@ def test_a_third_of_a_turn_makes_red_green_or_blue() -> None:
 def test_shares_are_shares() -> None:
     with pytest.raises(ValueError, match="from 0 to 1"):
         ColourConfig(hue=2)
+
+
+def test_autocast_changes_nothing(images: torch.Tensor) -> None:
+    plain = jitter(images, ColourConfig(grey=0.3))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(jitter(images, ColourConfig(grey=0.3)), plain)
