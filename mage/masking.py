@@ -139,9 +139,24 @@ def random_mask(config: MaskRatioConfig, count: int, length: int, generator: tor
     return mask_from_noise(torch.rand(count, length, generator=generator), ratio, drop_ratio=config.drop_ratio)
 
 
-def num_still_masked(unknown_at_start: int, unknown: int, step: int, steps: int) -> int:
-    """How many tokens stay masked after decoding step `step` of `steps` (cosine schedule, section 3.2, in float64)."""
+Schedule = Literal["cosine", "linear", "arccos", "power"]
+
+
+def num_still_masked(
+    unknown_at_start: int, unknown: int, step: int, steps: int, schedule: Schedule = "cosine", power: float = 2.0
+) -> int:
+    """How many tokens stay masked after decoding step `step` of `steps` (section 3.2; in float64).
+
+    schedule: the share that stays after the part r of the steps: cosine, the paper's, cos(pi/2 r); linear, 1 - r;
+    arccos, arccos(r) / (pi/2); power, 1 - r^power. At least one token becomes known, and one stays for later steps.
+    """
     if unknown == 0:
         return 0
-    scheduled = math.floor(unknown_at_start * math.cos(math.pi / 2 * (step + 1) / steps))
-    return max(1, min(unknown - 1, scheduled))
+    progress = (step + 1) / steps
+    share: float = {
+        "cosine": math.cos(math.pi / 2 * progress),
+        "linear": 1 - progress,
+        "arccos": math.acos(progress) / (math.pi / 2),
+        "power": 1 - progress**power,
+    }[schedule]
+    return max(1, min(unknown - 1, math.floor(unknown_at_start * share)))

@@ -13,6 +13,7 @@ from mage.models import MAGEConfig
 from mage.sampling.decode import UNKNOWN
 from mage.sampling.edit import box_mask, expand_canvas, token_mask
 from mage.sampling.generator import fill
+from mage.sampling.settings import SamplingConfig
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 
 TOKENIZER = VQGANConfig(
@@ -193,8 +194,8 @@ def test_bfloat16_is_what_autocast_gives_and_leaves_the_weights_alone(photos: to
         assert torch.equal(model.features(photos), model.transformer.features(ids))
         assert torch.equal(model.decode_tokens(ids), model.tokenizer.decode(ids))
         expected = fill(
-            model.transformer, torch.full((2, 24), UNKNOWN), indices=range(2), seed=1, stream="sample", steps=3,
-            choice_temperature=6.0, token_temperature=1.0, batch_size=2,
+            model.transformer, torch.full((2, 24), UNKNOWN), indices=range(2), seed=1, stream="sample",
+            settings=SamplingConfig(steps=3), batch_size=2,
         )  # fmt: skip
         assert torch.equal(made.flatten(1), torch.cat(list(expected)))
     assert {weight.dtype for weight in model.transformer.parameters()} == {torch.float32}

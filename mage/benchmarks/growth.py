@@ -34,7 +34,7 @@ def _at(bench: Bench, grid: tuple[int, int]) -> list[Work]:
     @torch.inference_mode()
     def one_pass() -> object:
         with bench.model.autocast():
-            return score(half, places)
+            return score(half, places, 1.0)
 
     @torch.inference_mode()
     def plain_pass() -> object:

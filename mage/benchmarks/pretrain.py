@@ -16,6 +16,7 @@ from mage.masking import MaskRatioConfig, random_mask
 from mage.models import MAGE
 from mage.pipeline import Mage
 from mage.recipes import named
+from mage.sampling.settings import SamplingConfig
 from mage.training.engine import Trainer
 from mage.training.optim import OptimConfig
 from mage.training.pretrain import Pretraining
@@ -65,7 +66,7 @@ def trainer_step(
     """The same with chosen settings."""
     task = Pretraining(
         network, model.tokenizer, lambda start, rank, world_size: itertools.repeat(batch), num_images=10**6,
-        optim=optim, masking=masking, sampling={}, recipe={}, seed=0, precision=model.precision,
+        optim=optim, masking=masking, sampling=SamplingConfig(), recipe={}, seed=0, precision=model.precision,
     )  # fmt: skip
     folder.mkdir(parents=True)
     trainer = Trainer(task, folder, 0, {}, precision=model.precision, device=model.device)

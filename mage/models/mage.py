@@ -4,6 +4,9 @@ The encoder sees a class token and the tokens that were not dropped, masked ones
 positions; masked and dropped ones are filled with the encoder's class-token output. The head scores every word.
 Without a decoder (`decoder_depth=0`) and with nothing dropped this is MaskGIT's: one transformer that sees all.
 
+Classes may enter in two places (METHOD section 10): as a word at the encoder's class position, for training from
+scratch, or as a vector added to the decoder's input, which a trained network learns while its encoder stays as it is.
+
 Letters: n images, h w grid, l tokens, k kept tokens, d encoder width, p decoder width, v words, c codes,
 u positions that are scored.
 """
@@ -51,6 +54,16 @@ class MAGEConfig:
     """Label smoothing of the loss, over the codes."""
     position_init: Literal["normal", "sincos"] = "normal"
     """Start of the learned positions: normal is the paper's, N(0, 0.02); sincos learns faster in short runs."""
+    num_classes: int = 0
+    """Classes that the network knows of; 0: none."""
+    class_input: Literal["encoder", "decoder"] = "encoder"
+    """Where a class enters: as the encoder's class word, or added to the decoder's input (the paper's, section 4.2)."""
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes must not be negative, is {self.num_classes}")
+        if self.num_classes and self.class_input == "decoder" and not self.decoder_depth:
+            raise ValueError("class_input='decoder' needs a decoder, and decoder_depth is 0")
 
 
 class MAGEEncoder(nn.Module):
@@ -78,16 +91,23 @@ class MAGEEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width, eps=1e-6) if final_norm else None
 
-    def forward(self, ids: Int[Tensor, "n l"], mask: Mask | None = None) -> Float[Tensor, "n k1 d"]:
-        """Output of the last block, class position first, before the final norm."""
-        x = self.embed(ids, mask)
+    def forward(
+        self, ids: Int[Tensor, "n l"], mask: Mask | None = None, classes: Int[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n k1 d"]:
+        """Output of the last block, class position first, before the final norm. classes: as in `embed`."""
+        x = self.embed(ids, mask, classes)
         for block in self.blocks:
             x = block(x)
         return x
 
-    def embed(self, ids: Int[Tensor, "n l"], mask: Mask | None = None) -> Float[Tensor, "n k1 d"]:
-        """What enters the first block."""
+    def embed(
+        self, ids: Int[Tensor, "n l"], mask: Mask | None = None, classes: Int[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n k1 d"]:
+        """What enters the first block. classes: the words at the class position, -1 = none."""
         class_column = ids.new_full((len(ids), 1), self.vocabulary.null_class_id)
+        if classes is not None:
+            words = self.vocabulary.num_codes + classes.to(ids)[:, None]
+            class_column = torch.where(classes.to(ids.device)[:, None] < 0, class_column, words)
         positions = None
         if mask is not None:
             ids = ids.masked_fill(mask.masked, self.vocabulary.mask_id)
@@ -177,6 +197,14 @@ class MAGE(nn.Module):
             nn.init.normal_(self.decoder_position, std=0.02)
         if config.position_init == "sincos":
             self._start_from_sincos()
+        if config.num_classes and config.class_input == "decoder":
+            # The last row is "no class". Zero: a trained network starts as what it was.
+            self.class_embedding = nn.Embedding(config.num_classes + 1, config.decoder_width)
+            nn.init.zeros_(self.class_embedding.weight)
+        elif config.num_classes > vocabulary.num_classes:
+            raise ValueError(
+                f"the vocabulary has words for {vocabulary.num_classes} classes, not for {config.num_classes}"
+            )
         choose_attention(self, self.head.bias.device)
 
     def _add_decoder(self) -> None:
@@ -199,21 +227,29 @@ class MAGE(nn.Module):
         if self.config.decoder_depth:
             self.decoder_position[0, 1:] = sincos_positions(self.grid, self.config.decoder_width)
 
-    def forward(self, ids: Int[Tensor, "..."], mask: Mask) -> MAGEOutput:
-        """Predict all positions from the unmasked ones. `ids` is (n, h, w) or (n, l); masked ones are not read."""
+    def forward(self, ids: Int[Tensor, "..."], mask: Mask, classes: Int[Tensor, " n"] | None = None) -> MAGEOutput:
+        """Predict all positions from the unmasked ones. `ids` is (n, h, w) or (n, l); masked ones are not read.
+
+        classes: one per image, -1 = none. Raises ValueError if this network knows no classes.
+        """
+        if classes is not None and not self.config.num_classes:
+            raise ValueError("this network was trained without classes")
         ids = self.check_ids(ids)
         if tuple(mask.masked.shape) != tuple(ids.shape):
             raise ValueError(f"the mask is {tuple(mask.masked.shape)} for tokens {tuple(ids.shape)}: must agree")
         # Unknown tokens may carry any value, such as -1, as long as they are masked.
         assert self.encoder.norm is not None
-        latent = self.encoder.norm(self.encoder(ids, mask))
-        return MAGEOutput(latent=latent, decoded=self._decode(latent, mask), model=self)
+        words = classes if self.config.class_input == "encoder" else None
+        latent = self.encoder.norm(self.encoder(ids, mask, words))
+        return MAGEOutput(latent=latent, decoded=self._decode(latent, mask, classes), model=self)
 
     def check_ids(self, ids: Int[Tensor, "..."]) -> Int[Tensor, "n l"]:
         """Token grids as rows. Raises ValueError for another number of tokens."""
         return rows_of_tokens(ids, self.grid)
 
-    def _decode(self, latent: Float[Tensor, "n k1 d"], mask: Mask) -> Float[Tensor, "n l p"]:
+    def _decode(
+        self, latent: Float[Tensor, "n k1 d"], mask: Mask, classes: Int[Tensor, " n"] | None
+    ) -> Float[Tensor, "n l p"]:
         if not self.config.decoder_depth:
             if mask.num_kept < mask.masked.shape[1]:
                 raise ValueError("a network without a decoder must see every position: nothing may be dropped")
@@ -228,6 +264,10 @@ class MAGE(nn.Module):
             kept = kept.reshape(-1, kept.shape[2])[source]
         tokens = torch.where(mask.masked[..., None], fill, kept)
         x = torch.cat([fill, tokens], dim=1) + self.decoder_position
+        if self.config.num_classes and self.config.class_input == "decoder":
+            none = torch.full((count,), self.config.num_classes, device=x.device)
+            rows = none if classes is None else torch.where(classes < 0, none, classes)
+            x = x + self.class_embedding(rows)[:, None]
         for block in self.decoder_blocks:
             x = block(x)
         return self.decoder_norm(x[:, 1:])  # type: ignore[no-any-return]

@@ -16,6 +16,7 @@ from mage.models import MAGE
 from mage.pipeline import Mage
 from mage.precision import resolve, resolve_device
 from mage.recipes.adapt import start_from
+from mage.recipes.conditions import Conditions, from_cache, from_labels
 from mage.recipes.inputs import Batches, cached_batches, held_out, image_batches, open_data
 from mage.recipes.online import watch_tokens
 from mage.recipes.schema import Recipe, to_yaml
@@ -124,18 +125,21 @@ def pretrain(
     check_out(out, resume)
     skipped: list[str] = []
     pairs = recipe.contrastive.weight > 0
+    conditions = Conditions()
     if cache is not None:
         cache.check_tokenizer(tokenizer.tokenizer)
+        conditions, cache = from_cache(recipe, cache, init_from)
         num_images, source = len(cache), cached_batches(cache, recipe.pretraining, recipe.seed, pairs=pairs)
     else:
         dataset = open_data(recipe.data.name, "train", recipe, data_root)
         num_images, skipped = len(dataset), dataset.skipped
+        conditions = from_labels(recipe, dataset.labels, dataset.class_names)
         source = image_batches(
             dataset, recipe.data.transform, recipe.pretraining, recipe.seed, workers=workers, pairs=pairs
         )
     validation = tokenizer.encode(held_out(recipe, recipe.data.name, data_root).float() / 255).cpu().clone()
     watch = watch_tokens(recipe, tokenizer, data_root) if recipe.data.online_images else None
-    task = _pretraining(recipe, tokenizer, tokenizer.tokenizer, source, num_images, validation, watch)
+    task = _pretraining(recipe, tokenizer, tokenizer.tokenizer, source, num_images, validation, watch, conditions)
     if init_from is not None and not resume:
         start_from(task.network, init_from, tokenizer.tokenizer)
     where = resolve_device(device)
@@ -170,8 +174,9 @@ def pretrain_on_tokens(
         held = validation.tokens(chosen, np.zeros_like(chosen))
     where = resolve_device(device)
     model = Mage(None, None, precision=precision, device=device)
+    conditions, cache = from_cache(recipe, cache, None)
     source = cached_batches(cache, recipe.pretraining, recipe.seed, pairs=recipe.contrastive.weight > 0)
-    task = _pretraining(recipe, model, cache, source, len(cache), held, None)
+    task = _pretraining(recipe, model, cache, source, len(cache), held, None, conditions)
     return run_task(task, recipe, out, resume=resume, precision=precision, device=where, progress=progress)
 
 
@@ -183,22 +188,26 @@ def _pretraining(
     num_images: int,
     validation: Tensor | None,
     watch: Watch | None,
+    conditions: Conditions,
 ) -> Pretraining:
     """The task on tokens of this kind: `tokens` says how many codes there are and on what grid."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.stream_seed(recipe.seed, "mage weights"))
-        network = MAGE(recipe.model, Vocabulary.fresh(tokens.num_codes), tokens.grid)
+        classes = len(conditions.names)
+        words = Vocabulary.fresh(tokens.num_codes, classes if recipe.model.class_input == "encoder" else 0)
+        network = MAGE(replace(recipe.model, num_classes=classes), words, tokens.grid)
     settings_of_task: dict[str, Any] = dict(
         num_images=num_images,
         optim=recipe.pretraining,
         masking=recipe.masking,
-        sampling=settings.to_dict(recipe.sampling),
+        sampling=recipe.sampling,
         recipe=settings.to_dict(recipe),
         seed=recipe.seed,
         validation=validation,
-        notes=model.notes,
+        notes=model.notes | conditions.notes(),
         precision=model.precision,
         watch=watch,
+        conditions=recipe.conditions,
     )
     if recipe.contrastive.weight:
         with torch.random.fork_rng(devices=[]):

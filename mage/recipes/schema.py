@@ -16,8 +16,9 @@ from mage.masking import MaskRatioConfig
 from mage.models import MAGEConfig
 from mage.models.contrastive import ContrastiveConfig
 from mage.models.mae import MAEConfig
-from mage.sampling.decode import SamplingConfig
+from mage.sampling.settings import SamplingConfig
 from mage.tokenizers import VQGANConfig
+from mage.training.conditions import ConditionConfig
 from mage.training.optim import OptimConfig
 from mage.training.run import RunConfig
 from mage.training.tokenizer import TokenizerLossConfig
@@ -77,6 +78,8 @@ class Recipe:
     """MAGE-C's contrast, and SimCLR's."""
     pixels: PixelConfig = field(default_factory=PixelConfig)
     """Of the methods on pixels."""
+    conditions: ConditionConfig = field(default_factory=ConditionConfig)
+    """Classes that generation can be asked for."""
 
     def __post_init__(self) -> None:
         for name in ("tokenizer_transform", "transform"):
@@ -85,6 +88,10 @@ class Recipe:
                 raise ValueError(
                     f"data.{name}.size is {size}, but tokenizer.image_size is {self.tokenizer.image_size}: must agree"
                 )
+        if self.conditions.source != "none" and (self.method != "mage" or self.contrastive.weight):
+            raise ValueError("conditions.source goes with method=mage and contrastive.weight=0")
+        if self.model.num_classes:
+            raise ValueError("model.num_classes follows from the data: set conditions.source instead")
         if self.method == "mage" and not self.model.decoder_depth and self.masking.drop:
             raise ValueError(
                 "model.decoder_depth=0 goes with masking.drop=false: without a decoder every token is seen"

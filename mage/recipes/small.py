@@ -6,7 +6,7 @@ from mage.data.transforms import TransformConfig
 from mage.masking import MaskRatioConfig
 from mage.models import MAGEConfig
 from mage.recipes.schema import DataConfig, Recipe
-from mage.sampling.decode import SamplingConfig
+from mage.sampling.settings import SamplingConfig
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.tokenizers.discriminator import DiscriminatorConfig
 from mage.training.adversarial import AdversarialConfig

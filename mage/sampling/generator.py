@@ -14,21 +14,28 @@ from mage import rng
 from mage.masking import Mask
 from mage.models.mage import MAGE
 from mage.sampling.decode import UNKNOWN, LogitsFn, decode
+from mage.sampling.guidance import guided
+from mage.sampling.orders import priorities
+from mage.sampling.revise import revise
+from mage.sampling.settings import SamplingConfig
 
 
 def logits_function(
-    transformer: MAGE, encoder_keep: float = 1.0, generators: Sequence[torch.Generator] = ()
+    transformer: MAGE,
+    encoder_keep: float = 1.0,
+    generators: Sequence[torch.Generator] = (),
+    classes: Int[Tensor, " n"] | None = None,
 ) -> LogitsFn:
     """The network as a sampler wants it: unknown tokens enter as mask tokens.
 
     encoder_keep: below 1, unknown tokens are dropped at random before the encoder, as in training, until this share
-    of all tokens is left or none is unknown; each grid draws from its own generator.
+    of all tokens is left or none is unknown; each grid draws from its own generator. classes: one per grid, -1 = none.
     """
 
-    def logits(tokens: Int[Tensor, "n l"], places: Int[Tensor, "n u"]) -> Tensor:
+    def logits(tokens: Int[Tensor, "n l"], places: Int[Tensor, "n u"], progress: float) -> Tensor:
         unknown = tokens == UNKNOWN
         if encoder_keep == 1:
-            return transformer(tokens, Mask.nothing_dropped(unknown)).code_logits_at(places)  # type: ignore[no-any-return]
+            return transformer(tokens, Mask.nothing_dropped(unknown), classes).code_logits_at(places)  # type: ignore[no-any-return]
         most = tokens.shape[1] - math.ceil(encoder_keep * tokens.shape[1])
         noise = rng.uniform_rows(generators, tokens.shape[1], like=places).masked_fill(~unknown, 2.0)
         counts = unknown.sum(dim=1).clamp(max=most)
@@ -38,7 +45,8 @@ def logits_function(
         for count in set(counts.tolist()):
             rows = (counts == count).nonzero()[:, 0]
             mask = Mask(masked=unknown[rows], dropped=dropped[rows])
-            parts[count] = rows, transformer(tokens[rows], mask).code_logits_at(places[rows])
+            output = transformer(tokens[rows], mask, None if classes is None else classes[rows])
+            parts[count] = rows, output.code_logits_at(places[rows])
         order = torch.cat([rows for rows, _ in parts.values()]).argsort()
         return torch.cat([scores for _, scores in parts.values()])[order]
 
@@ -52,26 +60,37 @@ def fill(
     indices: Sequence[int],
     seed: int,
     stream: str,
-    steps: int,
-    choice_temperature: float,
-    token_temperature: float,
+    settings: SamplingConfig,
     batch_size: int,
-    encoder_keep: float = 1.0,
+    classes: Int[Tensor, " n"] | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Iterator[Int[Tensor, "b l"]]:
-    """Decode the grids of `start` batch by batch; grid i draws from the stream (seed, stream, indices[i])."""
+    """Decode the grids of `start` batch by batch; grid i draws from the stream (seed, stream, indices[i]).
+
+    classes: the class of each grid, -1 = none.
+    """
+
+    def streams(name: str, chosen: Sequence[int]) -> list[torch.Generator]:
+        return [rng.generator(seed, f"{stream}{name}", index) for index in chosen]
+
     for first in range(0, len(start), batch_size):
         chosen = indices[first : first + batch_size]
-        yield decode(
-            start[first : first + batch_size],
-            logits_function(
-                transformer, encoder_keep, [rng.generator(seed, f"{stream} drop", index) for index in chosen]
-            ),
-            generators=[rng.generator(seed, stream, index) for index in chosen],
-            steps=steps,
-            choice_temperature=choice_temperature,
-            token_temperature=token_temperature,
+        tokens = start[first : first + batch_size]
+        wanted = None if classes is None else classes[first : first + batch_size]
+        logits = logits_function(transformer, settings.encoder_keep, streams(" drop", chosen), wanted)
+        if wanted is not None and settings.guidance:
+            without = logits_function(transformer, settings.encoder_keep, streams(" drop", chosen))
+            logits = guided(logits, without, settings)
+        filled = decode(
+            tokens,
+            logits,
+            generators=streams("", chosen),
+            settings=settings,
+            priority=priorities(settings.order, transformer.grid, streams(" order", chosen), tokens.device),
         )
+        if settings.revisions:
+            filled = revise(filled, tokens == UNKNOWN, logits, generators=streams(" revise", chosen), settings=settings)
+        yield filled
         if on_batch is not None:
             on_batch(len(chosen))
 

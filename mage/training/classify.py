@@ -93,6 +93,7 @@ class Finetuning:
     ) -> None:
         """source: gives "images" (uint8) and "labels". precision: in which images are tokenized."""
         self.modules: dict[str, nn.Module] = {"classifier": classifier}
+        self.frozen: tuple[nn.Module, ...] = ()
         self.optim = {"classifier": optim}
         self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)
         self._classes, self._tokenizer, self._source, self._mixing = classifier.num_classes, tokenizer, source, mixing

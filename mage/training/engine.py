@@ -105,6 +105,8 @@ class Trainer:
         self.averages: dict[str, WeightAverage] = {}
         for name, module in task.modules.items():
             module.to(self.accelerator.device).train().requires_grad_(True)
+            for part in task.frozen:
+                part.requires_grad_(False)
             choose_attention(module, self.accelerator.device)
             if task.optim[name].ema_decay:
                 self.averages[name] = WeightAverage(module, task.optim[name].ema_decay)

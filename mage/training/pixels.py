@@ -37,6 +37,7 @@ class PixelPretraining(ABC):
     ) -> None:
         """source: where batches of "images" (and "second") come from. validation: images (n, c, h, w), uint8."""
         self.modules: dict[str, nn.Module] = {"mage": objective}
+        self.frozen: tuple[nn.Module, ...] = ()
         self.optim = {"mage": optim}
         self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)
         self._source, self._recipe, self._seed = source, recipe, seed

@@ -13,7 +13,9 @@ from mage.models import MAGE, Transformer
 from mage.pipeline import Mage
 from mage.precision import autocast
 from mage.sampling.generator import fill, unknown_grids
+from mage.sampling.settings import SamplingConfig
 from mage.tokenizers import Tokenizer
+from mage.training.conditions import ConditionConfig, hide_some
 from mage.training.optim import OptimConfig
 from mage.training.task import Loss, Observation
 
@@ -30,9 +32,9 @@ class PretrainObjective(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, tokens: Tensor, mask: Mask) -> Tensor:
+    def forward(self, tokens: Tensor, mask: Mask, classes: Tensor | None = None) -> Tensor:
         """Loss of a batch of token grids."""
-        return self.network.loss(self.network(tokens, mask), tokens, mask)
+        return self.network.loss(self.network(tokens, mask, classes), tokens, mask)
 
 
 class Pretraining:
@@ -47,16 +49,18 @@ class Pretraining:
         num_images: int,
         optim: OptimConfig,
         masking: MaskRatioConfig,
-        sampling: Mapping[str, Any],
+        sampling: SamplingConfig,
         recipe: dict[str, Any],
         seed: int,
         validation: Tensor | None = None,
         notes: dict[str, Any] | None = None,
         precision: str = "float32",
         watch: Watch | None = None,
+        conditions: ConditionConfig = ConditionConfig(),  # noqa: B008  # frozen
     ) -> None:
-        """source: where batches come from. validation: token grids (n, h, w) that training does not see.
+        """source: where batches come from; with "labels" (n,) where conditions are trained.
 
+        validation: token grids (n, h, w) that training does not see.
         notes: the tokenizer's, kept in the model. precision: in which images are tokenized, where batches hold images.
         watch: called at every observation with the averaged network.
         """
@@ -65,8 +69,10 @@ class Pretraining:
         self.optim = {"mage": optim}
         self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)
         self._tokenizer, self._source, self._masking = tokenizer, source, masking
-        self._sampling, self._recipe, self._seed, self._validation = dict(sampling), recipe, seed, validation
+        self._sampling, self._recipe, self._seed, self._validation = sampling, recipe, seed, validation
         self._notes, self._precision, self._watch = notes or {}, precision, watch
+        self._conditions = conditions
+        self.frozen: tuple[nn.Module, ...] = (network.encoder,) if conditions.freeze_encoder else ()
 
     def batches(self, start: int, *, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
         """This process's batches from number `start` on."""
@@ -79,7 +85,10 @@ class Pretraining:
         tokens = batch["tokens"] if "tokens" in batch else self.encode(batch["images"])
         length = tokens[0].numel()
         mask = random_mask(self._masking, len(tokens), length, rng.generator(self._seed, "mask", number, rank))
-        yield Loss("mage", modules["mage"](tokens.flatten(1), mask.to(tokens.device)), {})
+        classes = None
+        if self.network.config.num_classes:
+            classes = hide_some(batch["labels"], self._conditions.drop, self._seed, number, rank)
+        yield Loss("mage", modules["mage"](tokens.flatten(1), mask.to(tokens.device), classes), {})
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
@@ -89,7 +98,7 @@ class Pretraining:
             return self._tokenizer.encode(images.to_float(pixels))
 
     def observe(self, modules: Mapping[str, nn.Module], *, pictures: bool) -> Observation:
-        """Validation loss under fixed masks, what the watch finds, and 64 samples."""
+        """Validation loss without classes under fixed masks, what the watch finds, 64 samples class after class."""
         network = modules["mage"].network
         assert isinstance(network, MAGE)
         metrics = {} if self._watch is None else self._watch(network)
@@ -105,14 +114,16 @@ class Pretraining:
             metrics["valid/loss"] = total / len(self._validation)
         if not pictures or self._tokenizer is None:
             return Observation(metrics)
+        classes = network.config.num_classes
         batches = fill(
             network,
             unknown_grids(network, 64, device),
             indices=range(64),
             seed=self._seed,
             stream="sample",
+            settings=self._sampling,
             batch_size=64,
-            **self._sampling,
+            classes=torch.arange(64, device=device) % classes if classes else None,
         )
         ids = torch.cat(list(batches)).view(64, *network.grid)
         return Observation(metrics, images.make_grid(self._tokenizer.decode(ids).cpu()))

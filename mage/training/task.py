@@ -37,6 +37,8 @@ class Task(Protocol):
     optim: dict[str, OptimConfig]
     batch_size: int
     steps: int
+    frozen: tuple[nn.Module, ...]
+    """Parts of the modules that keep their weights."""
 
     def batches(self, start: int, *, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
         """This process's batches from number `start` on: a pure function of that number, so that a run can resume."""

@@ -69,6 +69,7 @@ class TokenizerTraining:
         precision: in which the discriminator judges for the tokenizer; the loop's own.
         """
         self.modules: dict[str, nn.Module] = {"tokenizer": tokenizer}
+        self.frozen: tuple[nn.Module, ...] = ()
         self.optim = {"tokenizer": optim}
         self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)
         self._source, self._weights, self._recipe = source, loss, recipe

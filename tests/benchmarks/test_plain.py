@@ -11,6 +11,7 @@ from mage.masking import MaskRatioConfig, random_mask
 from mage.models import MAGEConfig
 from mage.sampling.decode import UNKNOWN, decode
 from mage.sampling.generator import logits_function
+from mage.sampling.settings import SamplingConfig
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 
 
@@ -74,7 +75,8 @@ def test_generation_follows_the_same_schedule(model: mage.Mage, monkeypatch: pyt
     assert (tokens >= 0).all()
     assert (tokens[:, :3] == 7).all()
     decode(
-        start, logits_function(model.transformer), generators=[rng.generator(0, row) for row in range(2)], steps=6,
+        start, logits_function(model.transformer), generators=[rng.generator(0, row) for row in range(2)],
+        settings=SamplingConfig(steps=6),
         on_step=lambda step, grids: counts[1].append(int((grids[0] == UNKNOWN).sum())),
     )  # fmt: skip
     assert counts[0] == counts[1]

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mage import rng
 from mage.sampling.decode import UNKNOWN, decode
+from mage.sampling.settings import SamplingConfig
 from tests.reference.decoding import greedy_decode
 
 LENGTH, CODES = 12, 7
@@ -22,7 +23,7 @@ def at_places(scores: Tensor, places: Tensor) -> Tensor:
     return scores.gather(1, places[..., None].expand(-1, -1, scores.shape[2]))
 
 
-def fixed_logits(tokens: Tensor, places: Tensor) -> Tensor:
+def fixed_logits(tokens: Tensor, places: Tensor, progress: float) -> Tensor:
     return at_places(all_logits(tokens), places)
 
 
@@ -44,9 +45,7 @@ def test_greedy_decoding_agrees_with_plain_loops(known: int, steps: int) -> None
         start,
         fixed_logits,
         generators=generators(1),
-        steps=steps,
-        choice_temperature=0,
-        token_temperature=0,
+        settings=SamplingConfig(steps=steps, choice_temperature=0, token_temperature=0),
         on_step=lambda step, tokens: trace.append((tokens[0] == UNKNOWN).tolist()),
     )
     expected, expected_trace = greedy_decode(
@@ -60,14 +59,17 @@ def test_known_tokens_stay_and_unknown_ones_are_filled() -> None:
     start = unknown(3)
     start[1, 2:5] = 4
     start[2] = 6
-    result = decode(start, fixed_logits, generators=generators(3), steps=5)
+    result = decode(start, fixed_logits, generators=generators(3), settings=SamplingConfig(steps=5))
     assert (result >= 0).all()
     assert (result[start >= 0] == start[start >= 0]).all()
 
 
 def test_an_image_does_not_depend_on_its_batch() -> None:
-    together = decode(unknown(5), fixed_logits, generators=generators(5), steps=6)
-    alone = [decode(unknown(1), fixed_logits, generators=generators(1, first), steps=6) for first in range(5)]
+    together = decode(unknown(5), fixed_logits, generators=generators(5), settings=SamplingConfig(steps=6))
+    alone = [
+        decode(unknown(1), fixed_logits, generators=generators(1, first), settings=SamplingConfig(steps=6))
+        for first in range(5)
+    ]
     assert torch.equal(together, torch.cat(alone))
     assert len(together.unique(dim=0)) > 1
 
@@ -82,11 +84,14 @@ def test_only_unknown_positions_are_scored() -> None:
         asked.append(places)
         return fixed_logits(tokens, places)
 
-    together = decode(start, logits, generators=generators(2), steps=4)
+    together = decode(start, logits, generators=generators(2), settings=SamplingConfig(steps=4))
     assert asked[0].shape == (2, 7), "as many as the grid with most unknown positions has"
     assert asked[0][0].tolist() == [5, 6, 7, 8, 9, 10, 11]
     assert asked[0][1, :3].tolist() == [0, 1, 2]
-    alone = [decode(start[row : row + 1], logits, generators=generators(1, row), steps=4) for row in range(2)]
+    alone = [
+        decode(start[row : row + 1], logits, generators=generators(1, row), settings=SamplingConfig(steps=4))
+        for row in range(2)
+    ]
     assert torch.equal(together, torch.cat(alone)), "what other grids of the batch lack changes nothing"
 
 
@@ -95,7 +100,10 @@ def test_codes_are_drawn_from_the_softmax() -> None:
     draws = torch.cat(
         [
             decode(
-                torch.tensor([[UNKNOWN]]), lambda tokens, places: logits, generators=[rng.generator(0, index)], steps=1
+                torch.tensor([[UNKNOWN]]),
+                lambda tokens, places, progress: logits,
+                generators=[rng.generator(0, index)],
+                settings=SamplingConfig(steps=1),
             )
             for index in range(4000)
         ]
@@ -110,11 +118,9 @@ def test_less_confident_tokens_are_forgotten_first() -> None:
     seen: list[Tensor] = []
     decode(
         torch.full((1, 4), UNKNOWN),
-        lambda tokens, places: at_places(sure, places),
+        lambda tokens, places, progress: at_places(sure, places),
         generators=generators(1),
-        steps=4,
-        choice_temperature=0,
-        token_temperature=0,
+        settings=SamplingConfig(steps=4, choice_temperature=0, token_temperature=0),
         on_step=lambda step, tokens: seen.append(tokens[0] != UNKNOWN),
     )
     assert [mask.tolist() for mask in seen[1:]] == [
@@ -134,4 +140,4 @@ def test_less_confident_tokens_are_forgotten_first() -> None:
 )
 def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        decode(unknown(1), fixed_logits, generators=generators(1), **settings)  # type: ignore[arg-type]
+        SamplingConfig(**settings)  # type: ignore[arg-type]

@@ -7,8 +7,9 @@ from torch import Tensor
 from mage import rng
 from mage.masking import Mask
 from mage.models import MAGE, MAGEConfig
-from mage.sampling.decode import UNKNOWN, SamplingConfig
+from mage.sampling.decode import UNKNOWN
 from mage.sampling.generator import fill, logits_function
+from mage.sampling.settings import SamplingConfig
 from mage.vocabulary import Vocabulary
 
 GRID, CODES = (4, 4), 9
@@ -30,8 +31,8 @@ def partly_known() -> Tensor:
 
 def completed(network: MAGE, grids: Tensor, *, batch_size: int, encoder_keep: float, first: int = 0) -> Tensor:
     batches = fill(
-        network, grids, indices=range(first, first + len(grids)), seed=0, stream="sample", steps=5,
-        choice_temperature=4.0, token_temperature=1.0, batch_size=batch_size, encoder_keep=encoder_keep,
+        network, grids, indices=range(first, first + len(grids)), seed=0, stream="sample",
+        settings=SamplingConfig(steps=5, choice_temperature=4.0, encoder_keep=encoder_keep), batch_size=batch_size,
     )  # fmt: skip
     return torch.cat(list(batches))
 
@@ -51,7 +52,7 @@ def test_the_encoder_sees_all_known_tokens_and_a_share_of_all(network: MAGE) -> 
     hook = network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
     try:
         logits = logits_function(network, 0.5, [rng.generator(0, row) for row in range(4)])
-        logits(partly_known(), torch.arange(16).expand(4, -1))
+        logits(partly_known(), torch.arange(16).expand(4, -1), 1.0)
     finally:
         hook.remove()
     kept = {mask.num_kept: len(mask.masked) for mask in seen}
@@ -62,11 +63,11 @@ def test_the_encoder_sees_all_known_tokens_and_a_share_of_all(network: MAGE) -> 
 def test_dropping_nothing_is_the_papers_pass(network: MAGE) -> None:
     grids = partly_known()
     places = torch.arange(16).expand(4, -1)
-    scores = logits_function(network)(grids, places)
+    scores = logits_function(network)(grids, places, 1.0)
     output = network(grids, Mask.nothing_dropped(grids == UNKNOWN))
     torch.testing.assert_close(scores, output.code_logits)
     few = torch.tensor([[0, 5], [3, 3], [15, 1], [2, 7]])
-    torch.testing.assert_close(logits_function(network)(grids, few)[2], output.code_logits[2, [15, 1]])
+    torch.testing.assert_close(logits_function(network)(grids, few, 1.0)[2], output.code_logits[2, [15, 1]])
 
 
 @pytest.mark.parametrize("share", [0.0, 1.5, -1.0])

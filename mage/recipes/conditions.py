@@ -1,0 +1,89 @@
+"""Where the classes of a conditional training come from: a data set's labels, or clusters of a model's own features.
+
+Clusters give what labels give, without labels: a network that is told roughly what to draw draws better, and any image
+can be given a cluster (METHOD section 10).
+
+Letters: n images, d feature width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor
+from torch.nn import functional
+
+from mage.data.token_cache import TokenCache
+from mage.models import MAGE
+from mage.pipeline import Mage
+from mage.recipes.schema import Recipe
+from mage.rng import stream_seed
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The classes that a network learns."""
+
+    names: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
+    """How often each occurs, for classes that samples are drawn from when none is asked for: clusters."""
+
+    def notes(self) -> dict[str, Any]:
+        """What the model has to remember."""
+        found: dict[str, Any] = {"class_names": list(self.names)} if self.names else {}
+        return found | ({"class_shares": list(self.shares)} if self.shares else {})
+
+
+def from_labels(recipe: Recipe, labels: np.ndarray | None, class_names: Sequence[str]) -> Conditions:
+    """The classes of a labelled data set. Raises ValueError where the recipe asks for what is not there."""
+    if recipe.conditions.source == "none":
+        return Conditions()
+    if recipe.conditions.source == "clusters":
+        raise ValueError("conditions.source=clusters needs a token cache: images get their cluster once")
+    if labels is None or labels.max() < 0:
+        raise ValueError("conditions.source=labels, but the images have no labels; clusters need none")
+    count = int(labels.max()) + 1
+    names = list(class_names) + [str(number) for number in range(len(class_names), count)]
+    return Conditions(tuple(names))
+
+
+def from_cache(recipe: Recipe, cache: TokenCache, model: Mage | None) -> tuple[Conditions, TokenCache]:
+    """The classes for a cache of tokens, and the cache with these labels. model: whose features are clustered."""
+    if recipe.conditions.source != "clusters":
+        return from_labels(recipe, cache.labels, cache.class_names), cache
+    if model is None or not isinstance(model.transformer, MAGE):
+        raise ValueError("conditions.source=clusters needs --init-from, a model whose features are clustered")
+    if model.tokenizer is not None:
+        cache.check_tokenizer(model.tokenizer)
+    count = recipe.conditions.clusters
+    if count > len(cache):
+        raise ValueError(f"{count} clusters for {len(cache)} images: choose a smaller conditions.clusters")
+    labels = cluster(token_features(model, cache), count, seed=recipe.seed)
+    shares = np.bincount(labels, minlength=count) / len(labels)
+    names = [f"cluster {number}" for number in range(count)]
+    return Conditions(tuple(names), tuple(shares.tolist())), cache.with_labels(labels, names)
+
+
+@torch.inference_mode()
+def token_features(model: Mage, cache: TokenCache, *, batch_size: int = 256) -> Tensor:
+    """Mean-pooled features (n, d) of the first view of every image in a cache, of length 1 each."""
+    found = []
+    for first in range(0, len(cache), batch_size):
+        chosen = np.arange(first, min(first + batch_size, len(cache)))
+        tokens = cache.tokens(chosen, np.zeros_like(chosen)).to(model.device)
+        with model.autocast():
+            found.append(functional.normalize(model.transformer.features(tokens, "mean").float(), dim=1).cpu())
+    return torch.cat(found)
+
+
+def cluster(features: Tensor, count: int, *, seed: int) -> np.ndarray:
+    """k-means: the cluster of each row. Clusters are numbered from the largest to the smallest."""
+    means = KMeans(count, n_init=1, max_iter=100, random_state=stream_seed(seed, "clusters") % 2**32)
+    labels = means.fit_predict(features.numpy())
+    order = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(count)
+    return rank[labels]  # type: ignore[no-any-return]

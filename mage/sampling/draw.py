@@ -1,0 +1,58 @@
+"""Drawing codes from logits: temperature, top-k, top-p, and the noise on confidences.
+
+Letters: n grids, l tokens, u positions that are scored, c codes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mage import rng
+
+
+def draw_codes(
+    log_probability: Float[Tensor, "n u c"],
+    generators: Sequence[torch.Generator],
+    places: Int[Tensor, "n u"],
+    length: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> Int[Tensor, "n u"]:
+    """One code per place, by inverting the distribution function; each position of the grid has its own number.
+
+    temperature 0 takes the most probable code. top_k, top_p: from the most probable codes only (0, 1: from all).
+    """
+    if temperature == 0:
+        return log_probability.argmax(dim=-1)
+    probability = most_probable((log_probability / temperature).softmax(dim=-1), top_k, top_p)
+    cumulative = probability.cumsum(dim=-1)
+    uniform = rng.uniform_rows(generators, length, like=log_probability).gather(1, places)
+    threshold = uniform[..., None] * cumulative[..., -1:]
+    codes = torch.searchsorted(cumulative, threshold, right=True)[..., 0]
+    return codes.clamp(max=log_probability.shape[-1] - 1)
+
+
+def most_probable(probability: Float[Tensor, "*n c"], top_k: int, top_p: float) -> Float[Tensor, "*n c"]:
+    """Zero for all but the `top_k` most probable codes, then for all beyond a probability of `top_p`; not normalised.
+
+    The most probable code always stays.
+    """
+    if top_k and top_k < probability.shape[-1]:
+        least = probability.topk(top_k, dim=-1).values[..., -1:]
+        probability = probability.where(probability >= least, 0)
+    if top_p < 1:
+        ordered = probability.sort(dim=-1, descending=True)
+        before = ordered.values.cumsum(dim=-1) - ordered.values
+        kept = ordered.values.where(before < top_p * ordered.values.sum(dim=-1, keepdim=True), 0)
+        probability = torch.zeros_like(probability).scatter(-1, ordered.indices, kept)
+    return probability
+
+
+def gumbel_noise(uniform: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Standard Gumbel noise from uniform numbers in [0, 1)."""
+    tiny = torch.finfo(uniform.dtype).tiny
+    return -(-uniform.clamp(min=tiny).log()).clamp(min=tiny).log()

@@ -1,0 +1,80 @@
+"""Resample and correct: after the last step, forget some new tokens and draw them again, now seeing all the others.
+
+Iterative decoding never takes a token back, so early mistakes stay. A round of correction forgets a share of what was
+drawn, either by chance, or what the network itself finds least likely: each half of the tokens is judged by a pass
+that sees the other half. Nothing has to be trained for such a critic (after Lezama et al. 2022, whose critic is a
+second network).
+
+Letters: n grids, l tokens.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mage import rng
+from mage.sampling.decode import UNKNOWN, LogitsFn, first_places
+from mage.sampling.draw import draw_codes
+from mage.sampling.settings import SamplingConfig
+
+
+def revise(
+    tokens: Int[Tensor, "n l"],
+    new: Bool[Tensor, "n l"],
+    logits_fn: LogitsFn,
+    *,
+    generators: Sequence[torch.Generator],
+    settings: SamplingConfig,
+) -> Int[Tensor, "n l"]:
+    """Draw some of the `new` tokens of complete grids again, in `settings.revisions` rounds; others stay."""
+    length = tokens.shape[1]
+    totals: list[int] = new.sum(dim=1).tolist()
+    for number in range(settings.revisions):
+        share = settings.revise_share * (1 - number / settings.revisions)
+        counts = [math.ceil(share * total) for total in totals]
+        if settings.revise_by == "critic":
+            score = own_likelihood(tokens, new, logits_fn, generators)
+        else:
+            score = rng.uniform_rows(generators, length, like=tokens)
+        rank = score.masked_fill(~new, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
+        forgotten = rank < torch.tensor(counts, device=rank.device)[:, None]
+        places = first_places(forgotten, counts)
+        scores = logits_fn(tokens.masked_fill(forgotten, UNKNOWN), places, 1.0).float().log_softmax(dim=-1)
+        drawn = draw_codes(
+            scores,
+            generators,
+            places,
+            length,
+            temperature=settings.token_temperature_at(1.0),
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+        )
+        old = tokens.gather(1, places)
+        tokens = tokens.scatter(1, places, torch.where(forgotten.gather(1, places), drawn, old))
+    return tokens
+
+
+def own_likelihood(
+    tokens: Int[Tensor, "n l"], new: Bool[Tensor, "n l"], logits_fn: LogitsFn, generators: Sequence[torch.Generator]
+) -> Float[Tensor, "n l"]:
+    """Log-probability of each new token given the known ones and the other half of the new ones; +inf elsewhere."""
+    length = tokens.shape[1]
+    noise = rng.uniform_rows(generators, length, like=tokens).masked_fill(~new, 2.0)
+    rank = noise.argsort(dim=1, stable=True).argsort(dim=1)
+    totals: list[int] = new.sum(dim=1).tolist()
+    halves = torch.tensor([total // 2 for total in totals], device=rank.device)[:, None]
+    result = tokens.new_full(tokens.shape, math.inf, dtype=torch.float32)
+    for hidden, counts in (
+        (new & (rank < halves), [total // 2 for total in totals]),
+        (new & (rank >= halves), [total - total // 2 for total in totals]),
+    ):
+        if max(counts, default=0) == 0:
+            continue
+        places = first_places(hidden, counts)
+        scores = logits_fn(tokens.masked_fill(hidden, UNKNOWN), places, 1.0).float().log_softmax(dim=-1)
+        found = scores.gather(2, tokens.gather(1, places)[..., None])[..., 0]
+        result = result.scatter(1, places, torch.where(hidden.gather(1, places), found, result.gather(1, places)))
+    return result

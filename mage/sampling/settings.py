@@ -1,0 +1,87 @@
+"""Every knob of the sampler, with the published values as defaults."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mage.masking import Schedule
+
+Order = Literal["confidence", "halton", "random"]
+GuidanceSchedule = Literal["constant", "linear", "interval"]
+ReviseBy = Literal["critic", "random"]
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Settings of the sampler; the defaults are the published ones for ViT-B."""
+
+    steps: int = 20
+    """Network passes per image."""
+    choice_temperature: float = 6.0
+    """Weight of the noise on confidences, falling to 0 at the last step: more means more variety."""
+    token_temperature: float = 1.0
+    """Temperature of the softmax that codes are drawn from; 0 takes the most probable code."""
+    encoder_keep: float = 1.0
+    """Share of the tokens that the encoder sees while more are unknown: 0.5 is what it saw in training, and faster."""
+    order: Order = "confidence"
+    """Which tokens become known first: confidence is the paper's; halton spreads them evenly over the image; random."""
+    schedule: Schedule = "cosine"
+    """How many tokens stay unknown after each step: cosine is the paper's; linear, arccos, power."""
+    power: float = 2.0
+    """Of the schedule "power": 1 - progress^power stay unknown."""
+    token_temperature_end: float | None = None
+    """Token temperature of the last step, reached linearly; none: it stays."""
+    top_k: int = 0
+    """Draw from the k most probable codes only; 0: from all."""
+    top_p: float = 1.0
+    """Draw from the most probable codes that together have this probability."""
+    revisions: int = 0
+    """Rounds after the last step in which some of the new tokens are forgotten and drawn again."""
+    revise_share: float = 0.2
+    """Share of the new tokens forgotten in the first such round; it falls linearly."""
+    revise_by: ReviseBy = "critic"
+    """critic: forget what the network itself, shown the rest, finds least likely (two more passes); random."""
+    guidance: float = 0.0
+    """Weight w of c + w (c - u): how far scores with the class move away from those without; 0: no guidance."""
+    guidance_schedule: GuidanceSchedule = "linear"
+    """constant; linear: growing with the steps to w; interval: w inside `guidance_interval`, else 0."""
+    guidance_interval: tuple[float, float] = (0.3, 1.0)
+    """Part of the steps, from 0 to 1, in which "interval" guides."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for impossible settings."""
+        if self.steps < 1:
+            raise ValueError(f"decoding needs at least 1 step, not {self.steps}")
+        temperatures = (self.choice_temperature, self.token_temperature, self.token_temperature_end or 0.0)
+        if min(temperatures) < 0:
+            raise ValueError(f"temperatures must not be negative: {temperatures}")
+        if not 0 < self.encoder_keep <= 1:
+            raise ValueError(f"encoder_keep must lie in (0, 1], not {self.encoder_keep}")
+        if self.power <= 0:
+            raise ValueError(f"the power of a schedule must be positive, not {self.power}")
+        if self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(f"top_k must not be negative and top_p lie in (0, 1], not {self.top_k} and {self.top_p}")
+        if self.revisions < 0 or not 0 < self.revise_share <= 1:
+            raise ValueError(
+                f"revisions must not be negative and revise_share lie in (0, 1], not {self.revisions} and "
+                f"{self.revise_share}"
+            )
+        low, high = self.guidance_interval
+        if self.guidance < 0 or not 0 <= low < high <= 1:
+            raise ValueError(
+                f"guidance must not be negative, its interval lie in [0, 1], not {self.guidance}, {low}, {high}"
+            )
+
+    def token_temperature_at(self, progress: float) -> float:
+        """Of the step that ends at `progress`, from above 0 to 1."""
+        if self.token_temperature_end is None or self.steps == 1:
+            return self.token_temperature
+        done = (progress * self.steps - 1) / (self.steps - 1)
+        return self.token_temperature + done * (self.token_temperature_end - self.token_temperature)
+
+    def guidance_at(self, progress: float) -> float:
+        """Weight of the guidance in the step that ends at `progress`, from above 0 to 1."""
+        if self.guidance_schedule == "linear":
+            return self.guidance * progress
+        low, high = self.guidance_interval
+        inside = self.guidance_schedule == "constant" or low <= progress <= high
+        return self.guidance if inside else 0.0
