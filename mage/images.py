@@ -6,6 +6,7 @@ Letters: n images, c channels, h height, w width.
 import io
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,6 +35,15 @@ def load_image(path: str | Path, channels: int = 3) -> UInt8[Tensor, "c h w"]:
         raise ValueError(f"no such image file: {path}") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"cannot read {path} as an image ({type(error).__name__})") from None
+
+
+def from_bytes(data: bytes, channels: int = 3) -> UInt8[Tensor, "c h w"]:
+    """The image in the bytes of a PNG, JPEG or the like, as grey (`channels=1`) or RGB (3). Raises ValueError."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return from_pil(_eight_bits(image).convert(PIL_MODES[channels]))
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"these {len(data)} bytes are no image ({type(error).__name__})") from None
 
 
 def _read_bands(path: Path) -> np.ndarray:
@@ -107,12 +117,14 @@ def to_pil(image: Float[Tensor, "c h w"]) -> Image.Image:
     return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 
 
-def fit(image: UInt8[Tensor, "c h0 w0"], size: tuple[int, int]) -> UInt8[Tensor, "c h w"]:
-    """Scale an image so that it just covers `size` (height, width), then cut the centre (bicubic, antialiased)."""
+def fit(
+    image: UInt8[Tensor, "c h0 w0"], size: tuple[int, int], interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+) -> UInt8[Tensor, "c h w"]:
+    """Scale an image so that it just covers `size` (height, width), then cut the centre (antialiased)."""
     height, width = image.shape[-2:]
     scaled = _covering((height, width), size)
     if scaled != [height, width]:
-        image = v2.functional.resize(image, scaled, v2.InterpolationMode.BICUBIC, antialias=True)
+        image = v2.functional.resize(image, scaled, v2.InterpolationMode(interpolation), antialias=True)
     cut: Tensor = v2.functional.center_crop(image, list(size))
     return cut
 

@@ -3,8 +3,9 @@
 Letters: n images, c channels, H W pixels, h w tokens, d feature width.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from mage.masking import mask_from_noise
 from mage.models import MAGE
 from mage.sampling.classes import Classes, class_numbers, drawn_classes
 from mage.sampling.decode import UNKNOWN
-from mage.sampling.edit import one_mask_each, token_mask
+from mage.sampling.edit import marked_pixels, one_mask_each, token_mask
 from mage.sampling.generator import fill, unknown_grids
+from mage.sampling.large import decode_large, encode_large, fill_large, pad_to_windows
 from mage.sampling.settings import SamplingConfig
 from mage.settings import from_dict
 
@@ -74,6 +76,7 @@ class Mage(Describer):
             if grids.min() < UNKNOWN or grids.max() >= transformer.vocabulary.num_codes:
                 raise ValueError(f"start must hold -1 for unknown or codes below {transformer.vocabulary.num_codes}")
         indices = range(first_index, first_index + n)
+        settings = self.check_generation(classes, sampling)
         wanted = None
         if classes is not None:
             wanted = class_numbers(classes, n, transformer.config.num_classes, self.class_names)
@@ -86,12 +89,26 @@ class Mage(Describer):
                 indices=indices,
                 seed=seed,
                 stream="sample",
-                settings=replace(self.sampling, **{k: value for k, value in sampling.items() if value is not None}),
+                settings=settings,
                 batch_size=batch_size,
                 classes=None if wanted is None else wanted.to(self.device),
                 on_batch=on_batch,
             )
             return torch.cat(list(batches)).view(n, *transformer.grid)
+
+    def check_generation(self, classes: Classes, sampling: Mapping[str, Any]) -> SamplingConfig:
+        """The sampler's settings with these changes, None for none; raises ValueError if this model cannot do so."""
+        transformer = self._need_generator()
+        known = {field.name for field in fields(SamplingConfig)}
+        if unknown := set(sampling) - known:
+            raise TypeError(f"there is no setting {sorted(unknown)[0]!r} of sampling; there are {', '.join(known)}")
+        settings = replace(self.sampling, **{k: value for k, value in sampling.items() if value is not None})
+        if classes is not None:
+            count = 1 if isinstance(classes, int | str) else len(classes)
+            class_numbers(classes, count, transformer.config.num_classes, self.class_names)
+        if settings.guidance and not transformer.config.num_classes:
+            raise ValueError("guidance needs a model with classes; this one was trained without")
+        return settings
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -107,23 +124,49 @@ class Mage(Describer):
         batch_size: int = 64,
         **sampling: Any,
     ) -> Float[Tensor, "*n c H W"]:
-        """Draw the marked part of each image anew: inpaint, outpaint, uncrop (section 4.5).
+        """Draw the marked part of each image anew: inpaint, outpaint, uncrop, another class (section 4.5).
 
         mask: True = draw anew; one for all images or one each. A token that a marked pixel touches is drawn anew.
         paste: keep untouched pixels exactly as given; otherwise they pass through the tokenizer.
-        An image of which nothing is marked comes back as it is. Other settings as in `generate_tokens`.
+        An image of which nothing is marked comes back as it is. Images larger than the model's are edited in windows
+        that slide over their tokens. Other settings as in `generate_tokens`.
         """
+        transformer = self._need_generator()
         single = images.ndim == 3
         batch = (images[None] if single else images).to(self.device)
-        anew = token_mask(one_mask_each(mask, batch), self._need_generator().grid)
-        tokens = self.encode(batch, batch_size=batch_size).masked_fill(anew, UNKNOWN)
-        tokens = self.generate_tokens(len(batch), start=tokens, batch_size=batch_size, **sampling)
-        edited = self.decode_tokens(tokens, batch_size=batch_size)
+        masks = one_mask_each(mask, batch)
+        if self._is_larger(batch):
+            result, anew = self._edit_large(batch, masks, batch_size, sampling)
+        else:
+            anew = token_mask(masks, transformer.grid)
+            tokens = self.encode(batch, batch_size=batch_size).masked_fill(anew, UNKNOWN)
+            tokens = self.generate_tokens(len(batch), start=tokens, batch_size=batch_size, **sampling)
+            result = self.decode_tokens(tokens, batch_size=batch_size)
         keep = ~anew.any(dim=(1, 2))[:, None, None, None]
         if paste:
-            scale = [side // tokens_ for side, tokens_ in zip(batch.shape[-2:], anew.shape[1:], strict=True)]
-            keep = keep | ~anew.repeat_interleave(scale[0], 1).repeat_interleave(scale[1], 2)[:, None]
-        result = torch.where(keep, batch, edited.to(batch))
+            keep = keep | ~marked_pixels(anew, self._cell)[:, None, : batch.shape[2], : batch.shape[3]]
+        result = torch.where(keep, batch, result.to(batch))
+        return result[0] if single else result
+
+    def variations(
+        self,
+        images: Float[Tensor, "*n c H W"],
+        *,
+        strength: float = 0.75,
+        seed: int = 0,
+        batch_size: int = 64,
+        **sampling: Any,
+    ) -> Float[Tensor, "*n c H W"]:
+        """Images like the given ones: a share `strength` of the tokens, at random, is drawn anew.
+
+        Near 0 little changes, at 1 nothing but the sampler's settings (and a class) is left. As in `generate_tokens`.
+        """
+        single = images.ndim == 3
+        tokens = self.mask_tokens(
+            self.encode(images[None] if single else images, batch_size=batch_size), strength, seed
+        )
+        tokens = self.generate_tokens(len(tokens), start=tokens, seed=seed, batch_size=batch_size, **sampling)
+        result = self.decode_tokens(tokens, batch_size=batch_size)
         return result[0] if single else result
 
     def reconstruct(
@@ -141,13 +184,9 @@ class Mage(Describer):
 
         steps=1 is one pass with the most probable codes. Nothing is dropped: the encoder sees every mask token.
         """
-        single = images.ndim == 3
-        tokens = self.mask_tokens(
-            self.encode(images[None] if single else images, batch_size=batch_size), mask_ratio, seed
-        )
-        tokens = self.generate_tokens(
-            len(tokens),
-            start=tokens,
+        return self.variations(
+            images,
+            strength=mask_ratio,
             seed=seed,
             steps=steps,
             choice_temperature=choice_temperature,
@@ -155,8 +194,42 @@ class Mage(Describer):
             encoder_keep=1.0,
             batch_size=batch_size,
         )
-        result = self.decode_tokens(tokens, batch_size=batch_size)
-        return result[0] if single else result
+
+    def _is_larger(self, batch: Tensor) -> bool:
+        """Whether images are larger than the model's; smaller ones raise ValueError where they are tokenized."""
+        size = self.image_size
+        return tuple(batch.shape[-2:]) != size and batch.shape[-2] >= size[0] and batch.shape[-1] >= size[1]
+
+    @property
+    def _cell(self) -> tuple[int, int]:
+        """Pixels of a token, down and across."""
+        (height, width), (rows, columns) = self.image_size, self.tokenizer.grid
+        return height // rows, width // columns
+
+    def _edit_large(
+        self, batch: Tensor, masks: Tensor, batch_size: int, sampling: dict[str, Any]
+    ) -> tuple[Float[Tensor, "n c H W"], Bool[Tensor, "n R C"]]:
+        """Edited images, and which of their tokens were drawn anew; image k has its own stream in every window."""
+        grid, cell, seed = self.transformer.grid, self._cell, sampling.pop("seed", 0)
+        classes = sampling.pop("classes", None)
+        results, anew = [], []
+        for index, (image, mask) in enumerate(zip(batch, masks, strict=True)):
+            padded = pad_to_windows(image, grid, cell)
+            marked = pad_to_windows(mask[None].float(), grid, cell)[0] > 0
+            anew.append(token_mask(marked[None], (marked.shape[0] // cell[0], marked.shape[1] // cell[1]))[0])
+            tokens = encode_large(padded, partial(self.encode, batch_size=batch_size), grid, cell)
+            wanted = classes if classes is None or isinstance(classes, int | str) else [classes[index]]
+
+            def fill(part: Tensor, number: int, index: int = index, wanted: Any = wanted) -> Tensor:
+                own = rng.stream_seed(seed, "window", number)
+                return self.generate_tokens(
+                    1, start=part[None], seed=own, first_index=index, classes=wanted, **sampling
+                )[0]  # fmt: skip
+
+            tokens = fill_large(tokens.masked_fill(anew[-1], UNKNOWN), fill, grid)
+            decoded = decode_large(tokens, partial(self.decode_tokens, batch_size=batch_size), grid, cell)
+            results.append(decoded[:, : image.shape[1], : image.shape[2]])
+        return torch.stack(results), torch.stack(anew)
 
     def mask_tokens(self, ids: Int[Tensor, "n h w"], mask_ratio: float, seed: int) -> Int[Tensor, "n h w"]:
         """Set ceil(mask_ratio x tokens) random tokens of each grid to -1; image k has the same noise at every ratio."""

@@ -48,6 +48,12 @@ def save(model: Mage, folder: str | Path, *, extra: dict[str, Tensor] | None = N
     return folder
 
 
+def write_settings(model: Mage, folder: Path) -> None:
+    """Write a changed recipe and changed notes into a model folder; weights and everything else stay as they are."""
+    config = json.loads((folder / CONFIG).read_text())
+    atomic.write_json(folder / CONFIG, config | {"recipe": model.recipe, "notes": model.notes})
+
+
 def write_into(model: Mage, folder: Path, *, extra: dict[str, Tensor] | None = None) -> None:
     """The files of a model folder, into a folder that the caller makes appear at once."""
     config: dict[str, Any] = {"format": FORMAT, "recipe": model.recipe, "notes": model.notes}

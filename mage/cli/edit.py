@@ -7,13 +7,18 @@ from torch import Tensor
 
 import mage
 from mage import images
-from mage.cli.options import Common, check_output_file, emit
-from mage.sampling.edit import box_mask, expand_canvas
+from mage.cli.options import check_output_file, emit
+from mage.cli.sampler_options import SamplerOptions
+from mage.evaluation.seams import seam_ratio
+from mage.sampling.edit import box_mask, expand_canvas, grow_mask
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Inpaint (--mask, --box) or outpaint (--expand). Exactly one of the three says what is drawn anew."""
+class Options(SamplerOptions):
+    """Inpaint or remove (--mask, --box), outpaint (--expand), or vary all of it (--vary): exactly one of the four.
+
+    With --class, what is drawn is of that class.
+    """
 
     model: Path
     """model or run folder"""
@@ -27,44 +32,48 @@ class Options(Common):
     """left top right bottom, in pixels of the image: the inside is drawn anew"""
     expand: tuple[int, ...] | None = None
     """pixels to add around the image: one number for all sides, or left top right bottom"""
+    vary: float | None = None
+    """strength from 0 to 1: this share of the tokens, at random, is drawn anew"""
+    grow: int = 0
+    """pixels by which --mask and --box grow: to remove an object, its rim and shadow must go too"""
+    full_size: bool = False
+    """edit at the image's own size, in windows of the model's, instead of scaling and cutting it"""
     paste: bool = False
     """keep the pixels of untouched tokens exactly as they were"""
     num: int = 1
     """variants; more than one are written side by side"""
-    seed: int = 0
-    """seed of the first variant"""
-    steps: int | None = None
-    """network passes; default: the model's own, else 20"""
-    choice_temperature: float | None = None
-    """more means more variety; default: the model's own, else 6"""
-    encoder_keep: float | None = None
-    """share of the tokens that the encoder sees while more are unknown; default 1: all"""
 
 
 def run(options: Options) -> None:
     """Edit and write the result."""
     check_output_file(options.out)
-    if sum(given is not None for given in (options.mask, options.box, options.expand)) != 1:
-        raise ValueError("give exactly one of --mask, --box and --expand: it says what is drawn anew")
+    if sum(given is not None for given in (options.mask, options.box, options.expand, options.vary)) != 1:
+        raise ValueError("give exactly one of --mask, --box, --expand and --vary: it says what is drawn anew")
     if options.num < 1:
         raise ValueError(f"--num must be at least 1, not {options.num}")
+    if options.vary is not None and (options.grow or options.full_size or options.paste):
+        raise ValueError("--vary goes without --grow, --full-size and --paste")
     model = mage.load(options.model, precision=options.precision, device=options.device)
-    image, mask = _prepare(options, images.load_image(options.image, model.channels), model.image_size)
-    variants = model.edit(
-        image.expand(options.num, -1, -1, -1),
-        mask,
-        paste=options.paste,
-        seed=options.seed,
-        steps=options.steps,
-        choice_temperature=options.choice_temperature,
-        encoder_keep=options.encoder_keep,
-    ).cpu()
+    image = images.load_image(options.image, model.channels)
+    classes = options.classes(model)
+    how = options.sampling() | {"seed": options.seed}
+    if classes:
+        how["classes"] = [classes[k % len(classes)] for k in range(options.num)]
+    if options.vary is not None:
+        copies = images.to_float(images.fit(image, model.image_size)).expand(options.num, -1, -1, -1)
+        variants, share, seam = model.variations(copies, strength=options.vary, **how).cpu(), options.vary, None
+    else:
+        given, mask = _prepare(options, image, model.image_size)
+        variants = model.edit(given.expand(options.num, -1, -1, -1), mask, paste=options.paste, **how).cpu()
+        share = float(mask.float().mean())
+        seams = seam_ratio(variants, mask.expand(options.num, -1, -1))
+        seam = float(seams.mean()) if bool(seams.isfinite().all()) else None
     images.save_png(options.out, variants[0] if options.num == 1 else images.make_grid(variants))
-    share = float(mask.float().mean())
+    visible = "" if seam is None else f"; step at the border {seam:.2f} of that beside it"
     emit(
         options,
-        {"out": str(options.out), "marked_share": share, "variants": options.num},
-        f"{options.out}: {share:.0%} of the pixels marked to be drawn anew",
+        {"out": str(options.out), "marked_share": share, "variants": options.num, "seam_ratio": seam},
+        f"{options.out}: {share:.0%} drawn anew{visible}",
     )
 
 
@@ -77,10 +86,11 @@ def _prepare(options: Options, image: Tensor, size: tuple[int, int]) -> tuple[Te
             raise ValueError(f"--expand takes 1 or 4 numbers, not {len(margins)}")
         left, top, right, bottom = margins
         canvas, mask = expand_canvas(images.to_float(image), (left, top, right, bottom))
-        if abs(canvas.shape[1] * size[1] - canvas.shape[2] * size[0]) > 0.02 * canvas.shape[2] * size[0]:
+        skewed = abs(canvas.shape[1] * size[1] - canvas.shape[2] * size[0]) > 0.02 * canvas.shape[2] * size[0]
+        if skewed and not options.full_size:
             raise ValueError(
                 f"the expanded image is {canvas.shape[2]} x {canvas.shape[1]} pixels, but the model draws "
-                f"{size[1]} x {size[0]}; choose --expand so that the proportions agree"
+                f"{size[1]} x {size[0]}; choose --expand so that the proportions agree, or add --full-size"
             )
         image = images.to_uint8(canvas)
     elif options.box is not None:
@@ -94,6 +104,15 @@ def _prepare(options: Options, image: Tensor, size: tuple[int, int]) -> tuple[Te
                 f"the image {pixels[1]} x {pixels[0]}: they must have the same size"
             )
         mask = painted[0] >= 128
+    if options.grow and options.expand is None:
+        mask = grow_mask(mask, options.grow)
+    if options.full_size:
+        if min(have - need for have, need in zip(image.shape[1:], size, strict=True)) < 0:
+            raise ValueError(
+                f"--full-size: the image is {image.shape[2]} x {image.shape[1]} pixels, a window of the model "
+                f"{size[1]} x {size[0]}: leave --full-size out"
+            )
+        return images.to_float(image), mask
     fitted = images.fit_mask(mask, size)
     if mask.any() and not fitted.any():
         raise ValueError(

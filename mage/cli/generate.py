@@ -1,21 +1,27 @@
-"""`mage generate`: new images."""
+"""`mage generate`: new images, one or a hundred thousand."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 import mage
 from mage import atomic, images
-from mage.cli.options import Common, check_parent, counting, emit
+from mage.cli.options import check_parent, counting, emit
+from mage.cli.sampler_options import SamplerOptions
+from mage.evaluation.extractors import build_extractor
+from mage.recipes.production import Form, Production, claim, discard, produce, units
+from mage.recipes.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
+from mage.recipes.workers import beside, device_of, part_of_torchrun
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Make new images: OUT/000000.png, ... and OUT/grid.png; of a model without tokenizer: OUT/tokens.npy."""
+class Options(SamplerOptions):
+    """Make new images: OUT/000000.png, ... and OUT/grid.png; of a model without tokenizer: OUT/tokens.npy.
+
+    Image k of a seed is the same whatever --num, --batch-size and --processes. The same command goes on after a stop.
+    """
 
     model: Path
     """model or run folder"""
@@ -23,64 +29,101 @@ class Options(Common):
     """folder for the images"""
     num: int = 64
     """number of images"""
-    seed: int = 0
-    """image k of a seed is the same whatever --num and --batch-size"""
-    steps: int | None = None
-    """network passes per image; default: the model's own, else 20"""
-    choice_temperature: float | None = None
-    """more means more variety; default: the model's own, else 6"""
-    token_temperature: float | None = None
-    """0 takes the most probable code; default 1"""
-    encoder_keep: float | None = None
-    """share of the tokens that the encoder sees while more are unknown; 0.5, as in training, is faster; default 1"""
     batch_size: int = 64
     """images at a time"""
+    to: Form = "png"
+    """png: a file each. tar: shards of --shard-size images. features: no images, what --extractor sees in them, for
+    `mage evaluate generation`"""
+    shard_size: int = 1024
+    """images per file, of tar and features: a multiple of --batch-size"""
+    extractor: str = "efflite0"
+    """of --to features: efflite0, inception, timm:NAME or fidelity:NAME"""
+    extractor_weights: str = ""
+    """file of the extractor's weights, where it is not found by itself"""
+    processes: int = 1
+    """processes on this machine, on its GPUs in turn"""
+    part: tuple[int, int] | None = None
+    """I N: only every N-th unit, from I, for a cluster's job array; torchrun's RANK and WORLD_SIZE do the same"""
+    overwrite: bool = False
+    """discard what an earlier command made in --out"""
 
 
 def run(options: Options) -> None:
-    """Generate batch by batch and write each image as it is ready."""
+    """Make what is missing and show the first hundred."""
     check_parent(options.out / "grid.png")
-    if options.num < 1 or options.batch_size < 1:
-        raise ValueError(f"--num and --batch-size must be at least 1, not {options.num} and {options.batch_size}")
+    if options.processes < 1 or options.shard_size < 1:
+        raise ValueError("--processes and --shard-size must be at least 1")
+    if options.part is not None and options.processes > 1:
+        raise ValueError("--part and --processes exclude each other")
     model = mage.load(options.model, precision=options.precision, device=options.device)
+    production = _production(options, model)
     if model.tokenizer is None and model.transformer is not None:
-        _generate_tokens(options, model)
+        _generate_tokens(options, model, production)
         return
-    shown: list[torch.Tensor] = []
-    writing: list[Future[None]] = []
-    with ThreadPoolExecutor(2) as writers, counting(options.num, "image", options) as done:
-        for first in range(0, options.num, options.batch_size):
-            count = min(options.batch_size, options.num - first)
-            batch = model.generate(count, first_index=first, **_sampling(options)).cpu()
-            _finish(writing)  # at most one batch waits to be written, however many are made
-            writing = [
-                writers.submit(images.save_png, options.out / f"{first + offset:06d}.png", image)
-                for offset, image in enumerate(batch)
-            ]
-            shown += batch[: max(0, 100 - len(shown))].clone()
-            done(len(batch))
-        _finish(writing)
+    model.check_generation(production.classes or None, production.sampling)
+    part = options.part or part_of_torchrun() or (0, options.processes)
+    if options.overwrite and part[0] == 0:
+        discard(options.out)
+    sink = _sink(options, model, production)
+    claim(options.out, model, production, options.to, sink.unit)
+    others = [
+        replace(options, part=(number, options.processes), processes=1, device=device_of(options.device, number))
+        for number in range(1, options.processes)
+    ]
+    mine = sum(map(len, units(options.num, sink.unit, part)))
+    with beside(_work, others), counting(mine, "image", options) as done:
+        for made in produce(model, production, sink, part):
+            done(made)
+    _show(options, production, sink)
+
+
+def _show(options: Options, production: Production, sink: Sink) -> None:
+    missing = sum(not sink.has(unit) for unit in units(options.num, sink.unit))
+    result = {"out": str(options.out), "images": options.num, "missing_units": missing}
+    if missing:
+        emit(options, result, f"{options.out}: this part is done, {missing} units of other parts are not there yet")
+        return
+    shown = first_images(options.out, min(100, options.num))
+    if not shown:
+        emit(options, result, f"{options.out}: what {options.extractor} sees in {options.num} images")
+        return
     grid = options.out / "grid.png"
     images.save_png(grid, images.enlarge(images.make_grid(torch.stack(shown))))
-    emit(
-        options, {"out": str(options.out), "images": options.num, "grid": str(grid)}, f"{options.num} images and {grid}"
-    )
+    emit(options, result | {"grid": str(grid)}, f"{options.num} images and {grid}")
 
 
-def _generate_tokens(options: Options, model: mage.Mage) -> None:
+def _sink(options: Options, model: mage.Mage, production: Production) -> Sink:
+    if options.to == "tar":
+        return TarShards(options.out, options.shard_size, production.class_of)
+    if options.to == "features":
+        extractor = build_extractor(options.extractor, weights=options.extractor_weights, device=model.device)
+        return FeatureShards(options.out, options.shard_size, extractor)
+    return PngFolder(options.out, options.batch_size)
+
+
+def _work(options: Options) -> None:
+    """One of several processes: its part, and nothing printed."""
+    assert options.part is not None
+    model = mage.load(options.model, precision=options.precision, device=options.device)
+    production = _production(options, model)
+    for _ in produce(model, production, _sink(options, model, production), options.part):
+        pass
+
+
+def _production(options: Options, model: mage.Mage) -> Production:
+    return Production(options.num, options.seed, options.batch_size, options.classes(model), options.sampling())
+
+
+def _generate_tokens(options: Options, model: mage.Mage, production: Production) -> None:
+    if options.to != "png" or options.processes > 1 or options.part is not None:
+        raise ValueError("this model has no tokenizer: it writes tokens.npy, without --to, --processes or --part")
+    numbers = range(options.num)
     with counting(options.num, "sequence", options) as done:
-        ids = model.generate_tokens(options.num, on_batch=done, **_sampling(options)).cpu()
+        ids = model.generate_tokens(
+            options.num, on_batch=done, seed=options.seed, batch_size=options.batch_size,
+            classes=production.classes_of(numbers), **production.sampling,
+        ).cpu()  # fmt: skip
     with atomic.replacing(options.out / "tokens.npy") as temporary, open(temporary, "wb") as file:
         np.save(file, ids.numpy())
     result = {"out": str(options.out / "tokens.npy"), "shape": list(ids.shape)}
     emit(options, result, f"{options.out / 'tokens.npy'}: integers {tuple(ids.shape)}; this model has no tokenizer")
-
-
-def _sampling(options: Options) -> dict[str, Any]:
-    names = ("seed", "steps", "choice_temperature", "token_temperature", "encoder_keep", "batch_size")
-    return {name: getattr(options, name) for name in names}
-
-
-def _finish(writing: list[Future[None]]) -> None:
-    for image in writing:
-        image.result()

@@ -36,6 +36,8 @@ class FeatureStatistics:
         """Add features. Parts are centred before they are merged, so that large means cost no precision."""
         if not len(features):
             return
+        if not self.count and len(self._mean):
+            raise ValueError("statistics that do not say of how many images they are cannot take more")
         x = features.detach().cpu().double()
         if self.count and x.shape[1] != len(self._mean):
             raise ValueError(f"features so far have {len(self._mean)} numbers, these have {x.shape[1]}")
@@ -58,28 +60,42 @@ class FeatureStatistics:
     @property
     def covariance(self) -> Float[Tensor, "d d"]:
         """Unbiased covariance. Raises ValueError for fewer than two images."""
-        if self.count < 2:
+        if self.count < 2 and (self.count or not len(self._mean)):
             raise ValueError(f"a covariance needs at least 2 images, not {self.count}")
-        return self._scatter / (self.count - 1)
+        return self._scatter / max(1, self.count - 1)
 
-    def save(self, path: str | Path) -> None:
-        """Write mu, sigma, count and extractor as .npz."""
+    def save(self, path: str | Path, *, features: Float[Tensor, "n d"] | None = None) -> None:
+        """Write mu, sigma, count and extractor as .npz; features: of some images, to be kept with them."""
         arrays = {"mu": self.mean.numpy(), "sigma": self.covariance.numpy()}
+        if features is not None:
+            arrays["features"] = features.numpy()
         with atomic.replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, allow_pickle=False, **arrays, count=np.array(self.count), extractor=np.array(self.extractor))
 
     @classmethod
     def load(cls, path: str | Path) -> "FeatureStatistics":
-        """Read what `save` wrote. Raises ValueError for another file."""
+        """Read what `save` wrote, or a file with mu and sigma from elsewhere. Raises ValueError for another file."""
+        return cls.load_with_features(path)[0]
+
+    @classmethod
+    def load_with_features(cls, path: str | Path) -> tuple["FeatureStatistics", Float[Tensor, "n d"] | None]:
+        """The same, with the features of single images if they were kept.
+
+        Files from elsewhere (ADM, pytorch-fid) say neither how many images they saw, `count` is 0 then, nor through
+        which network, `extractor` is "".
+        """
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-                found = cls(str(data["extractor"]))
-                found.count = int(data["count"])
-                found._mean = torch.from_numpy(data["mu"])
-                found._scatter = torch.from_numpy(data["sigma"]) * (found.count - 1)
+                found = cls(str(data["extractor"]) if "extractor" in data else "")
+                found.count = int(data["count"]) if "count" in data else 0
+                found._mean = torch.from_numpy(data["mu"]).double()
+                found._scatter = torch.from_numpy(data["sigma"]).double() * max(1, found.count - 1)
+                features = torch.from_numpy(data["features"]) if "features" in data else None
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} does not hold feature statistics ({type(error).__name__})") from None
-        return found
+        if found._scatter.shape != (len(found._mean), len(found._mean)):
+            raise ValueError(f"{path} does not hold feature statistics: mu and sigma are not of one width")
+        return found, features
 
 
 def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+EFFLITE0_SIZE = 64
+"""Pixels per side that images are resized to before its pooled features are taken."""
 EFFLITE0_STAGES = (0, 2, 4)
 """Stages whose outputs the perceptual loss compares, beside the stem's."""
 _EFFLITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
@@ -86,7 +88,7 @@ class PooledFeatures(nn.Module):
     size: images are resized to this many pixels per side first (0: as they are).
     """
 
-    def __init__(self, network: nn.Module, *, size: int = 64) -> None:
+    def __init__(self, network: nn.Module, *, size: int = EFFLITE0_SIZE) -> None:
         super().__init__()
         self.network, self.size = network.eval().requires_grad_(False), size
 

@@ -1,6 +1,7 @@
 """Recipes: everything a training run needs, as one typed tree."""
 
 from mage.recipes.baselines import cifar10_crops, cifar10_mae, cifar10_mage_c, cifar10_maskgit, cifar10_simclr
+from mage.recipes.classes import cifar10_classes, cifar10_clusters, cifar10_labels
 from mage.recipes.imagenet import imagenet_base, imagenet_large, imagenet_taming
 from mage.recipes.schema import Recipe as Recipe
 from mage.recipes.small import cifar10, mnist5k, photos64, smoke
@@ -15,6 +16,9 @@ RECIPES = {
         cifar10_maskgit,
         cifar10_mae,
         cifar10_simclr,
+        cifar10_classes,
+        cifar10_labels,
+        cifar10_clusters,
         photos64,
         imagenet_base,
         imagenet_large,

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional
 
+from mage import images
 from mage.data.token_cache import TokenCache
 from mage.models import MAGE
 from mage.pipeline import Mage
@@ -65,6 +67,21 @@ def from_cache(recipe: Recipe, cache: TokenCache, model: Mage | None) -> tuple[C
     shares = np.bincount(labels, minlength=count) / len(labels)
     names = [f"cluster {number}" for number in range(count)]
     return Conditions(tuple(names), tuple(shares.tolist())), cache.with_labels(labels, names)
+
+
+@torch.inference_mode()
+def picture(model: Mage, cache: TokenCache, *, rows: int = 16, columns: int = 12) -> Float[Tensor, "c H W"]:
+    """What the classes of a cache look like: the first images of each, as the tokenizer shows them; largest first."""
+    assert cache.labels is not None
+    shown = []
+    for label in range(min(rows, len(cache.class_names))):
+        chosen = np.flatnonzero(cache.labels == label)[:columns]
+        if not len(chosen):
+            continue
+        found = model.decode_tokens(cache.tokens(chosen, np.zeros_like(chosen))).float().cpu()
+        blank = found.new_ones(columns - len(found), *found.shape[1:])
+        shown.append((cache.class_names[label], torch.cat([found, blank])))
+    return images.labelled_rows(shown)
 
 
 @torch.inference_mode()

@@ -12,11 +12,12 @@ from torch import Tensor
 from mage import atomic, rng, settings
 from mage.checkpoints import io
 from mage.data.token_cache import TokenCache, write_cache
+from mage.images import save_png
 from mage.models import MAGE
 from mage.pipeline import Mage
 from mage.precision import resolve, resolve_device
 from mage.recipes.adapt import start_from
-from mage.recipes.conditions import Conditions, from_cache, from_labels
+from mage.recipes.conditions import Conditions, from_cache, from_labels, picture
 from mage.recipes.inputs import Batches, cached_batches, held_out, image_batches, open_data
 from mage.recipes.online import watch_tokens
 from mage.recipes.schema import Recipe, to_yaml
@@ -129,6 +130,8 @@ def pretrain(
     if cache is not None:
         cache.check_tokenizer(tokenizer.tokenizer)
         conditions, cache = from_cache(recipe, cache, init_from)
+        if recipe.conditions.source == "clusters" and not resume:
+            save_png(out / "figures" / "clusters.png", picture(tokenizer, cache))
         num_images, source = len(cache), cached_batches(cache, recipe.pretraining, recipe.seed, pairs=pairs)
     else:
         dataset = open_data(recipe.data.name, "train", recipe, data_root)

@@ -90,6 +90,10 @@ class Recipe:
                 )
         if self.conditions.source != "none" and (self.method != "mage" or self.contrastive.weight):
             raise ValueError("conditions.source goes with method=mage and contrastive.weight=0")
+        if self.conditions.freeze_encoder and self.model.class_input == "encoder" and self.conditions.source != "none":
+            raise ValueError(
+                "conditions.freeze_encoder goes with model.class_input=decoder: the encoder learns no class"
+            )
         if self.model.num_classes:
             raise ValueError("model.num_classes follows from the data: set conditions.source instead")
         if self.method == "mage" and not self.model.decoder_depth and self.masking.drop:

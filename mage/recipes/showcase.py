@@ -69,6 +69,7 @@ class Showcase:
             self.edits()
         with self.timed("generate"):
             samples = self.samples()
+            self.classes()
         with self.timed("judge_samples"):
             self.judge_samples(samples)
         with self.timed("probe"):
@@ -117,6 +118,17 @@ class Showcase:
         samples = self.model.generate(self.num_samples, seed=0, batch_size=250).cpu()
         self._figure("samples", images.enlarge(images.make_grid(samples[:100], columns=10), 700))
         return samples
+
+    def classes(self) -> None:
+        """Samples class by class, of a model that has classes: at most ten of them."""
+        count = self.model.transformer.config.num_classes
+        if not count:
+            return
+        names = self.model.class_names or tuple(str(number) for number in range(count))
+        rows = [
+            (names[number], self.model.generate(10, seed=0, classes=number).cpu()) for number in range(min(10, count))
+        ]
+        self._figure("classes", images.labelled_rows(rows))
 
     def judge_samples(self, samples: Tensor) -> None:
         """A classifier's confidence, copies of training images, and the Frechet distance where its network is there."""

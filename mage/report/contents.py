@@ -15,7 +15,7 @@ from PIL import Image
 from mage.training.runlog import read_log
 
 SINGLE = ("recipe.yaml", "metrics.jsonl", "results.json", "representations.json", "codes.json")
-FIGURES = ("samples", "reconstruct", "edit", "nearest", "tokenizer")
+FIGURES = ("samples", "classes", "clusters", "reconstruct", "edit", "nearest", "tokenizer")
 MOST_STEPS = 6
 """Sample grids shown of a training run."""
 

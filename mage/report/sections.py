@@ -44,6 +44,17 @@ def all_sections(contents: Contents) -> list[Section]:
         _samples(contents),
         _pictures(
             contents,
+            "classes",
+            "Classes",
+            "What was asked for by class, and what the model draws. Clusters are classes that nobody named: k-means "
+            "groups of the model's own features.",
+            {
+                "classes": "Samples, a class in each row.",
+                "clusters": "Training images of the largest clusters, one cluster in each row, before any was drawn.",
+            },
+        ),
+        _pictures(
+            contents,
             "reconstructions",
             "Reconstructions",
             "Test images of which a growing share of tokens is hidden from the model, which fills the gaps in. With "

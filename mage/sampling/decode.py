@@ -8,14 +8,16 @@ Letters: n grids, l tokens, u positions that are scored, c codes.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal, overload
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from mage import rng
 from mage.masking import num_still_masked
-from mage.sampling.draw import draw_codes, gumbel_noise
+from mage.sampling.draw import draw_codes, gumbel_noise, relaxed_codes
 from mage.sampling.settings import SamplingConfig
 
 UNKNOWN = -1
@@ -26,6 +28,34 @@ LogitsFn = Callable[[Tensor, Tensor, float], Tensor]
 from above 0 to 1 -> logits of the codes there (n, u, c)."""
 
 
+@overload
+def decode(
+    tokens: Int[Tensor, "n l"],
+    logits_fn: LogitsFn,
+    *,
+    generators: Sequence[torch.Generator],
+    settings: SamplingConfig = ...,
+    priority: Float[Tensor, "n l"] | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
+    relaxed: Literal[False] = False,
+    softness: float = 1.0,
+) -> Int[Tensor, "n l"]: ...
+
+
+@overload
+def decode(
+    tokens: Int[Tensor, "n l"],
+    logits_fn: LogitsFn,
+    *,
+    generators: Sequence[torch.Generator],
+    settings: SamplingConfig = ...,
+    priority: Float[Tensor, "n l"] | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
+    relaxed: Literal[True],
+    softness: float = 1.0,
+) -> Float[Tensor, "n l c"]: ...
+
+
 def decode(
     tokens: Int[Tensor, "n l"],
     logits_fn: LogitsFn,
@@ -34,13 +64,18 @@ def decode(
     settings: SamplingConfig = SamplingConfig(),  # noqa: B008  # frozen
     priority: Float[Tensor, "n l"] | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
-) -> Int[Tensor, "n l"]:
+    relaxed: bool = False,
+    softness: float = 1.0,
+) -> Int[Tensor, "n l"] | Float[Tensor, "n l c"]:
     """Fill the unknown tokens of each grid; known ones stay as they are.
 
     generators: one per grid, so that a grid's result does not depend on the others in its batch.
     priority: tokens with the smallest become known first; without it the most confident ones do. The confidence is the
     log-probability at temperature 1, whatever codes are drawn from, plus Gumbel noise that falls to 0 at the last step.
     on_step: called before each step with its number and the grids so far.
+    relaxed: give rows with a single 1 at each token's code instead of codes. Gradients flow from them to the logits
+    that each token was drawn from, by a Gumbel softmax of this `softness` (see `draw.relaxed_codes`), so that a loss on
+    embeddings (rows @ codebook) can train a network through its samples. The steps after see codes, without gradient.
     Raises ValueError unless there is one generator per grid.
     """
     if len(generators) != len(tokens):
@@ -49,6 +84,7 @@ def decode(
     length, steps = tokens.shape[1], settings.steps
     at_start: list[int] = (tokens == UNKNOWN).sum(dim=1).tolist()
     unknown_counts = list(at_start)
+    rows: Tensor | None = None
     for step in range(steps):
         if on_step is not None:
             on_step(step, tokens)
@@ -57,15 +93,13 @@ def decode(
         places = first_places(unknown, unknown_counts)
         asked = unknown.gather(1, places)
         log_probability = logits_fn(tokens, places, progress).float().log_softmax(dim=-1)
-        sampled = draw_codes(
-            log_probability,
-            generators,
-            places,
-            length,
-            temperature=settings.token_temperature_at(progress),
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-        )
+        how = settings.drawing_at(progress)
+        if relaxed:
+            drawn = relaxed_codes(log_probability, generators, places, length, **how, softness=softness)
+            sampled = drawn.detach().argmax(dim=-1)
+            log_probability = log_probability.detach()
+        else:
+            sampled = draw_codes(log_probability, generators, places, length, **how)
         if priority is not None:
             confidence = -priority.gather(1, places)
         else:
@@ -82,8 +116,14 @@ def decode(
         ]
         rank = confidence.argsort(dim=1, stable=True).argsort(dim=1)
         forgotten = rank < torch.tensor(unknown_counts, device=rank.device)[:, None]
-        tokens = tokens.scatter(1, places, torch.where(asked & ~forgotten, sampled, tokens.gather(1, places)))
-    return tokens
+        taken = asked & ~forgotten
+        tokens = tokens.scatter(1, places, torch.where(taken, sampled, tokens.gather(1, places)))
+        if relaxed:
+            if rows is None:
+                rows = functional.one_hot(tokens.clamp(min=0), drawn.shape[-1]).to(drawn)
+            wide = places[..., None].expand_as(drawn)
+            rows = rows.scatter(1, wide, torch.where(taken[..., None], drawn, rows.gather(1, wide)))
+    return tokens if rows is None else rows
 
 
 def first_places(chosen: Bool[Tensor, "n l"], counts: Sequence[int]) -> Int[Tensor, "n u"]:

@@ -36,6 +36,35 @@ def draw_codes(
     return codes.clamp(max=log_probability.shape[-1] - 1)
 
 
+def relaxed_codes(
+    log_probability: Float[Tensor, "n u c"],
+    generators: Sequence[torch.Generator],
+    places: Int[Tensor, "n u"],
+    length: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    softness: float = 1.0,
+) -> Float[Tensor, "n u c"]:
+    """One code per place as a row with a single 1, whose gradient is that of a Gumbel softmax (Jang et al. 2017).
+
+    The same distribution as `draw_codes`, by other random numbers: log-probabilities plus Gumbel noise, the largest
+    wins. softness: temperature of the softmax behind the gradient; smaller is closer to the 0 and 1 drawn, and noisier.
+    """
+    if temperature == 0:
+        noisy = log_probability
+    else:
+        count = log_probability.shape[-1]
+        uniform = rng.uniform_rows(generators, length * count, like=log_probability).view(len(places), length, count)
+        chosen = uniform.gather(1, places[..., None].expand(-1, -1, count))
+        kept = most_probable((log_probability.detach() / temperature).softmax(dim=-1), top_k, top_p) > 0
+        noisy = (log_probability / temperature + gumbel_noise(chosen)).masked_fill(~kept, -torch.inf)
+    soft = (noisy / softness).softmax(dim=-1)
+    hard = torch.zeros_like(soft).scatter(-1, noisy.argmax(dim=-1, keepdim=True), 1.0)
+    return hard + soft - soft.detach()
+
+
 def most_probable(probability: Float[Tensor, "*n c"], top_k: int, top_p: float) -> Float[Tensor, "*n c"]:
     """Zero for all but the `top_k` most probable codes, then for all beyond a probability of `top_p`; not normalised.
 

@@ -18,6 +18,19 @@ def token_mask(pixels: Bool[Tensor, "n H W"], grid: tuple[int, int]) -> Bool[Ten
     return blocks.any(dim=4).any(dim=2)
 
 
+def marked_pixels(tokens: Bool[Tensor, "n h w"], cell: tuple[int, int]) -> Bool[Tensor, "n H W"]:
+    """The pixels of marked tokens of `cell` pixels, down and across."""
+    return tokens.repeat_interleave(cell[0], 1).repeat_interleave(cell[1], 2)
+
+
+def grow_mask(mask: Bool[Tensor, "H W"], pixels: int) -> Bool[Tensor, "H W"]:
+    """Mark also what lies within `pixels` of a marked pixel: to remove an object, its rim must go too."""
+    if pixels < 0:
+        raise ValueError(f"a mask grows by a number of pixels that is not negative, not {pixels}")
+    side = 2 * pixels + 1
+    return functional.max_pool2d(mask[None, None].float(), side, stride=1, padding=pixels)[0, 0] > 0
+
+
 def one_mask_each(mask: Bool[Tensor, "*m H W"], images: Float[Tensor, "n c H W"]) -> Bool[Tensor, "n H W"]:
     """One mask for all images, or one each, as one each on the images' device. Raises ValueError if they do not fit."""
     if mask.dtype != torch.bool:

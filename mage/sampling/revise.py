@@ -43,15 +43,7 @@ def revise(
         forgotten = rank < torch.tensor(counts, device=rank.device)[:, None]
         places = first_places(forgotten, counts)
         scores = logits_fn(tokens.masked_fill(forgotten, UNKNOWN), places, 1.0).float().log_softmax(dim=-1)
-        drawn = draw_codes(
-            scores,
-            generators,
-            places,
-            length,
-            temperature=settings.token_temperature_at(1.0),
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-        )
+        drawn = draw_codes(scores, generators, places, length, **settings.drawing_at(1.0))
         old = tokens.gather(1, places)
         tokens = tokens.scatter(1, places, torch.where(forgotten.gather(1, places), drawn, old))
     return tokens

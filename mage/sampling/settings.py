@@ -1,13 +1,21 @@
 """Every knob of the sampler, with the published values as defaults."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from mage.masking import Schedule
 
 Order = Literal["confidence", "halton", "random"]
 GuidanceSchedule = Literal["constant", "linear", "interval"]
 ReviseBy = Literal["critic", "random"]
+
+
+class Drawing(TypedDict):
+    """Arguments of `draw.draw_codes`."""
+
+    temperature: float
+    top_k: int
+    top_p: float
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,10 @@ class SamplingConfig:
             return self.token_temperature
         done = (progress * self.steps - 1) / (self.steps - 1)
         return self.token_temperature + done * (self.token_temperature_end - self.token_temperature)
+
+    def drawing_at(self, progress: float) -> Drawing:
+        """How codes are drawn in the step that ends at `progress`."""
+        return Drawing(temperature=self.token_temperature_at(progress), top_k=self.top_k, top_p=self.top_p)
 
     def guidance_at(self, progress: float) -> float:
         """Weight of the guidance in the step that ends at `progress`, from above 0 to 1."""

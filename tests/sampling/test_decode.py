@@ -80,9 +80,9 @@ def test_only_unknown_positions_are_scored() -> None:
     start[1, 3:] = 2
     asked: list[Tensor] = []
 
-    def logits(tokens: Tensor, places: Tensor) -> Tensor:
+    def logits(tokens: Tensor, places: Tensor, progress: float) -> Tensor:
         asked.append(places)
-        return fixed_logits(tokens, places)
+        return fixed_logits(tokens, places, progress)
 
     together = decode(start, logits, generators=generators(2), settings=SamplingConfig(steps=4))
     assert asked[0].shape == (2, 7), "as many as the grid with most unknown positions has"

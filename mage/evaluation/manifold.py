@@ -1,0 +1,71 @@
+"""Precision, recall, density and coverage: fidelity and variety apart (Kynkaanniemi et al. 2019; Naeem et al. 2020).
+
+Each set of features stands for a manifold: balls around its images that reach to their k-th nearest neighbour.
+Precision: the share of generated images inside the real manifold. Recall: of real ones inside the generated manifold.
+Density: in how many real balls a generated image lies, over k; it may exceed 1. Coverage: the share of real balls that
+hold a generated image. All depend on the number of images; compare equal numbers only.
+
+Letters: n generated, m real images, d feature width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Manifold:
+    """Shares from 0 to 1, but for the density."""
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def manifold(
+    generated: Float[Tensor, "n d"],
+    real: Float[Tensor, "m d"],
+    *,
+    neighbours: int = 3,
+    density_neighbours: int = 5,
+    chunk: int = 2000,
+) -> Manifold:
+    """All four; distances are computed in chunks of rows, so that memory grows with the larger set only.
+
+    neighbours: k of precision and recall; density_neighbours: k of density and coverage; both as published.
+    Raises ValueError for sets that are not larger than the neighbourhood.
+    """
+    most = max(neighbours, density_neighbours)
+    if min(len(generated), len(real)) <= most:
+        raise ValueError(f"neighbourhoods of {most} need more than {most} images, not {len(generated)} and {len(real)}")
+    wide, tight = radii(real, (neighbours, density_neighbours), chunk)
+    (generated_radii,) = radii(generated, (neighbours,), chunk)
+    inside, balls, recalled = 0, 0, 0
+    covered = torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    for part in generated.split(chunk):
+        distances = torch.cdist(part, real)
+        inside += int((distances <= wide).any(dim=1).sum())
+        within = distances <= tight
+        balls += int(within.sum())
+        covered |= within.any(dim=0)
+    for part in real.split(chunk):
+        recalled += int((torch.cdist(part, generated) <= generated_radii).any(dim=1).sum())
+    return Manifold(
+        inside / len(generated),
+        recalled / len(real),
+        balls / (density_neighbours * len(generated)),
+        float(covered.double().mean()),
+    )
+
+
+def radii(features: Float[Tensor, "n d"], neighbours: tuple[int, ...], chunk: int = 2000) -> list[Float[Tensor, " n"]]:
+    """Each image's distance to its k-th nearest other image, for every k asked for."""
+    found: list[list[Tensor]] = [[] for _ in neighbours]
+    for part in features.split(chunk):
+        nearest = torch.cdist(part, features).topk(max(neighbours) + 1, dim=1, largest=False).values  # itself first
+        for k, values in zip(neighbours, found, strict=True):
+            values.append(nearest[:, k])
+    return [torch.cat(values) for values in found]

@@ -1,0 +1,38 @@
+"""Where an edit begins, can one see it? A number for the step across the border of the part that was drawn anew.
+
+Letters: n images, c channels, H W pixels.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+
+def seam_ratio(images: Float[Tensor, "n c H W"], mask: Bool[Tensor, "n H W"], *, band: int = 8) -> Float[Tensor, " n"]:
+    """Mean absolute step between neighbouring pixels across the border of the mask, over that of other neighbours near.
+
+    band: how many pixels from the border "near" reaches. 1: the border is as smooth as its surroundings; compare with
+    the value of the image before the edit, which has the same content there. NaN where a mask has no border.
+    """
+    if mask.shape != (len(images), *images.shape[-2:]):
+        raise ValueError(f"masks are {tuple(mask.shape)} for images of {tuple(images.shape)}: give one each")
+    inside, outside = _reach(mask, band), _reach(~mask, band)
+    near = inside & outside
+    across, elsewhere, crossings, others = (images.new_zeros(len(images)) for _ in range(4))
+    for axis in (1, 2):
+        length = mask.shape[axis] - 1
+        step = (images.narrow(axis + 1, 1, length) - images.narrow(axis + 1, 0, length)).abs().mean(dim=1)
+        border = mask.narrow(axis, 1, length) != mask.narrow(axis, 0, length)
+        close = near.narrow(axis, 0, length) & near.narrow(axis, 1, length) & ~border
+        across += (step * border).sum(dim=(1, 2))
+        crossings += border.sum(dim=(1, 2))
+        elsewhere += (step * close).sum(dim=(1, 2))
+        others += close.sum(dim=(1, 2))
+    return (across / crossings) / (elsewhere / others).clamp(min=1e-6)
+
+
+def _reach(mask: Tensor, band: int) -> Tensor:
+    """What lies within `band` pixels of the mask."""
+    grown = functional.max_pool2d(mask[:, None].float(), 2 * band + 1, stride=1, padding=band)
+    return torch.gt(grown[:, 0], 0)

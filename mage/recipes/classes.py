@@ -1,0 +1,46 @@
+"""Classes for CIFAR-10: learned from the start, or by a new decoder on a finished model, from labels or from clusters.
+
+The last two leave the encoder as it is, so features stay what they were (paper, section 4.2):
+mage pretrain --recipe cifar10-clusters --tokenizer RUN --init-from RUN --out NEW
+"""
+
+from dataclasses import replace
+
+from mage.recipes.schema import Recipe
+from mage.recipes.small import cifar10
+from mage.training.conditions import ConditionConfig
+
+
+def cifar10_classes() -> Recipe:
+    """Trained with labels from the start; the class is the encoder's first word."""
+    base = cifar10()
+    return replace(
+        base,
+        name="cifar10-classes",
+        conditions=ConditionConfig(source="labels"),
+        sampling=replace(base.sampling, guidance=2.0),
+    )
+
+
+def cifar10_labels() -> Recipe:
+    """A decoder that knows labels, on the frozen encoder of --init-from."""
+    base = cifar10()
+    return replace(
+        base,
+        name="cifar10-labels",
+        model=replace(base.model, class_input="decoder"),
+        pretraining=replace(base.pretraining, steps=1500),
+        conditions=ConditionConfig(source="labels", freeze_encoder=True),
+        sampling=replace(base.sampling, guidance=2.0),
+    )
+
+
+def cifar10_clusters() -> Recipe:
+    """The same without labels: k-means clusters of the model's own features are its classes."""
+    base = cifar10_labels()
+    return replace(
+        base,
+        name="cifar10-clusters",
+        conditions=ConditionConfig(source="clusters", clusters=64, freeze_encoder=True),
+        sampling=replace(base.sampling, guidance=1.0),
+    )

@@ -1,0 +1,60 @@
+"""Several processes on one machine that share a job by numbers and never talk: each makes its own part."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+Job = TypeVar("Job")
+
+
+@contextmanager
+def beside(work: Callable[[Job], None], jobs: Sequence[Job]) -> Iterator[None]:
+    """Run `work` on each job in a process of its own while the caller does its own part; then wait for them.
+
+    The cores are shared evenly. Raises ValueError if a process fails; stops them all if the caller does.
+    work: a function at the top of a module; jobs: anything that can be pickled.
+    """
+    if not jobs:
+        yield
+        return
+    threads = torch.get_num_threads()
+    share = max(1, threads // (len(jobs) + 1))
+    context = multiprocessing.get_context("spawn")
+    started = [context.Process(target=_start, args=(work, job, share), daemon=True) for job in jobs]
+    try:
+        torch.set_num_threads(share)
+        for process in started:
+            process.start()
+        yield
+        for process in started:
+            process.join()
+        failed = [str(number) for number, process in enumerate(started, 1) if process.exitcode]
+        if failed:
+            raise ValueError(f"process {', '.join(failed)} failed; the same command goes on with what is missing")
+    finally:
+        torch.set_num_threads(threads)
+        for process in started:
+            process.kill()
+
+
+def _start(work: Callable[[Job], None], job: Job, threads: int) -> None:
+    torch.set_num_threads(threads)
+    work(job)
+
+
+def device_of(device: str, number: int) -> str:
+    """The device of process `number`: GPUs in turn, unless one was named."""
+    if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+        return f"cuda:{number % torch.cuda.device_count()}"
+    return device
+
+
+def part_of_torchrun() -> tuple[int, int] | None:
+    """Rank and number of processes, where torchrun or a cluster's launcher set them."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    return None

@@ -1,0 +1,122 @@
+"""Images larger than the model's: a window slides over the token grid (MaskGIT's way to outpaint, any direction).
+
+Tokens are read in overlapping windows, each from where it lies most in the middle. Unknown ones are filled window by
+window, the one with most known tokens first, so that what is new always continues what is there. Pixels of overlapping
+windows are blended. A window is what the networks know; nothing in them changes.
+
+Letters: R C rows and columns of all tokens, h w of a window, c channels, H W pixels.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from mage.sampling.decode import UNKNOWN
+
+
+def window_starts(length: int, window: int) -> list[int]:
+    """First rows (or columns) of windows that overlap by half and cover `length` tokens."""
+    if length < window:
+        raise ValueError(f"{length} tokens are fewer than the {window} of a window")
+    step = max(1, window // 2)
+    return [*range(0, length - window, step), length - window]
+
+
+def windows(size: tuple[int, int], window: tuple[int, int]) -> list[tuple[int, int]]:
+    """Top left tokens of all windows, row by row."""
+    rows, columns = (window_starts(*pair) for pair in zip(size, window, strict=True))
+    return [(row, column) for row in rows for column in columns]
+
+
+def pad_to_windows(image: Float[Tensor, "*b H W"], window: tuple[int, int], cell: tuple[int, int]) -> Tensor:
+    """Repeat the last row and column until both sides are whole tokens and hold a window; window in tokens."""
+    extra = [
+        max(window[axis], -(-image.shape[axis - 2] // cell[axis])) * cell[axis] - image.shape[axis - 2]
+        for axis in (0, 1)
+    ]
+    if not any(extra):
+        return image
+    flat = image.reshape(1, -1, *image.shape[-2:])
+    padded = functional.pad(flat, (0, extra[1], 0, extra[0]), mode="replicate")
+    return padded.reshape(*image.shape[:-2], *padded.shape[-2:])
+
+
+def encode_large(
+    image: Float[Tensor, "c H W"],
+    encode: Callable[[Tensor], Tensor],
+    window: tuple[int, int],
+    cell: tuple[int, int],
+) -> Int[Tensor, "R C"]:
+    """Tokens of an image whose sides are whole tokens. encode: images (n, c, h w pixels) -> tokens (n, h, w)."""
+    size = (image.shape[1] // cell[0], image.shape[2] // cell[1])
+    places = windows(size, window)
+    parts = encode(
+        torch.stack(
+            [
+                image[:, r * cell[0] : (r + window[0]) * cell[0], c * cell[1] : (c + window[1]) * cell[1]]
+                for r, c in places
+            ]
+        )
+    )
+    tokens = parts.new_full(size, UNKNOWN)
+    best = torch.full(size, -1.0, device=parts.device)
+    inside = _centrality(window, parts.device)
+    for (r, c), part in zip(places, parts, strict=True):
+        there = (slice(r, r + window[0]), slice(c, c + window[1]))
+        better = inside > best[there]
+        tokens[there] = torch.where(better, part, tokens[there])
+        best[there] = torch.maximum(inside, best[there])
+    return tokens
+
+
+def fill_large(
+    tokens: Int[Tensor, "R C"], fill: Callable[[Tensor, int], Tensor], window: tuple[int, int]
+) -> Int[Tensor, "R C"]:
+    """Fill unknown tokens. fill: (grid (h, w), number of the window) -> the grid without unknown tokens."""
+    tokens = tokens.clone()
+    places = windows((tokens.shape[0], tokens.shape[1]), window)
+    for number in range(len(places)):
+        unknown = [int((_cut(tokens, place, window) == UNKNOWN).sum()) for place in places]
+        todo = [index for index, count in enumerate(unknown) if count]
+        if not todo:
+            break
+        place = places[min(todo, key=lambda index: unknown[index])]
+        part = _cut(tokens, place, window)
+        part.copy_(fill(part.clone(), number))
+    return tokens
+
+
+def decode_large(
+    tokens: Int[Tensor, "R C"],
+    decode: Callable[[Tensor], Tensor],
+    window: tuple[int, int],
+    cell: tuple[int, int],
+) -> Float[Tensor, "c H W"]:
+    """Pixels; where windows overlap, each counts by how far inside a pixel lies. decode: (n, h, w) -> (n, c, ...)."""
+    places = windows((tokens.shape[0], tokens.shape[1]), window)
+    parts = decode(torch.stack([_cut(tokens, place, window) for place in places])).float()
+    weight = _centrality((window[0] * cell[0], window[1] * cell[1]), parts.device)
+    size = (tokens.shape[0] * cell[0], tokens.shape[1] * cell[1])
+    total, image = parts.new_zeros(size), parts.new_zeros(parts.shape[1], *size)
+    for (r, c), part in zip(places, parts, strict=True):
+        rows = slice(r * cell[0], (r + window[0]) * cell[0])
+        columns = slice(c * cell[1], (c + window[1]) * cell[1])
+        image[:, rows, columns] += weight * part
+        total[rows, columns] += weight
+    return image / total
+
+
+def _cut(tokens: Tensor, place: tuple[int, int], window: tuple[int, int]) -> Tensor:
+    return tokens[place[0] : place[0] + window[0], place[1] : place[1] + window[1]]
+
+
+def _centrality(size: tuple[int, int], device: torch.device) -> Float[Tensor, "h w"]:
+    """From near 0 at the border to 1 in the middle."""
+    sides = []
+    for length in size:
+        place = torch.arange(length, device=device) + 0.5
+        sides.append(1 - (2 * place / length - 1).abs())
+    return sides[0][:, None] * sides[1]
