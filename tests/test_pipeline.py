@@ -11,7 +11,7 @@ import torch
 import mage
 from mage.models import MAGEConfig
 from mage.sampling.decode import UNKNOWN
-from mage.sampling.edit import box_mask, expand_canvas, token_mask
+from mage.sampling.edit import box_mask, expand_canvas, grow_mask, token_mask
 from mage.sampling.generator import fill
 from mage.sampling.settings import SamplingConfig
 from mage.tokenizers import QuantizerConfig, VQGANConfig
@@ -217,3 +217,37 @@ def test_starts_of_any_integer_type_are_completed(model: mage.Mage) -> None:
     start[0, 1] = 3
     expected = model.generate_tokens(2, start=start, steps=3)
     assert torch.equal(model.generate_tokens(2, start=start.int(), steps=3), expected)
+
+
+def test_variations_change_more_the_stronger_they_are(model: mage.Mage, photos: torch.Tensor) -> None:
+    plain = model.decode_tokens(model.encode(photos))
+    assert torch.equal(model.variations(photos, strength=0.0), plain)
+    moved = [float((model.variations(photos, strength=s, steps=4) - plain).abs().mean()) for s in (0.25, 0.5, 1.0)]
+    assert 0 < moved[0] < moved[1] < moved[2]
+    alone = model.variations(photos[0], strength=1.0, steps=4, seed=5)
+    assert torch.equal(alone, model.generate(1, steps=4, seed=5)[0]), "all of it anew is a new image"
+
+
+def test_large_images_are_edited_in_windows(model: mage.Mage) -> None:
+    large = torch.rand(2, 3, 30, 50, generator=torch.Generator().manual_seed(1))
+    mask = torch.zeros(2, 30, 50, dtype=torch.bool)
+    mask[0, 8:20, 20:37] = True
+    edited = model.edit(large, mask, paste=True, steps=3, seed=2)
+    assert edited.shape == large.shape
+    assert torch.equal(edited[1], large[1]), "nothing marked"
+    anew = torch.zeros_like(mask[0])
+    anew[8:20, 20:40] = True  # tokens of 4 x 4 pixels
+    assert torch.equal(edited[0, :, ~anew], large[0, :, ~anew])
+    assert (edited[0, :, anew] != large[0, :, anew]).any(dim=0).float().mean() > 0.9
+    assert torch.equal(edited, model.edit(large, mask, paste=True, steps=3, seed=2))
+    assert not torch.equal(edited, model.edit(large, mask, paste=True, steps=3, seed=3))
+    whole = model.edit(large[:1], torch.ones(30, 50, dtype=torch.bool), steps=2)
+    assert whole.shape == (1, 3, 30, 50)
+    with pytest.raises(ValueError, match=r"takes \(N, 3, 16, 24\)"):
+        model.edit(torch.rand(1, 3, 12, 30), torch.ones(12, 30, dtype=torch.bool))
+
+
+def test_a_grown_mask_reaches_as_far_as_asked() -> None:
+    mask = box_mask((9, 9), (4, 4, 5, 5))
+    assert torch.equal(grow_mask(mask, 2), box_mask((9, 9), (2, 2, 7, 7)))
+    assert torch.equal(grow_mask(mask, 0), mask)

@@ -11,7 +11,7 @@ from mage import atomic, images
 from mage.cli.options import check_parent, counting, emit
 from mage.cli.sampler_options import SamplerOptions
 from mage.evaluation.extractors import build_extractor
-from mage.recipes.production import Form, Production, claim, discard, produce, units
+from mage.recipes.production import Form, Production, check_job, claim, discard, produce, units
 from mage.recipes.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
 from mage.recipes.workers import beside, device_of, part_of_torchrun
 
@@ -62,9 +62,10 @@ def run(options: Options) -> None:
         return
     model.check_generation(production.classes or None, production.sampling)
     part = options.part or part_of_torchrun() or (0, options.processes)
+    sink = _sink(options, model, production)
+    check_job(production, sink, part)
     if options.overwrite and part[0] == 0:
         discard(options.out)
-    sink = _sink(options, model, production)
     claim(options.out, model, production, options.to, sink.unit)
     others = [
         replace(options, part=(number, options.processes), processes=1, device=device_of(options.device, number))

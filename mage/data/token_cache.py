@@ -11,7 +11,6 @@ A shard appears whole or not at all, so an interrupted `mage tokenize` goes on w
 Letters: n images, v views, h w token grid.
 """
 
-import copy
 import itertools
 import json
 import math
@@ -84,14 +83,6 @@ class TokenCache:
             here = shard == number
             rows[here] = self._shards[number][images_[here] - first[here], views[here]]
         return torch.from_numpy(rows).view(-1, *self.grid)
-
-    def with_labels(self, labels: np.ndarray, class_names: Sequence[str]) -> "TokenCache":
-        """The same tokens with other labels, one per image."""
-        if len(labels) != len(self):
-            raise ValueError(f"{len(labels)} labels for {len(self)} images: give one each")
-        other = copy.copy(self)
-        other.labels, other.class_names = labels.astype(np.int64), tuple(class_names)
-        return other
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Raise ValueError if another tokenizer made this cache."""

@@ -9,27 +9,26 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def seam_ratio(images: Float[Tensor, "n c H W"], mask: Bool[Tensor, "n H W"], *, band: int = 8) -> Float[Tensor, " n"]:
-    """Mean absolute step between neighbouring pixels across the border of the mask, over that of other neighbours near.
+def seam_ratio(images: Float[Tensor, "n c H W"], mask: Bool[Tensor, "m H W"], *, band: int = 8) -> Float[Tensor, " n"]:
+    """Mean absolute step across the border of the mask, over that of other neighbours near it in the same direction.
 
     band: how many pixels from the border "near" reaches. 1: the border is as smooth as its surroundings; compare with
     the value of the image before the edit, which has the same content there. NaN where a mask has no border.
+    Raises ValueError unless there is one mask per image, of its size.
     """
     if mask.shape != (len(images), *images.shape[-2:]):
         raise ValueError(f"masks are {tuple(mask.shape)} for images of {tuple(images.shape)}: give one each")
-    inside, outside = _reach(mask, band), _reach(~mask, band)
-    near = inside & outside
-    across, elsewhere, crossings, others = (images.new_zeros(len(images)) for _ in range(4))
+    near = _reach(mask, band) & _reach(~mask, band)
+    across, expected = images.new_zeros(len(images)), images.new_zeros(len(images))
     for axis in (1, 2):
         length = mask.shape[axis] - 1
         step = (images.narrow(axis + 1, 1, length) - images.narrow(axis + 1, 0, length)).abs().mean(dim=1)
         border = mask.narrow(axis, 1, length) != mask.narrow(axis, 0, length)
-        close = near.narrow(axis, 0, length) & near.narrow(axis, 1, length) & ~border
+        beside = near.narrow(axis, 0, length) & near.narrow(axis, 1, length) & ~border
+        usual = (step * beside).sum(dim=(1, 2)) / beside.sum(dim=(1, 2)).clamp(min=1)
         across += (step * border).sum(dim=(1, 2))
-        crossings += border.sum(dim=(1, 2))
-        elsewhere += (step * close).sum(dim=(1, 2))
-        others += close.sum(dim=(1, 2))
-    return (across / crossings) / (elsewhere / others).clamp(min=1e-6)
+        expected += usual * border.sum(dim=(1, 2))
+    return across / torch.where(expected > 0, expected, torch.where(across > 0, 1e-6, torch.nan))
 
 
 def _reach(mask: Tensor, band: int) -> Tensor:

@@ -6,6 +6,7 @@ can be given a cluster (METHOD section 10).
 Letters: n images, d feature width.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,9 @@ def from_cache(recipe: Recipe, cache: TokenCache, model: Mage | None) -> tuple[C
     labels = cluster(token_features(model, cache), count, seed=recipe.seed)
     shares = np.bincount(labels, minlength=count) / len(labels)
     names = [f"cluster {number}" for number in range(count)]
-    return Conditions(tuple(names), tuple(shares.tolist())), cache.with_labels(labels, names)
+    labelled = copy.copy(cache)  # the same tokens
+    labelled.labels, labelled.class_names = labels.astype(np.int64), tuple(names)
+    return Conditions(tuple(names), tuple(shares.tolist())), labelled
 
 
 @torch.inference_mode()

@@ -70,12 +70,17 @@ def units(num: int, size: int, part: tuple[int, int] = (0, 1)) -> Iterator[range
         yield range(first, min(first + size, num))
 
 
-def produce(model: Mage, production: Production, sink: Sink, part: tuple[int, int] = (0, 1)) -> Iterator[int]:
-    """Make this process's missing units; yields the number of images whenever a unit is done or was there."""
+def check_job(production: Production, sink: Sink, part: tuple[int, int]) -> None:
+    """Raise ValueError for a part that is none, or units that are not made of whole batches."""
     if not 0 <= part[0] < part[1]:
         raise ValueError(f"there is no part {part[0]} of {part[1]}; parts count from 0")
     if sink.unit % production.batch_size:
         raise ValueError(f"a shard of {sink.unit} images is no multiple of the batch size {production.batch_size}")
+
+
+def produce(model: Mage, production: Production, sink: Sink, part: tuple[int, int] = (0, 1)) -> Iterator[int]:
+    """Make this process's missing units; yields the number of images whenever a unit is done or was there."""
+    check_job(production, sink, part)
     try:
         for numbers in units(production.num, sink.unit, part):
             if not sink.has(numbers):

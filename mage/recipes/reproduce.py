@@ -97,9 +97,9 @@ def open_weights(
     tokenizer: Path | None,
     folder: Path,
     *,
-    config: dict[str, Any] | None,
-    precision: str,
-    device: str,
+    config: dict[str, Any] | None = None,
+    precision: str = "auto",
+    device: str = "auto",
 ) -> Mage:
     """The released weights as a model folder, converted once; or a model folder as it is."""
     if checkpoint.is_dir():

@@ -7,7 +7,7 @@ job resumable.
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from mage.data.tar_images import TarDataset, write_shard
 from mage.evaluation.extractors import Extractor, Seen
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Where finished images go."""
 

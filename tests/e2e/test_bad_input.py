@@ -73,6 +73,40 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("--model {root}/model --out {out} --choice-temperature -1", "not be negative"),
         ("--model {root}/model --out {out} --encoder-keep 0", "encoder_keep"),
         ("--model {root}/model --out {root}/photo.png/x", "is a file"),
+        ("--model {root}/model --out {out} --class ship", "without classes"),
+        ("--model {root}/model --out {out} --class all", "without classes"),
+        ("--model {root}/model --out {out} --guidance 2", "guidance needs a model with classes"),
+        ("--model {root}/model --out {out} --order backwards", "order"),
+        ("--model {root}/model --out {out} --top-p 0", "top_p"),
+        ("--model {root}/model --out {out} --part 2 2", "no part 2 of 2"),
+        ("--model {root}/model --out {out} --part 0 2 --processes 2", "exclude each other"),
+        ("--model {root}/model --out {out} --processes 0", "at least 1"),
+        ("--model {root}/model --out {out} --to tar --shard-size 100", "no multiple"),
+        ("--model {root}/model --out {out} --to features --extractor vgg", "no extractor 'vgg'"),
+    ],
+    "tune-sampler": [
+        *((f"{arguments} --data digits", message) for arguments, message in MODEL[:4]),
+        *((f"--model {{root}}/model --data digits {a}", m) for a, m in COMMON),
+        ("--model {root}/model", "give --data"),
+        ("--model {root}/model --data digits --num 1", "at least 2"),
+        ("--model {root}/model --data digits --try-guidances 1", "guidance needs a model with classes"),
+        ("--model {root}/model --data digits --try-steps 0", "at least 1 step"),
+        ("--model {root}/model --data digits --try-orders diagonal", "try-orders"),
+    ],
+    "reproduce": [
+        ("imagenet --checkpoint {root}/none.pth --data {root}/folder --out {out}", "none.pth"),
+        ("imagenet --checkpoint {root}/text.png --data {root}/folder --out {out}", "text.png"),
+        ("imagenet --checkpoint {root}/tokenizer --data {root}/folder --out {out}", "tokenizer only"),
+        ("imagenet --checkpoint {root}/model --data {root}/none --out {out} --parts linear", "no data set"),
+        ("imagenet --checkpoint {root}/model --data {root}/folder --out {out} --num 0", "at least 1"),
+        ("cifar --checkpoint {root}/model --data {root}/folder --out {out}", "cifar"),
+        *((f"--checkpoint {{root}}/model --data {{root}}/folder --out {{out}} {a}", m) for a, m in COMMON),
+        (
+            "--checkpoint {root}/model --data {root}/folder --out {out} --config {root}/none.json",
+            "not readable as JSON",
+        ),
+        ("--checkpoint {root}/model --data {root}/folder --out {root}/photo.png/x", "is a file"),
+        ("--checkpoint {root}/model --data {root}/folder --out {out} --parts everything", "parts"),
     ],
     "reconstruct": [
         *((f"{arguments} --image {{root}}/photo.png --out {{out}}.png", message) for arguments, message in MODEL),
@@ -104,6 +138,10 @@ CASES: dict[str, list[tuple[str, str]]] = {
                 ("--expand -3", "non-negative"),
                 ("--expand 30 0 0 0", "proportions"),
                 ("--box 0 0 8 8 --num 0", "at least 1"),
+                ("--vary 1.5", "must lie in"),
+                ("--vary 0.5 --paste", "goes without"),
+                ("--box 0 0 8 8 --grow -1", "not negative"),
+                ("--box 0 0 8 8 --class 1", "without classes"),
             ]
         ),
         ("--model {root}/model --image {root}/text.png --box 0 0 8 8 --out {out}.png", "cannot read"),
@@ -211,6 +249,20 @@ CASES["evaluate"] += [
     ("representations --data digits --model {root}/model --finetune small", "give --out"),
     ("representations --data {root}/folder/a --model {root}/model", "no labels"),
     ("representations --data digits --model {root}/model --attack-images 0", "must be positive"),
+]
+CASES["evaluate"] += [
+    ("generation --samples {root}/none --data digits", "no folder"),
+    ("generation --samples {root}/empty --data digits", "holds no images"),
+    ("generation --samples {root}/folder", "give --data or --reference"),
+    ("generation --samples {root}/folder --reference {root}/none.npz", "does not hold feature statistics"),
+    ("generation --samples {root}/folder --data digits --extractor magic", "no extractor 'magic'"),
+    (
+        "generation --samples {root}/folder --data digits --extractor inception --extractor-weights {root}/text.png",
+        "SHA-256",
+    ),
+    ("generation --samples {root}/folder --data digits --save-reference {out}.txt", "must end in .npz"),
+    ("generation --samples {root}/model --data digits --num 1", "at least 2"),
+    ("generation --samples {root}/model", "give --data"),
 ]
 TUNE = "--model {root}/model --data digits --out {out}"
 CASES["finetune"] = [

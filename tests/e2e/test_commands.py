@@ -65,14 +65,146 @@ def test_generate_writes_a_grid_and_each_image(run: SimpleNamespace, command: Co
     assert command("generate", *words, "--num", 5, "--batch-size", 2, "--out", tmp_path / "a").code == 0
     assert command("generate", *words, "--num", 3, "--batch-size", 3, "--out", tmp_path / "b").code == 0
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == [*(f"{index:06d}.png" for index in range(5)), "grid.png"]
+    assert names == [*(f"{index:06d}.png" for index in range(5)), "grid.png", "settings.json"]
     for index in range(3):  # image k of a seed is the same whatever --num and --batch-size
         assert (tmp_path / "a" / f"{index:06d}.png").read_bytes() == (tmp_path / "b" / f"{index:06d}.png").read_bytes()
     expected = mage.load(run.root / "model", precision="float32").generate(3, seed=3)
     found = images.load_image(tmp_path / "b" / "000002.png", channels=1)
     assert torch.equal(found, images.to_uint8(expected[2]))
     assert command("generate", *words, "--num", 2, "--encoder-keep", 0.5, "--out", tmp_path / "c").code == 0
-    assert len(list((tmp_path / "c").iterdir())) == 3
+    assert len(list((tmp_path / "c").glob("0*.png"))) == 2
+
+
+def test_a_finished_folder_is_not_made_again_nor_mixed(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    words = ("generate", "--model", run.root / "model", "--num", 4, "--batch-size", 2, "--out", tmp_path)
+    assert command(*words).code == 0
+    (tmp_path / "000001.png").unlink()
+    before = (tmp_path / "000002.png").stat().st_mtime_ns
+    assert command(*words).code == 0
+    assert (tmp_path / "000001.png").is_file()
+    assert (tmp_path / "000002.png").stat().st_mtime_ns == before
+    other = command(*words, "--seed", 1)
+    assert other.code == 2
+    assert "another seed" in other.err
+    assert command(*words, "--seed", 1, "--overwrite").code == 0
+    assert (tmp_path / "000002.png").stat().st_mtime_ns != before
+
+
+def test_several_processes_make_the_same_shards(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    words = (
+        "generate",
+        "--model",
+        run.root / "model",
+        "--num",
+        10,
+        "--batch-size",
+        2,
+        "--to",
+        "tar",
+        "--shard-size",
+        4,
+    )
+    words = (*words, "--precision", "float32")
+    assert command(*words, "--out", tmp_path / "one").code == 0
+    result = command(*words, "--out", tmp_path / "two", "--processes", 2, "--json")
+    assert result.code == 0, result.err
+    for part in (0, 1):
+        result = command(*words, "--out", tmp_path / "parts", "--part", part, 2, "--json")
+        assert json.loads(result.out)["missing_units"] == 1 - part
+    shards = ["000000.tar", "000004.tar", "000008.tar"]
+    for folder in ("one", "two", "parts"):
+        assert sorted(path.name for path in (tmp_path / folder).glob("*.tar")) == shards
+        for name in (*shards, "grid.png"):
+            assert (tmp_path / folder / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+def test_generated_images_are_measured_from_every_source(
+    run: SimpleNamespace, command: Command, tmp_path: Path
+) -> None:
+    words = ("--model", run.root / "model", "--num", 12, "--batch-size", 4, "--precision", "float32")
+    assert command("generate", *words, "--out", tmp_path / "png").code == 0
+    assert command("generate", *words, "--to", "features", "--shard-size", 8, "--out", tmp_path / "features").code == 0
+    measure = ("evaluate", "generation", "--data", "digits", "--batch-size", 4, "--precision", "float32")
+    reference = tmp_path / "test.npz"
+    first = command(
+        *measure,
+        "--samples",
+        run.root / "model",
+        "--num",
+        12,
+        "--save-reference",
+        reference,
+        "--out",
+        tmp_path,
+        "--json",
+    )
+    assert first.code == 0, first.err
+    metrics = json.loads(first.out)["metrics"]
+    assert {"fd_efflite0_test12", "is_efflite0_test12", "kd_efflite0_test12", "fd_efflite0_test12_real"} <= set(metrics)
+    assert json.loads((tmp_path / "generation.json").read_text())["metrics"] == metrics
+    for source in ("png", "features"):
+        again = command(
+            *measure, "--samples", tmp_path / source, "--reference", reference, "--split", "train", "--json"
+        )
+        found = json.loads(again.out)["metrics"]
+        assert found["fd_efflite0_test12"] == pytest.approx(metrics["fd_efflite0_test12"], rel=1e-4)
+        assert found["kd_efflite0_test12"] == pytest.approx(metrics["kd_efflite0_test12"], rel=1e-3)
+    text = command(*measure, "--samples", tmp_path / "png")
+    assert "fd_efflite0_test12 " in text.out
+    assert "12 images against 297 of test" in text.out
+
+
+def test_a_tuned_sampler_is_stored_with_its_model(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    mage.load(run.root / "model").save(tmp_path / "model")
+    words = ("tune-sampler", "--model", tmp_path / "model", "--data", "digits", "--num", 20, "--try-steps", 2)
+    result = command(*words, "--try-orders", "halton", "--top-p", 0.9, "--out", tmp_path / "all.json", "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    assert found["metric"] == "fd_efflite0_test20"
+    assert found["trials"] == json.loads((tmp_path / "all.json").read_text())["trials"]
+    model = mage.load(tmp_path / "model")
+    assert (model.sampling.order, model.sampling.steps, model.sampling.top_p) == ("halton", 2, 0.9)
+    assert model.sampling.token_temperature == found["best"]["token_temperature"]
+    assert model.notes["sampling_tuned"]["metric"] == "fd_efflite0_test20"
+    kept = mage.load(run.root / "model").transformer.state_dict()
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in model.transformer.state_dict().items())
+    score = command(*words, "--try-orders", "random", "--metric", "recall", "--no-store", "--json")
+    assert 0 <= json.loads(score.out)["value"] <= 1
+    assert mage.load(tmp_path / "model").sampling.order == "halton"
+
+
+def test_classes_from_training_to_picture(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    words = ("--tokenizer", run.root / "tokenizer", "--recipe", "smoke", "--out", tmp_path / "run")
+    assert command("pretrain", *words, "--set", "conditions.source=labels").code == 0
+    model = ("--model", tmp_path / "run", "--precision", "float32")
+    assert command("generate", *model, "--num", 12, "--class", "all", "--out", tmp_path / "all").code == 0
+    assert command("generate", *model, "--num", 1, "--class", 3, "--guidance", 2, "--out", tmp_path / "three").code == 0
+    bad = command("generate", *model, "--class", "ship", "--out", tmp_path / "bad")
+    assert bad.code == 2
+    assert "there is no class 'ship'; classes are 0, 1, 2" in bad.err
+    assert not (tmp_path / "bad").exists()
+    images.save_png(tmp_path / "small.png", torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0)))
+    edit = ("edit", *model, "--image", tmp_path / "small.png", "--out", tmp_path / "out.png")
+    assert command(*edit, "--box", 0, 0, 4, 8, "--class", 3, 4, "--num", 2).code == 0
+    assert command(*edit, "--vary", 1, "--class", 3).code == 0
+
+
+def test_images_larger_than_the_models_keep_their_size(
+    run: SimpleNamespace, disk: SimpleNamespace, command: Command, tmp_path: Path
+) -> None:
+    photo = disk.root / "photo.png"  # 20 x 30 pixels
+    given = images.load_image(photo, channels=1)
+    edit = ("edit", "--model", run.root / "model", "--image", photo, "--out", tmp_path / "out.png", "--full-size")
+    result = command(*edit, "--box", 6, 6, 10, 9, "--grow", 1, "--paste", "--json")
+    assert result.code == 0, result.err
+    changed = (images.load_image(tmp_path / "out.png", channels=1) != given)[0]
+    assert changed[5:10, 5:11].any()
+    changed[4:10, 4:12] = False
+    assert not changed.any()
+    assert json.loads(result.out)["seam_ratio"] > 0
+    assert command(*edit, "--expand", 3, 0, 4, 0).code == 0
+    with Image.open(tmp_path / "out.png") as wide:
+        assert wide.size == (37, 20)
 
 
 def test_a_picture_that_cannot_be_written_is_an_error(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:

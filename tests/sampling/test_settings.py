@@ -1,0 +1,45 @@
+"""Settings of the sampler: ramps and what is refused."""
+
+from typing import Any
+
+import pytest
+
+from mage.sampling.settings import SamplingConfig
+
+
+def test_the_token_temperature_ramps_from_first_to_last_step() -> None:
+    config = SamplingConfig(steps=5, token_temperature=1.0, token_temperature_end=0.2)
+    assert [config.token_temperature_at(step / 5) for step in range(1, 6)] == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
+    assert SamplingConfig(steps=3).token_temperature_at(0.4) == 1
+    assert SamplingConfig(steps=1, token_temperature_end=0.5).token_temperature_at(1.0) == 1
+
+
+def test_guidance_follows_its_schedule() -> None:
+    def weights(**settings: Any) -> list[float]:
+        config = SamplingConfig(steps=4, guidance=2.0, **settings)
+        return [config.guidance_at(step / 4) for step in range(1, 5)]
+
+    assert weights(guidance_schedule="constant") == [2, 2, 2, 2]
+    assert weights(guidance_schedule="linear") == [0.5, 1, 1.5, 2]
+    assert weights(guidance_schedule="interval", guidance_interval=(0.4, 0.8)) == [0, 2, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "at least 1 step"),
+        ({"choice_temperature": -1.0}, "temperatures must not be negative"),
+        ({"token_temperature_end": -0.1}, "temperatures must not be negative"),
+        ({"encoder_keep": 0.0}, "encoder_keep"),
+        ({"power": 0.0}, "power"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"revisions": -1}, "revisions"),
+        ({"revise_share": 1.5}, "revise_share"),
+        ({"guidance": -1.0}, "guidance"),
+        ({"guidance_interval": (0.5, 0.5)}, "guidance"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SamplingConfig(**settings)
