@@ -250,6 +250,7 @@ CASES["evaluate"] += [
     ("representations --data {root}/folder/a --model {root}/model", "no labels"),
     ("representations --data digits --model {root}/model --attack-images 0", "must be positive"),
 ]
+SAMPLES = "generation --samples {root}/folder"
 CASES["evaluate"] += [
     ("generation --samples {root}/none --data digits", "no folder"),
     ("generation --samples {root}/empty --data digits", "holds no images"),
