@@ -1,12 +1,15 @@
 """Charts as inline SVG, without any plotting library: lines, horizontal bars, and a sorted distribution.
 
 Colours are classes (`series-0`, `grid`, ...) that the page's style sheet fills in: one chart serves light and dark.
+`standalone` makes a file of its own of a chart, for documents that show pictures.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib.resources import files
 
 from mage.report.axes import Axis, linear_axis, log_axis
 from mage.report.glossary import finite, format_number
@@ -182,6 +185,21 @@ def _legend(names: Sequence[str], right: float) -> str:
         parts.append(f'<rect class="fill-{index % NUM_COLOURS}" x="{x:.1f}" y="11" width="14" height="5" rx="2.5"/>')
         x -= 8
     return "".join(parts)
+
+
+def standalone(svg: str) -> str:
+    """A chart with the style sheet inside, as the content of an .svg file; follows the reader's colour scheme."""
+    found = re.match(r'<svg viewBox="0 0 (\d+) (\d+)"', svg)
+    assert found is not None, "not a chart of this file"
+    width, height = int(found[1]), int(found[2])
+    style = files("mage.report").joinpath("style.css").read_text(encoding="utf-8")
+    own = "svg { font-family: system-ui, sans-serif; } .sheet { fill: var(--raised); }"
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width + 40}" height="{height + 30}" '
+    opening += f'viewBox="-20 -15 {width + 40} {height + 30}"'
+    sheet = f'<rect class="sheet" x="-20" y="-15" width="{width + 40}" height="{height + 30}"/>'
+    start = svg.index(">") + 1
+    head = opening + svg[found.end() : start]
+    return f"{head}<style>{style}\n{own}</style>{sheet}{svg[start:]}\n"
 
 
 def _svg(width: int, height: int, title: str, body: str) -> str:

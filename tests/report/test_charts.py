@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mage.report.charts import MOST_POINTS, Bar, Series, bar_chart, frequency_chart, line_chart
+from mage.report.charts import MOST_POINTS, Bar, Series, bar_chart, frequency_chart, line_chart, standalone
 
 LINE = Series("training", [(0, 3.0), (10, 2.0), (20, 1.5)])
 
@@ -128,3 +128,14 @@ def test_names_cannot_break_out_of_a_chart() -> None:
         assert root.get("aria-label") == name
         assert not any(each.tag == "script" for each in root.iter())
         assert sum(name in (each.text or "") for each in root.iter()) >= 3
+
+
+def test_a_chart_stands_alone_as_a_file() -> None:
+    chart = line_chart([Series("a", [(0, 1.0), (1, 2.0)], markers=True)], title="one & two")
+    alone = ElementTree.fromstring(standalone(chart))
+    assert alone.tag == "{http://www.w3.org/2000/svg}svg"
+    assert alone.get("aria-label") == "one & two"
+    assert int(alone.attrib["width"]) > 1000
+    style = next(each for each in alone if each.tag.endswith("style"))
+    assert "--c0" in (style.text or "")
+    assert sum(each.tag.endswith("path") for each in alone.iter()) == chart.count("<path")
