@@ -1,8 +1,8 @@
 """Samplers, classes and clusters on CIFAR-10: `python studies/generation.py --data-root DATA --model RUN --out OUT`.
 
-RUN is a finished run of the recipe cifar10 with its tokenizer inside. On its frozen encoder the study trains decoders for
-labels and for 16, 64 and 256 clusters, and from scratch a model that knows labels; then it generates with many samplers
-and judges: Frechet distance to the 10,000 test images (fd_efflite0), and how many class-conditional samples an
+RUN is a finished run of the recipe cifar10 with its tokenizer inside. On its frozen encoder the study trains decoders
+for labels and for 16, 64 and 256 clusters, and from scratch a model that knows labels; then it generates with many
+samplers and judges: Frechet distance to the 10,000 test images (fd_efflite0), and how many class-conditional samples an
 independent classifier, trained on real images, takes for their class. Results go to results/generation.json, figures
 beside it. Trainings resume, and no set of samples is measured twice: `--parts` and repeated runs share OUT.
 """
@@ -339,8 +339,8 @@ def main() -> None:
     protocol = {
         "best_sampler": ", ".join(f"{name} {value}" for name, value in best.items()),
         "fd": "fd_efflite0 against the 10,000 test images; 1k and 5k: samples; seeds 0 and 1",
-        "class_accuracy": "samples of each class in turn, 1,000, that a small ResNet trained on the real training images "
-        "takes for their class; best of the models",
+        "class_accuracy": "share of 1,000 samples, each class in turn, that a small ResNet of real images takes "
+        "for their class; best of the models",
         "self_conditional_gain": "1 - after / before, 5,000 samples of seed 1, one sampler",
     }
     timings = {name: values["seconds"] for name, values in study.measured.items() if "seconds" in values}

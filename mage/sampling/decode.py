@@ -8,7 +8,8 @@ Letters: n grids, l tokens, u positions that are scored, c codes.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal, overload
+from dataclasses import replace
+from typing import Any, Literal, overload
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -39,6 +40,7 @@ def decode(
     on_step: Callable[[int, Tensor], None] | None = None,
     relaxed: Literal[False] = False,
     softness: float = 1.0,
+    **changes: Any,
 ) -> Int[Tensor, "n l"]: ...
 
 
@@ -53,6 +55,7 @@ def decode(
     on_step: Callable[[int, Tensor], None] | None = None,
     relaxed: Literal[True],
     softness: float = 1.0,
+    **changes: Any,
 ) -> Float[Tensor, "n l c"]: ...
 
 
@@ -66,9 +69,11 @@ def decode(
     on_step: Callable[[int, Tensor], None] | None = None,
     relaxed: bool = False,
     softness: float = 1.0,
+    **changes: Any,
 ) -> Int[Tensor, "n l"] | Float[Tensor, "n l c"]:
     """Fill the unknown tokens of each grid; known ones stay as they are.
 
+    settings: of the sampler; changes: single ones of them, such as steps=8.
     generators: one per grid, so that a grid's result does not depend on the others in its batch.
     priority: tokens with the smallest become known first; without it the most confident ones do. The confidence is the
     log-probability at temperature 1, whatever codes are drawn from, plus Gumbel noise that falls to 0 at the last step.
@@ -80,6 +85,7 @@ def decode(
     """
     if len(generators) != len(tokens):
         raise ValueError(f"{len(generators)} generators for {len(tokens)} grids: give one per grid")
+    settings = replace(settings, **changes)
     tokens = tokens.long()
     length, steps = tokens.shape[1], settings.steps
     at_start: list[int] = (tokens == UNKNOWN).sum(dim=1).tolist()
