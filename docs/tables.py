@@ -99,12 +99,67 @@ def variants(metrics: dict[str, float]) -> list[str]:
     return rows
 
 
-KINDS = {"table": measures, "speeds": speeds, "variants": variants}
+METHODS = {
+    "linear": "linear probe",
+    "knn": "k-NN",
+    "fewshot25": "25 per class",
+    "finetune": "fine-tuned",
+    "corruption": "corrupted",
+    "pgd": "attacked",
+}
+
+
+def methods(metrics: dict[str, float]) -> list[str]:
+    """One row per method of pre-training, whose metrics are called METHOD.PROTOCOL."""
+    rows = ["| method | " + " | ".join(METHODS.values()) + " | images seen |", "|---" * (2 + len(METHODS)) + "|"]
+    for name in dict.fromkeys(metric.split(".")[0] for metric in metrics):
+        if f"{name}.finetune" in metrics:
+            cells = [f"{metrics[f'{name}.{protocol}']:.1%}" for protocol in METHODS]
+            rows.append(f"| {name} | " + " | ".join(cells) + f" | {metrics[f'{name}.images_seen']:,.0f} |")
+    return rows
+
+
+GENERATION = {
+    "class_accuracy": ("samples of a class that the classifier takes for it, without guidance", "{:.1%}"),
+    "class_accuracy_guided": ("the same, with the best guidance", "{:.1%}"),
+    "accuracy.real": ("real test images that it takes for their class", "{:.1%}"),
+    "accuracy_reconstructed.real": ("the same after the tokenizer", "{:.1%}"),
+    "fd_5k.before": ("fd_efflite0 of 5,000 samples, without classes", "{:.0f}"),
+    "fd_5k.after": ("the same model, told its own clusters", "{:.0f}"),
+    "fd_5000.real": ("fd_efflite0 of 5,000 real training images", "{:.0f}"),
+    "self_conditional_gain": ("gain by its own clusters, 1 - after / before", "{:.1%}"),
+}
+
+
+def generation(metrics: dict[str, float]) -> list[str]:
+    """The headlines, then fd_efflite0 of each sampler by steps, then guidance."""
+    rows = ["| measure | value |", "|---|---|"]
+    rows += [
+        f"| {title} | {form.format(metrics[name])} |" for name, (title, form) in GENERATION.items() if name in metrics
+    ]
+    found = [match for match in map(re.compile(r"fd_1k\.(.+)\.steps(\d+)").fullmatch, metrics) if match is not None]
+    steps = sorted({int(match[2]) for match in found})
+    rows += ["", "| fd_efflite0 of 1,000 samples | " + " | ".join(f"{count} steps" for count in steps) + " |"]
+    rows.append("|---" * (1 + len(steps)) + "|")
+    for name in dict.fromkeys(match[1] for match in found):
+        cells = [f"{metrics[f'fd_1k.{name}.steps{count}']:.0f}" for count in steps]
+        rows.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    form = re.compile(r"fd_1k\.(\w+)\.guidance([\d.]+)")
+    rows += ["", "| model | guidance | fd_efflite0 of 1,000 samples | taken for its class |", "|---|---|---|---|"]
+    for match in filter(None, map(form.fullmatch, metrics)):
+        accuracy = metrics.get(f"class_accuracy.{match[1]}.guidance{match[2]}")
+        rows.append(
+            f"| {match[1]} | {match[2]} | {metrics[match[0]]:.0f} | {'' if accuracy is None else f'{accuracy:.1%}'} |"
+        )
+    return rows
+
+
+KINDS = {"table": measures, "speeds": speeds, "variants": variants, "methods": methods, "generation": generation}
 
 
 def filled(text: str) -> str:
     """A page with all its tables written anew."""
-    form = re.compile(r"(<!-- (table|speeds|variants) (\w+) -->\n).*?(<!-- end -->)", re.S)
+    form = re.compile(r"(<!-- (table|speeds|variants|methods|generation) (\w+) -->\n).*?(<!-- end -->)", re.S)
     return form.sub(lambda match: f"{match[1]}\n{table(match[3], KINDS[match[2]])}\n\n{match[4]}", text)
 
 

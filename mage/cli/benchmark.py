@@ -31,25 +31,21 @@ class Options(Common):
     """JSON file for the result, with commit, machine and command"""
 
 
-def _measure(options: Options) -> tuple[dict[str, float], dict[str, float]]:
-    """Metrics, and seconds per part."""
-    paths = tuple(PATHS) if "all" in options.paths else options.paths
-    start = time.perf_counter()
-    found: dict[str, float] = {}
-    if options.memory:
-        found = suite.peak_memory_share(
-            options.size, max(options.batch_sizes), precision=options.precision, device=options.device
-        )
-    rows, limits = suite.run(
-        options.size, options.batch_sizes, paths=paths, rounds=options.rounds, steps=options.steps,
-        precision=options.precision, device=options.device, on_row=lambda row: note(options, sentence(row)),
-    )  # fmt: skip
-    found |= suite.metrics(rows, limits)
-    return found, {"total": time.perf_counter() - start}
+PROTOCOL = {
+    "ratio": "seconds of the plain baseline / seconds of ours, medians, taking turns in one process; without _b4, "
+    "_b16: the worst over batch sizes",
+    "small_pretrain": "192 wide, 6 + 3 blocks, 64 tokens, batch 128; against a loop of the same precision with "
+    "PyTorch's fused attention",
+    "probe": "against its floor, one feature pass and the head's training (fixed crops) or the feature passes alone "
+    "(random crops): at best 1",
+    "plain": "float32, contiguous, attention written out, all logits, masks as booleans, AdamW per tensor",
+    "ceiling_share": "FLOPs of matrix products and convolutions / time / what this machine reaches on a matrix "
+    "product or convolution in the precision used",
+}
 
 
 def run(options: Options) -> None:
-    """Check, measure, print and record."""
+    """Check, measure, print and record; a record is written after every job, so that a stopped run leaves something."""
     unknown = set(options.paths) - set(PATHS) - {"all"}
     if options.size not in PRESETS:
         raise ValueError(f"there is no size {options.size!r}; sizes are {', '.join(PRESETS)}")
@@ -59,20 +55,24 @@ def run(options: Options) -> None:
         raise ValueError("--batch-sizes, --rounds and --steps must be at least 1")
     if options.record is not None:
         check_output_file(options.record, (".json",))
-    found, timings = _measure(options)
-    if options.record is not None:
-        protocol = {
-            "ratio": "seconds of the plain baseline / seconds of ours, medians, taking turns in one process; "
-            "without _b4, _b16: the worst over batch sizes",
-            "small_pretrain": "192 wide, 6 + 3 blocks, 64 tokens, batch 128; against a loop of the same precision with "
-            "PyTorch's fused attention",
-            "probe": "against its floor, one feature pass and the head's training (fixed crops) or the feature passes "
-            "alone (random crops): at best 1",
-            "plain": "float32, contiguous, attention written out, all logits, masks as booleans, AdamW per tensor",
-            "ceiling_share": "FLOPs of matrix products and convolutions / time / what this machine reaches on a "
-            "matrix product or convolution in the precision used",
-        }
-        write_record(options.record, Record(command_line("mage benchmark"), 0, protocol, timings, found))
+    found: dict[str, float] = {}
+    start = time.perf_counter()
+    if options.memory:
+        found = suite.peak_memory_share(
+            options.size, max(options.batch_sizes), precision=options.precision, device=options.device
+        )
+
+    def tell(rows: list[Row], limits: dict[str, float]) -> None:
+        note(options, sentence(rows[-1]))
+        found.update(suite.metrics(rows, limits))
+        if options.record is not None:
+            seconds = {"total": time.perf_counter() - start}
+            write_record(options.record, Record(command_line("mage benchmark"), 0, PROTOCOL, seconds, found))
+
+    suite.run(
+        options.size, options.batch_sizes, paths=tuple(PATHS) if "all" in options.paths else options.paths,
+        rounds=options.rounds, steps=options.steps, precision=options.precision, device=options.device, on_row=tell,
+    )  # fmt: skip
     emit(options, found, "\n".join(f"{name}: {value:.4g}" for name, value in found.items()))
 
 
