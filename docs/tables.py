@@ -1,7 +1,7 @@
 """Write the tables of README and docs from results/*.json: `python docs/tables.py`, or `--check` to only compare.
 
-A table stands between `<!-- table NAME -->` (or `<!-- speeds NAME -->`) and `<!-- end -->`; nobody edits what is
-between them.
+A table stands between `<!-- KIND NAME -->` and `<!-- end -->`, with a kind of KINDS; nobody edits what is between
+them. The charts of results/speed.json are drawn at the same time.
 """
 
 import json
@@ -99,6 +99,45 @@ def variants(metrics: dict[str, float]) -> list[str]:
     return rows
 
 
+KERNELS = re.compile(r"fused_over_written_(?P<work>forward|step)_(?P<shape>\w+)_(?P<precision>bf16|float32)")
+PRECISION = {
+    "loss_mean_deviation": ("training loss over 1,000 steps: mean deviation of bf16 from float32", "{:.4f}"),
+    "loss_mean_deviation_of_seeds": ("the same between two float32 runs of different seeds", "{:.4f}"),
+    "logits_rms_deviation": ("logits of one model: root mean square deviation", "{:.3f}"),
+    "logits_deviation_over_spread": ("that, over the spread of the logits", "{:.4f}"),
+    "same_best_code": ("positions whose most probable code is the same", "{:.1%}"),
+    "probability_total_variation": ("distance of the two distributions over codes (total variation)", "{:.4f}"),
+    "fd_efflite0_bf16_against_float32": ("fd_efflite0 of 2,000 bf16 samples against 2,000 float32 samples", "{:.1f}"),
+    "fd_efflite0_float32_against_float32": ("the same between two sets of float32 samples", "{:.1f}"),
+    "fd_efflite0_bf16_against_real": ("fd_efflite0 of bf16 samples against real images", "{:.0f}"),
+    "fd_efflite0_float32_against_real": ("the same of float32 samples", "{:.0f}"),
+}
+
+
+def kernels(metrics: dict[str, float]) -> list[str]:
+    """Attention written out against the fused kernel, by shape; then what compiling brings."""
+    rows = ["| blocks | precision | forward | forward and backward |", "|---|---|---|---|"]
+    found = {
+        (m["shape"], m["precision"], m["work"]): metrics[m[0]] for m in filter(None, map(KERNELS.fullmatch, metrics))
+    }
+    for shape, precision in dict.fromkeys((shape, precision) for shape, precision, _ in found):
+        cells = " | ".join(f"{found[shape, precision, work]:.2f}" for work in ("forward", "step"))
+        rows.append(f"| {shape.replace('_', ', ')} | {precision} | {cells} |")
+    rows += ["", "| compiled | a step is faster by | the first step takes |", "|---|---|---|"]
+    for name, value in metrics.items():
+        if name.startswith("compile_speedup_step_"):
+            shape = name.removeprefix("compile_speedup_step_")
+            first = metrics[f"compile_first_step_seconds_{shape}"]
+            rows.append(f"| {shape.replace('_', ', ')} | {value:.2f} | {first:.0f} s |")
+    return rows
+
+
+def deviations(metrics: dict[str, float]) -> list[str]:
+    """What bfloat16 changes."""
+    rows = ["| measure | value |", "|---|---|"]
+    return rows + [f"| {title} | {form.format(metrics[name])} |" for name, (title, form) in PRECISION.items()]
+
+
 METHODS = {
     "linear": "linear probe",
     "knn": "k-NN",
@@ -154,13 +193,47 @@ def generation(metrics: dict[str, float]) -> list[str]:
     return rows
 
 
-KINDS = {"table": measures, "speeds": speeds, "variants": variants, "methods": methods, "generation": generation}
+KINDS = {
+    "table": measures,
+    "speeds": speeds,
+    "variants": variants,
+    "kernels": kernels,
+    "deviations": deviations,
+    "methods": methods,
+    "generation": generation,
+}
 
 
 def filled(text: str) -> str:
     """A page with all its tables written anew."""
-    form = re.compile(r"(<!-- (table|speeds|variants|methods|generation) (\w+) -->\n).*?(<!-- end -->)", re.S)
+    form = re.compile(r"(<!-- (\w+) (\w+) -->\n).*?(<!-- end -->)", re.S)
     return form.sub(lambda match: f"{match[1]}\n{table(match[3], KINDS[match[2]])}\n\n{match[4]}", text)
+
+
+def charts() -> None:
+    """Bars of speed, and cost by sequence length, as files beside the numbers."""
+    from mage.report.charts import Bar, Series, bar_chart, line_chart, standalone
+
+    path = ROOT / "results" / "speed.json"
+    if not path.is_file():
+        return
+    metrics: dict[str, float] = json.loads(path.read_text())["metrics"]
+    form = re.compile(r"ceiling_share_(\w+)_b(\d+)")
+    bars = [
+        Bar(f"{m[1].replace('_', ' ')}, batch {m[2]}", metrics[m[0]], f"{metrics[m[0]]:.0%}")
+        for m in filter(None, map(form.fullmatch, metrics))
+    ]
+    chart = bar_chart(bars, title="Share of this machine's ceiling that each job reaches", most=1.0, width=820)
+    path.with_name("speed_ceiling.svg").write_text(standalone(chart))
+    lines = []
+    for work, name in (("pass", "a decoding pass"), ("step", "a training step")):
+        for way in ("ours", "plain"):
+            key = re.compile(rf"seconds_{work}_(\d+)_tokens_{way}_b\d+")
+            points = [(int(m[1]), metrics[m[0]]) for m in filter(None, map(key.fullmatch, metrics))]
+            lines.append(Series(f"{name}, {way}", sorted(points), markers=True))
+    chart = line_chart(lines, title="Seconds per image of ViT-B", x_label="tokens", width=760, height=340)
+    if chart:
+        path.with_name("speed_growth.svg").write_text(standalone(chart))
 
 
 def main() -> None:
@@ -173,6 +246,8 @@ def main() -> None:
         if new != text and "--check" in sys.argv:
             raise SystemExit(f"{page.relative_to(ROOT)} is out of date: run `python docs/tables.py`")
         page.write_text(new)
+    if "--check" not in sys.argv:
+        charts()
 
 
 if __name__ == "__main__":
