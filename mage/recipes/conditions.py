@@ -74,11 +74,12 @@ def from_cache(recipe: Recipe, cache: TokenCache, model: Mage | None) -> tuple[C
 
 @torch.inference_mode()
 def picture(model: Mage, cache: TokenCache, *, rows: int = 16, columns: int = 12) -> Float[Tensor, "c H W"]:
-    """What the classes of a cache look like: the first images of each, as the tokenizer shows them; largest first."""
+    """What the classes of a cache look like: some images of each, as the tokenizer shows them; largest first."""
     assert cache.labels is not None
+    order = np.random.default_rng(stream_seed(0, "cluster picture")).permutation(len(cache))  # files lie by label
     shown = []
     for label in range(min(rows, len(cache.class_names))):
-        chosen = np.flatnonzero(cache.labels == label)[:columns]
+        chosen = order[cache.labels[order] == label][:columns]
         if not len(chosen):
             continue
         found = model.decode_tokens(cache.tokens(chosen, np.zeros_like(chosen))).float().cpu()
