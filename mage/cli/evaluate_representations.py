@@ -46,6 +46,8 @@ class Options(Common):
     """seed of everything random"""
     batch_size: int = 256
     """images at a time"""
+    workers: int = 0
+    """processes that read and augment images in fine-tuning; 0: the main one"""
 
 
 def run(options: Options) -> None:
@@ -85,6 +87,7 @@ def run(options: Options) -> None:
             precision=options.precision,
             device=options.device,
             progress=not options.json,
+            workers=options.workers,
         )
         tuned = mage.load(options.out / "finetune", precision=options.precision, device=options.device)
         accuracy = classification_accuracy(tuned.classify, test, TransformConfig(size=tuned.image_size))

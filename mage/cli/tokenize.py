@@ -32,6 +32,8 @@ class Options(RecipeOptions):
     """augmented views per image; default: the recipe's"""
     split: Literal["train", "test"] = "train"
     """which part of the data set"""
+    workers: int = 0
+    """processes that read images; 0: the main one"""
 
 
 def run(options: Options) -> None:
@@ -49,7 +51,13 @@ def run(options: Options) -> None:
     size = len(open_data(recipe.data.name, options.split, recipe, options.data_root))
     with counting(size, "image", options) as done:
         cache = runs.tokenize(
-            recipe, tokenizer, options.out, split=options.split, data_root=options.data_root, on_images=done
+            recipe,
+            tokenizer,
+            options.out,
+            split=options.split,
+            data_root=options.data_root,
+            workers=options.workers,
+            on_images=done,
         )
     skipped = cache.index["skipped"]
     result = {

@@ -9,7 +9,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,10 +21,12 @@ from mage.data.transforms import Transform
 
 logger = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 
 
 class Items(NamedTuple):
-    """What a worker made for one batch."""
+    """The images of one batch, one by one."""
 
     indices: list[int]
     images: list[Tensor]
@@ -32,6 +34,15 @@ class Items(NamedTuple):
     """Files that could not be read meanwhile."""
     second: list[Tensor]
     """Another view of each image, where pairs were asked for."""
+
+
+class Made(NamedTuple):
+    """What a worker hands over: few large tensors, because each one that crosses to another process costs."""
+
+    batch: Batch | None
+    """None if there was nothing readable."""
+    corrupt: list[str]
+    """Files that could not be read meanwhile."""
 
 
 class TrainLoader:
@@ -67,11 +78,14 @@ class TrainLoader:
         self._order, self._epoch = torch.empty(0, dtype=torch.int64), -1
 
     def __iter__(self) -> Iterator[Batch]:
-        for items in _compute(self.items, itertools.count(self.start_step), self.num_workers):
-            _note(self.dataset, items.corrupt)
-            if not items.images:
+        for batch, corrupt in compute(self._made, itertools.count(self.start_step), self.num_workers):
+            note_corrupt(self.dataset, corrupt)
+            if batch is None:
                 raise none_readable(self.dataset)
-            yield _collate(self.dataset, items)
+            yield batch
+
+    def _made(self, step: int) -> Made:
+        return _collate(self.dataset, self.items(step))
 
     def items(self, step: int) -> Items:
         """The images of batch number `step`; none if the whole data set is unreadable."""
@@ -126,23 +140,23 @@ class _Evaluation:
     transform: Transform
     seed: int
 
-    def items(self, indices: Sequence[int]) -> Items:
+    def made(self, indices: Sequence[int]) -> Made:
         items = Items([], [], [], [])
         for index in indices:
             image = _load(self.dataset, index, items.corrupt)
             if image is not None:
                 items.indices.append(index)
                 items.images.append(self.transform(image, rng.generator(self.seed, "evaluate", index)))
-        return items
+        return _collate(self.dataset, items)
 
 
 def _evaluate(work: _Evaluation, chunks: list[range], num_workers: int) -> Iterator[Batch]:
     found = False
-    for items in _compute(work.items, chunks, num_workers):
-        _note(work.dataset, items.corrupt)
-        if items.images:
+    for batch, corrupt in compute(work.made, chunks, num_workers):
+        note_corrupt(work.dataset, corrupt)
+        if batch is not None:
             found = True
-            yield _collate(work.dataset, items)
+            yield batch
     if not found:
         # a process whose own share is unreadable has no batches; that the others have some is no error
         others = set(range(len(work.dataset))).difference(*chunks)
@@ -162,7 +176,7 @@ def decode_to_memory(dataset: ImageDataset, limit_bytes: int = 1 << 30) -> Image
     for index in range(len(dataset)):
         corrupt: list[str] = []
         image = _load(dataset, index, corrupt)
-        _note(dataset, corrupt)
+        note_corrupt(dataset, corrupt)
         if image is None:
             continue
         if not kept:
@@ -184,17 +198,19 @@ def none_readable(dataset: ImageDataset) -> ValueError:
     return ValueError(f"none of the {len(dataset)} images of {dataset.name} could be read; are the files whole?")
 
 
-class _ByNumber(Dataset[Items]):
+class _ByNumber(Dataset[Any]):
     """A function as torch's loader wants it."""
 
-    def __init__(self, function: Callable[[Any], Items]) -> None:
+    def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
 
-    def __getitem__(self, argument: Any) -> Items:
+    def __getitem__(self, argument: Any) -> Any:
         return self.function(argument)
 
 
-def _compute(function: Callable[[Any], Items], arguments: Iterable[Any], num_workers: int) -> Iterator[Items]:
+def compute(
+    function: Callable[[Argument], Result], arguments: Iterable[Argument], num_workers: int
+) -> Iterator[Result]:
     """function of every argument, in order; by worker processes if there are any."""
     if num_workers == 0:
         return map(function, arguments)
@@ -229,7 +245,7 @@ def _check_rank(rank: int, world_size: int) -> None:
         raise ValueError(f"rank must lie between 0 and {world_size - 1} for {world_size} processes, not {rank}")
 
 
-def _note(dataset: ImageDataset, paths: list[str]) -> None:
+def note_corrupt(dataset: ImageDataset, paths: list[str]) -> None:
     """Remember unreadable files, and warn the first time."""
     for path in paths:
         if path not in dataset.skipped:
@@ -237,8 +253,12 @@ def _note(dataset: ImageDataset, paths: list[str]) -> None:
             logger.warning("skipping %s: it cannot be read as an image", path)
 
 
-def _collate(dataset: ImageDataset, items: Items) -> Batch:
+def _collate(dataset: ImageDataset, items: Items) -> Made:
+    if not items.images:
+        return Made(None, items.corrupt)
     index = torch.tensor(items.indices)
     labels = torch.full_like(index, -1) if dataset.labels is None else torch.from_numpy(dataset.labels[items.indices])
     batch = {"images": torch.stack(items.images), "labels": labels, "index": index}
-    return batch | ({"second": torch.stack(items.second)} if items.second else {})
+    if items.second:
+        batch["second"] = torch.stack(items.second)
+    return Made(batch, items.corrupt)

@@ -11,10 +11,9 @@ A shard appears whole or not at all, so an interrupted `mage tokenize` goes on w
 Letters: n images, v views, h w token grid.
 """
 
-import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,8 @@ from torch import Tensor
 
 from mage import atomic, images, rng
 from mage.data.datasets import CorruptImage, ImageDataset
-from mage.data.transforms import TransformConfig, build_transform, describe
+from mage.data.loaders import compute
+from mage.data.transforms import Transform, TransformConfig, build_transform, describe
 from mage.tokenizers import Tokenizer
 
 INDEX = "index.json"
@@ -116,11 +116,13 @@ def write_cache(
     encode: Callable[[Tensor], Tensor],
     batch_size: int = 256,
     shard_images: int = 16384,
+    workers: int = 0,
     on_images: Callable[[int], None] | None = None,
 ) -> TokenCache:
     """Encode `views` views of every image; complete shards that are there already are kept.
 
     encode: float images (n, C, H, W) in [0, 1] -> ids; the caller chooses device and precision.
+    workers: processes that read and cut images; none: this one. The result does not depend on it.
     on_images: called with the number of images done since the last call.
     Raises ValueError if the folder holds a cache with another key.
     """
@@ -132,15 +134,14 @@ def write_cache(
     key = CacheKey(tokenizer.fingerprint(), describe(transform), f"{dataset.name} {split} {len(dataset)}", views, seed)
     index = _start(folder, key, dataset, tokenizer)
     starts = list(range(0, len(dataset), shard_images))
+    work = _Views(dataset, build_transform(transform), views, seed)
     index["num_images"] = len(dataset)
     for number, first in enumerate(starts):
         stop = min(first + shard_images, len(dataset))
         if number < len(index["shards"]):
             _report(on_images, stop - first)
             continue
-        tokens, labels, skipped = _encode_shard(
-            dataset, range(first, stop), transform, views, seed, encode, batch_size, on_images
-        )
+        tokens, labels, skipped = _encode_shard(work, range(first, stop), encode, batch_size, workers, on_images)
         atomic.write_bytes(tokens_path(folder, number), tokens.astype("<u2").tobytes())
         atomic.write_bytes(labels_path(folder, number), np.asarray(labels, "<i4").tobytes())
         index["shards"].append(len(labels))
@@ -202,37 +203,52 @@ def new_index(key: CacheKey, grid: tuple[int, int], num_codes: int, class_names:
     }
 
 
-def _encode_shard(
-    dataset: ImageDataset,
-    chosen: range,
-    transform: TransformConfig,
-    views: int,
-    seed: int,
-    encode: Callable[[Tensor], Tensor],
-    batch_size: int,
-    on_images: Callable[[int], None] | None,
-) -> tuple[np.ndarray, list[int], list[str]]:
-    apply = build_transform(transform)
-    parts: list[np.ndarray] = []
-    labels: list[int] = []
-    skipped: list[str] = []
-    per_batch = max(1, batch_size // views)
-    for first in range(chosen.start, chosen.stop, per_batch):
-        batch: list[Tensor] = []
-        indices = range(first, min(first + per_batch, chosen.stop))
+@dataclass(frozen=True)
+class _Views:
+    """Cuts views out of images; worker processes get a copy."""
+
+    dataset: ImageDataset
+    apply: Transform
+    views: int
+    seed: int
+
+    def __call__(self, indices: range) -> tuple[Tensor | None, list[int], list[str], int]:
+        """Views (images x views, c, H, W) uint8, labels, unreadable files, and the number of images asked for."""
+        pixels: list[Tensor] = []
+        labels: list[int] = []
+        skipped: list[str] = []
         for index in indices:
             try:
-                image = dataset.load(index)
+                image = self.dataset.load(index)
             except CorruptImage as error:
                 skipped.append(error.path)
                 continue
-            batch += [apply(image, rng.generator(seed, "view", index, view)) for view in range(views)]
-            labels.append(-1 if dataset.labels is None else int(dataset.labels[index]))
-        if batch:
-            ids = encode(images.to_float(torch.stack(batch)))
-            parts.append(ids.cpu().numpy().reshape(-1, views, ids[0].numel()))
-        _report(on_images, len(indices))
-    empty = np.empty((0, views, 1))
+            pixels += [self.apply(image, rng.generator(self.seed, "view", index, view)) for view in range(self.views)]
+            labels.append(-1 if self.dataset.labels is None else int(self.dataset.labels[index]))
+        return torch.stack(pixels) if pixels else None, labels, skipped, len(indices)
+
+
+def _encode_shard(
+    work: _Views,
+    chosen: range,
+    encode: Callable[[Tensor], Tensor],
+    batch_size: int,
+    workers: int,
+    on_images: Callable[[int], None] | None,
+) -> tuple[np.ndarray, list[int], list[str]]:
+    parts: list[np.ndarray] = []
+    labels: list[int] = []
+    skipped: list[str] = []
+    per_batch = max(1, batch_size // work.views)
+    chunks = [chosen[first : first + per_batch] for first in range(0, len(chosen), per_batch)]
+    for pixels, found, corrupt, count in compute(work, chunks, workers):
+        if pixels is not None:
+            ids = encode(images.to_float(pixels))
+            parts.append(ids.cpu().numpy().reshape(-1, work.views, ids[0].numel()))
+        labels += found
+        skipped += corrupt
+        _report(on_images, count)
+    empty = np.empty((0, work.views, 1))
     return (np.concatenate(parts) if parts else empty), labels, skipped
 
 
@@ -249,49 +265,3 @@ def tokens_path(folder: Path, number: int) -> Path:
 def labels_path(folder: Path, number: int) -> Path:
     """A shard's labels."""
     return folder / f"labels-{number:05d}.i32"
-
-
-def token_batches(
-    cache: TokenCache,
-    *,
-    batch_size: int,
-    seed: int,
-    start: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    pairs: bool = False,
-) -> Iterator[dict[str, Tensor]]:
-    """Endless batches {"tokens", "labels"} from number `start` on; batch k is a pure function of (seed, k).
-
-    Each epoch is a permutation of the images, each image in one of its views; `batch_size` counts this process's share.
-    pairs: a batch also holds "second", another view of each image. Raises ValueError if a batch is larger than the
-    cache, or if there is only one view where two are needed.
-    """
-    if pairs and cache.key.views < 2:
-        raise ValueError(
-            f"{cache.folder} holds one view of each image and two are contrasted: "
-            "cache it anew with --set data.views=2 or more, or train --online"
-        )
-    per_step = batch_size * world_size
-    if per_step > len(cache):
-        raise ValueError(f"a batch of {per_step} is larger than the {len(cache)} images; choose a smaller batch size")
-
-    def batches() -> Iterator[dict[str, Tensor]]:
-        per_epoch = len(cache) // per_step
-        order, views, epoch = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), -1
-        for number in itertools.count(start):
-            if number // per_epoch != epoch:
-                epoch = number // per_epoch
-                random = rng.generator(seed, "order", epoch)
-                order = torch.randperm(len(cache), generator=random).numpy()
-                views = torch.randint(cache.key.views, (len(cache),), generator=random).numpy()
-            first = number % per_epoch * per_step + rank * batch_size
-            chosen = order[first : first + batch_size]
-            batch = {"tokens": cache.tokens(chosen, views[chosen]), "labels": torch.from_numpy(cache.labels[chosen])}
-            if pairs:
-                random = rng.generator(seed, "second view", number, rank)
-                away = torch.randint(1, cache.key.views, (batch_size,), generator=random).numpy()
-                batch["second"] = cache.tokens(chosen, (views[chosen] + away) % cache.key.views)
-            yield batch
-
-    return batches()

@@ -9,7 +9,8 @@ from torch import Tensor
 from mage import rng
 from mage.data.datasets import ImageDataset, load_dataset, subset
 from mage.data.loaders import TrainLoader, decode_to_memory, evaluation_batches
-from mage.data.token_cache import TokenCache, token_batches
+from mage.data.token_batches import token_batches
+from mage.data.token_cache import TokenCache
 from mage.data.transforms import TransformConfig, build_transform
 from mage.recipes.schema import Recipe
 from mage.training.optim import OptimConfig

@@ -88,6 +88,7 @@ def tokenize(
     *,
     split: str = "train",
     data_root: str | None = None,
+    workers: int = 0,
     on_images: OnCount | None = None,
 ) -> TokenCache:
     """Write the token cache that the recipe describes."""
@@ -101,6 +102,7 @@ def tokenize(
         views=recipe.data.views,
         seed=recipe.seed,
         encode=tokenizer.encode,
+        workers=workers,
         on_images=on_images,
     )
 

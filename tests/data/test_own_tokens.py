@@ -9,7 +9,8 @@ import torch
 import mage
 from mage.cli.main import main
 from mage.data.own_tokens import write_tokens
-from mage.data.token_cache import TokenCache, token_batches
+from mage.data.token_batches import token_batches
+from mage.data.token_cache import TokenCache
 from mage.recipes import named, runs
 from mage.settings import override
 

@@ -13,7 +13,8 @@ import torch
 import mage
 from mage import images, rng
 from mage.data.datasets import load_dataset
-from mage.data.token_cache import TokenCache, token_batches, write_cache
+from mage.data.token_batches import token_batches
+from mage.data.token_cache import TokenCache, write_cache
 from mage.data.transforms import TransformConfig, build_transform
 from mage.models import MAGEConfig
 from mage.recipes import named
@@ -88,6 +89,13 @@ def test_corrupt_files_are_skipped_counted_and_named(parts: SimpleNamespace, tmp
     assert len(cache) == 5
     assert [Path(path).name for path in cache.index["skipped"]] == ["2.png"]
     assert cache.tokens(np.arange(5), np.zeros(5, dtype=np.int64)).shape == (5, 4, 4)
+
+
+def test_worker_processes_change_nothing(parts: SimpleNamespace, tmp_path: Path) -> None:
+    for name, workers in (("one", 0), ("many", 2)):
+        write(parts, tmp_path / name, workers=workers)
+    one, many = ((tmp_path / name / "tokens-00000.u16").read_bytes() for name in ("one", "many"))
+    assert one == many
 
 
 def replace_data(parts: SimpleNamespace, data: object) -> SimpleNamespace:
