@@ -1,6 +1,7 @@
 """Samplers, classes and clusters on CIFAR-10: `python studies/generation.py --data-root DATA --model RUN --out OUT`.
 
-RUN is a finished run of the recipe cifar10 with its tokenizer inside. On its frozen encoder the study trains decoders
+RUN is a finished run of the recipe cifar10 with its tokenizer inside (of other sizes than the recipe's: give them with
+`--set model.width=...` again). On its frozen encoder the study trains decoders
 for labels and for 16, 64 and 256 clusters, and from scratch a model that knows labels; then it generates with many
 samplers and judges: Frechet distance to the 10,000 test images (fd_efflite0), and how many class-conditional samples an
 independent classifier, trained on real images, takes for their class. Results go to results/generation.json, figures
@@ -16,16 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from cifar_judge import Classifier, train_classifier
+from torch import Tensor
 
 import mage
-from mage import images, rng
+from mage import images
 from mage.data.datasets import load_dataset
 from mage.data.loaders import evaluation_batches
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import Reference, SeenImages, compare
-from mage.precision import autocast
 from mage.recipes.generation import look_at_dataset, some
 from mage.recipes.production import Production
 from mage.recipes.record import Record, write_record
@@ -48,79 +48,21 @@ LARGE = 5000
 """Images of the numbers that are compared in the text; the curves have 1,000."""
 
 
-class Residual(nn.Module):
-    """Two convolutions beside a short cut."""
-
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(),
-            nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after),
-        )  # fmt: skip
-        self.cut: nn.Module = nn.Identity()
-        if before != after:
-            self.cut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Feature maps."""
-        return functional.relu(self.body(x) + self.cut(x))
-
-
-class Classifier(nn.Module):
-    """A small ResNet of CIFAR-10: the independent judge of class-conditional samples."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths = [(32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 1)]
-        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
-        self.blocks = nn.Sequential(*(Residual(*sizes) for sizes in widths))
-        self.head = nn.Linear(128, 10)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Images uint8 (n, 3, 32, 32) -> scores (n, 10)."""
-        x = images.to_float(pixels).sub(0.47).mul(4).contiguous(memory_format=torch.channels_last)
-        scores: Tensor = self.head(self.blocks(self.stem(x)).mean(dim=(2, 3)))
-        return scores
-
-
-def train_classifier(pixels: Tensor, labels: Tensor, *, epochs: int, precision: str) -> Classifier:
-    """SGD on shifted and mirrored images, one cycle of the learning rate."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.stream_seed(0, "classifier"))
-        network = Classifier().to(memory_format=torch.channels_last)
-    batch, steps = 128, epochs * (len(pixels) // 128)
-    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=steps)
-    padded = functional.pad(pixels, (4, 4, 4, 4))
-    for epoch in range(epochs):
-        generator = rng.generator(0, "classifier", epoch)
-        order = torch.randperm(len(pixels), generator=generator)[: len(pixels) // batch * batch]
-        for chosen in order.split(batch):
-            top, left = torch.randint(0, 9, (2, batch, 1), generator=generator)
-            rows, columns = top + torch.arange(32), left + torch.arange(32)
-            columns = torch.where(torch.rand(batch, 1, generator=generator) < 0.5, columns, columns.flip(1))
-            x = padded[chosen[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-            with autocast(precision, torch.device("cpu")):
-                loss = functional.cross_entropy(network(x).float(), labels[chosen], label_smoothing=0.1)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            rate.step()
-    return network.eval().requires_grad_(False)
-
-
 class Study:
     """Trainings and measurements, each done once and kept in OUT."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.out, self.base = options, options.out, mage.load(options.model)
         self.tokens = self.out / "tokens"
-        self.extractor = build_extractor("efflite0")
+        self.extractor = build_extractor("efflite0", device=self.base.device)
         self.test = load_dataset("cifar10", split="test", data_root=options.data_root)
         self.train = load_dataset("cifar10", split="train", data_root=options.data_root)
         self.models: dict[str, mage.Mage] = {"base": self.base}
         self.path = self.out / "measured.json"
         self.measured: dict[str, dict[str, float]] = json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def prepare(self) -> None:
+        """What measuring needs: the judge, and the reference."""
         self.judge = self._judge()
         seen_file = self.out / "reference.npz"
         if not seen_file.exists():
@@ -132,10 +74,12 @@ class Study:
         if not path.exists():
             batches = list(evaluation_batches(self.train, lambda image, _: image, batch_size=1000))
             pixels, labels = (torch.cat([batch[key] for batch in batches]) for key in ("images", "labels"))
-            network = train_classifier(pixels, labels, epochs=self.options.epochs, precision=self.base.precision)
+            network = train_classifier(
+                pixels, labels, epochs=self.options.epochs, precision=self.base.precision, device=self.base.device
+            )
             torch.save(network.state_dict(), path)
-        network = Classifier().to(memory_format=torch.channels_last)
-        network.load_state_dict(torch.load(path, weights_only=True))
+        network = Classifier().to(self.base.device, memory_format=torch.channels_last)
+        network.load_state_dict(torch.load(path, weights_only=True, map_location=self.base.device))
         return network.eval()
 
     def keep(self, name: str, values: dict[str, float]) -> dict[str, float]:
@@ -168,7 +112,7 @@ class Study:
     @torch.inference_mode()
     def classify(self, pixels: Tensor) -> Tensor:
         """The classes that the judge sees."""
-        return self.judge(pixels.cpu()).argmax(dim=1)
+        return self.judge(pixels.to(self.base.device)).argmax(dim=1).cpu()
 
     def real(self) -> dict[str, float]:
         """What real and what reconstructed test images get."""
@@ -196,7 +140,7 @@ class Study:
         if not (out / "finished").exists():
             words = ["--recipe", recipe, "--tokenizer", self.options.model, "--data", self.tokens, "--out", out]
             words += ["--data-root", self.options.data_root, *(["--init-from", self.options.model] if start else [])]
-            words += [word for change in changes for word in ("--set", change)]
+            words += [word for change in (*self.options.set, *changes) for word in ("--set", change)]
             _mage("pretrain", *words, *(["--resume"] if any(out.glob("checkpoints/*.pt")) else []))
             (out / "finished").touch()
         self.models[name] = mage.load(out)
@@ -313,6 +257,10 @@ def main() -> None:
     parser.add_argument("--model", required=True, type=Path, help="finished run of the recipe cifar10")
     parser.add_argument("--out", type=Path, default=Path("runs/generation"), help="folder of the runs")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run")
+    parser.add_argument("--set", action="append", default=[], help="settings of every training, as of `mage pretrain`")
+    parser.add_argument("--set-classes", action="append", default=[], help="settings of the training from scratch")
+    parser.add_argument("--clusters", nargs="+", type=int, default=list(CLUSTERS), help="numbers of clusters to train")
+    parser.add_argument("--train-only", action="store_true", help="train the parts labels, clusters, classes; no more")
     parser.add_argument("--epochs", type=int, default=12, help="of the independent classifier")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -320,10 +268,13 @@ def main() -> None:
     if "labels" in options.parts:
         study.pretrain("labels", "cifar10-labels")
     if "clusters" in options.parts:
-        for count in CLUSTERS:
+        for count in options.clusters:
             study.pretrain(f"clusters{count}", "cifar10-clusters", f"conditions.clusters={count}")
     if "classes" in options.parts:
-        study.pretrain("classes", "cifar10-classes", start=False)
+        study.pretrain("classes", "cifar10-classes", *options.set_classes, start=False)
+    if options.train_only:
+        return
+    study.prepare()
     for name in ("labels", "classes", *(f"clusters{count}" for count in CLUSTERS)):
         if (options.out / name / "finished").exists():
             study.models[name] = mage.load(options.out / name)

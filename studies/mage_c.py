@@ -20,6 +20,7 @@ from mage.evaluation.features import extract_features
 from mage.evaluation.generation import Reference, compare
 from mage.evaluation.knn import knn
 from mage.evaluation.linear_probe import linear_probe
+from mage.precision import resolve_device
 from mage.recipes.generation import look_at_dataset, look_at_model, some
 from mage.recipes.production import Production
 from mage.recipes.record import Record, write_record
@@ -49,8 +50,10 @@ def train(name: str, options: argparse.Namespace) -> Path:
         words += ["--data-root", options.data_root, "--init-from", options.model, "--out", out]
         for change in FORMS[name]:
             words += ["--set", f"contrastive.{change}"]
+        for change in options.set:
+            words += ["--set", change]
         words += ["--set", f"pretraining.steps={options.steps}", "--set", f"run.observe_every={options.steps}"]
-        words += ["--set", "data.online_images=0", "--set", "pretraining.base_learning_rate=3.5e-3"]
+        words += ["--set", "data.online_images=0"]
         words += ["--resume"] if any(out.glob("checkpoints/*.pt")) else []
         subprocess.run([sys.executable, "-m", "mage", *map(str, words)], check=True)
         (out / "finished").touch()
@@ -63,7 +66,8 @@ def measure(folder: Path, options: argparse.Namespace, reference: Reference) -> 
     if path.exists():
         found: dict[str, float] = json.loads(path.read_text())
         return found
-    model, extractor = mage.load(folder), build_extractor("efflite0")
+    model = mage.load(folder)
+    extractor = build_extractor("efflite0", device=model.device)
     metrics = compare(look_at_model(model, Production(SAMPLES, 0, 250), extractor), reference, "efflite0").metrics
     found = {name.split("_")[0]: value for name, value in metrics.items()}
     train_set, test_set = (load_dataset("cifar10", split=s, data_root=options.data_root) for s in ("train", "test"))
@@ -85,11 +89,18 @@ def main() -> None:
     parser.add_argument("--tokens", required=True, type=Path, help="token cache of several views, as of cifar10-crops")
     parser.add_argument("--out", type=Path, default=Path("runs/mage_c"), help="folder of the runs")
     parser.add_argument("--steps", type=int, default=250, help="steps of each form")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=["pretraining.base_learning_rate=3.5e-3"],
+        help="settings of every training, as of `mage pretrain`",
+    )
     parser.add_argument("--only", nargs="+", choices=FORMS, default=list(FORMS), help="forms to run")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     test = load_dataset("cifar10", split="test", data_root=options.data_root)
-    seen = look_at_dataset(test, build_extractor("efflite0"), size=(32, 32), batch_size=250)
+    device = resolve_device()
+    seen = look_at_dataset(test, build_extractor("efflite0", device=device), size=(32, 32), batch_size=250)
     reference = Reference.of("test", seen)
     metrics = {f"before.{name}": value for name, value in measure(options.model, options, reference).items()}
     for name in options.only:

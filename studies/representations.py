@@ -26,6 +26,7 @@ from mage.evaluation.linear_probe import linear_probe
 from mage.nn.backbones import PooledFeatures, efflite0
 from mage.recipes import named
 from mage.recipes.record import Record, write_record
+from mage.recipes.schema import from_yaml
 from mage.training.runlog import read_log
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +38,6 @@ METHODS = {
     "maskgit": "cifar10-maskgit",
 }
 TRIAL_STEPS = 60
-FINETUNE = ("optim.epochs=5",)
 NAMES = {
     "linear": "linear_probe_accuracy",
     "knn": "knn_accuracy",
@@ -61,7 +61,9 @@ def pretrain_words(method: str, options: argparse.Namespace, out: Path) -> list[
     words: list[object] = ["pretrain", "--recipe", METHODS[method], "--out", out, "--data-root", options.data_root]
     if named(METHODS[method]).method == "mage":
         words += ["--tokenizer", options.tokenizer, "--data", options.out / "tokens"]
-    return words
+    else:
+        words += ["--workers", options.workers]
+    return words + [word for change in options.set for word in ("--set", change)]
 
 
 def steps_that_fit(method: str, options: argparse.Namespace) -> int:
@@ -99,7 +101,8 @@ def evaluate(method: str, options: argparse.Namespace) -> None:
     if (out / "representations.json").exists():
         return
     words: list[object] = ["evaluate", "representations", "--model", out, "--data", "cifar10", "--out", out]
-    words += ["--data-root", options.data_root, "--finetune", "small", "--finetune-set", *FINETUNE]
+    words += ["--data-root", options.data_root, "--finetune", "small", "--finetune-set", *options.finetune_set]
+    words += ["--workers", options.workers]
     call(*words)
 
 
@@ -135,7 +138,7 @@ def record(options: argparse.Namespace) -> None:
         log = read_log(options.out / method)
         seconds = max(line["seconds"] for line in log if "seconds" in line)
         steps = max(line["step"] for line in log)
-        batch = named(METHODS[method]).pretraining.batch_size
+        batch = from_yaml(options.out / method / "recipe.yaml").pretraining.batch_size
         metrics |= {f"{method}.pretrain_seconds": seconds, f"{method}.images_seen": float(steps * batch)}
         timings |= {f"{method} pretrain": seconds, f"{method} evaluate": sum(values["timings"].values())}
     metrics |= references(options)
@@ -144,7 +147,7 @@ def record(options: argparse.Namespace) -> None:
         "linear_ridge": "least squares, for the references",
         "knn": "weighted k-NN by cosine, k chosen on training images",
         "fewshot25": "25 images per class, 5 draws",
-        "finetune": f"recipe small, {' '.join(FINETUNE)}",
+        "finetune": f"recipe small, {' '.join(options.finetune_set)}",
         "corruption": "logistic regression on frozen features, 15 kinds x 5 severities, 1,000 test images",
         "pgd": "the same classifier, l-infinity 1/255, 10 steps, 500 test images; the strongest of attacks through the "
         "classifier, on the latent, and FGSM",
@@ -161,6 +164,11 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True, type=Path, help="run of a trained tokenizer of CIFAR-10")
     parser.add_argument("--out", type=Path, default=Path("runs/representations"), help="folder of the runs")
     parser.add_argument("--minutes", type=float, default=20.0, help="pre-training of each method")
+    parser.add_argument("--set", action="append", default=[], help="settings of every pre-training")
+    parser.add_argument("--finetune-set", nargs="+", default=["optim.epochs=5"], help="settings of fine-tuning")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that read images for MAE, SimCLR, fine-tuning"
+    )
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), help="methods to run")
     parser.add_argument("--train-only", action="store_true", help="leave the protocols for another day")
     options = parser.parse_args()

@@ -26,7 +26,7 @@ from mage.data.datasets import ImageDataset
 from mage.data.loaders import TrainLoader
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.features import Features, check_pair
-from mage.evaluation.linear_head import Solver, fit_head
+from mage.evaluation.linear_head import FittedHead, Solver, fit_head
 
 logger = logging.getLogger(__name__)
 ENOUGH_MOVEMENT = 2.0
@@ -197,7 +197,11 @@ def ridge_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResul
 
 def _solved(train: Features, test: Features, solver: Solver, seed: int) -> ProbeResult:
     check_pair(train, test)
-    fitted = fit_head(train, solver=solver, seed=seed)
+    return measure_head(fit_head(train, solver=solver, seed=seed), test, solver)
+
+
+def measure_head(fitted: FittedHead, test: Features, solver: Solver) -> ProbeResult:
+    """What a solved classifier reaches on test features."""
     with torch.inference_mode():
         scores = fitted.head(test.features)
     return ProbeResult(*accuracies(scores, test.labels), solver, fitted.settings)

@@ -4,6 +4,7 @@ Features of the training and test images are computed once and shared by all pro
 classifier: the model itself if it was fine-tuned, else a logistic regression on its frozen features.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +22,11 @@ from mage.evaluation.attentive_probe import TokenFeatures, attentive_probe
 from mage.evaluation.classification import Scorer
 from mage.evaluation.corruptions import KINDS, SEVERITIES
 from mage.evaluation.differentiable import differentiable_scorer, latent_of
-from mage.evaluation.features import Features, extract_features
+from mage.evaluation.features import Features, check_pair, extract_features
 from mage.evaluation.fewshot import COUNTS, DRAWS, few_shot
 from mage.evaluation.knn import knn
 from mage.evaluation.linear_head import LinearHead, fit_head
-from mage.evaluation.linear_probe import linear_probe
+from mage.evaluation.linear_probe import linear_probe, measure_head
 from mage.evaluation.robustness import corruption_accuracy
 from mage.models import Classifier
 from mage.models.mage import Pool
@@ -126,9 +127,14 @@ def measure_representation(
             )
             for dataset in (train, test)
         )
+    check_pair(features, queries)
+    solved = functools.cache(lambda: fit_head(features, seed=config.seed))
     if "linear" in config.parts:
         with part("linear"):
-            found = linear_probe(features, queries, protocol=config.protocol, seed=config.seed)
+            if config.protocol == "lbfgs":  # the head is what corruptions and attacks need, too
+                found = measure_head(solved(), queries, "lbfgs")
+            else:
+                found = linear_probe(features, queries, protocol=config.protocol, seed=config.seed)
             result.note("linear_probe_accuracy", found.accuracy, f"{found.protocol} {config.pool} fixed centre crops")
             result.note("linear_probe_top5_accuracy", found.top5, f"{found.protocol} {config.pool} fixed centre crops")
     if "knn" in config.parts:
@@ -148,7 +154,7 @@ def measure_representation(
             result.note("attentive_probe_accuracy", attended.accuracy, how)
     if "corruptions" in config.parts or "attacks" in config.parts:
         with part("head"):
-            head = None if isinstance(model.transformer, Classifier) else fit_head(features, seed=config.seed).head
+            head = None if isinstance(model.transformer, Classifier) else solved().head
         judge = "fine-tuned classifier" if head is None else f"logistic regression on frozen {config.pool} features"
         if "corruptions" in config.parts:
             with part("corruptions"):
