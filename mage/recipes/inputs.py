@@ -56,7 +56,7 @@ def image_batches(
 ) -> Batches:
     """Augmented images for training, in two views each with `pairs`; a set of small images is read into memory once."""
     per_part = optim.batch_size // optim.accumulation
-    source = dataset if workers else decode_to_memory(dataset)
+    source = decode_to_memory(dataset)
 
     def batches(start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
         loader = TrainLoader(

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mage.nn.norms import GroupNorm
 from mage.tokenizers.base import check_images, weights_fingerprint
 from mage.tokenizers.quantizers.base import rows
 from mage.tokenizers.quantizers.life import negative_distances
@@ -63,9 +64,9 @@ class _Block(nn.Module):
 
     def __init__(self, narrow: int, wide: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, narrow, eps=1e-6)
+        self.norm1 = GroupNorm(groups, narrow, eps=1e-6)
         self.conv1 = nn.Conv2d(narrow, wide, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, wide, eps=1e-6)
+        self.norm2 = GroupNorm(groups, wide, eps=1e-6)
         self.conv2 = nn.Conv2d(wide, wide, 3, padding=1)
         self.nin_shortcut = nn.Conv2d(narrow, wide, 1) if narrow != wide else nn.Identity()
 
@@ -81,7 +82,7 @@ class _Attention(nn.Module):
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, width, eps=1e-6)
+        self.norm = GroupNorm(groups, width, eps=1e-6)
         self.q, self.k, self.v, self.proj_out = (nn.Conv2d(width, width, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,7 +156,7 @@ class _Encoder(nn.Module):
             for level, wide in enumerate(widths)
         )  # fmt: skip
         self.mid = _Middle(widths[-1], config.groups, attention=config.middle_attention)
-        self.norm_out = nn.GroupNorm(config.groups, widths[-1], eps=1e-6)
+        self.norm_out = GroupNorm(config.groups, widths[-1], eps=1e-6)
         self.conv_out = nn.Conv2d(widths[-1], config.latent_width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -180,7 +181,7 @@ class _Decoder(nn.Module):
             )
             for level, wide in enumerate(widths)
         )  # fmt: skip
-        self.norm_out = nn.GroupNorm(config.groups, widths[0], eps=1e-6)
+        self.norm_out = GroupNorm(config.groups, widths[0], eps=1e-6)
         self.conv_out = nn.Conv2d(widths[0], config.channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mage.nn.norms import GroupNorm
 from mage.tokenizers.base import check_images, weights_fingerprint
 from mage.tokenizers.quantizers import QuantizerConfig, build_quantizer
 
@@ -73,8 +74,8 @@ class VQGANConfig:
         return [self.width * multiplier for multiplier in self.multipliers]
 
 
-def _norm(width: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(32, width), width, eps=1e-6)
+def _norm(width: int) -> GroupNorm:
+    return GroupNorm(math.gcd(32, width), width, eps=1e-6)
 
 
 def _in_fast_layout(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
