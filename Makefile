@@ -1,5 +1,6 @@
 # make demo   everything the library does, on 5,000 digits, in minutes; ends with runs/demo/report.html
 # make test   linters, types, layers, tests
+# make test-gpu   everything once on a CUDA GPU, in half a minute
 #
 # An environment is made in .venv the first time; in an active one that one is used. VENV=... and PYTHON=... choose others.
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test test-gpu lint docs clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -17,6 +18,9 @@ demo: $(VENV)/.mage-demo
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-gpu: $(VENV)/.mage-all
+	MAGE_TEST_GPU=1 $(BIN)/python -m pytest tests/gpu
 
 lint: $(VENV)/.mage-all
 	$(BIN)/ruff check .

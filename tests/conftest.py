@@ -15,6 +15,11 @@ settings.load_profile("repeatable")
 # No test may reach a server.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+# Tests compare with numbers computed on the CPU, so they run there whatever the machine has; `make test-gpu` runs the
+# tests in tests/gpu, and only those, on a CUDA GPU.
+if not os.environ.get("MAGE_TEST_GPU"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:

@@ -7,6 +7,7 @@ set for each position by how far its best word is ahead of the average one, so t
 Letters: n images, c channels, H W pixels, l tokens, k codes, m classes.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -56,6 +57,7 @@ def differentiable_scorer(model: Mage, head: LinearHead | None = None, *, pool: 
     """
     transformer = model.transformer
     network: Any = transformer
+    here = None if head is None else copy.deepcopy(head).to(model.device)
     if head is None and not isinstance(transformer, Classifier):
         raise ValueError("this model has no classifier: give a head, or fine-tune the model")
     if isinstance(transformer, MAGE | MAGEClassifier):
@@ -74,7 +76,7 @@ def differentiable_scorer(model: Mage, head: LinearHead | None = None, *, pool: 
         with model.autocast():
             x = encoder(images.to(model.device))
             features = transformer.pooled(x) if isinstance(transformer, Classifier) else pooled(x, pool, norm)
-            scores: Tensor = head(features) if head is not None else transformer.score(features)
+            scores: Tensor = here(features) if here is not None else transformer.score(features)
             return scores
 
     return score

@@ -79,8 +79,10 @@ def _norm(width: int) -> GroupNorm:
 
 
 def _in_fast_layout(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    # On CPUs channels last would be slower in training, and PyTorch's group norm for it loses two digits.
-    return x.contiguous(memory_format=torch.contiguous_format if x.device.type == "cpu" else torch.channels_last)
+    # On CPUs channels last is slower in training, and in float32 PyTorch's group norm for it loses two digits; without
+    # gradients and in bfloat16 it halves the time, because convolutions need no copies in another layout.
+    plain = x.device.type == "cpu" and (torch.is_grad_enabled() or not torch.is_autocast_enabled("cpu"))
+    return x.contiguous(memory_format=torch.contiguous_format if plain else torch.channels_last)
 
 
 class ResidualBlock(nn.Module):

@@ -1,0 +1,105 @@
+"""Everything once on a CUDA GPU: `make test-gpu`. What is computed is tested elsewhere; here, that it runs there."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import mage
+from mage.building import build
+from mage.data.datasets import load_dataset, subset
+from mage.evaluation.extractors import build_extractor
+from mage.evaluation.generation import Reference, compare
+from mage.evaluation.suite import SuiteConfig, measure_representation
+from mage.nn.norms import GroupNorm
+from mage.recipes import named, rivals, runs
+from mage.recipes.finetune import FINETUNES, finetune
+from mage.recipes.generation import look_at_dataset, look_at_model
+from mage.recipes.production import Production
+from mage.settings import override
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU: make test-gpu")
+GPU = "cuda"
+SAMPLERS: list[dict[str, Any]] = [
+    {},
+    {"order": "halton"},
+    {"order": "random"},
+    {"revisions": 2},
+    {"revisions": 2, "revise_by": "random"},
+    {"top_p": 0.9, "top_k": 5},
+    {"encoder_keep": 0.5},
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> mage.Mage:
+    recipe = named("smoke")
+    return build(recipe.model, tokenizer=recipe.tokenizer, device=GPU)
+
+
+@pytest.mark.parametrize("settings", SAMPLERS, ids=str)
+def test_it_generates_with_and_without_classes(model: mage.Mage, settings: dict[str, Any]) -> None:
+    assert model.generate(6, steps=3, **settings).device.type == GPU
+    recipe = named("smoke")
+    sizes = replace(recipe.model, num_classes=5, class_input="decoder")
+    guided = build(sizes, tokenizer=recipe.tokenizer, device=GPU)
+    made = guided.generate(6, steps=3, classes=[0, 1, 2, 3, 4, -1], guidance=2.0, **settings)
+    assert made.isfinite().all()
+
+
+def test_images_on_either_device_are_edited(model: mage.Mage) -> None:
+    images, mask = torch.rand(3, 1, 8, 8), torch.zeros(8, 8, dtype=torch.bool)
+    mask[:4] = True
+    edited = model.edit(images, mask, steps=2, paste=True)
+    assert torch.equal(edited.cpu()[:, :, 4:], images[:, :, 4:])
+    assert model.edit(images.cuda(), mask.cuda(), steps=2).shape == images.shape
+    assert model.edit(torch.rand(2, 1, 20, 12), torch.ones(20, 12, dtype=torch.bool), steps=2).shape == (2, 1, 20, 12)
+    assert model.variations(images, steps=2).shape == model.reconstruct(images).shape == images.shape
+
+
+def test_every_protocol_of_representations_runs(model: mage.Mage, tmp_path: Path) -> None:
+    train, test = (load_dataset("digits", split=split) for split in ("train", "test"))
+    config = SuiteConfig(
+        kinds=("gaussian_noise",), severities=(1,), corruption_images=40, attack_images=40, counts=(1,), draws=2
+    )
+    found = measure_representation(model, subset(train, range(600)), subset(test, range(100)), config)
+    assert found.metrics["linear_probe_accuracy"] > 0.1
+    recipe = override(FINETUNES["small"](), ["data.name=digits", "optim.epochs=1", "optim.batch_size=64"])
+    assert finetune(model, recipe, tmp_path / "tuned", device=GPU, progress=False).steps == 23
+
+
+def test_generated_images_are_measured(model: mage.Mage) -> None:
+    extractor = build_extractor("efflite0", device=GPU)
+    seen = look_at_dataset(subset(load_dataset("digits"), range(60)), extractor, size=(8, 8))
+    made = look_at_model(model, Production(60, 0, 30, (), {"steps": 2}), extractor)
+    metrics = compare(made, Reference.of("digits", seen), "efflite0").metrics
+    assert all(torch.tensor(value).isfinite() for value in metrics.values())
+
+
+def test_tokenizer_and_networks_train_and_resume(tmp_path: Path) -> None:
+    recipe = override(named("smoke"), ["data.views=2"])
+    runs.train_tokenizer(recipe, tmp_path / "tokenizer", device=GPU, progress=False)
+    tokenizer = runs.load_tokenizer(tmp_path / "tokenizer", device=GPU)
+    cache = runs.tokenize(recipe, tokenizer, tmp_path / "tokens", workers=2)
+    for name, changes in (("mage", []), ("mage_c", ["contrastive.weight=0.1"])):
+        changed = override(recipe, changes)
+        source = None if name == "mage_c" else cache  # the one from live images, the other from the cache
+        result = runs.pretrain(changed, tokenizer, tmp_path / name, cache=source, device=GPU, progress=False)
+        assert result.steps == recipe.pretraining.steps
+    for method in ("mae", "simclr"):
+        rival = replace(recipe, method=method, pixels=replace(recipe.pixels, patch_size=2))
+        rivals.pretrain_on_pixels(rival, tmp_path / method, device=GPU, progress=False, workers=2)
+    again = runs.pretrain(recipe, tokenizer, tmp_path / "mage", cache=cache, device=GPU, progress=False, resume=True)
+    assert again.steps == recipe.pretraining.steps
+
+
+def test_group_norm_takes_the_short_way_and_agrees() -> None:
+    norm = GroupNorm(4, 32).cuda()
+    x = torch.randn(2, 32, 16, 16, device=GPU).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), torch.autocast(GPU, torch.bfloat16):
+        found = norm(x)
+    assert found.dtype == torch.bfloat16
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found.float(), torch.nn.GroupNorm(4, 32).cuda()(x.float()), atol=0.03, rtol=0.03)
