@@ -1,4 +1,4 @@
-"""An independent judge of class-conditional samples: a small ResNet of CIFAR-10, trained on real images."""
+"""An independent judge of class-conditional samples: a small ResNet, trained on real images."""
 
 import torch
 from torch import Tensor, nn
@@ -27,40 +27,42 @@ class Residual(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A small ResNet of CIFAR-10: the independent judge of class-conditional samples."""
+    """Five residual blocks in three resolutions, ten classes."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         widths = [(32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 1)]
-        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(channels, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
         self.blocks = nn.Sequential(*(Residual(*sizes) for sizes in widths))
         self.head = nn.Linear(128, 10)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Images uint8 (n, 3, 32, 32) -> scores (n, 10)."""
+        """Images uint8 (n, c, H, W) -> scores (n, 10)."""
         x = images.to_float(pixels).sub(0.47).mul(4).contiguous(memory_format=torch.channels_last)
         scores: Tensor = self.head(self.blocks(self.stem(x)).mean(dim=(2, 3)))
         return scores
 
 
 def train_classifier(
-    pixels: Tensor, labels: Tensor, *, epochs: int, precision: str, device: torch.device
+    pixels: Tensor, labels: Tensor, *, mirror: bool, epochs: int, precision: str, device: torch.device
 ) -> Classifier:
-    """SGD on shifted and mirrored images, one cycle of the learning rate."""
+    """SGD on shifted (and mirrored) images, one cycle of the learning rate."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.stream_seed(0, "classifier"))
-        network = Classifier().to(device, memory_format=torch.channels_last)
+        network = Classifier(pixels.shape[1]).to(device, memory_format=torch.channels_last)
     batch, steps = 128, epochs * (len(pixels) // 128)
     optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=steps)
+    height, width = pixels.shape[2:]
     padded = functional.pad(pixels, (4, 4, 4, 4))
     for epoch in range(epochs):
         generator = rng.generator(0, "classifier", epoch)
         order = torch.randperm(len(pixels), generator=generator)[: len(pixels) // batch * batch]
         for chosen in order.split(batch):
             top, left = torch.randint(0, 9, (2, batch, 1), generator=generator)
-            rows, columns = top + torch.arange(32), left + torch.arange(32)
-            columns = torch.where(torch.rand(batch, 1, generator=generator) < 0.5, columns, columns.flip(1))
+            rows, columns = top + torch.arange(height), left + torch.arange(width)
+            if mirror:
+                columns = torch.where(torch.rand(batch, 1, generator=generator) < 0.5, columns, columns.flip(1))
             x = padded[chosen[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
             with autocast(precision, device):
                 scores = network(x.to(device))

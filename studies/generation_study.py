@@ -1,0 +1,191 @@
+"""What studies/generation.py works with: trainings and measurements, each done once and kept in a folder."""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from judge import Classifier, train_classifier
+from torch import Tensor
+
+import mage
+from mage import images
+from mage.data.datasets import load_dataset
+from mage.data.loaders import evaluation_batches
+from mage.evaluation.extractors import build_extractor
+from mage.evaluation.generation import Reference, SeenImages, compare
+from mage.recipes.generation import look_at_dataset, some
+from mage.recipes.production import Production
+
+SMALL, LARGE = 1000, 5000
+"""Samples of the curves, and of the numbers that are compared in the text (at most half of the training images)."""
+Samplers = dict[str, list[dict[str, Any]]]
+"""Each sampler with the settings that are tried at every number of steps; the best counts."""
+
+
+def _samplers(temperatures: tuple[float, ...]) -> Samplers:
+    middle = temperatures[len(temperatures) // 2]
+    return {
+        "confidence": [{"order": "confidence", "choice_temperature": value} for value in temperatures],
+        "halton": [{"order": "halton", "token_temperature": value} for value in (0.9, 1.0)],
+        "random order": [{"order": "random", "token_temperature": value} for value in (0.9, 1.0)],
+        "confidence, then critic": [{"order": "confidence", "choice_temperature": middle, "revisions": 2}],
+        "confidence, top-p 0.95": [{"order": "confidence", "choice_temperature": middle, "top_p": 0.95}],
+    }
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A data set, and how models of it are trained: TRAINING -> recipe and changes to it."""
+
+    data: str
+    recipe: str
+    mirror: bool
+    """Whether a mirrored image shows the same."""
+    samplers: Samplers
+    trainings: dict[str, tuple[str, list[str]]]
+
+
+_FROZEN = ["conditions.freeze_encoder=true", "model.class_input=decoder", "pretraining.steps=500"]
+SUBJECTS = {
+    "cifar10": Subject(
+        "cifar10",
+        "cifar10",
+        True,
+        _samplers((4.0, 8.0, 16.0)),
+        {name: (f"cifar10-{name}", []) for name in ("labels", "clusters", "classes")},
+    ),
+    "digits": Subject(
+        "mnist5k",
+        "mnist5k",
+        False,
+        _samplers((6.0, 12.0, 24.0)),
+        {
+            "labels": ("mnist5k", ["conditions.source=labels", *_FROZEN]),
+            "clusters": ("mnist5k", ["conditions.source=clusters", *_FROZEN]),
+            "classes": ("mnist5k", ["conditions.source=labels"]),
+        },
+    ),
+}
+
+
+class Study:
+    """Trainings and measurements, each done once and kept in OUT."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.out, self.base = options, options.out, mage.load(options.model)
+        self.tokens = self.out / "tokens"
+        self.extractor = build_extractor("efflite0", device=self.base.device)
+        self.subject = SUBJECTS[options.data]
+        self.test, self.train = (
+            load_dataset(self.subject.data, split=split, data_root=options.data_root) for split in ("test", "train")
+        )
+        self.large = min(LARGE, len(self.train) // 2)
+        self.models: dict[str, mage.Mage] = {"base": self.base}
+        self.path = self.out / "measured.json"
+        self.measured: dict[str, dict[str, float]] = json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def prepare(self) -> None:
+        """What measuring needs: the judge, and the reference."""
+        self.judge = self._judge()
+        seen_file = self.out / "reference.npz"
+        if not seen_file.exists():
+            look_at_dataset(self.test, self.extractor, size=self.base.image_size, batch_size=250).save(seen_file)
+        self.reference = Reference.load(seen_file, extractor=self.extractor.fingerprint)
+
+    def _judge(self) -> Classifier:
+        path = self.out / "classifier.pt"
+        if not path.exists():
+            batches = list(evaluation_batches(self.train, lambda image, _: image, batch_size=1000))
+            pixels, labels = (torch.cat([batch[key] for batch in batches]) for key in ("images", "labels"))
+            network = train_classifier(
+                pixels,
+                labels,
+                mirror=self.subject.mirror,
+                epochs=self.options.epochs,
+                precision=self.base.precision,
+                device=self.base.device,
+            )
+            torch.save(network.state_dict(), path)
+        network = Classifier(self.base.channels).to(self.base.device, memory_format=torch.channels_last)
+        network.load_state_dict(torch.load(path, weights_only=True, map_location=self.base.device))
+        return network.eval()
+
+    def keep(self, name: str, values: dict[str, float]) -> dict[str, float]:
+        """Write down what was measured."""
+        self.measured[name] = values
+        self.path.write_text(json.dumps(self.measured, indent=1))
+        print(name, {key: round(value, 4) for key, value in values.items()}, flush=True)
+        return values
+
+    def measure(
+        self, model: str, sampling: dict[str, Any], *, num: int = SMALL, seed: int = 0, by_class: bool = False
+    ) -> dict[str, float]:
+        """fd_efflite0, precision and recall of some samples; by_class: each class in turn, and the accuracy."""
+        name = json.dumps([model, sampling, num, seed, by_class])
+        if name in self.measured:
+            return self.measured[name]
+        network = self.models[model]
+        production = Production(num, seed, 250, tuple(range(10)) if by_class else (), sampling)
+        seen, right, start = SeenImages(self.extractor.fingerprint, num), 0, time.perf_counter()
+        for first in range(0, num, 250):
+            numbers = range(first, min(first + 250, num))
+            pixels = images.to_uint8(production.make(network, numbers))
+            seen.update(self.extractor(pixels))
+            if by_class:
+                right += int((self.classify(pixels) == torch.arange(first, first + len(pixels)) % 10).sum())
+        found = compare(seen, self.reference, "efflite0").metrics
+        values = {key.split("_")[0]: value for key, value in found.items()} | {"seconds": time.perf_counter() - start}
+        return self.keep(name, values | ({"accuracy": right / num} if by_class else {}))
+
+    @torch.inference_mode()
+    def classify(self, pixels: Tensor) -> Tensor:
+        """The classes that the judge sees."""
+        return self.judge(pixels.to(self.base.device)).argmax(dim=1).cpu()
+
+    def real(self) -> dict[str, float]:
+        """What real and what reconstructed test images get."""
+        if "real" in self.measured:
+            return self.measured["real"]
+        right, kept, labels = 0, 0, torch.from_numpy(self.test.labels)
+        for batch in evaluation_batches(self.test, lambda image, _: image, batch_size=500):
+            again = self.base.decode_tokens(self.base.encode(images.to_float(batch["images"])))
+            right += int((self.classify(batch["images"]) == batch["labels"]).sum())
+            kept += int((self.classify(images.to_uint8(again)) == batch["labels"]).sum())
+        values = {"accuracy": right / len(labels), "accuracy_reconstructed": kept / len(labels)}
+        for num in (SMALL, self.large):
+            seen = look_at_dataset(some(self.train, num), self.extractor, size=self.base.image_size, batch_size=250)
+            found = compare(seen, self.reference, "efflite0").metrics
+            values[f"fd_{num}"] = next(value for name, value in found.items() if name.startswith("fd_"))
+        return self.keep("real", values)
+
+    def pretrain(self, name: str, training: str, *changes: str) -> None:
+        """Train a model with classes as the subject's `training`, unless it is done, and load it."""
+        out, (recipe, own) = self.out / name, self.subject.trainings[training]
+        if not self.tokens.exists():
+            words = ["--tokenizer", self.options.model, "--out", self.tokens, *self._data_root()]
+            _mage("tokenize", "--recipe", self.subject.recipe, *words)
+        if not (out / "finished").exists():
+            words = ["--recipe", recipe, "--tokenizer", self.options.model, "--data", self.tokens, "--out", out]
+            words += [*self._data_root(), *(["--init-from", self.options.model] if training != "classes" else [])]
+            words += [word for change in (*own, *self.options.set, *changes) for word in ("--set", change)]
+            _mage("pretrain", *words, *(["--resume"] if any(out.glob("checkpoints/*.pt")) else []))
+            (out / "finished").touch()
+        self.models[name] = mage.load(out)
+
+    def _data_root(self) -> list[object]:
+        return ["--data-root", self.options.data_root] if self.options.data_root else []
+
+    def sampler(self) -> dict[str, Any]:
+        """The settings that the curves found best at 16 steps, for everything after them."""
+        samplers = self.subject.samplers
+        found = [(self.measure("base", one | {"steps": 16})["fd"], one) for tried in samplers.values() for one in tried]
+        return min(found, key=lambda pair: pair[0])[1] | {"steps": 16}
+
+
+def _mage(*words: object) -> None:
+    subprocess.run([sys.executable, "-m", "mage", *map(str, words)], check=True)
