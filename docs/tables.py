@@ -100,6 +100,23 @@ def variants(metrics: dict[str, float]) -> list[str]:
 
 
 KERNELS = re.compile(r"fused_over_written_(?P<work>forward|step)_(?P<shape>\w+)_(?P<precision>bf16|float32)")
+NORMS = {
+    "encode_seconds": ("encoding, ms per image", 1e3),
+    "decode_seconds": ("decoding", 1e3),
+    "same_ids": ("same ids, %", 1e2),
+}
+
+
+def norms(metrics: dict[str, float]) -> list[str]:
+    """One row per layout and norm of a tokenizer, whose metrics are called WAY.METRIC."""
+    rows = ["| way | " + " | ".join(title for title, _ in NORMS.values()) + " |", "|---" * (1 + len(NORMS)) + "|"]
+    for way in dict.fromkeys(metric.split(".")[0] for metric in metrics):
+        found = {key: metrics.get(f"{way}.{key}") for key in NORMS}
+        cells = ["" if found[key] is None else f"{found[key] * scale:.3g}" for key, (_, scale) in NORMS.items()]
+        rows.append(f"| {way.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return rows
+
+
 PRECISION = {
     "loss_mean_deviation": ("training loss over 1,000 steps: mean deviation of bf16 from float32", "{:.4f}"),
     "loss_mean_deviation_of_seeds": ("the same between two float32 runs of different seeds", "{:.4f}"),
@@ -158,6 +175,34 @@ def methods(metrics: dict[str, float]) -> list[str]:
     return rows
 
 
+def online(metrics: dict[str, float]) -> list[str]:
+    """One row per method: what the probes of its pre-training's log said at the end."""
+    rows = ["| method | least squares | k-NN | images seen |", "|---|---|---|---|"]
+    for name in dict.fromkeys(metric.split(".")[0] for metric in metrics):
+        if f"{name}.online_knn" in metrics:
+            cells = f"{metrics[f'{name}.online_linear']:.1%} | {metrics[f'{name}.online_knn']:.1%}"
+            rows.append(f"| {name} | {cells} | {metrics[f'{name}.images_seen']:,.0f} |")
+    return rows
+
+
+FORM = {
+    "fd": ("fd_efflite0", "{:.0f}"),
+    "recall": ("recall", "{:.1%}"),
+    "loss": ("reconstruction loss", "{:.3f}"),
+    "knn": ("k-NN", "{:.1%}"),
+    "linear": ("least squares", "{:.1%}"),
+}
+
+
+def forms(metrics: dict[str, float]) -> list[str]:
+    """One row per form of MAGE-C, whose metrics are called FORM.METRIC."""
+    rows = ["| form | " + " | ".join(title for title, _ in FORM.values()) + " |", "|---" * (1 + len(FORM)) + "|"]
+    for name in dict.fromkeys(metric.rsplit(".", 1)[0] for metric in metrics):
+        cells = [form.format(metrics[f"{name}.{key}"]) for key, (_, form) in FORM.items()]
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    return rows
+
+
 GENERATION = {
     "class_accuracy": ("samples of a class that the classifier takes for it, without guidance", "{:.1%}"),
     "class_accuracy_guided": ("the same, with the best guidance", "{:.1%}"),
@@ -198,8 +243,11 @@ KINDS = {
     "speeds": speeds,
     "variants": variants,
     "kernels": kernels,
+    "norms": norms,
     "deviations": deviations,
     "methods": methods,
+    "online": online,
+    "forms": forms,
     "generation": generation,
 }
 

@@ -130,23 +130,27 @@ def record(options: argparse.Namespace) -> None:
     timings: dict[str, float] = {}
     for method in METHODS:
         path = options.out / method / "representations.json"
-        if not path.exists():
-            continue
-        values = json.loads(path.read_text())
-        metrics |= {f"{method}.{name}": values["metrics"][long] for name, long in NAMES.items()}
-        metrics |= {f"{method}.{name}": value for name, value in values["metrics"].items() if name.startswith("pgd")}
-        log = read_log(options.out / method)
-        seconds = max(line["seconds"] for line in log if "seconds" in line)
-        steps = max(line["step"] for line in log)
-        batch = from_yaml(options.out / method / "recipe.yaml").pretraining.batch_size
-        metrics |= {f"{method}.pretrain_seconds": seconds, f"{method}.images_seen": float(steps * batch)}
-        timings |= {f"{method} pretrain": seconds, f"{method} evaluate": sum(values["timings"].values())}
+        log = read_log(options.out / method) if (options.out / method / "metrics.jsonl").exists() else []
+        if log:
+            seconds = max(line["seconds"] for line in log if "seconds" in line)
+            batch = from_yaml(options.out / method / "recipe.yaml").pretraining.batch_size
+            watched = [line for line in log if "online/knn" in line]
+            for name in ("knn", "linear") if watched else ():
+                metrics[f"{method}.online_{name}"] = watched[-1][f"online/{name}"]
+            metrics[f"{method}.images_seen"] = float(batch * max(line["step"] for line in log))
+            metrics[f"{method}.pretrain_seconds"] = timings[f"{method} pretrain"] = seconds
+        if path.exists():
+            values = json.loads(path.read_text())
+            metrics |= {f"{method}.{name}": values["metrics"][long] for name, long in NAMES.items()}
+            metrics |= {f"{method}.{key}": value for key, value in values["metrics"].items() if key.startswith("pgd")}
+            timings[f"{method} evaluate"] = sum(values["timings"].values())
     metrics |= references(options)
     protocol = {
         "linear": "L-BFGS logistic regression, mean of the tokens, 50,000 fixed crops, 10,000 test images",
         "linear_ridge": "least squares, for the references",
         "knn": "weighted k-NN by cosine, k chosen on training images",
         "fewshot25": "25 images per class, 5 draws",
+        "online": "while pre-training: k-NN (k = 20) and least squares on 2,000 training images, 1,000 test images",
         "finetune": f"recipe small, {' '.join(options.finetune_set)}",
         "corruption": "logistic regression on frozen features, 15 kinds x 5 severities, 1,000 test images",
         "pgd": "the same classifier, l-infinity 1/255, 10 steps, 500 test images; the strongest of attacks through the "
