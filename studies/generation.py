@@ -156,27 +156,31 @@ def main() -> None:
     for name in ("labels", "classes", *(f"clusters{count}" for count in study.options.clusters)):
         if (options.out / name / "finished").exists():
             study.models[name] = mage.load(options.out / name)
-    real = study.real()
-    metrics = {f"{name}.real": value for name, value in real.items()}
+    metrics = {f"{name}.real": value for name, value in study.real().items()}
     for part, work in (("samplers", samplers), ("guidance", guidance), ("self_conditional", self_conditional)):
         if part in options.parts:
             metrics |= work(study)
+            record(study, metrics)
     if "edits" in options.parts:
         edits(study)
-    best = study.sampler()
-    metrics["best_sampler_fd_1k"] = study.measure("base", best)["fd"]
+
+
+def record(study: Study, metrics: dict[str, float]) -> None:
+    """Write what is measured so far."""
+    best, options = study.sampler(), study.options
     protocol = {
         "best_sampler": ", ".join(f"{name} {value}" for name, value in best.items()),
         "fd": f"fd_efflite0 against the {len(study.test):,} test images; 1k: of {SMALL:,} samples of seed 0",
-        "class_accuracy": "share of 1,000 samples, each class in turn, that a small ResNet of real images takes "
+        "class_accuracy": f"share of {SMALL:,} samples, each class in turn, that a small ResNet of real images takes "
         "for their class; best of the models",
         "self_conditional_gain": f"1 - after / before, {study.large:,} samples of seed 1, one sampler",
     }
-    timings = {name: values["seconds"] for name, values in study.measured.items() if "seconds" in values}
+    timings = {"total": sum(values.get("seconds", 0.0) for values in study.measured.values())}
     command = f"python studies/generation.py --data {options.data} --model RUN" + (
         " --set " + " --set ".join(options.set) if options.set else ""
     )
-    write_record(path(study, ".json"), Record(command, 0, protocol, {"total": sum(timings.values())}, metrics))
+    found = metrics | {"best_sampler_fd_1k": study.measure("base", best)["fd"]}
+    write_record(path(study, ".json"), Record(command, 0, protocol, timings, found))
 
 
 if __name__ == "__main__":
