@@ -127,7 +127,7 @@ def mask_from_noise(
         raise ValueError(f"mask_ratio and drop_ratio must lie in [0, 1], not {mask_ratio} and {drop_ratio}")
     if len(ratio) not in (1, len(noise)):
         raise ValueError(f"{len(ratio)} mask ratios for {len(noise)} images: give one, or one per image")
-    num_masked = (ratio * length).ceil()[:, None].to(noise.device)
+    num_masked = (ratio * length).ceil().long()[:, None].to(noise.device)  # some devices have no float64
     num_dropped = num_masked.clamp(max=math.ceil(drop_ratio * length))
     rank = noise.argsort(dim=1, stable=True).argsort(dim=1)
     return Mask(masked=rank < num_masked, dropped=rank < num_dropped)

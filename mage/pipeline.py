@@ -18,7 +18,7 @@ from mage import rng
 from mage.describer import Describer
 from mage.masking import mask_from_noise
 from mage.models import MAGE
-from mage.sampling.classes import Classes, class_numbers, drawn_classes
+from mage.sampling.classes import Classes, class_numbers, drawn_classes, listed
 from mage.sampling.decode import UNKNOWN
 from mage.sampling.edit import marked_pixels, one_mask_each, token_mask
 from mage.sampling.generator import fill, unknown_grids
@@ -58,7 +58,7 @@ class Mage(Describer):
         """`n` token grids by iterative decoding (section 3.2), without their pixels.
 
         classes: one for all or one each, by number or name, -1 = none. Without it a model of labels draws without
-        class, a model of clusters each cluster as often as it occurred.
+        class, a model of clusters each cluster as often as it occurred, unless it completes what `start` holds.
         start: grids (n, h, w) to complete, -1 = unknown; default all unknown.
         first_index: number of the first image; image k of a seed is the same whatever the batch.
         sampling: settings of SamplingConfig, such as steps, choice_temperature (more means more variety), order, top_p
@@ -80,7 +80,7 @@ class Mage(Describer):
         wanted = None
         if classes is not None:
             wanted = class_numbers(classes, n, transformer.config.num_classes, self.class_names)
-        elif self.notes.get("class_shares"):
+        elif start is None and self.notes.get("class_shares"):  # what is there already says what it is
             wanted = drawn_classes(self.notes["class_shares"], seed, indices)
         with self.autocast():
             batches = fill(
@@ -104,8 +104,7 @@ class Mage(Describer):
             raise TypeError(f"there is no setting {sorted(unknown)[0]!r} of sampling; there are {', '.join(known)}")
         settings = replace(self.sampling, **{k: value for k, value in sampling.items() if value is not None})
         if classes is not None:
-            count = 1 if isinstance(classes, int | str) else len(classes)
-            class_numbers(classes, count, transformer.config.num_classes, self.class_names)
+            class_numbers(classes, len(listed(classes)), transformer.config.num_classes, self.class_names)
         if settings.guidance and not transformer.config.num_classes:
             raise ValueError("guidance needs a model with classes; this one was trained without")
         return settings
@@ -212,13 +211,15 @@ class Mage(Describer):
         """Edited images, and which of their tokens were drawn anew; image k has its own stream in every window."""
         grid, cell, seed = self.transformer.grid, self._cell, sampling.pop("seed", 0)
         classes = sampling.pop("classes", None)
+        if classes is not None:
+            classes = class_numbers(classes, len(batch), self.transformer.config.num_classes, self.class_names).tolist()
         results, anew = [], []
         for index, (image, mask) in enumerate(zip(batch, masks, strict=True)):
             padded = pad_to_windows(image, grid, cell)
             marked = pad_to_windows(mask[None].float(), grid, cell)[0] > 0
             anew.append(token_mask(marked[None], (marked.shape[0] // cell[0], marked.shape[1] // cell[1]))[0])
             tokens = encode_large(padded, partial(self.encode, batch_size=batch_size), grid, cell)
-            wanted = classes if classes is None or isinstance(classes, int | str) else [classes[index]]
+            wanted = None if classes is None else [classes[index]]
 
             def fill(part: Tensor, number: int, index: int = index, wanted: Any = wanted) -> Tensor:
                 own = rng.stream_seed(seed, "window", number)

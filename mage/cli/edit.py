@@ -54,6 +54,10 @@ def run(options: Options) -> None:
     if options.vary is not None and (options.grow or options.full_size or options.paste):
         raise ValueError("--vary goes without --grow, --full-size and --paste")
     model = mage.load(options.model, precision=options.precision, device=options.device)
+    if model.tokenizer is not None and model.channels not in (1, 3):
+        raise ValueError(
+            f"this model edits {model.channels} bands, PNG holds 1 or 3: use mage.load(...).edit in Python"
+        )
     image = images.load_image(options.image, model.channels)
     classes = options.classes(model)
     how = options.sampling() | {"seed": options.seed}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import mage
 from mage import atomic
@@ -20,7 +20,7 @@ from mage.recipes.generation import (
     open_samples,
     some,
 )
-from mage.recipes.production import Production
+from mage.recipes.production import Production, image_shape_in
 from mage.recipes.record import commit, machine
 
 
@@ -67,24 +67,24 @@ def run(options: Options) -> None:
     extractor = build_extractor(
         options.extractor, weights=options.extractor_weights, device=resolve_device(options.device)
     )
-    seen, size, trained_on = _samples(options, extractor)
+    seen, shape, trained_on = _samples(options, extractor)
     data = options.data or (trained_on if options.reference is None else None)
     if options.reference is not None:
         reference = Reference.load(options.reference, extractor=extractor.fingerprint)
-        real = _dataset(options, data, options.split) if data is not None else None
+        real = _other_part(options, data, shape) if data is not None else None
     elif data is not None:
-        real_images = _dataset(options, data, options.split)
+        real_images = _dataset(options, data, options.split, shape)
         note(options, f"reference: {len(real_images):,} images of {data} {options.split}")
-        looked = _look(options, real_images, extractor, size)
+        looked = _look(options, real_images, extractor, shape)
         if options.save_reference is not None:
             looked.save(options.save_reference)
         reference = Reference.of(options.split, looked)
-        real = _other_part(options, data)
+        real = _other_part(options, data, shape)
     else:
         raise ValueError("give --data or --reference: what the samples are compared with")
     beside = None
     if options.real and real is not None:
-        beside = _look(options, some(real, seen.count), extractor, size)
+        beside = _look(options, some(real, seen.count), extractor, shape)
     quality = beside_real(seen, reference, extractor, beside)
     result = {
         "commit": commit(), "machine": machine(), "samples": str(options.samples), "seed": options.seed,
@@ -98,41 +98,54 @@ def run(options: Options) -> None:
     emit(options, result, "\n".join(lines + [f"not measured: {reason}" for reason in quality.left_out]))
 
 
-def _samples(options: Options, extractor: Extractor) -> tuple[SeenImages, tuple[int, int] | None, str | None]:
-    """What was seen; the size of the images and what their model was trained on, as far as that is known."""
+class _Samples(NamedTuple):
+    """What was seen, and of what, as far as that is known."""
+
+    seen: SeenImages
+    shape: tuple[int, int, int] | None
+    """Channels, height and width of the images."""
+    trained_on: str | None = None
+    """Data set of the model."""
+
+
+def _samples(options: Options, extractor: Extractor) -> _Samples:
     samples = open_samples(options.samples)
     if samples.features is not None:
-        return look_at_features(samples.features, extractor), None, None
+        return _Samples(look_at_features(samples.features, extractor), image_shape_in(samples.features))
     if samples.images is not None:
-        height, width = samples.images.load(0).shape[-2:]
+        channels, height, width = samples.images.load(0).shape
         note(options, f"{len(samples.images):,} images of {height} x {width} pixels")
-        return _look(options, samples.images, extractor, (height, width)), (height, width), None
+        shape = (channels, height, width)
+        return _Samples(_look(options, samples.images, extractor, shape), shape)
     model = mage.load(options.samples, precision=options.precision, device=options.device)
     production = Production(
         options.num, options.seed, options.batch_size, options.classes(model), options.sampling()
     )  # fmt: skip
     with counting(options.num, "image", options) as done:
         seen = look_at_model(model, production, extractor, on_images=done)
-    return seen, model.image_size, model.recipe.get("data", {}).get("name")
+    return _Samples(seen, (model.channels, *model.image_size), model.recipe.get("data", {}).get("name"))
 
 
-def _look(options: Options, dataset: ImageDataset, extractor: Extractor, size: tuple[int, int] | None) -> SeenImages:
-    if size is None:
-        height, width = dataset.load(0).shape[-2:]
-        size = (height, width)
+def _look(
+    options: Options, dataset: ImageDataset, extractor: Extractor, shape: tuple[int, int, int] | None
+) -> SeenImages:
+    """Look at images, cut to the samples' size; without one, to the first one's own."""
+    height, width = (shape or dataset.load(0).shape)[-2:]
     with counting(len(dataset), "image", options) as done:
         return look_at_dataset(
-            dataset, extractor, size=size, interpolation=options.interpolation, batch_size=options.batch_size,
-            device=resolve_device(options.device), on_images=done,
+            dataset, extractor, size=(height, width), interpolation=options.interpolation,
+            batch_size=options.batch_size, device=resolve_device(options.device), on_images=done,
         )  # fmt: skip
 
 
-def _dataset(options: Options, data: str, split: str) -> ImageDataset:
-    return load_dataset(data, split=split, data_root=options.data_root)
+def _dataset(options: Options, data: str, split: str, shape: tuple[int, int, int] | None) -> ImageDataset:
+    """Real images, in grey if the samples are."""
+    channels = 1 if shape is not None and shape[0] == 1 else None
+    return load_dataset(data, split=split, data_root=options.data_root, channels=channels)
 
 
-def _other_part(options: Options, data: str) -> ImageDataset | None:
+def _other_part(options: Options, data: str, shape: tuple[int, int, int] | None) -> ImageDataset | None:
     """Real images that are not the reference; none where the reference is everything there is."""
     if options.split == "all":
         return None
-    return _dataset(options, data, "train" if options.split == "test" else "test")
+    return _dataset(options, data, "train" if options.split == "test" else "test", shape)

@@ -13,7 +13,7 @@ from mage.cli.sampler_options import SamplerOptions
 from mage.evaluation.extractors import build_extractor
 from mage.recipes.production import Form, Production, check_job, claim, discard, produce, units
 from mage.recipes.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
-from mage.recipes.workers import beside, device_of, part_of_torchrun
+from mage.recipes.workers import beside, device_of, local_rank, part_of_torchrun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +55,29 @@ def run(options: Options) -> None:
         raise ValueError("--processes and --shard-size must be at least 1")
     if options.part is not None and options.processes > 1:
         raise ValueError("--part and --processes exclude each other")
-    model = mage.load(options.model, precision=options.precision, device=options.device)
+    torchrun = part_of_torchrun()
+    if torchrun is not None and (options.part is not None or options.processes > 1):
+        raise ValueError("torchrun says which part this is: leave out --part and --processes")
+    if options.overwrite and (options.part is not None or torchrun is not None):
+        raise ValueError("--overwrite would discard what other parts made: remove the folder before the parts start")
+    device = device_of(options.device, 0 if torchrun is None else local_rank())
+    model = mage.load(options.model, precision=options.precision, device=device)
+    if model.tokenizer is not None and model.channels not in (1, 3):
+        raise ValueError(
+            f"this model draws {model.channels} bands, PNG holds 1 or 3: use mage.load(...).generate in Python"
+        )
     production = _production(options, model)
     if model.tokenizer is None and model.transformer is not None:
         _generate_tokens(options, model, production)
         return
     model.check_generation(production.classes or None, production.sampling)
-    part = options.part or part_of_torchrun() or (0, options.processes)
+    part = options.part or torchrun or (0, options.processes)
     sink = _sink(options, model, production)
     check_job(production, sink, part)
-    if options.overwrite and part[0] == 0:
+    if options.overwrite:
         discard(options.out)
-    claim(options.out, model, production, options.to, sink.unit)
+    extractor = sink.extractor if isinstance(sink, FeatureShards) else None
+    claim(options.out, model, production, options.to, sink.unit, extractor=extractor)
     others = [
         replace(options, part=(number, options.processes), processes=1, device=device_of(options.device, number))
         for number in range(1, options.processes)

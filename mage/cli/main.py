@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import warnings
+from dataclasses import fields
 from typing import Any
 
 import tyro
@@ -79,7 +80,8 @@ def _main(arguments: list[str] | None) -> None:
     except NonFiniteLoss as error:
         _fail(f"mage {name}", str(error), code=1)
     except Interrupted as error:
-        resume = "mage " + " ".join([name, *rest, *(["--resume"] if "--resume" not in rest else [])])
+        known = any(field.name == "resume" for field in fields(module.Options))
+        resume = "mage " + " ".join([name, *rest, *(["--resume"] if known and "--resume" not in rest else [])])
         print(f"\n{error}\ngo on with: {resume}", file=sys.stderr)
         raise SystemExit(130) from None
     except KeyboardInterrupt:

@@ -51,6 +51,8 @@ class Options(Common):
     """file of the extractor's weights, where it is not found by itself"""
     batch_size: int = 64
     """images at a time"""
+    workers: int = 0
+    """processes that read images; a full ImageNet needs as many as there are cores"""
     seed: int = 0
     """seed of everything random"""
 
@@ -81,6 +83,7 @@ def run(options: Options) -> None:
         ReproduceConfig(
             parts=options.parts, num=options.num, steps=options.steps, choice_temperature=options.choice_temperature,
             batch_size=options.batch_size, epochs=options.epochs, crops=options.crops, seed=options.seed,
+            workers=options.workers,
         ),
         precision=options.precision,
         device=options.device,

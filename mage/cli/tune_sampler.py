@@ -67,6 +67,8 @@ def run(options: Options) -> None:
         raise ValueError("this model does not say what it was trained on: give --data")
     classes = options.classes(model)
     model.check_generation(classes or None, options.sampling() | {"guidance": max((0.0, *config.guidances)) or None})
+    if config.guidances and not classes and not model.notes.get("class_shares"):
+        raise ValueError("guidance changes nothing in images without class: add --class all to tune it")
     extractor = build_extractor(options.extractor, weights=options.extractor_weights, device=model.device)
     real = load_dataset(data, split=options.split, data_root=options.data_root, channels=model.channels)
     seen = look_at_dataset(real, extractor, size=model.image_size, device=model.device)

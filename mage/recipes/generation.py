@@ -17,7 +17,7 @@ from mage.checkpoints.io import find_folder
 from mage.data.datasets import ImageDataset, load_dataset, subset
 from mage.data.loaders import evaluation_batches
 from mage.data.tar_images import TarDataset
-from mage.evaluation.extractors import Extractor
+from mage.evaluation.extractors import Extractor, Seen
 from mage.evaluation.generation import GenerationQuality, Reference, SeenImages, compare, look_at
 from mage.pipeline import Mage
 from mage.recipes.production import Production
@@ -63,13 +63,19 @@ def look_at_dataset(
         raise ValueError(f"{dataset.name}: {error}{unreadable}") from None
 
 
-def look_at_features(folder: Path, extractor: Extractor) -> SeenImages:
-    """What `mage generate --to features` left. Raises ValueError for another extractor's or a gap."""
+def look_at_features(folder: Path, extractor: Extractor, num: int | None = None) -> SeenImages:
+    """What `mage generate --to features` left; num: of the first images only.
+
+    Raises ValueError for another extractor's features or a gap.
+    """
     paths = feature_files(folder)
     total = sum(len(seen.features) for seen in read_features(paths, extractor.fingerprint))
-    found = SeenImages(extractor.fingerprint, total)
+    total = total if num is None else min(num, total)
+    found, left = SeenImages(extractor.fingerprint, total), total
     for seen in read_features(paths, extractor.fingerprint):
-        found.update(seen)
+        if left > 0:
+            found.update(Seen(seen.features[:left], None if seen.logits is None else seen.logits[:left]))
+            left -= len(seen.features)
     return found
 
 

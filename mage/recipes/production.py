@@ -7,8 +7,9 @@ after the other.
 """
 
 import json
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mage import atomic
+from mage.evaluation.extractors import Extractor
 from mage.pipeline import Mage
 from mage.recipes.sinks import Sink
 from mage.tokenizers.base import weights_fingerprint
@@ -95,17 +97,27 @@ def _batches(model: Mage, production: Production, numbers: range) -> Iterator[Te
         yield production.make(model, range(first, min(first + production.batch_size, numbers.stop))).cpu()
 
 
-def claim(folder: Path, model: Mage, production: Production, form: Form, unit: int) -> None:
-    """Say in the folder what its images are. Raises ValueError if it holds images of other settings."""
+def claim(
+    folder: Path, model: Mage, production: Production, form: Form, unit: int, *, extractor: Extractor | None = None
+) -> None:
+    """Say in the folder what its images are. Raises ValueError if it holds images of other settings, or foreign ones.
+
+    extractor: whose features are kept, of the form "features".
+    """
     mine = {
         "form": form,
         "model": weights_fingerprint(model.transformer.state_dict()),
         "tokenizer": model.tokenizer.fingerprint(),
+        "precision": model.precision,
+        "image_shape": [model.channels, *model.image_size],
         "seed": production.seed,
         "batch_size": production.batch_size,
         "unit": unit,
+        "extractor": None if extractor is None else extractor.fingerprint,
         "classes": list(production.classes),
-        "sampling": production.sampling,
+        "class_shares": model.notes.get("class_shares"),
+        # the model's own settings, too: they change when its sampler is tuned
+        "sampling": asdict(model.check_generation(production.classes or None, production.sampling)),
     }
     path = folder / SETTINGS
     if path.is_file():
@@ -117,14 +129,32 @@ def claim(folder: Path, model: Mage, production: Production, form: Form, unit: i
         if other:
             raise ValueError(
                 f"{folder} holds images made with another {other[0]} ({found.get(other[0])}, not {mine[other[0]]}); "
-                "choose another folder, or start anew with --overwrite"
+                "choose another folder, or discard them first (mage generate --overwrite)"
             )
+    elif foreign := next(_made(folder), None):
+        raise ValueError(f"{folder} holds {foreign.name}, which was not made by this command: choose another folder")
     else:
         atomic.write_json(path, mine)
 
 
+def image_shape_in(folder: Path) -> tuple[int, int, int] | None:
+    """Channels, height and width of the images that a folder of `produce` is made of, if it says so."""
+    try:
+        channels, height, width = json.loads((folder / SETTINGS).read_text())["image_shape"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return int(channels), int(height), int(width)
+
+
 def discard(folder: Path) -> None:
-    """Remove what `produce` wrote into a folder, and nothing else."""
-    for pattern in ("[0-9]*.png", "[0-9]*.tar", "features-[0-9]*.npz", SETTINGS, "grid.png"):
-        for path in folder.glob(pattern):
-            path.unlink()
+    """Remove what `produce` wrote into a folder, and nothing else; in a folder without its settings, nothing."""
+    if not (folder / SETTINGS).is_file():
+        return
+    for path in (*_made(folder), folder / "grid.png", folder / SETTINGS):
+        path.unlink(missing_ok=True)
+
+
+def _made(folder: Path) -> Iterator[Path]:
+    """Files that are called as `produce` calls them."""
+    form = re.compile(r"\d{6,}\.(png|tar)|features-\d{6,}\.npz")
+    return (path for path in sorted(folder.glob("*")) if form.fullmatch(path.name))

@@ -4,7 +4,9 @@ Each part leaves a JSON file in the folder and is not measured again while that 
 its interruptions (paper, sections 4.2 to 4.4; METHOD sections 8 and 11).
 """
 
+import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,13 +30,14 @@ from mage.recipes.generation import beside_real, look_at_dataset, look_at_featur
 from mage.recipes.production import Production, claim, produce
 from mage.recipes.sinks import FeatureShards
 from mage.tokenizers.base import weights_fingerprint
+from mage.training.checkpoint import newest_checkpoint
 
 Part = Literal["generation", "linear", "fewshot", "finetune"]
 PARTS: tuple[Part, ...] = ("generation", "linear", "fewshot", "finetune")
 FEW = (5, 10, 13, 25)
 DRAWS = 5
 DEPENDS: dict[Part, tuple[str, ...]] = {
-    "generation": ("num", "steps", "choice_temperature", "batch_size", "seed"),
+    "generation": ("num", "steps", "choice_temperature", "batch_size", "seed"),  # and the extractor
     "linear": ("epochs", "crops", "seed"),
     "fewshot": ("seed",),
     "finetune": ("seed",),
@@ -87,6 +90,8 @@ class ReproduceConfig:
     crops: Literal["random", "fixed"] = "random"
     """random: as published, a feature pass per epoch; fixed: centre crops, one pass."""
     seed: int = 0
+    workers: int = 0
+    """Processes, or threads, that read images; numbers do not depend on it."""
 
 
 Say = Callable[[str], None]
@@ -105,14 +110,23 @@ def open_weights(
     if checkpoint.is_dir():
         model = io.load(checkpoint, precision=precision, device=device)
     else:
-        if not (folder / io.CONFIG).is_file():
-            official.convert([checkpoint, *([tokenizer] if tokenizer is not None else [])], folder, config=config)
+        files = [checkpoint, *([tokenizer] if tokenizer is not None else [])]
+        source = {"files": [_sha256(path) for path in files], "config": config}
+        note = folder.with_name(f"{folder.name}.source.json")
+        if not (folder / io.CONFIG).is_file() or not note.is_file() or json.loads(note.read_text()) != source:
+            official.convert(files, folder, config=config)
+            atomic.write_json(note, source)
         model = io.load(folder, precision=precision, device=device)
     if model.tokenizer is None:
         raise ValueError(f"{checkpoint} holds no tokenizer: give its file with --tokenizer")
     if model.transformer is None:
         raise ValueError(f"{checkpoint} holds a tokenizer only: give MAGE's file with --checkpoint")
     return model
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def published(model: Mage) -> Published:
@@ -142,6 +156,8 @@ def reproduce(
     for part in config.parts:
         path = out / f"{part}.json"
         how = {name: getattr(config, name) for name in DEPENDS[part]} | {"data": data, "weights": weights}
+        if part == "generation" and extractor is not None:
+            how["extractor"] = extractor.fingerprint
         if path.is_file() and (there := json.loads(path.read_text()))["settings"] == how:
             say(f"{part}: already in {path}")
             found |= there["metrics"]
@@ -152,18 +168,19 @@ def reproduce(
         )
         if part == "generation":
             assert extractor is not None
-            metrics = _generation(model, train, test, out / "features", extractor, config, row, say)
+            folder = out / f"features_{re.sub('[^A-Za-z0-9]+', '_', extractor.name)}"
+            metrics = _generation(model, train, test, folder, extractor, config, row, say)
         elif part == "linear":
-            metrics = _linear(model, train, test, config, row)
+            metrics = _linear(model, train, test, config, row, out / "linear.pt")
         elif part == "fewshot":
             metrics = _few_shot(model, train, test, config)
         else:
             recipe = FINETUNES[row.finetune]()
             recipe = replace(recipe, data=replace(recipe.data, name=data), seed=config.seed)
-            resume = (out / "finetune" / "checkpoints").is_dir()
+            resume = newest_checkpoint(out / "finetune") is not None
             finetune(
                 model, recipe, out / "finetune", data_root=data_root, resume=resume, precision=precision,
-                device=device, progress=True,
+                device=device, progress=True, workers=config.workers,
             )  # fmt: skip
             tuned = io.load(out / "finetune", precision=precision, device=device)
             metrics = {"finetune": classification_accuracy(tuned.classify, test, _test_transform(tuned)).top1}
@@ -180,7 +197,7 @@ def _generation(
     sampling = {"steps": config.steps, "choice_temperature": temperature}
     production = Production(config.num, config.seed, config.batch_size, sampling=sampling)
     sink = FeatureShards(folder, config.batch_size * 16, extractor)
-    claim(folder, model, production, "features", sink.unit)
+    claim(folder, model, production, "features", sink.unit, extractor=extractor)
     done = 0
     for made in produce(model, production, sink):
         done += made
@@ -193,7 +210,7 @@ def _generation(
         )  # fmt: skip
 
     reference = Reference.of("val", look(test))
-    seen = look_at_features(folder, extractor)
+    seen = look_at_features(folder, extractor, config.num)
     found = beside_real(seen, reference, extractor, look(some(train, config.num))).metrics
     names = {"fid": "fid" if extractor.name == "inception" else "fd", "is": "is"}
     short = {}
@@ -205,17 +222,18 @@ def _generation(
 
 
 def _linear(
-    model: Mage, train: ImageDataset, test: ImageDataset, config: ReproduceConfig, row: Published
+    model: Mage, train: ImageDataset, test: ImageDataset, config: ReproduceConfig, row: Published, keep: Path
 ) -> dict[str, float]:
+    reading: dict[str, Any] = {"batch_size": config.batch_size, "num_workers": config.workers}
     lars = LarsConfig(epochs=config.epochs, base_learning_rate=row.base_learning_rate)
-    measured = extract_features(model, test, _test_transform(model), batch_size=config.batch_size)
+    measured = extract_features(model, test, _test_transform(model), **reading)
     if config.crops == "fixed":
-        fixed = extract_features(model, train, _test_transform(model), batch_size=config.batch_size)
+        fixed = extract_features(model, train, _test_transform(model), **reading)
         return {"linear_fixed_crops": lars_probe(fixed, measured, config=lars, seed=config.seed).accuracy}
     crops = TransformConfig(size=model.image_size, augmentation="crop_flip", scale=(0.2, 1.0), interpolation="bicubic")
     result = lars_probe_on_crops(
         lambda images: model.features(images), train, measured, crops, config=lars, seed=config.seed,
-        images_at_once=config.batch_size,
+        images_at_once=config.batch_size, num_workers=config.workers, keep=keep,
     )  # fmt: skip
     return {"linear": result.accuracy}
 
@@ -229,7 +247,9 @@ def _few_shot(model: Mage, train: ImageDataset, test: ImageDataset, config: Repr
     pool = _some_per_class(train, max(counts) * DRAWS, config.seed)
 
     def describe(dataset: ImageDataset) -> Features:
-        return extract_features(model, dataset, _test_transform(model), batch_size=config.batch_size)
+        return extract_features(
+            model, dataset, _test_transform(model), batch_size=config.batch_size, num_workers=config.workers
+        )
 
     results = few_shot(describe(pool), describe(test), counts=counts, draws=DRAWS, seed=config.seed)
     return {f"fewshot{result.per_class}": result.mean for result in results}

@@ -131,7 +131,8 @@ def pretrain(
     conditions = Conditions()
     if cache is not None:
         cache.check_tokenizer(tokenizer.tokenizer)
-        conditions, cache = from_cache(recipe, cache, init_from)
+        where = resolve_device(device)
+        conditions, cache = from_cache(recipe, cache, init_from, folder=out, resume=resume, device=where)
         if recipe.conditions.source == "clusters" and not resume:
             save_png(out / "figures" / "clusters.png", picture(tokenizer, cache))
         num_images, source = len(cache), cached_batches(cache, recipe.pretraining, recipe.seed, pairs=pairs)

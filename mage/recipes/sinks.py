@@ -109,7 +109,7 @@ class FeatureShards:
     """FOLDER/features-000000.npz, ...: what the extractor of a metric makes of the images, which are not kept."""
 
     def __init__(self, folder: Path, unit: int, extractor: Extractor) -> None:
-        self.folder, self.unit, self._extractor = folder, unit, extractor
+        self.folder, self.unit, self.extractor = folder, unit, extractor
 
     def path(self, numbers: range) -> Path:
         """The file that begins with these images."""
@@ -122,11 +122,11 @@ class FeatureShards:
 
     def write(self, numbers: range, batches: Iterator[Tensor]) -> None:
         """Look at the images as 8 bits and write what was seen."""
-        seen = [self._extractor(images.to_uint8(batch)) for batch in batches]
+        seen = [self.extractor(images.to_uint8(batch)) for batch in batches]
         arrays = {"features": torch.cat([part.features for part in seen]).float().cpu().numpy()}
         if seen[0].logits is not None:
             arrays["logits"] = torch.cat([part.logits for part in seen if part.logits is not None]).cpu().numpy()
-        name = np.array(self._extractor.fingerprint)
+        name = np.array(self.extractor.fingerprint)
         with atomic.replacing(self.path(numbers)) as temporary, open(temporary, "wb") as file:
             np.savez(file, allow_pickle=False, extractor=name, **arrays)
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -38,12 +39,22 @@ def beside(work: Callable[[Job], None], jobs: Sequence[Job]) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         for process in started:
-            process.kill()
+            if process.pid is not None:  # else it was never started
+                process.kill()
 
 
 def _start(work: Callable[[Job], None], job: Job, threads: int) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     work(job)
+
+
+def _end_with_parent() -> None:
+    """A process that a signal ended cannot stop its children: they look after it themselves."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def device_of(device: str, number: int) -> str:
@@ -55,6 +66,11 @@ def device_of(device: str, number: int) -> str:
 
 def part_of_torchrun() -> tuple[int, int] | None:
     """Rank and number of processes, where torchrun or a cluster's launcher set them."""
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    return None
+    rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    return (int(rank), int(size)) if rank.isdigit() and size.isdigit() else None
+
+
+def local_rank() -> int:
+    """Number of this process among those of its machine, where torchrun set it."""
+    found = os.environ.get("LOCAL_RANK", "")
+    return int(found) if found.isdigit() else 0

@@ -6,6 +6,7 @@ Letters: n images, k classes.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -15,7 +16,7 @@ from mage import rng
 NO_CLASS = -1
 """The class of an image without one."""
 
-Classes = int | str | Sequence[int | str] | Tensor | None
+Classes = int | str | Sequence[int | str] | Tensor | np.ndarray | np.generic | None
 """One class for all images or one each, by number or name; None: the model decides."""
 
 
@@ -23,15 +24,19 @@ def class_numbers(classes: Classes, n: int, num_classes: int, names: Sequence[st
     """One class number per image. Raises ValueError for an unknown class or another number of them than `n`."""
     if not num_classes:
         raise ValueError("this model was trained without classes; see the guide on conditions for how to add them")
-    given: list[Any]
-    if isinstance(classes, Tensor):
-        given = classes.flatten().tolist()
-    else:
-        given = [classes] if isinstance(classes, int | str) else list(classes or [])
+    given = listed(classes)
     given = given * n if len(given) == 1 else given
     if len(given) != n:
         raise ValueError(f"{len(given)} classes for {n} images: give one, or one each")
     return torch.tensor([_number(one, num_classes, names) for one in given])
+
+
+def listed(classes: Classes) -> list[Any]:
+    """The classes as they were given, one after the other."""
+    if isinstance(classes, Tensor | np.ndarray | np.generic):
+        found: list[Any] = torch.as_tensor(classes).flatten().tolist()
+        return found
+    return [classes] if isinstance(classes, int | str) else list(classes or [])
 
 
 def _number(one: int | str, num_classes: int, names: Sequence[str]) -> int:

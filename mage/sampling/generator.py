@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mage import rng
@@ -20,16 +20,32 @@ from mage.sampling.revise import revise
 from mage.sampling.settings import SamplingConfig
 
 
+class DropNoise:
+    """Which unknown tokens are dropped first; each grid draws from its own generator."""
+
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self._generators, self._last = generators, torch.empty(0)
+
+    def fresh(self, length: int, like: Tensor) -> Float[Tensor, "n l"]:
+        """New noise."""
+        self._last = rng.uniform_rows(self._generators, length, like=like)
+        return self._last
+
+    def again(self, length: int, like: Tensor) -> Float[Tensor, "n l"]:
+        """The last noise: the two passes of guidance see the same tokens."""
+        return self._last
+
+
 def logits_function(
     transformer: MAGE,
     encoder_keep: float = 1.0,
-    generators: Sequence[torch.Generator] = (),
+    noise: Callable[[int, Tensor], Tensor] | None = None,
     classes: Int[Tensor, " n"] | None = None,
 ) -> LogitsFn:
     """The network as a sampler wants it: unknown tokens enter as mask tokens.
 
     encoder_keep: below 1, unknown tokens are dropped at random before the encoder, as in training, until this share
-    of all tokens is left or none is unknown; each grid draws from its own generator. classes: one per grid, -1 = none.
+    of all tokens is left or none is unknown; noise: of DropNoise, says which. classes: one per grid, -1 = none.
     """
 
     def logits(tokens: Int[Tensor, "n l"], places: Int[Tensor, "n u"], progress: float) -> Tensor:
@@ -37,9 +53,10 @@ def logits_function(
         if encoder_keep == 1:
             return transformer(tokens, Mask.nothing_dropped(unknown), classes).code_logits_at(places)  # type: ignore[no-any-return]
         most = tokens.shape[1] - math.ceil(encoder_keep * tokens.shape[1])
-        noise = rng.uniform_rows(generators, tokens.shape[1], like=places).masked_fill(~unknown, 2.0)
+        assert noise is not None
+        order_of = noise(tokens.shape[1], places).masked_fill(~unknown, 2.0)
         counts = unknown.sum(dim=1).clamp(max=most)
-        dropped = noise.argsort(dim=1, stable=True).argsort(dim=1) < counts[:, None]
+        dropped = order_of.argsort(dim=1, stable=True).argsort(dim=1) < counts[:, None]
         parts = {}
         # A batch needs one length: grids that drop equally many go together (all of them, unless it is an edit).
         for count in set(counts.tolist()):
@@ -77,9 +94,10 @@ def fill(
         chosen = indices[first : first + batch_size]
         tokens = start[first : first + batch_size]
         wanted = None if classes is None else classes[first : first + batch_size]
-        logits = logits_function(transformer, settings.encoder_keep, streams(" drop", chosen), wanted)
+        noise = DropNoise(streams(" drop", chosen))
+        logits = logits_function(transformer, settings.encoder_keep, noise.fresh, wanted)
         if wanted is not None and settings.guidance:
-            without = logits_function(transformer, settings.encoder_keep, streams(" drop", chosen))
+            without = logits_function(transformer, settings.encoder_keep, noise.again)
             logits = guided(logits, without, settings)
         filled = decode(
             tokens,

@@ -1,7 +1,8 @@
 """Every knob of the sampler, with the published values as defaults."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 from mage.masking import Schedule
 
@@ -60,8 +61,12 @@ class SamplingConfig:
         if self.steps < 1:
             raise ValueError(f"decoding needs at least 1 step, not {self.steps}")
         temperatures = (self.choice_temperature, self.token_temperature, self.token_temperature_end or 0.0)
-        if min(temperatures) < 0:
-            raise ValueError(f"temperatures must not be negative: {temperatures}")
+        if not all(0 <= temperature < math.inf for temperature in temperatures):
+            raise ValueError(f"temperatures must not be negative, nor infinite: {temperatures}")
+        words = {"order": Order, "schedule": Schedule, "revise_by": ReviseBy, "guidance_schedule": GuidanceSchedule}
+        for name, known in words.items():
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, not {getattr(self, name)!r}")
         if not 0 < self.encoder_keep <= 1:
             raise ValueError(f"encoder_keep must lie in (0, 1], not {self.encoder_keep}")
         if self.power <= 0:
@@ -74,7 +79,7 @@ class SamplingConfig:
                 f"{self.revise_share}"
             )
         low, high = self.guidance_interval
-        if self.guidance < 0 or not 0 <= low < high <= 1:
+        if not 0 <= self.guidance < math.inf or not 0 <= low < high <= 1:
             raise ValueError(
                 f"guidance must not be negative, its interval lie in [0, 1], not {self.guidance}, {low}, {high}"
             )

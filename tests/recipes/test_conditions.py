@@ -152,3 +152,23 @@ def test_caches_of_tokens_without_images_have_no_clusters(base: SimpleNamespace)
         base.model.generate(1, guidance=1.0)
     with pytest.raises(TypeError, match="no setting 'temperature'"):
         base.model.generate(1, temperature=1.0)
+
+
+def test_clusters_are_kept_for_resuming(base: SimpleNamespace, tmp_path: Path) -> None:
+    wanted = recipe("conditions.source=clusters", "conditions.clusters=4")
+    conditions, first = from_cache(wanted, base.cache, base.model, folder=tmp_path)
+    again, second = from_cache(wanted, base.cache, None, folder=tmp_path, resume=True)
+    assert again == conditions
+    assert np.array_equal(first.labels, second.labels)
+    changed = np.roll(first.labels, 1)
+    np.save(tmp_path / "clusters.npy", changed)
+    assert np.array_equal(from_cache(wanted, base.cache, base.model, folder=tmp_path, resume=True)[1].labels, changed)
+
+
+def test_an_edit_is_of_no_cluster_unless_asked(base: SimpleNamespace, tmp_path: Path) -> None:
+    wanted = recipe("conditions.source=clusters", "conditions.clusters=4")
+    runs.pretrain(wanted, base.tokenizer, tmp_path / "run", cache=base.cache, init_from=base.model, **QUIET)
+    model = mage.load(tmp_path / "run", precision="float32")
+    start = torch.full((3, *model.transformer.grid), -1)
+    assert torch.equal(model.generate_tokens(3, start=start), model.generate_tokens(3, classes=-1))
+    assert not torch.equal(model.generate_tokens(3), model.generate_tokens(3, classes=-1)), "clusters are drawn"

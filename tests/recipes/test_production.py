@@ -21,7 +21,7 @@ from mage.recipes.generation import (
     open_samples,
     some,
 )
-from mage.recipes.production import Production, claim, discard, produce, units
+from mage.recipes.production import Production, claim, discard, image_shape_in, produce, units
 from mage.recipes.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
 
 EXTRACTOR = Extractor(
@@ -172,3 +172,36 @@ def test_gaps_and_foreign_features_are_refused(model: mage.Mage, tmp_path: Path)
         look_at_features(tmp_path / "a", EXTRACTOR)
     with pytest.raises(ValueError, match="there is no folder"):
         open_samples(tmp_path / "nothing")
+
+
+def test_a_folder_knows_the_models_own_sampler_and_refuses_foreign_files(model: mage.Mage, tmp_path: Path) -> None:
+    claim(tmp_path / "mine", model, WHAT, "png", 2)
+    claim(tmp_path / "mine", model, WHAT, "png", 2)
+    tuned = mage.Mage(model.tokenizer, model.transformer, recipe={"sampling": {"choice_temperature": 99.0}})
+    with pytest.raises(ValueError, match=r"made with another sampling"):
+        claim(tmp_path / "mine", tuned, WHAT, "png", 2)
+    images.save_png(tmp_path / "theirs" / "000000.png", torch.zeros(1, 8, 8))
+    with pytest.raises(ValueError, match=r"holds 000000.png, which was not made by this command"):
+        claim(tmp_path / "theirs", model, WHAT, "png", 2)
+    discard(tmp_path / "theirs")
+    assert (tmp_path / "theirs" / "000000.png").is_file(), "a folder without settings is not ours"
+
+
+def test_only_what_was_made_is_discarded(model: mage.Mage, tmp_path: Path) -> None:
+    claim(tmp_path, model, WHAT, "png", 2)
+    make(model, "png", tmp_path)
+    (tmp_path / "2024-holiday.png").touch()
+    discard(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["2024-holiday.png"]
+
+
+def test_features_say_of_which_extractor_and_of_what_images(model: mage.Mage, tmp_path: Path) -> None:
+    claim(tmp_path, model, WHAT, "features", 4, extractor=EXTRACTOR)
+    assert image_shape_in(tmp_path) == (1, 8, 8)
+    assert image_shape_in(tmp_path / "none") is None
+    other = Extractor("other", "other", EXTRACTOR.see)
+    with pytest.raises(ValueError, match="another extractor"):
+        claim(tmp_path, model, WHAT, "features", 4, extractor=other)
+    make(model, "features", tmp_path)
+    assert look_at_features(tmp_path, EXTRACTOR).count == 11
+    assert look_at_features(tmp_path, EXTRACTOR, 5).count == 5

@@ -81,7 +81,7 @@ def test_a_stopped_generation_goes_on(model: mage.Mage, imagenet: Path, tmp_path
 
     with pytest.raises(Stop):
         reproduce(model, str(imagenet), tmp_path / "b", INCEPTION, config, say=stop)
-    assert len(list((tmp_path / "b" / "features").glob("*.npz"))) == 2
+    assert len(list((tmp_path / "b" / "features_inception").glob("*.npz"))) == 2
     assert reproduce(model, str(imagenet), tmp_path / "b", INCEPTION, config) == whole
 
 
@@ -124,3 +124,21 @@ def test_the_command_from_released_weights_to_table(
     assert "| fid |" not in text, "another extractor gives no FID"
     metrics = json.loads((tmp_path / "out" / "result.json").read_text())["metrics"]
     assert metrics["fewshot5"] >= 0
+
+
+def test_another_extractor_is_another_measurement(model: mage.Mage, imagenet: Path, tmp_path: Path) -> None:
+    config = ReproduceConfig(parts=("generation",), num=12, steps=2, batch_size=4)
+    first = reproduce(model, str(imagenet), tmp_path, Extractor("toy:net", "toy", see), config)
+    assert "fid" not in first
+    assert "fid" in reproduce(model, str(imagenet), tmp_path, INCEPTION, config)
+    fewer = ReproduceConfig(parts=("generation",), num=12, steps=2, batch_size=4, seed=1)
+    with pytest.raises(ValueError, match="another seed"):
+        reproduce(model, str(imagenet), tmp_path, INCEPTION, fewer)
+
+
+def test_a_stopped_linear_probe_goes_on(model: mage.Mage, imagenet: Path, tmp_path: Path) -> None:
+    config = ReproduceConfig(parts=("linear",), epochs=3, batch_size=4)
+    whole = reproduce(model, str(imagenet), tmp_path / "a", None, config)
+    assert (tmp_path / "a" / "linear.pt").is_file()
+    (tmp_path / "a" / "linear.json").unlink()
+    assert reproduce(model, str(imagenet), tmp_path / "a", None, config) == whole, "from the last epoch's state"

@@ -8,7 +8,7 @@ from mage import rng
 from mage.masking import Mask
 from mage.models import MAGE, MAGEConfig
 from mage.sampling.decode import UNKNOWN
-from mage.sampling.generator import fill, logits_function
+from mage.sampling.generator import DropNoise, fill, logits_function
 from mage.sampling.settings import SamplingConfig
 from mage.vocabulary import Vocabulary
 
@@ -51,7 +51,7 @@ def test_the_encoder_sees_all_known_tokens_and_a_share_of_all(network: MAGE) -> 
     seen: list[Mask] = []
     hook = network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
     try:
-        logits = logits_function(network, 0.5, [rng.generator(0, row) for row in range(4)])
+        logits = logits_function(network, 0.5, DropNoise([rng.generator(0, row) for row in range(4)]).fresh)
         logits(partly_known(), torch.arange(16).expand(4, -1), 1.0)
     finally:
         hook.remove()
@@ -74,3 +74,13 @@ def test_dropping_nothing_is_the_papers_pass(network: MAGE) -> None:
 def test_impossible_shares_are_refused(share: float) -> None:
     with pytest.raises(ValueError, match="encoder_keep"):
         SamplingConfig(encoder_keep=share)
+
+
+def test_both_passes_of_guidance_drop_the_same_tokens(network: MAGE) -> None:
+    noise = DropNoise([rng.generator(0, row) for row in range(2)])
+    like = torch.zeros(2, 16)
+    first = noise.fresh(16, like)
+    assert torch.equal(noise.again(16, like), first)
+    second = noise.fresh(16, like)
+    assert not torch.equal(first, second)
+    assert torch.equal(noise.again(16, like), second)

@@ -28,6 +28,7 @@ def test_guidance_follows_its_schedule() -> None:
     ("settings", "message"),
     [
         ({"steps": 0}, "at least 1 step"),
+        ({"token_temperature": float("nan")}, "nor infinite"),
         ({"choice_temperature": -1.0}, "temperatures must not be negative"),
         ({"token_temperature_end": -0.1}, "temperatures must not be negative"),
         ({"encoder_keep": 0.0}, "encoder_keep"),
@@ -43,3 +44,11 @@ def test_guidance_follows_its_schedule() -> None:
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SamplingConfig(**settings)
+
+
+@pytest.mark.parametrize("name", ["order", "schedule", "revise_by", "guidance_schedule"])
+def test_unknown_words_are_refused_with_the_known_ones(name: str) -> None:
+    config = SamplingConfig()
+    object.__setattr__(config, name, "foo")  # types are checked in tests before the settings can check themselves
+    with pytest.raises(ValueError, match=rf"{name} must be one of .*, not 'foo'"):
+        config.__post_init__()
