@@ -22,7 +22,6 @@ from mage.report.charts import Series, line_chart, standalone
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("labels", "clusters", "classes", "samplers", "guidance", "self_conditional", "edits")
 CLUSTERS = (16, 64, 256)
-STEPS = (4, 8, 16, 32)
 GUIDANCES = (0.0, 0.5, 1.0, 2.0, 4.0)
 
 
@@ -32,7 +31,7 @@ def samplers(study: Study) -> dict[str, float]:
     lines = []
     for name, tried in study.subject.samplers.items():
         points: list[tuple[float, float | None]] = []
-        for steps in STEPS:
+        for steps in study.subject.steps:
             best = min(study.measure("base", one | {"steps": steps})["fd"] for one in tried)
             found[f"fd_1k.{name.replace(', ', ' ').replace(' ', '_')}.steps{steps}"] = best
             points.append((steps, best))

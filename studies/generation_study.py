@@ -47,6 +47,8 @@ class Subject:
     mirror: bool
     """Whether a mirrored image shows the same."""
     samplers: Samplers
+    steps: tuple[int, ...]
+    """Numbers of network passes on the curves."""
     trainings: dict[str, tuple[str, list[str]]]
 
 
@@ -57,6 +59,7 @@ SUBJECTS = {
         "cifar10",
         True,
         _samplers((4.0, 8.0, 16.0)),
+        (4, 8, 16, 32),
         {name: (f"cifar10-{name}", []) for name in ("labels", "clusters", "classes")},
     ),
     "digits": Subject(
@@ -64,6 +67,7 @@ SUBJECTS = {
         "mnist5k",
         False,
         _samplers((6.0, 12.0, 24.0)),
+        (4, 8, 16),
         {
             "labels": ("mnist5k", ["conditions.source=labels", *_FROZEN]),
             "clusters": ("mnist5k", ["conditions.source=clusters", *_FROZEN]),
