@@ -36,7 +36,7 @@ def samplers(study: Study) -> dict[str, float]:
             found[f"fd_1k.{name.replace(', ', ' ').replace(' ', '_')}.steps{steps}"] = best
             points.append((steps, best))
         lines.append(Series(name, points, markers=True))
-    figure(study, "steps", lines, "fd_efflite0 of 1,000 samples, smaller is better", "network passes per image")
+    figure(study, "steps", lines, "fd_efflite0 of 1,000 samples, smaller is better", "steps")
     return found
 
 

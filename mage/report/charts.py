@@ -15,6 +15,8 @@ from mage.report.axes import Axis, linear_axis, log_axis
 from mage.report.glossary import finite, format_number
 
 NUM_COLOURS = 5
+TITLE_LETTER = 8.5
+"""Pixels of a letter of a title, about."""
 MOST_POINTS = 400
 """Longer lines are thinned; the highest and the lowest point of each stretch stay."""
 
@@ -49,7 +51,10 @@ def line_chart(
         return ""
     xs = [x for one in lines for x, y in one.points if y is not None]
     ys = [y for one in lines for _, y in one.points if y is not None]
-    top, bottom, right = 34.0, height - 42.0, width - 14.0
+    names = [one.name for one in lines] if len(lines) > 1 else []
+    # Where title and legend do not fit side by side, the legend gets a row of its own.
+    crowded = TITLE_LETTER * len(title) + sum(map(_legend_width, names)) > width - 30
+    top, bottom, right = 56.0 if names and crowded else 34.0, height - 42.0, width - 14.0
     if min(ys) > 0 and 12 < max(ys) / min(ys) < 1e5:
         y_axis = log_axis(min(ys) / 1.1, max(ys) * 1.1, bottom, top)
     else:
@@ -60,8 +65,7 @@ def line_chart(
     body = [_frame(x_axis, y_axis, x_label, width, height)]
     for index, one in enumerate(lines):
         body.append(_line(one, index % NUM_COLOURS, x_axis, y_axis, x_label))
-    if len(lines) > 1:
-        body.append(_legend([one.name for one in lines], right))
+    body.append(_legend(names, right, 40 if crowded else 18))
     return _svg(width, height, title, "".join(body))
 
 
@@ -176,19 +180,26 @@ def _frame(x_axis: Axis, y_axis: Axis, x_label: str, width: int, height: int) ->
     return "".join(parts)
 
 
-def _legend(names: Sequence[str], right: float) -> str:
+def _legend_width(name: str) -> float:
+    return 6.8 * len(name) + 32
+
+
+def _legend(names: Sequence[str], right: float, y: float) -> str:
+    """Names beside their colours, up to the right edge, on one line."""
     parts, x = [], right
     for index in reversed(range(len(names))):
-        x -= 6.8 * len(names[index]) + 8
-        parts.append(f'<text class="tick" x="{x + 4:.1f}" y="18">{escape(names[index])}</text>')
-        x -= 16
-        parts.append(f'<rect class="fill-{index % NUM_COLOURS}" x="{x:.1f}" y="11" width="14" height="5" rx="2.5"/>')
-        x -= 8
+        x -= _legend_width(names[index])
+        parts.append(f'<text class="tick" x="{x + 28:.1f}" y="{y}">{escape(names[index])}</text>')
+        colour = index % NUM_COLOURS
+        parts.append(f'<rect class="fill-{colour}" x="{x + 8:.1f}" y="{y - 7}" width="14" height="5" rx="2.5"/>')
     return "".join(parts)
 
 
 def standalone(svg: str) -> str:
-    """A chart with the style sheet inside, as the content of an .svg file; follows the reader's colour scheme."""
+    """A chart with the style sheet inside, as the content of an .svg file.
+
+    Colours stand there as such, those of the light scheme: many programs that draw SVG know no variables.
+    """
     found = re.match(r'<svg viewBox="0 0 (\d+) (\d+)"', svg)
     assert found is not None, "not a chart of this file"
     width, height = int(found[1]), int(found[2])
@@ -199,7 +210,10 @@ def standalone(svg: str) -> str:
     sheet = f'<rect class="sheet" x="-20" y="-15" width="{width + 40}" height="{height + 30}"/>'
     start = svg.index(">") + 1
     head = opening + svg[found.end() : start]
-    return f"{head}<style>{style}\n{own}</style>{sheet}{svg[start:]}\n"
+    whole = f"{head}<style>{style}\n{own}</style>{sheet}{svg[start:]}\n"
+    light = style[style.index(":root") : style.index("}")]
+    colours = dict(re.findall(r"--([\w-]+): (#\w+);", light))
+    return re.sub(r"var\(--([\w-]+)\)", lambda found: colours.get(found[1], found[0]), whole)
 
 
 def _svg(width: int, height: int, title: str, body: str) -> str:
