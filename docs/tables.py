@@ -228,6 +228,12 @@ def generation(metrics: dict[str, float]) -> list[str]:
     for name in dict.fromkeys(match[1] for match in found):
         cells = [f"{metrics[f'fd_1k.{name}.steps{count}']:.0f}" for count in steps]
         rows.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    kept = [name.removeprefix("fd_1k.") for name in metrics if name.startswith("fd_1k.encoder_keep")]
+    if kept:
+        rows += ["", "| sampler | fd_efflite0 of 1,000 samples | precision | recall |", "|---|---|---|---|"]
+    for name in kept:
+        shares = " | ".join(f"{metrics[f'{measure}_1k.{name}']:.1%}" for measure in ("precision", "recall"))
+        rows.append(f"| {name.replace('_', ' ')} | {metrics[f'fd_1k.{name}']:.0f} | {shares} |")
     form = re.compile(r"fd_1k\.(\w+)\.guidance([\d.]+)")
     rows += ["", "| model | guidance | fd_efflite0 of 1,000 samples | taken for its class |", "|---|---|---|---|"]
     for match in filter(None, map(form.fullmatch, metrics)):

@@ -20,9 +20,11 @@ from mage.recipes.record import Record, write_record
 from mage.report.charts import Series, line_chart, standalone
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("labels", "clusters", "classes", "samplers", "guidance", "self_conditional", "edits")
+PARTS = ("labels", "clusters", "classes", "samplers", "encoder_keep", "guidance", "self_conditional", "edits")
 CLUSTERS = (16, 64, 256)
 GUIDANCES = (0.0, 0.5, 1.0, 2.0, 4.0)
+KEPT = (1.0, 0.75, 0.5, 0.25)
+"""Least shares of the tokens that the encoder sees while sampling."""
 
 
 def samplers(study: Study) -> dict[str, float]:
@@ -37,6 +39,17 @@ def samplers(study: Study) -> dict[str, float]:
             points.append((steps, best))
         lines.append(Series(name, points, markers=True))
     figure(study, "steps", lines, "fd_efflite0 of 1,000 samples, smaller is better", "steps")
+    return found
+
+
+def encoder_keep(study: Study) -> dict[str, float]:
+    """What it costs in quality to let the encoder see a part of the unknown tokens only."""
+    found: dict[str, float] = {}
+    paper = study.subject.samplers["confidence"]
+    best = min(paper, key=lambda one: study.measure("base", one | {"steps": 16})["fd"]) | {"steps": 16}
+    for kept in KEPT:
+        values = study.measure("base", best if kept == 1 else best | {"encoder_keep": kept})
+        found |= {f"{name}_1k.encoder_keep_{kept:g}": values[name] for name in ("fd", "precision", "recall")}
     return found
 
 
@@ -156,7 +169,13 @@ def main() -> None:
         if (options.out / name / "finished").exists():
             study.models[name] = mage.load(options.out / name)
     metrics = {f"{name}.real": value for name, value in study.real().items()}
-    for part, work in (("samplers", samplers), ("guidance", guidance), ("self_conditional", self_conditional)):
+    works = {
+        "samplers": samplers,
+        "encoder_keep": encoder_keep,
+        "guidance": guidance,
+        "self_conditional": self_conditional,
+    }
+    for part, work in works.items():
         if part in options.parts:
             metrics |= work(study)
             record(study, metrics)

@@ -102,6 +102,7 @@ def evaluate(method: str, options: argparse.Namespace) -> None:
         return
     words: list[object] = ["evaluate", "representations", "--model", out, "--data", "cifar10", "--out", out]
     words += ["--data-root", options.data_root, "--finetune", "small", "--finetune-set", *options.finetune_set]
+    words += ["--corruption-images", options.corruption_images, "--attack-images", options.attack_images]
     words += ["--workers", options.workers]
     call(*words)
 
@@ -152,12 +153,16 @@ def record(options: argparse.Namespace) -> None:
         "fewshot25": "25 images per class, 5 draws",
         "online": "while pre-training: k-NN (k = 20) and least squares on 2,000 training images, 1,000 test images",
         "finetune": f"recipe small, {' '.join(options.finetune_set)}",
-        "corruption": "logistic regression on frozen features, 15 kinds x 5 severities, 1,000 test images",
-        "pgd": "the same classifier, l-infinity 1/255, 10 steps, 500 test images; the strongest of attacks through the "
-        "classifier, on the latent, and FGSM",
-        "equal time": f"{options.minutes:g} minutes of pre-training each, alone on the machine; tokens given",
+        "corruption": "logistic regression on frozen features, 15 kinds x 5 severities, "
+        f"{options.corruption_images:,} test images",
+        "pgd": f"the same classifier, l-infinity 1/255, 10 steps, {options.attack_images:,} test images; the strongest of "
+        "attacks through the classifier, on the latent, and FGSM",
+        "equal time": f"{options.minutes:g} minutes of pre-training each on {options.share}; tokens given",
     }
-    command = "python studies/representations.py --data-root data --tokenizer runs/tokenizer"
+    command = (
+        f"python studies/representations.py --data-root data --tokenizer runs/tokenizer --minutes {options.minutes:g}"
+    )
+    command += "".join(f" --set {change}" for change in options.set)
     write_record(ROOT / "results" / "representations.json", Record(command, 0, protocol, timings, metrics))
 
 
@@ -173,6 +178,9 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that read images for MAE, SimCLR, fine-tuning"
     )
+    parser.add_argument("--share", default="the whole machine", help="what each pre-training had, for the record")
+    parser.add_argument("--corruption-images", type=int, default=1000, help="test images corrupted in every way")
+    parser.add_argument("--attack-images", type=int, default=500, help="test images attacked")
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), help="methods to run")
     parser.add_argument("--train-only", action="store_true", help="leave the protocols for another day")
     options = parser.parse_args()
