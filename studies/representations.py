@@ -155,8 +155,8 @@ def record(options: argparse.Namespace) -> None:
         "finetune": f"recipe small, {' '.join(options.finetune_set)}",
         "corruption": "logistic regression on frozen features, 15 kinds x 5 severities, "
         f"{options.corruption_images:,} test images",
-        "pgd": f"the same classifier, l-infinity 1/255, 10 steps, {options.attack_images:,} test images; the strongest of "
-        "attacks through the classifier, on the latent, and FGSM",
+        "pgd": f"the same classifier, l-infinity 1/255, 10 steps, {options.attack_images:,} test images; the strongest "
+        "of attacks through the classifier, on the latent, and FGSM",
         "equal time": f"{options.minutes:g} minutes of pre-training each on {options.share}; tokens given",
     }
     command = (
