@@ -114,9 +114,7 @@ def main() -> None:
         "loss": "reconstruction of held-out images",
     }  # fmt: skip
     seconds = {name: max(line.get("seconds", 0.0) for line in read_log(options.out / name)) for name in options.only}
-    command = (
-        f"python studies/mage_c.py --data-root data --model runs/mage --tokens runs/tokens --steps {options.steps}"
-    )
+    command = f"python studies/mage_c.py --data-root data --model RUN --tokens RUN/tokens --steps {options.steps}"
     command += "".join(f" --set {change}" for change in options.set)
     write_record(ROOT / "results" / "mage_c.json", Record(command, 0, protocol, seconds, metrics))
 

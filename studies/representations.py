@@ -125,6 +125,17 @@ def references(options: argparse.Namespace) -> dict[str, float]:
     return found
 
 
+def tokenizer_line(run: Path) -> str:
+    """What the methods on tokens were given."""
+    recipe, log = from_yaml(run / "recipe.yaml"), read_log(run)
+    quality = next(line["psnr_db"] for line in reversed(log) if "psnr_db" in line)
+    seconds = max(line.get("seconds", 0.0) for line in log)
+    return (
+        f"{max(line['step'] for line in log):,} steps of {recipe.tokenizer_training.batch_size} images, "
+        f"{seconds / 60:.0f} minutes; {recipe.tokenizer.quantizer.num_codes:,} codes, PSNR {quality:.1f} dB"
+    )
+
+
 def record(options: argparse.Namespace) -> None:
     """Write what is finished."""
     metrics: dict[str, float] = {}
@@ -187,7 +198,7 @@ def main() -> None:
     if not (options.out / "tokens").exists():
         start = time.perf_counter()
         words = ("--tokenizer", options.tokenizer, "--data-root", options.data_root, "--out", options.out / "tokens")
-        call("tokenize", "--recipe", "cifar10-crops", *words)
+        call("tokenize", "--recipe", "cifar10-crops", *words, *(w for change in options.set for w in ("--set", change)))
         (options.out / "tokenize.json").write_text(json.dumps(time.perf_counter() - start))
     for method in options.only:
         pretrain(method, options)
