@@ -15,7 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+from torch import Tensor
 
 from mage.data.datasets import load_dataset
 from mage.data.transforms import TransformConfig
@@ -26,6 +29,7 @@ from mage.evaluation.linear_probe import linear_probe
 from mage.nn.backbones import PooledFeatures, efflite0
 from mage.recipes import named
 from mage.recipes.record import Record, write_record
+from mage.recipes.runs import load_tokenizer
 from mage.recipes.schema import from_yaml
 from mage.training.runlog import read_log
 
@@ -108,14 +112,22 @@ def evaluate(method: str, options: argparse.Namespace) -> None:
 
 
 def references(options: argparse.Namespace) -> dict[str, float]:
-    """What is known without any of the methods: raw pixels, and a network pre-trained on ImageNet."""
+    """What is known without any of the methods: raw pixels, and a network pre-trained on ImageNet.
+
+    That network also sees the images after the tokenizer: what MAGE is not told, no training can bring back.
+    """
     path = options.out / "references.json"
     if path.exists():
         found: dict[str, float] = json.loads(path.read_text())
         return found
     found = {}
     sets = [load_dataset("cifar10", split=split, data_root=options.data_root) for split in ("train", "test")]
-    describers = {"raw_pixels": lambda x: x.flatten(1), "efflite0": PooledFeatures(efflite0(), size=64)}
+    network, tokenizer = PooledFeatures(efflite0(), size=64), load_tokenizer(options.tokenizer)
+    describers: dict[str, Callable[[Tensor], Tensor]] = {
+        "raw_pixels": lambda x: x.flatten(1),
+        "efflite0": network,
+        "efflite0_after_tokenizer": lambda x: network(tokenizer.decode_tokens(tokenizer.encode(x)).float()),
+    }
     for name, describe in describers.items():
         train, test = (extract_features(describe, dataset, TransformConfig(size=(32, 32))) for dataset in sets)
         found[f"{name}.linear_ridge"] = linear_probe(train, test, protocol="ridge").accuracy
