@@ -17,7 +17,9 @@ from PIL import Image
 
 import mage
 from mage import images
+from mage.cli.demo import advice
 from mage.cli.main import COMMANDS
+from mage.recipes import named
 from mage.training.checkpoint import newest_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -414,3 +416,13 @@ def test_a_reader_that_leaves_ends_a_command_in_silence() -> None:
         complaint = process.stderr.read()
     assert process.returncode == 141
     assert complaint == b""
+
+
+def test_the_demo_says_how_to_wait_less_where_training_is_slow() -> None:
+    cpu = torch.device("cpu")
+    assert advice(named("mnist5k"), "float32", cpu).endswith(
+        "mage demo --set tokenizer_training.steps=250 --set pretraining.steps=307"
+    )
+    assert advice(named("mnist5k"), "bf16", cpu) == ""
+    assert advice(named("mnist5k"), "float32", torch.device("cuda")) == ""
+    assert advice(named("smoke"), "float32", cpu) == ""
