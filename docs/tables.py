@@ -160,7 +160,9 @@ METHODS = {
     "knn": "k-NN",
     "fewshot25": "25 per class",
     "finetune": "fine-tuned",
+    "corruption_clean": "not corrupted",
     "corruption": "corrupted",
+    "attack_clean": "not attacked",
     "pgd": "attacked",
 }
 
@@ -172,6 +174,10 @@ def methods(metrics: dict[str, float]) -> list[str]:
         if f"{name}.finetune" in metrics:
             cells = [f"{metrics[f'{name}.{protocol}']:.1%}" for protocol in METHODS]
             rows.append(f"| {name} | " + " | ".join(cells) + f" | {metrics[f'{name}.images_seen']:,.0f} |")
+    rows += ["", "| reference, not pre-trained here | least squares | k-NN | 25 per class |", "|---|---|---|---|"]
+    for name in (metric.removesuffix(".linear_ridge") for metric in metrics if metric.endswith(".linear_ridge")):
+        cells = [f"{metrics[f'{name}.{protocol}']:.1%}" for protocol in ("linear_ridge", "knn", "fewshot25")]
+        rows.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
     return rows
 
 

@@ -49,8 +49,10 @@ NAMES = {
     "attentive": "attentive_probe_accuracy",
     "finetune": "finetune_accuracy",
     "corruption": "corruption_accuracy",
+    "corruption_clean": "corruption_clean_accuracy",
     "pgd": "pgd_linf_1_accuracy",
     "fgsm": "fgsm_linf_1_accuracy",
+    "attack_clean": "attack_clean_accuracy",
 }
 """Metric of the record -> metric of `mage evaluate representations`."""
 
