@@ -48,7 +48,7 @@ def encoder_keep(study: Study) -> dict[str, float]:
     paper = study.subject.samplers["confidence"]
     best = min(paper, key=lambda one: study.measure("base", one | {"steps": 16})["fd"]) | {"steps": 16}
     for kept in KEPT:
-        values = study.measure("base", best if kept == 1 else best | {"encoder_keep": kept})
+        values = study.measure("base", best | {"encoder_keep": kept})
         found |= {f"{name}_1k.encoder_keep_{kept:g}": values[name] for name in ("fd", "precision", "recall")}
     return found
 
