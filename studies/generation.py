@@ -60,16 +60,13 @@ def guidance(study: Study) -> dict[str, float]:
     for model in ("labels", "classes"):
         if model not in study.models:
             continue
-        for weight in GUIDANCES:
-            values = study.measure(model, study.sampler() | {"guidance": weight}, by_class=True)
-            found[f"class_accuracy.{model}.guidance{weight:g}"] = values["accuracy"]
-            found[f"fd_1k.{model}.guidance{weight:g}"] = values["fd"]
-        read = [
-            (weight, study.measure(model, study.sampler() | {"guidance": weight}, by_class=True))
-            for weight in GUIDANCES
-        ]
-        accuracy.append(Series(model, [(weight, values["accuracy"]) for weight, values in read], markers=True))
-        distance.append(Series(model, [(weight, values["fd"]) for weight, values in read], markers=True))
+        for name, sampler in ((model, study.sampler()), (f"{model}_sharp", study.subject.sharp)):
+            values = {g: study.measure(model, sampler | {"guidance": g}, by_class=True) for g in GUIDANCES}
+            found |= {f"class_accuracy.{name}.guidance{g:g}": value["accuracy"] for g, value in values.items()}
+            found |= {f"fd_1k.{name}.guidance{g:g}": value["fd"] for g, value in values.items()}
+            line = name.replace("_", ", ")
+            accuracy.append(Series(line, [(g, value["accuracy"]) for g, value in values.items()], markers=True))
+            distance.append(Series(line, [(g, value["fd"]) for g, value in values.items()], markers=True))
     figure(study, "guidance_accuracy", accuracy, "share of samples taken for their class", "guidance")
     figure(study, "guidance_distance", distance, "fd_efflite0 of 1,000 samples", "guidance")
     models = sorted({name.split(".")[1] for name in found if name.startswith("class_accuracy.")})
@@ -113,9 +110,10 @@ def edits(study: Study) -> None:
     """A picture of what classes, clusters and edits look like."""
     rows = []
     names = study.train.class_names
-    if "labels" in study.models:
+    told = study.models.get("labels", study.models.get("classes"))
+    if told is not None:
         for number, name in enumerate(names):
-            made = study.models["labels"].generate(12, classes=number, **(study.sampler() | {"guidance": 2.0}))
+            made = told.generate(12, classes=number, **(study.sampler() | {"guidance": 2.0}))
             rows.append((name, made.float().cpu()))
         images.save_png(path(study, "_classes.png"), images.labelled_rows(rows, side=48))
     base = study.base.generate(48, **study.sampler()).float().cpu()
@@ -149,6 +147,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run")
     parser.add_argument("--set", action="append", default=[], help="settings of every training, as of `mage pretrain`")
     parser.add_argument("--set-classes", action="append", default=[], help="settings of the training from scratch")
+    parser.add_argument("--classes-from-model", action="store_true", help="begin that one at RUN's weights instead")
     parser.add_argument("--clusters", nargs="+", type=int, default=list(CLUSTERS), help="numbers of clusters to train")
     parser.add_argument("--train-only", action="store_true", help="train the parts labels, clusters, classes; no more")
     parser.add_argument("--epochs", type=int, default=12, help="of the independent classifier")
@@ -161,7 +160,7 @@ def main() -> None:
         for count in options.clusters:
             study.pretrain(f"clusters{count}", "clusters", f"conditions.clusters={count}")
     if "classes" in options.parts:
-        study.pretrain("classes", "classes", *options.set_classes)
+        study.pretrain("classes", "classes", *options.set_classes, start=options.classes_from_model)
     if options.train_only:
         return
     study.prepare()
@@ -190,7 +189,8 @@ def record(study: Study, metrics: dict[str, float]) -> None:
         "best_sampler": ", ".join(f"{name} {value}" for name, value in best.items()),
         "fd": f"fd_efflite0 against the {len(study.test):,} test images; 1k: of {SMALL:,} samples of seed 0",
         "class_accuracy": f"share of {SMALL:,} samples, each class in turn, that a small ResNet of real images takes "
-        "for their class; best of the models",
+        "for their class; best of the models and samplers; sharp: "
+        + ", ".join(f"{name} {value}" for name, value in study.subject.sharp.items()),
         "self_conditional_gain": f"1 - after / before, {study.large:,} samples of seed 1, one sampler",
     }
     timings = {"total": sum(values.get("seconds", 0.0) for values in study.measured.values())}

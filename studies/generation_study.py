@@ -13,7 +13,7 @@ from judge import Classifier, train_classifier
 from torch import Tensor
 
 import mage
-from mage import images
+from mage import atomic, images
 from mage.data.datasets import load_dataset
 from mage.data.loaders import evaluation_batches
 from mage.evaluation.extractors import build_extractor
@@ -50,6 +50,8 @@ class Subject:
     steps: tuple[int, ...]
     """Numbers of network passes on the curves."""
     trainings: dict[str, tuple[str, list[str]]]
+    sharp: dict[str, Any]
+    """A sampler that prefers the probable, for being taken for a class."""
 
 
 _FROZEN = ["conditions.freeze_encoder=true", "model.class_input=decoder", "pretraining.steps=500"]
@@ -61,6 +63,7 @@ SUBJECTS = {
         _samplers((4.0, 8.0, 16.0)),
         (4, 8, 16, 32),
         {name: (f"cifar10-{name}", []) for name in ("labels", "clusters", "classes")},
+        {"choice_temperature": 4.0, "token_temperature": 0.8, "revisions": 2, "steps": 16},
     ),
     "digits": Subject(
         "mnist5k",
@@ -73,6 +76,7 @@ SUBJECTS = {
             "clusters": ("mnist5k", ["conditions.source=clusters", *_FROZEN]),
             "classes": ("mnist5k", ["conditions.source=labels"]),
         },
+        {"choice_temperature": 6.0, "token_temperature": 0.8, "revisions": 2, "steps": 16},
     ),
 }
 
@@ -91,7 +95,8 @@ class Study:
         self.large = min(LARGE, len(self.train) // 2)
         self.models: dict[str, mage.Mage] = {"base": self.base}
         self.path = self.out / "measured.json"
-        self.measured: dict[str, dict[str, float]] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.measured: dict[str, dict[str, float]] = {}
+        self.read()
 
     def prepare(self) -> None:
         """What measuring needs: the judge, and the reference."""
@@ -119,10 +124,16 @@ class Study:
         network.load_state_dict(torch.load(path, weights_only=True, map_location=self.base.device))
         return network.eval()
 
+    def read(self) -> None:
+        """Take over what this or another process has measured."""
+        if self.path.exists():
+            self.measured |= json.loads(self.path.read_text())
+
     def keep(self, name: str, values: dict[str, float]) -> dict[str, float]:
-        """Write down what was measured."""
+        """Write down what was measured, beside what another process has found meanwhile."""
+        self.read()
         self.measured[name] = values
-        self.path.write_text(json.dumps(self.measured, indent=1))
+        atomic.write_json(self.path, self.measured)
         print(name, {key: round(value, 4) for key, value in values.items()}, flush=True)
         return values
 
@@ -131,6 +142,7 @@ class Study:
     ) -> dict[str, float]:
         """fd_efflite0, precision and recall of some samples; by_class: each class in turn, and the accuracy."""
         name = json.dumps([model, sampling, num, seed, by_class])
+        self.read()
         if name in self.measured:
             return self.measured[name]
         network = self.models[model]
@@ -167,15 +179,18 @@ class Study:
             values[f"fd_{num}"] = next(value for name, value in found.items() if name.startswith("fd_"))
         return self.keep("real", values)
 
-    def pretrain(self, name: str, training: str, *changes: str) -> None:
-        """Train a model with classes as the subject's `training`, unless it is done, and load it."""
+    def pretrain(self, name: str, training: str, *changes: str, start: bool = True) -> None:
+        """Train a model with classes as the subject's `training`, unless it is done, and load it.
+
+        start: at the weights of RUN.
+        """
         out, (recipe, own) = self.out / name, self.subject.trainings[training]
         if not self.tokens.exists():
             words = ["--tokenizer", self.options.model, "--out", self.tokens, *self._data_root()]
             _mage("tokenize", "--recipe", self.subject.recipe, *words)
         if not (out / "finished").exists():
             words = ["--recipe", recipe, "--tokenizer", self.options.model, "--data", self.tokens, "--out", out]
-            words += [*self._data_root(), *(["--init-from", self.options.model] if training != "classes" else [])]
+            words += [*self._data_root(), *(["--init-from", self.options.model] if start else [])]
             words += [word for change in (*own, *self.options.set, *changes) for word in ("--set", change)]
             _mage("pretrain", *words, *(["--resume"] if any(out.glob("checkpoints/*.pt")) else []))
             (out / "finished").touch()
