@@ -209,6 +209,23 @@ def forms(metrics: dict[str, float]) -> list[str]:
     return rows
 
 
+ADAPTATION = {
+    "new_linear": "linear probe, new images",
+    "new_knn": "k-NN, new images",
+    "old_linear": "linear probe, old images",
+    "old_knn": "k-NN, old images",
+}
+
+
+def adaptation(metrics: dict[str, float]) -> list[str]:
+    """One row per model of a domain adaptation, whose metrics are called MODEL.METRIC."""
+    rows = ["| model | " + " | ".join(ADAPTATION.values()) + " |", "|---" * (1 + len(ADAPTATION)) + "|"]
+    for name in dict.fromkeys(metric.split(".")[0] for metric in metrics):
+        cells = [f"{metrics[f'{name}.{key}']:.1%}" for key in ADAPTATION]
+        rows.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return rows
+
+
 GENERATION = {
     "class_accuracy": ("samples of a class that the classifier takes for it, without guidance", "{:.1%}"),
     "class_accuracy_guided": ("the same, with the best guidance", "{:.1%}"),
@@ -260,6 +277,7 @@ KINDS = {
     "methods": methods,
     "online": online,
     "forms": forms,
+    "adaptation": adaptation,
     "generation": generation,
 }
 

@@ -1,0 +1,100 @@
+"""What domain adaptation brings: `python studies/adaptation.py --data-root DATA --model RUN --out OUT`.
+
+RUN is MAGE of CIFAR-10 with its tokenizer. It goes on pre-training, without labels, on images of another kind
+(`mage pretrain --init-from`; default: 4,000 handwritten digits, which its tokenizer has never seen either), and a
+network of the same size learns them from random weights, with as many steps, as the control. Linear probe and k-NN on
+both data sets, before and after, go to results/adaptation.json. What is finished is not repeated.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import mage
+from mage.data.datasets import load_dataset
+from mage.data.transforms import TransformConfig
+from mage.evaluation.features import extract_features
+from mage.evaluation.knn import knn
+from mage.evaluation.linear_probe import linear_probe
+from mage.recipes.generation import some
+from mage.recipes.record import Record, write_record
+from mage.training.runlog import read_log
+
+ROOT = Path(__file__).resolve().parent.parent
+OLD, MOST = "cifar10", 10_000
+"""What RUN has learned, and how many training images probes get."""
+
+
+def call(*words: object) -> None:
+    """A command of this library."""
+    subprocess.run([sys.executable, "-m", "mage", *map(str, words)], check=True)
+
+
+def train(name: str, options: argparse.Namespace) -> Path:
+    """Pre-train on the new images, from RUN's weights or from random ones, unless it is done."""
+    out: Path = options.out / name
+    recipe = ["--config", options.model / "recipe.yaml", "--tokenizer", options.model, "--data-root", options.data_root]
+    changes = [f"data.name={options.data}", "data.transform.augmentation=none", "data.views=1", "data.online_images=0"]
+    changes += [f"pretraining.steps={options.steps}", f"run.observe_every={options.steps}", *options.set]
+    words = [*recipe, *(word for change in changes for word in ("--set", change))]
+    call("tokenize", *words, "--out", options.out / "tokens")
+    if not (out / "finished").exists():
+        words += ["--init-from", options.model] if name == "adapted" else []
+        words += ["--resume"] if any(out.glob("checkpoints/*.pt")) else []
+        call("pretrain", *words, "--data", options.out / "tokens", "--out", out)
+        (out / "finished").touch()
+    return out
+
+
+def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Linear probe and k-NN on the old and the new images."""
+    path: Path = options.out / f"{name}.json"
+    if path.exists():
+        found: dict[str, float] = json.loads(path.read_text())
+        return found
+    model, found = mage.load(folder), {}
+    for kind, data in (("old", OLD), ("new", options.data)):
+        train_set, test_set = (
+            load_dataset(data, split=split, data_root=options.data_root, channels=model.channels)
+            for split in ("train", "test")
+        )
+        few = some(train_set, min(MOST, len(train_set)))
+        pair = [extract_features(model, images, TransformConfig(size=model.image_size)) for images in (few, test_set)]
+        found |= {f"{kind}_linear": linear_probe(*pair, protocol="lbfgs").accuracy, f"{kind}_knn": knn(*pair).accuracy}
+    path.write_text(json.dumps(found))
+    return found
+
+
+def main() -> None:
+    """Train, measure, record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", required=True, help="folder where CIFAR-10 lies")
+    parser.add_argument("--model", required=True, type=Path, help="finished run of MAGE, with its tokenizer")
+    parser.add_argument("--data", default="mnist5k", help="the new images, by name or as a folder")
+    parser.add_argument("--out", type=Path, default=Path("runs/adaptation"), help="folder of the runs")
+    parser.add_argument("--steps", type=int, default=300, help="steps of each training")
+    parser.add_argument("--set", action="append", default=[], help="settings of both trainings, as of `mage pretrain`")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    metrics, seconds = {}, {}
+    for name in ("before", "adapted", "from_scratch"):
+        folder = options.model if name == "before" else train(name, options)
+        print(name, found := measure(name, folder, options), flush=True)
+        metrics |= {f"{name}.{key}": value for key, value in found.items()}
+        if name != "before":
+            seconds[name] = max(line.get("seconds", 0.0) for line in read_log(folder))
+    protocol = {
+        "models": f"before: of {OLD}; adapted: {options.steps} more steps on {options.data}; from_scratch: as many "
+        "steps on it from random weights; all with the tokenizer of before",
+        "linear, knn": f"logistic regression and weighted k-NN on frozen features, at most {MOST:,} training images, "
+        f"all test images; old: {OLD}, new: {options.data}",
+    }
+    command = f"python studies/adaptation.py --data-root data --model RUN --data {options.data} --steps {options.steps}"
+    command += "".join(f" --set {change}" for change in options.set)
+    write_record(ROOT / "results" / "adaptation.json", Record(command, 0, protocol, seconds, metrics))
+
+
+if __name__ == "__main__":
+    main()
