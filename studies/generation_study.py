@@ -27,13 +27,16 @@ Samplers = dict[str, list[dict[str, Any]]]
 """Each sampler with the settings that are tried at every number of steps; the best counts."""
 
 
-def _samplers(temperatures: tuple[float, ...]) -> Samplers:
+def _samplers(temperatures: tuple[float, ...], orders: tuple[float, ...]) -> Samplers:
+    """temperatures: of the choice, by confidence; orders: of the tokens, where an order decides which are drawn."""
     middle = temperatures[len(temperatures) // 2]
     return {
         "confidence": [{"order": "confidence", "choice_temperature": value} for value in temperatures],
-        "halton": [{"order": "halton", "token_temperature": value} for value in (0.9, 1.0)],
-        "random order": [{"order": "random", "token_temperature": value} for value in (0.9, 1.0)],
-        "confidence, then critic": [{"order": "confidence", "choice_temperature": middle, "revisions": 2}],
+        "halton": [{"order": "halton", "token_temperature": value} for value in orders],
+        "random order": [{"order": "random", "token_temperature": value} for value in orders],
+        "confidence, then critic": [
+            {"order": "confidence", "choice_temperature": value, "revisions": 2} for value in temperatures[1:]
+        ],
         "confidence, top-p 0.95": [{"order": "confidence", "choice_temperature": middle, "top_p": 0.95}],
     }
 
@@ -60,7 +63,7 @@ SUBJECTS = {
         "cifar10",
         "cifar10",
         True,
-        _samplers((4.0, 8.0, 16.0)),
+        _samplers((2.0, 4.0, 8.0), (0.7, 0.8, 0.9)),
         (4, 8, 16, 32),
         {name: (f"cifar10-{name}", []) for name in ("labels", "clusters", "classes")},
         {"choice_temperature": 4.0, "token_temperature": 0.8, "revisions": 2, "steps": 16},
@@ -69,7 +72,7 @@ SUBJECTS = {
         "mnist5k",
         "mnist5k",
         False,
-        _samplers((6.0, 12.0, 24.0)),
+        _samplers((6.0, 12.0, 24.0), (0.9, 1.0)),
         (4, 8, 16),
         {
             "labels": ("mnist5k", ["conditions.source=labels", *_FROZEN]),
