@@ -63,7 +63,7 @@ SUBJECTS = {
         "cifar10",
         "cifar10",
         True,
-        _samplers((2.0, 4.0, 8.0), (0.7, 0.8, 0.9)),
+        _samplers((2.0, 4.0, 8.0), (0.6, 0.7, 0.8)),
         (4, 8, 16, 32),
         {name: (f"cifar10-{name}", []) for name in ("labels", "clusters", "classes")},
         {"choice_temperature": 4.0, "token_temperature": 0.8, "revisions": 2, "steps": 16},
