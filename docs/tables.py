@@ -231,10 +231,14 @@ GENERATION = {
     "class_accuracy_guided": ("the same, with the best guidance", "{:.1%}"),
     "accuracy.real": ("real test images that it takes for their class", "{:.1%}"),
     "accuracy_reconstructed.real": ("the same after the tokenizer", "{:.1%}"),
-    "fd_large.before": ("fd_efflite0 of a larger set of samples, without classes", "{:.0f}"),
+    "fd_large.before": ("fd_efflite0 of 2,500 samples without classes", "{:.0f}"),
     "fd_large.after": ("the same model, told its own clusters", "{:.0f}"),
     "fd_1000.real": ("fd_efflite0 of 1,000 real training images", "{:.0f}"),
+    "fd_1000_reconstructed.real": ("the same after the tokenizer", "{:.0f}"),
+    "fd_2500.real": ("fd_efflite0 of 2,500 real training images", "{:.0f}"),
+    "fd_2500_reconstructed.real": ("the same after the tokenizer", "{:.0f}"),
     "self_conditional_gain": ("gain by its own clusters, 1 - after / before", "{:.1%}"),
+    "self_conditional_gain_same_sampler": ("the same of 1,000 samples, with one sampler for both", "{:.1%}"),
 }
 
 

@@ -21,7 +21,7 @@ from mage.evaluation.generation import Reference, SeenImages, compare
 from mage.recipes.generation import look_at_dataset, some
 from mage.recipes.production import Production
 
-SMALL, LARGE = 1000, 5000
+SMALL, LARGE = 1000, 2500
 """Samples of the curves, and of the numbers that are compared in the text (at most half of the training images)."""
 Samplers = dict[str, list[dict[str, Any]]]
 """Each sampler with the settings that are tried at every number of steps; the best counts."""
@@ -53,8 +53,9 @@ class Subject:
     steps: tuple[int, ...]
     """Numbers of network passes on the curves."""
     trainings: dict[str, tuple[str, list[str]]]
-    sharp: dict[str, Any]
-    """A sampler that prefers the probable, for being taken for a class."""
+    guidances: tuple[float, ...]
+    told: tuple[dict[str, Any], ...] = ()
+    """Samplers that are tried with clusters, which allow bolder ones; none: the best one without clusters."""
 
 
 _FROZEN = ["conditions.freeze_encoder=true", "model.class_input=decoder", "pretraining.steps=500"]
@@ -66,7 +67,8 @@ SUBJECTS = {
         _samplers((2.0, 4.0, 8.0), (0.6, 0.7, 0.8)),
         (4, 8, 16, 32),
         {name: (f"cifar10-{name}", []) for name in ("labels", "clusters", "classes")},
-        {"choice_temperature": 4.0, "token_temperature": 0.8, "revisions": 2, "steps": 16},
+        (0.0, 1.0, 2.0, 4.0, 8.0),
+        ({"order": "halton", "token_temperature": 0.8},),
     ),
     "digits": Subject(
         "mnist5k",
@@ -79,7 +81,7 @@ SUBJECTS = {
             "clusters": ("mnist5k", ["conditions.source=clusters", *_FROZEN]),
             "classes": ("mnist5k", ["conditions.source=labels"]),
         },
-        {"choice_temperature": 6.0, "token_temperature": 0.8, "revisions": 2, "steps": 16},
+        (0.0, 0.5, 1.0, 2.0, 4.0),
     ),
 }
 
@@ -177,9 +179,14 @@ class Study:
             kept += int((self.classify(images.to_uint8(again)) == batch["labels"]).sum())
         values = {"accuracy": right / len(labels), "accuracy_reconstructed": kept / len(labels)}
         for num in (SMALL, self.large):
-            seen = look_at_dataset(some(self.train, num), self.extractor, size=self.base.image_size, batch_size=250)
-            found = compare(seen, self.reference, "efflite0").metrics
-            values[f"fd_{num}"] = next(value for name, value in found.items() if name.startswith("fd_"))
+            seen, again = (SeenImages(self.extractor.fingerprint, num) for _ in range(2))
+            for batch in evaluation_batches(some(self.train, num), lambda image, _: image, batch_size=250):
+                seen.update(self.extractor(batch["images"]))
+                tokens = self.base.encode(images.to_float(batch["images"]))
+                again.update(self.extractor(images.to_uint8(self.base.decode_tokens(tokens))))
+            for end, which in (("", seen), ("_reconstructed", again)):
+                found = compare(which, self.reference, "efflite0").metrics
+                values[f"fd_{num}{end}"] = next(value for name, value in found.items() if name.startswith("fd_"))
         return self.keep("real", values)
 
     def pretrain(self, name: str, training: str, *changes: str, start: bool = True) -> None:
