@@ -201,7 +201,8 @@ def record(study: Study, metrics: dict[str, float]) -> None:
         "class_accuracy": f"share of {SMALL:,} samples, each class in turn, that a small ResNet of real images takes "
         "for their class; best of the models and guidances",
         "self_conditional_gain": f"1 - after / before, {study.large:,} samples of seed 1; before: best of all samplers "
-        f"at 16 steps; after: best of few, with guidance 0 or 1; same_sampler: of {SMALL:,} samples of seed 0, all settings but guidance alike",
+        f"at 16 steps; after: best of few, with guidance 0 or 1; "
+        f"same_sampler: of {SMALL:,} samples of seed 0, all settings but guidance alike",
     }
     timings = {"total": sum(values.get("seconds", 0.0) for values in study.measured.values())}
     command = f"python studies/generation.py --data {options.data} --model RUN" + (
