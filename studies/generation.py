@@ -10,6 +10,8 @@ repeated runs share OUT.
 """
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,7 @@ def encoder_keep(study: Study) -> dict[str, float]:
 def guidance(study: Study) -> dict[str, float]:
     """Accuracy of the class against guidance, and the trade-off with the Frechet distance."""
     found: dict[str, float] = {}
-    accuracy, distance = [], []
+    accuracy, distance, both = [], [], []
     for model in ("labels", "classes"):
         if model not in study.models:
             continue
@@ -70,8 +72,12 @@ def guidance(study: Study) -> dict[str, float]:
         found |= {f"fd_1k.{model}.guidance{g:g}": value["fd"] for g, value in values.items()}
         accuracy.append(Series(model, [(g, value["accuracy"]) for g, value in values.items()], markers=True))
         distance.append(Series(model, [(g, value["fd"]) for g, value in values.items()], markers=True))
+        pairs = [(100 * value["accuracy"], value["fd"]) for value in values.values()]
+        both.append(Series(model, list(pairs), markers=True))
     figure(study, "guidance_accuracy", accuracy, "share of samples taken for their class", "guidance")
     figure(study, "guidance_distance", distance, "fd_efflite0 of 1,000 samples", "guidance")
+    title = f"fd_efflite0 at guidance {', '.join(f'{one:g}' for one in study.subject.guidances)}"
+    figure(study, "trade_off", both, title, "% of samples taken for their class")
     models = sorted({name.split(".")[1] for name in found if name.startswith("class_accuracy.")})
     if models:
         found["class_accuracy"] = max(found[f"class_accuracy.{model}.guidance0"] for model in models)
@@ -82,12 +88,12 @@ def guidance(study: Study) -> dict[str, float]:
 
 
 def self_conditional(study: Study) -> dict[str, float]:
-    """The same model before and after it was told its own clusters; before has had the wider choice of samplers."""
+    """The same model before and after it was told its own clusters."""
     found: dict[str, float] = {}
     alone = study.sampler()
     told = [one | {"steps": 16} for one in study.subject.told] or [alone]
     tried: list[tuple[float, str, dict[str, Any]]] = []
-    lines: dict[float, list[tuple[float, float | None]]] = {0.0: [], 1.0: []}
+    lines: dict[float, list[tuple[float, float | None]]] = {guidance: [] for guidance in study.subject.told_guidances}
     for count in study.options.clusters:
         name = f"clusters{count}"
         if name not in study.models:
@@ -160,6 +166,7 @@ def main() -> None:
     parser.add_argument("--classes-from-model", action="store_true", help="begin that one at RUN's weights instead")
     parser.add_argument("--clusters", nargs="+", type=int, default=list(CLUSTERS), help="numbers of clusters to train")
     parser.add_argument("--train-only", action="store_true", help="train the parts labels, clusters, classes; no more")
+    parser.add_argument("--note", action="append", default=[], help="how RUN and the rest were trained, for the record")
     parser.add_argument("--epochs", type=int, default=12, help="of the independent classifier")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -195,19 +202,22 @@ def main() -> None:
 def record(study: Study, metrics: dict[str, float]) -> None:
     """Write what is measured so far."""
     best, options = study.sampler(), study.options
+    guidances = ", ".join(f"{one:g}" for one in study.subject.told_guidances)
     protocol = {
+        "models": " ".join(options.note) or "as the recipes say",
         "best_sampler": ", ".join(f"{name} {value}" for name, value in best.items()),
         "fd": f"fd_efflite0 against the {len(study.test):,} test images; 1k: of {SMALL:,} samples of seed 0",
         "class_accuracy": f"share of {SMALL:,} samples, each class in turn, that a small ResNet of real images takes "
-        "for their class; best of the models and guidances",
-        "self_conditional_gain": f"1 - after / before, {study.large:,} samples of seed 1; before: best of all samplers "
-        f"at 16 steps; after: best of few, with guidance 0 or 1; "
-        f"same_sampler: of {SMALL:,} samples of seed 0, all settings but guidance alike",
+        f"for their class ({options.epochs} epochs{', half of the batches softened' if study.subject.soften else ''}); "
+        "best of the models and guidances",
+        "self_conditional_gain": f"1 - after / before, {study.large:,} samples of seed 1; chosen on {SMALL:,} of "
+        "seed 0: before, of all samplers tried at 16 steps; after, of numbers of clusters, samplers "
+        f"({len(study.subject.told) or 1}) and guidance ({guidances}); same_sampler: of {SMALL:,} samples of seed 0, "
+        "all settings but guidance alike",
     }
     timings = {"total": sum(values.get("seconds", 0.0) for values in study.measured.values())}
-    command = f"python studies/generation.py --data {options.data} --model RUN" + (
-        " --set " + " --set ".join(options.set) if options.set else ""
-    )
+    places = {str(options.model): "RUN", str(options.data_root): "DATA", str(options.out): "OUT"}
+    command = "python studies/generation.py " + shlex.join(places.get(word, word) for word in sys.argv[1:])
     found = metrics | {"best_sampler_fd_1k": study.measure("base", best)["fd"]}
     write_record(path(study, ".json"), Record(command, 0, protocol, timings, found))
 

@@ -49,6 +49,8 @@ class Subject:
     recipe: str
     mirror: bool
     """Whether a mirrored image shows the same."""
+    soften: bool
+    """Whether the judge learns from images of a lower resolution too."""
     samplers: Samplers
     steps: tuple[int, ...]
     """Numbers of network passes on the curves."""
@@ -56,6 +58,8 @@ class Subject:
     guidances: tuple[float, ...]
     told: tuple[dict[str, Any], ...] = ()
     """Samplers that are tried with clusters, which allow bolder ones; none: the best one without clusters."""
+    told_guidances: tuple[float, ...] = (0.0, 1.0)
+    """Guidances that are tried with clusters."""
 
 
 _FROZEN = ["conditions.freeze_encoder=true", "model.class_input=decoder", "pretraining.steps=500"]
@@ -64,15 +68,17 @@ SUBJECTS = {
         "cifar10",
         "cifar10",
         True,
+        True,
         _samplers((2.0, 4.0, 8.0), (0.6, 0.7, 0.8)),
         (4, 8, 16, 32),
         {name: (f"cifar10-{name}", []) for name in ("labels", "clusters", "classes")},
         (0.0, 1.0, 2.0, 4.0, 8.0),
-        ({"order": "halton", "token_temperature": 0.8},),
+        tuple({"order": "halton", "token_temperature": value} for value in (0.7, 0.8)),
     ),
     "digits": Subject(
         "mnist5k",
         "mnist5k",
+        False,
         False,
         _samplers((6.0, 12.0, 24.0), (0.9, 1.0)),
         (4, 8, 16),
@@ -82,6 +88,7 @@ SUBJECTS = {
             "classes": ("mnist5k", ["conditions.source=labels"]),
         },
         (0.0, 0.5, 1.0, 2.0, 4.0),
+        told_guidances=(0.0, 1.0, 2.0),
     ),
 }
 
@@ -120,6 +127,7 @@ class Study:
                 pixels,
                 labels,
                 mirror=self.subject.mirror,
+                soften=self.subject.soften,
                 epochs=self.options.epochs,
                 precision=self.base.precision,
                 device=self.base.device,

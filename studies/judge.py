@@ -44,9 +44,10 @@ class Classifier(nn.Module):
 
 
 def train_classifier(
-    pixels: Tensor, labels: Tensor, *, mirror: bool, epochs: int, precision: str, device: torch.device
+    pixels: Tensor, labels: Tensor, *, mirror: bool, soften: bool, epochs: int, precision: str, device: torch.device
 ) -> Classifier:
-    """SGD on shifted (and mirrored) images, one cycle of the learning rate."""
+    """SGD on shifted (and mirrored) images, one cycle of the learning rate; soften: half of the batches at a lower
+    resolution, so that the judge knows a class by its shapes and not by details that tokens do not carry."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.stream_seed(0, "classifier"))
         network = Classifier(pixels.shape[1]).to(device, memory_format=torch.channels_last)
@@ -64,6 +65,8 @@ def train_classifier(
             if mirror:
                 columns = torch.where(torch.rand(batch, 1, generator=generator) < 0.5, columns, columns.flip(1))
             x = padded[chosen[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+            if soften and torch.rand((), generator=generator) < 0.5:
+                x = _softened(x, share=0.3 + 0.6 * float(torch.rand((), generator=generator)))
             with autocast(precision, device):
                 scores = network(x.to(device))
             loss = functional.cross_entropy(scores.float(), labels[chosen].to(device), label_smoothing=0.1)
@@ -72,3 +75,11 @@ def train_classifier(
             optimizer.step()
             rate.step()
     return network.eval().requires_grad_(False)
+
+
+def _softened(pixels: Tensor, *, share: float) -> Tensor:
+    """Images uint8, as large as before, of which only a share of the resolution (a length) is left."""
+    height, width = pixels.shape[2:]
+    small = functional.interpolate(pixels.float(), (round(height * share), round(width * share)), mode="area")
+    again = functional.interpolate(small, (height, width), mode="bicubic", align_corners=False)
+    return again.round().clamp(0, 255).to(torch.uint8)

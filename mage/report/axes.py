@@ -1,7 +1,9 @@
 """Axes for charts: round tick values on linear and logarithmic scales, and the map from values to pixels."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,18 @@ def log_axis(low: float, high: float, start: float, end: float) -> Axis:
     if len(inside) > 7:
         inside = [10.0**power for power in range(first, last + 1) if low <= 10.0**power <= high]
     return Axis(low, high, start, end, tuple(inside), logarithmic=True)
+
+
+def grows_by_factors(values: Iterable[float]) -> bool:
+    """Whether there are at least three different values, positive, each at least twice the one before."""
+    distinct = sorted(set(values))
+    return len(distinct) > 2 and distinct[0] > 0 and all(after >= 2 * before for before, after in pairwise(distinct))
+
+
+def factors_axis(values: Iterable[float], start: float, end: float) -> Axis:
+    """A logarithmic axis from the first to the last of some values, with a tick at each."""
+    ticks = tuple(sorted(set(values)))
+    return Axis(ticks[0], ticks[-1], start, end, ticks, logarithmic=True)
 
 
 def nice_step(rough: float) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
-from mage.report.axes import Axis, linear_axis, log_axis
+from mage.report.axes import Axis, factors_axis, grows_by_factors, linear_axis, log_axis
 from mage.report.glossary import finite, format_number
 
 NUM_COLOURS = 5
@@ -44,7 +44,8 @@ def line_chart(
     series: Sequence[Series], *, title: str, x_label: str = "step", width: int = 1000, height: int = 320
 ) -> str:
     """Lines over a common x axis; "" if nothing finite is left to draw. Wide positive ranges get a log axis, but not
-    those that fall to almost nothing, as a learning rate does."""
+    those that fall to almost nothing, as a learning rate does. Marked points that at least double from one to the next,
+    as 4, 8, 16 steps, lie on a logarithmic x axis, a tick at each."""
     lines = [Series(one.name, _thinned(one.points), one.markers) for one in series]
     lines = [one for one in lines if any(y is not None for _, y in one.points)]
     if not lines:
@@ -61,7 +62,10 @@ def line_chart(
         y_axis = linear_axis(min(ys), max(ys), bottom, top, count=5 if height > 250 else 3)
     left = 18.0 + 7.0 * max(len(y_axis.label(tick)) for tick in y_axis.ticks)
     first = 0.0 if 0 <= min(xs) <= max(xs) / 10 else min(xs)
-    x_axis = linear_axis(first, max(xs), left, right, count=max(3, width // 120), tight=True)
+    if all(one.markers for one in lines) and grows_by_factors(xs):
+        x_axis = factors_axis(xs, left, right)
+    else:
+        x_axis = linear_axis(first, max(xs), left, right, count=max(3, width // 120), tight=True)
     body = [_frame(x_axis, y_axis, x_label, width, height)]
     for index, one in enumerate(lines):
         body.append(_line(one, index % NUM_COLOURS, x_axis, y_axis, x_label))

@@ -80,6 +80,17 @@ def test_wide_ranges_are_logarithmic() -> None:
     assert (second - third) / (first - second) == pytest.approx(9, rel=0.05)
 
 
+def test_points_that_double_lie_evenly_with_a_tick_at_each() -> None:
+    chart = line_chart([Series("halton", [(4, 3.0), (8, 2.0), (16, 1.0), (64, 2.0)], markers=True)], title="")
+    places = [x for x, _ in strokes(chart)[0]]
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.3)
+    assert places[3] - places[2] == pytest.approx(2 * (places[1] - places[0]), abs=0.3)
+    assert {"4", "8", "16", "64"} <= {each.text for each in by_class(chart, "tick")}
+    even = [Series("guidance", [(0, 3.0), (1, 2.0), (2, 1.0)], markers=True)]
+    (first, second, third) = [x for x, _ in strokes(line_chart(even, title=""))[0]]
+    assert second - first == pytest.approx(third - second, abs=0.3), "zero has no logarithm"
+
+
 def test_long_lines_are_thinned_but_keep_their_peaks_and_gaps() -> None:
     ys: list[float | None] = [1.0 + 0.001 * (step % 7) for step in range(20_000)]
     ys[7777], ys[12_345], ys[15_000] = 3.0, 0.5, math.nan
