@@ -231,23 +231,31 @@ GENERATION = {
     "class_accuracy_guided": ("the same, with the best guidance", "{:.1%}"),
     "accuracy.real": ("real test images that it takes for their class", "{:.1%}"),
     "accuracy_reconstructed.real": ("the same after the tokenizer", "{:.1%}"),
-    "fd_large.before": ("fd_efflite0 of 2,500 samples without classes", "{:.0f}"),
-    "fd_large.after": ("the same model, told its own clusters", "{:.0f}"),
     "fd_1000.real": ("fd_efflite0 of 1,000 real training images", "{:.0f}"),
     "fd_1000_reconstructed.real": ("the same after the tokenizer", "{:.0f}"),
-    "fd_2500.real": ("fd_efflite0 of 2,500 real training images", "{:.0f}"),
-    "fd_2500_reconstructed.real": ("the same after the tokenizer", "{:.0f}"),
+    "fd_MANY.real": ("fd_efflite0 of MANY real training images", "{:.0f}"),
+    "fd_MANY_reconstructed.real": ("the same after the tokenizer", "{:.0f}"),
+    "fd_large.before": ("fd_efflite0 of MANY samples without classes", "{:.0f}"),
+    "fd_large.after": ("the same model, its decoder told its own clusters", "{:.0f}"),
     "self_conditional_gain": ("gain by its own clusters, 1 - after / before", "{:.1%}"),
     "self_conditional_gain_same_sampler": ("the same of 1,000 samples, with one sampler for both", "{:.1%}"),
+    "fd_large.before_whole": ("fd_efflite0 of MANY samples without classes after further training", "{:.0f}"),
+    "fd_large.after_whole": ("the same training, the whole model told its own clusters", "{:.0f}"),
+    "self_conditional_gain_whole": ("gain by clusters in that training", "{:.1%}"),
+    "self_conditional_gain_whole_same_sampler": ("the same of 1,000 samples, with one sampler for both", "{:.1%}"),
 }
+"""Of MANY: the number of samples that the larger sets have."""
 
 
 def generation(metrics: dict[str, float]) -> list[str]:
     """The headlines, then fd_efflite0 of each sampler by steps, then guidance."""
     rows = ["| measure | value |", "|---|---|"]
-    rows += [
-        f"| {title} | {form.format(metrics[name])} |" for name, (title, form) in GENERATION.items() if name in metrics
-    ]
+    counts = [int(match[1]) for match in map(re.compile(r"fd_(\d+)\.real").fullmatch, metrics) if match is not None]
+    many = max(counts, default=0)
+    for key, (title, form) in GENERATION.items():
+        name = key.replace("MANY", str(many))
+        if name in metrics:
+            rows.append(f"| {title.replace('MANY', f'{many:,}')} | {form.format(metrics[name])} |")
     found = [match for match in map(re.compile(r"fd_1k\.(.+)\.steps(\d+)").fullmatch, metrics) if match is not None]
     steps = sorted({int(match[2]) for match in found})
     rows += ["", "| fd_efflite0 of 1,000 samples | " + " | ".join(f"{count} steps" for count in steps) + " |"]
@@ -261,13 +269,14 @@ def generation(metrics: dict[str, float]) -> list[str]:
     for name in kept:
         shares = " | ".join(f"{metrics[f'{measure}_1k.{name}']:.1%}" for measure in ("precision", "recall"))
         rows.append(f"| {name.replace('_', ' ')} | {metrics[f'fd_1k.{name}']:.0f} | {shares} |")
-    form = re.compile(r"fd_1k\.(\w+)\.guidance([\d.]+)")
+    guided = re.compile(r"fd_1k\.(\w+?)(?:\.guidance([\d.]+))?")
     rows += ["", "| model | guidance | fd_efflite0 of 1,000 samples | taken for its class |", "|---|---|---|---|"]
-    for match in filter(None, map(form.fullmatch, metrics)):
+    for match in filter(None, map(guided.fullmatch, metrics)):
+        if match[1].startswith("encoder_keep"):
+            continue
         accuracy = metrics.get(f"class_accuracy.{match[1]}.guidance{match[2]}")
-        rows.append(
-            f"| {match[1]} | {match[2]} | {metrics[match[0]]:.0f} | {'' if accuracy is None else f'{accuracy:.1%}'} |"
-        )
+        shown = "" if accuracy is None else f"{accuracy:.1%}"
+        rows.append(f"| {match[1]} | {match[2] or ''} | {metrics[match[0]]:.0f} | {shown} |")
     return rows
 
 

@@ -2,7 +2,8 @@
 
 RUN is a finished run of the recipe cifar10, or with `--data digits` of mnist5k, with its tokenizer inside (of other
 sizes than the recipe's: give them with `--set model.width=...` again). On its frozen encoder the study trains decoders
-for labels and for clusters, and from scratch a model that knows labels; then it generates with many samplers and
+for labels and for clusters, from scratch a model that knows labels, and goes on with the whole of RUN, without and with
+clusters; then it generates with many samplers and
 judges: Frechet distance to the test images (fd_efflite0), and how many class-conditional samples an independent
 classifier, trained on real images, takes for their class. Results go to results/generation.json (of digits:
 generation_digits.json), figures beside it. Trainings resume, and no set of samples is measured twice: `--parts` and
@@ -23,7 +24,7 @@ from mage.recipes.record import Record, write_record
 from mage.report.charts import Series, line_chart, standalone
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("labels", "clusters", "classes", "samplers", "encoder_keep", "guidance", "self_conditional", "edits")
+PARTS = ("labels", "clusters", "classes", "whole", "samplers", "encoder_keep", "guidance", "self_conditional", "edits")
 CLUSTERS = (16, 64, 256, 1024)
 KEPT = (1.0, 0.75, 0.5, 0.25)
 """Least shares of the tokens that the encoder sees while sampling."""
@@ -88,38 +89,55 @@ def guidance(study: Study) -> dict[str, float]:
 
 
 def self_conditional(study: Study) -> dict[str, float]:
-    """The same model before and after it was told its own clusters."""
+    """The same model before and after it was told its own clusters: its decoder, then all of it."""
     found: dict[str, float] = {}
-    alone = study.sampler()
-    told = [one | {"steps": 16} for one in study.subject.told] or [alone]
-    tried: list[tuple[float, str, dict[str, Any]]] = []
     lines: dict[float, list[tuple[float, float | None]]] = {guidance: [] for guidance in study.subject.told_guidances}
-    for count in study.options.clusters:
-        name = f"clusters{count}"
-        if name not in study.models:
-            continue
-        for guidance, points in lines.items():
-            values = [(study.measure(name, one | {"guidance": guidance})["fd"], one) for one in told]
-            value, sampler = min(values, key=lambda pair: pair[0])
-            found[f"fd_1k.{name}.guidance{guidance:g}"] = value
-            points.append((count, value))
-            tried.append((value, name, sampler | {"guidance": guidance}))
-    if not tried:
-        return found
-    small, name, sampler = min(tried, key=lambda one: one[0])
-    same = study.measure("base", {key: value for key, value in sampler.items() if key != "guidance"})["fd"]
-    before = study.measure("base", alone, num=study.large, seed=1)["fd"]
-    after = study.measure(name, sampler, num=study.large, seed=1)["fd"]
-    found |= {"fd_large.before": before, "fd_large.after": after, "self_conditional_gain": 1 - after / before}
-    found["self_conditional_gain_same_sampler"] = 1 - small / same
+    if "longer" in study.models:
+        one = study.sampler()
+        found["fd_1k.longer"] = study.measure("longer", one)["fd"]
+    for before, kind, end in (("base", "clusters", ""), ("longer", "whole", "_whole")):
+        tried: list[tuple[float, str, dict[str, Any]]] = []
+        for count in study.options.clusters:
+            name = f"{kind}{count}"
+            if name not in study.models:
+                continue
+            for guidance in study.subject.told_guidances:
+                value, sampler = told(study, name, guidance)
+                found[f"fd_1k.{name}.guidance{guidance:g}"] = value
+                tried.append((value, name, sampler))
+                if kind == "clusters":
+                    lines[guidance].append((count, value))
+        if tried:
+            found |= gain(study, before, *min(tried, key=lambda one: one[0]), end)
+    title = "fd_efflite0 of 1,000 samples"
     figure(
         study,
         "clusters",
-        [Series(f"guidance {guidance:g}", points, markers=True) for guidance, points in lines.items()],
-        "fd_efflite0 of 1,000 samples",
+        [Series(f"guidance {one:g}", at, markers=True) for one, at in lines.items()],
+        title,
         "clusters",
     )
     return found
+
+
+def told(study: Study, name: str, guidance: float) -> tuple[float, dict[str, Any]]:
+    """The least distance of a model that knows clusters, and the sampler that gives it."""
+    samplers = [one | {"steps": 16} for one in study.subject.told] or [study.sampler()]
+    tried = [one | {"guidance": guidance} for one in samplers]
+    return min(((study.measure(name, one)["fd"], one) for one in tried), key=lambda pair: pair[0])
+
+
+def gain(study: Study, before: str, small: float, name: str, sampler: dict[str, Any], end: str) -> dict[str, float]:
+    """What a model that knows clusters gains over the one before it, of other and of more samples."""
+    same = study.measure(before, {key: value for key, value in sampler.items() if key != "guidance"})["fd"]
+    alone = study.measure(before, study.sampler(), num=study.large, seed=1)["fd"]
+    after = study.measure(name, sampler, num=study.large, seed=1)["fd"]
+    return {
+        f"fd_large.before{end}": alone,
+        f"fd_large.after{end}": after,
+        f"self_conditional_gain{end}": 1 - after / alone,
+        f"self_conditional_gain{end}_same_sampler": 1 - small / same,
+    }
 
 
 def edits(study: Study) -> None:
@@ -165,7 +183,9 @@ def main() -> None:
     parser.add_argument("--set-classes", action="append", default=[], help="settings of the training from scratch")
     parser.add_argument("--classes-from-model", action="store_true", help="begin that one at RUN's weights instead")
     parser.add_argument("--clusters", nargs="+", type=int, default=list(CLUSTERS), help="numbers of clusters to train")
-    parser.add_argument("--train-only", action="store_true", help="train the parts labels, clusters, classes; no more")
+    parser.add_argument("--whole", nargs="+", type=int, default=[64], help="numbers of clusters for all of the model")
+    parser.add_argument("--set-whole", action="append", default=[], help="settings of the trainings of the part whole")
+    parser.add_argument("--train-only", action="store_true", help="train the parts before samplers; no more")
     parser.add_argument("--note", action="append", default=[], help="how RUN and the rest were trained, for the record")
     parser.add_argument("--epochs", type=int, default=12, help="of the independent classifier")
     options = parser.parse_args()
@@ -178,10 +198,15 @@ def main() -> None:
             study.pretrain(f"clusters{count}", "clusters", f"conditions.clusters={count}")
     if "classes" in options.parts:
         study.pretrain("classes", "classes", *options.set_classes, start=options.classes_from_model)
+    if "whole" in options.parts:
+        study.pretrain("longer", "longer", *options.set_whole)
+        for count in options.whole:
+            study.pretrain(f"whole{count}", "whole", f"conditions.clusters={count}", *options.set_whole)
     if options.train_only:
         return
     study.prepare()
-    for name in ("labels", "classes", *(f"clusters{count}" for count in study.options.clusters)):
+    told = [f"{kind}{count}" for kind in ("clusters", "whole") for count in options.clusters]
+    for name in ("labels", "classes", "longer", *told):
         if (options.out / name / "finished").exists():
             study.models[name] = mage.load(options.out / name)
     metrics = {f"{name}.real": value for name, value in study.real().items()}
@@ -213,7 +238,7 @@ def record(study: Study, metrics: dict[str, float]) -> None:
         "self_conditional_gain": f"1 - after / before, {study.large:,} samples of seed 1; chosen on {SMALL:,} of "
         "seed 0: before, of all samplers tried at 16 steps; after, of numbers of clusters, samplers "
         f"({len(study.subject.told) or 1}) and guidance ({guidances}); same_sampler: of {SMALL:,} samples of seed 0, "
-        "all settings but guidance alike",
+        "all settings but guidance alike; whole: before and after had the same further training",
     }
     timings = {"total": sum(values.get("seconds", 0.0) for values in study.measured.values())}
     places = {str(options.model): "RUN", str(options.data_root): "DATA", str(options.out): "OUT"}

@@ -71,7 +71,8 @@ SUBJECTS = {
         True,
         _samplers((2.0, 4.0, 8.0), (0.6, 0.7, 0.8)),
         (4, 8, 16, 32),
-        {name: (f"cifar10-{name}", []) for name in ("labels", "clusters", "classes")},
+        {name: (f"cifar10-{name}", []) for name in ("labels", "clusters", "classes")}
+        | {"whole": ("cifar10", ["conditions.source=clusters"]), "longer": ("cifar10", [])},
         (0.0, 1.0, 2.0, 4.0, 8.0),
         tuple({"order": "halton", "token_temperature": value} for value in (0.7, 0.8)),
     ),
@@ -86,6 +87,8 @@ SUBJECTS = {
             "labels": ("mnist5k", ["conditions.source=labels", *_FROZEN]),
             "clusters": ("mnist5k", ["conditions.source=clusters", *_FROZEN]),
             "classes": ("mnist5k", ["conditions.source=labels"]),
+            "whole": ("mnist5k", ["conditions.source=clusters"]),
+            "longer": ("mnist5k", []),
         },
         (0.0, 0.5, 1.0, 2.0, 4.0),
         told_guidances=(0.0, 1.0, 2.0),
