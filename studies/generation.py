@@ -26,6 +26,8 @@ from mage.report.charts import Series, line_chart, standalone
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("labels", "clusters", "classes", "whole", "samplers", "encoder_keep", "guidance", "self_conditional", "edits")
 CLUSTERS = (16, 64, 256, 1024)
+GUIDANCES = (0.0, 1.0)
+"""Guidances that are tried with clusters."""
 KEPT = (1.0, 0.75, 0.5, 0.25)
 """Least shares of the tokens that the encoder sees while sampling."""
 
@@ -91,7 +93,7 @@ def guidance(study: Study) -> dict[str, float]:
 def self_conditional(study: Study) -> dict[str, float]:
     """The same model before and after it was told its own clusters: its decoder, then all of it."""
     found: dict[str, float] = {}
-    lines: dict[float, list[tuple[float, float | None]]] = {guidance: [] for guidance in study.subject.told_guidances}
+    lines: dict[float, list[tuple[float, float | None]]] = {guidance: [] for guidance in GUIDANCES}
     if "longer" in study.models:
         one = study.sampler()
         found["fd_1k.longer"] = study.measure("longer", one)["fd"]
@@ -101,7 +103,7 @@ def self_conditional(study: Study) -> dict[str, float]:
             name = f"{kind}{count}"
             if name not in study.models:
                 continue
-            for guidance in study.subject.told_guidances:
+            for guidance in GUIDANCES:
                 value, sampler = told(study, name, guidance)
                 found[f"fd_1k.{name}.guidance{guidance:g}"] = value
                 tried.append((value, name, sampler))
@@ -227,7 +229,7 @@ def main() -> None:
 def record(study: Study, metrics: dict[str, float]) -> None:
     """Write what is measured so far."""
     best, options = study.sampler(), study.options
-    guidances = ", ".join(f"{one:g}" for one in study.subject.told_guidances)
+    guidances = ", ".join(f"{one:g}" for one in GUIDANCES)
     protocol = {
         "models": " ".join(options.note) or "as the recipes say",
         "best_sampler": ", ".join(f"{name} {value}" for name, value in best.items()),

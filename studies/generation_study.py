@@ -58,8 +58,6 @@ class Subject:
     guidances: tuple[float, ...]
     told: tuple[dict[str, Any], ...] = ()
     """Samplers that are tried with clusters, which allow bolder ones; none: the best one without clusters."""
-    told_guidances: tuple[float, ...] = (0.0, 1.0)
-    """Guidances that are tried with clusters."""
 
 
 _FROZEN = ["conditions.freeze_encoder=true", "model.class_input=decoder", "pretraining.steps=500"]
@@ -74,7 +72,7 @@ SUBJECTS = {
         {name: (f"cifar10-{name}", []) for name in ("labels", "clusters", "classes")}
         | {"whole": ("cifar10", ["conditions.source=clusters"]), "longer": ("cifar10", [])},
         (0.0, 1.0, 2.0, 4.0, 8.0),
-        tuple({"order": "halton", "token_temperature": value} for value in (0.7, 0.8)),
+        ({"order": "halton", "token_temperature": 0.8},),
     ),
     "digits": Subject(
         "mnist5k",
@@ -91,7 +89,6 @@ SUBJECTS = {
             "longer": ("mnist5k", []),
         },
         (0.0, 0.5, 1.0, 2.0, 4.0),
-        told_guidances=(0.0, 1.0, 2.0),
     ),
 }
 
