@@ -244,7 +244,8 @@ def record(study: Study, metrics: dict[str, float]) -> None:
     }
     timings = {"total": sum(values.get("seconds", 0.0) for values in study.measured.values())}
     places = {str(options.model): "RUN", str(options.data_root): "DATA", str(options.out): "OUT"}
-    command = "python studies/generation.py " + shlex.join(places.get(word, word) for word in sys.argv[1:])
+    words = [places.get(word, word) for word in sys.argv[1:] if word not in ("--note", *options.note)]
+    command = f"python studies/generation.py {shlex.join(words)}"
     found = metrics | {"best_sampler_fd_1k": study.measure("base", best)["fd"]}
     write_record(path(study, ".json"), Record(command, 0, protocol, timings, found))
 
