@@ -207,8 +207,8 @@ def main() -> None:
     if options.train_only:
         return
     study.prepare()
-    told = [f"{kind}{count}" for kind in ("clusters", "whole") for count in options.clusters]
-    for name in ("labels", "classes", "longer", *told):
+    clustered = [f"{kind}{count}" for kind in ("clusters", "whole") for count in options.clusters]
+    for name in ("labels", "classes", "longer", *clustered):
         if (options.out / name / "finished").exists():
             study.models[name] = mage.load(options.out / name)
     metrics = {f"{name}.real": value for name, value in study.real().items()}
