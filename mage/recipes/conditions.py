@@ -141,8 +141,23 @@ def token_features(
     return torch.cat(found)
 
 
-def cluster(features: Tensor, count: int, *, seed: int) -> np.ndarray:
-    """k-means: the cluster of each row. Clusters are numbered from the largest to the smallest."""
+def whitened(features: Float[Tensor, "n d"], *, components: int = 64, share: float = 0.99) -> Float[Tensor, "n c"]:
+    """The principal components that hold this share of the variance, at most so many, each of variance 1 and all of
+    them of length 1 together (Caron et al., "Deep clustering", ECCV 2018).
+
+    Else a few directions, such as the thickness of strokes, decide about the clusters alone.
+    """
+    centred = features.double() - features.double().mean(dim=0)
+    variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))  # the largest are the last
+    held = variances.flip(0).cumsum(0) / variances.sum()
+    kept = min(int((held < share).sum()) + 1, components)
+    found = centred @ (directions[:, -kept:] / variances[-kept:].clamp_min(1e-12).sqrt())
+    return functional.normalize(found, dim=1).float()
+
+
+def cluster(features: Float[Tensor, "n d"], count: int, *, seed: int) -> np.ndarray:
+    """k-means on whitened features: the cluster of each row. They are numbered from the largest to the smallest."""
+    features = whitened(features)
     settings = {"n_init": 1, "max_iter": 100, "random_state": stream_seed(seed, "clusters") % 2**32}
     means = KMeans(count, **settings) if len(features) <= MANY else MiniBatchKMeans(count, batch_size=8192, **settings)
     labels = means.fit_predict(features.numpy())

@@ -13,7 +13,7 @@ import mage
 from mage import rng, settings
 from mage.data.token_cache import TokenCache
 from mage.recipes import named, runs
-from mage.recipes.conditions import cluster, from_cache, from_labels, token_features
+from mage.recipes.conditions import cluster, from_cache, from_labels, token_features, whitened
 from mage.recipes.schema import Recipe
 from mage.training.conditions import ConditionConfig, hide_some
 
@@ -103,6 +103,17 @@ def test_clusters_are_numbered_from_the_largest() -> None:
     truth = np.array([0] * 5 + [1] * 20 + [2] * 10)
     points = centres[truth] + 0.1 * torch.randn(35, 3, generator=rng.generator(0))
     assert cluster(points, 3, seed=0).tolist() == [2] * 5 + [0] * 20 + [1] * 10
+
+
+def test_a_strong_direction_does_not_decide_alone() -> None:
+    classes = torch.arange(400) % 4
+    noise = torch.randn(400, 5, generator=rng.generator(0))
+    points = torch.cat([20 * noise[:, :1], 4 * torch.eye(4)[classes] + 0.2 * noise[:, 1:]], dim=1)
+    found = whitened(points)
+    assert found.shape == (400, 4), "three differences of classes, and the strong direction"
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(400))
+    clusters = cluster(points, 4, seed=0)
+    assert all(len(np.unique(clusters[classes == number])) == 1 for number in range(4))
 
 
 def test_features_of_the_cache_are_the_models(base: SimpleNamespace) -> None:
