@@ -243,6 +243,7 @@ GENERATION = {
     "fd_large.after_whole": ("the same training, the whole model told its own clusters", "{:.0f}"),
     "self_conditional_gain_whole": ("gain by clusters in that training", "{:.1%}"),
     "self_conditional_gain_whole_same_sampler": ("the same of 1,000 samples, with one sampler for both", "{:.1%}"),
+    "self_conditional_gain_with_training": ("gain by clusters and that training together", "{:.1%}"),
 }
 """Of MANY: the number of samples that the larger sets have."""
 
@@ -258,8 +259,9 @@ def generation(metrics: dict[str, float]) -> list[str]:
             rows.append(f"| {title.replace('MANY', f'{many:,}')} | {form.format(metrics[name])} |")
     found = [match for match in map(re.compile(r"fd_1k\.(.+)\.steps(\d+)").fullmatch, metrics) if match is not None]
     steps = sorted({int(match[2]) for match in found})
-    rows += ["", "| fd_efflite0 of 1,000 samples | " + " | ".join(f"{count} steps" for count in steps) + " |"]
-    rows.append("|---" * (1 + len(steps)) + "|")
+    if steps:
+        rows += ["", "| fd_efflite0 of 1,000 samples | " + " | ".join(f"{count} steps" for count in steps) + " |"]
+        rows.append("|---" * (1 + len(steps)) + "|")
     for name in dict.fromkeys(match[1] for match in found):
         cells = [f"{metrics[f'fd_1k.{name}.steps{count}']:.0f}" for count in steps]
         rows.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")

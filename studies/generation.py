@@ -111,6 +111,8 @@ def self_conditional(study: Study) -> dict[str, float]:
                     lines[guidance].append((count, value))
         if tried:
             found |= gain(study, before, *min(tried, key=lambda one: one[0]), end)
+    if {"fd_large.before", "fd_large.after_whole"} <= found.keys():
+        found["self_conditional_gain_with_training"] = 1 - found["fd_large.after_whole"] / found["fd_large.before"]
     title = "fd_efflite0 of 1,000 samples"
     figure(
         study,
@@ -124,8 +126,7 @@ def self_conditional(study: Study) -> dict[str, float]:
 
 def told(study: Study, name: str, guidance: float) -> tuple[float, dict[str, Any]]:
     """The least distance of a model that knows clusters, and the sampler that gives it."""
-    samplers = [one | {"steps": 16} for one in study.subject.told] or [study.sampler()]
-    tried = [one | {"guidance": guidance} for one in samplers]
+    tried = [one | {"steps": 16, "guidance": guidance} for one in study.subject.told]
     return min(((study.measure(name, one)["fd"], one) for one in tried), key=lambda pair: pair[0])
 
 
@@ -163,7 +164,8 @@ def edits(study: Study) -> None:
 
 def path(study: Study, end: str) -> Path:
     """A file under results/."""
-    return ROOT / "results" / ("generation" + ("" if study.options.data == "cifar10" else "_digits") + end)
+    name = "generation" + ("" if study.options.data == "cifar10" else "_digits") + study.options.tag
+    return ROOT / "results" / (name + end)
 
 
 def figure(study: Study, name: str, lines: list[Series], title: str, x_label: str) -> None:
@@ -188,6 +190,9 @@ def main() -> None:
     parser.add_argument("--whole", nargs="+", type=int, default=[64], help="numbers of clusters for all of the model")
     parser.add_argument("--set-whole", action="append", default=[], help="settings of the trainings of the part whole")
     parser.add_argument("--train-only", action="store_true", help="train the parts before samplers; no more")
+    parser.add_argument(
+        "--tag", default="", help="ending of the names of the results, to keep them beside another RUN's"
+    )
     parser.add_argument("--note", action="append", default=[], help="how RUN and the rest were trained, for the record")
     parser.add_argument("--epochs", type=int, default=12, help="of the independent classifier")
     options = parser.parse_args()
@@ -239,8 +244,9 @@ def record(study: Study, metrics: dict[str, float]) -> None:
         "best of the models and guidances",
         "self_conditional_gain": f"1 - after / before, {study.large:,} samples of seed 1; chosen on {SMALL:,} of "
         "seed 0: before, of all samplers tried at 16 steps; after, of numbers of clusters, samplers "
-        f"({len(study.subject.told) or 1}) and guidance ({guidances}); same_sampler: of {SMALL:,} samples of seed 0, "
-        "all settings but guidance alike; whole: before and after had the same further training",
+        f"({len(study.subject.told)}) and guidance ({guidances}); same_sampler: of {SMALL:,} samples of seed 0, "
+        "all settings but guidance alike; whole: before and after had the same further training; with_training: of the "
+        "model told its clusters in it to the model before it",
     }
     timings = {"total": sum(values.get("seconds", 0.0) for values in study.measured.values())}
     places = {str(options.model): "RUN", str(options.data_root): "DATA", str(options.out): "OUT"}

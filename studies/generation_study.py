@@ -27,15 +27,18 @@ Samplers = dict[str, list[dict[str, Any]]]
 """Each sampler with the settings that are tried at every number of steps; the best counts."""
 
 
-def _samplers(temperatures: tuple[float, ...], orders: tuple[float, ...]) -> Samplers:
-    """temperatures: of the choice, by confidence; orders: of the tokens, where an order decides which are drawn."""
-    middle = temperatures[len(temperatures) // 2]
+def _samplers(temperatures: tuple[float, float, float], orders: tuple[float, ...], *, critic: int) -> Samplers:
+    """temperatures: of the choice, by confidence; orders: of the tokens, where an order decides which are drawn.
+
+    critic: how many of the temperatures it does without, the lowest ones.
+    """
+    middle = temperatures[1]
     return {
         "confidence": [{"order": "confidence", "choice_temperature": value} for value in temperatures],
         "halton": [{"order": "halton", "token_temperature": value} for value in orders],
         "random order": [{"order": "random", "token_temperature": value} for value in orders],
         "confidence, then critic": [
-            {"order": "confidence", "choice_temperature": value, "revisions": 2} for value in temperatures[1:]
+            {"order": "confidence", "choice_temperature": value, "revisions": 2} for value in temperatures[critic:]
         ],
         "confidence, top-p 0.95": [{"order": "confidence", "choice_temperature": middle, "top_p": 0.95}],
     }
@@ -56,8 +59,8 @@ class Subject:
     """Numbers of network passes on the curves."""
     trainings: dict[str, tuple[str, list[str]]]
     guidances: tuple[float, ...]
-    told: tuple[dict[str, Any], ...] = ()
-    """Samplers that are tried with clusters, which allow bolder ones; none: the best one without clusters."""
+    told: tuple[dict[str, Any], ...]
+    """Samplers that are tried with clusters, which allow bolder ones."""
 
 
 _FROZEN = ["conditions.freeze_encoder=true", "model.class_input=decoder", "pretraining.steps=500"]
@@ -67,7 +70,7 @@ SUBJECTS = {
         "cifar10",
         True,
         True,
-        _samplers((2.0, 4.0, 8.0), (0.6, 0.7, 0.8)),
+        _samplers((2.0, 4.0, 8.0), (0.6, 0.7, 0.8), critic=1),
         (4, 8, 16, 32),
         {name: (f"cifar10-{name}", []) for name in ("labels", "clusters", "classes")}
         | {"whole": ("cifar10", ["conditions.source=clusters"]), "longer": ("cifar10", [])},
@@ -79,7 +82,7 @@ SUBJECTS = {
         "mnist5k",
         False,
         False,
-        _samplers((6.0, 12.0, 24.0), (0.9, 1.0)),
+        _samplers((3.0, 6.0, 12.0), (0.9, 1.0), critic=0),
         (4, 8, 16),
         {
             "labels": ("mnist5k", ["conditions.source=labels", *_FROZEN]),
@@ -89,6 +92,7 @@ SUBJECTS = {
             "longer": ("mnist5k", []),
         },
         (0.0, 0.5, 1.0, 2.0, 4.0),
+        ({"order": "confidence", "choice_temperature": 6.0, "revisions": 2},),
     ),
 }
 
