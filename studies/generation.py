@@ -126,7 +126,7 @@ def self_conditional(study: Study) -> dict[str, float]:
 
 def told(study: Study, name: str, guidance: float) -> tuple[float, dict[str, Any]]:
     """The least distance of a model that knows clusters, and the sampler that gives it."""
-    tried = [one | {"steps": 16, "guidance": guidance} for one in study.subject.told]
+    tried = [one | {"guidance": guidance} for one in study.subject.told]
     return min(((study.measure(name, one)["fd"], one) for one in tried), key=lambda pair: pair[0])
 
 
@@ -240,11 +240,11 @@ def record(study: Study, metrics: dict[str, float]) -> None:
         "models": " ".join(options.note) or "as the recipes say",
         "best_sampler": ", ".join(f"{name} {value}" for name, value in best.items()),
         "fd": f"fd_efflite0 against the {len(study.test):,} test images; 1k: of {SMALL:,} samples of seed 0",
-        "class_accuracy": f"share of {SMALL:,} samples, each class in turn, that a small ResNet of real images takes "
+        "class_accuracy": f"share of {SMALL:,} samples, each class in turn, that a small network of real images takes "
         f"for their class ({options.epochs} epochs{', half of the batches softened' if study.subject.soften else ''}); "
         "best of the models and guidances",
         "self_conditional_gain": f"1 - after / before, {study.large:,} samples of seed 1; chosen on {SMALL:,} of "
-        "seed 0: before, of all samplers tried at 16 steps (longer: the best for RUN, or the one after); after, of "
+        "seed 0: before, of all samplers at up to 16 steps (longer: the best for RUN, or the one after); after, of "
         f"numbers of clusters, samplers ({len(study.subject.told)}) and guidance ({guidances}); same_sampler: of "
         f"{SMALL:,} samples of seed 0, all settings but guidance alike; whole: before and after had the same further "
         "training; with_training: of the model told its clusters in it to the model before it",
