@@ -2,8 +2,8 @@
 
 RUN is a finished run of the recipe cifar10, or with `--data digits` of mnist5k, with its tokenizer inside (of other
 sizes than the recipe's: give them with `--set model.width=...` again). On its frozen encoder the study trains decoders
-for labels and for clusters, from scratch a model that knows labels, and goes on with the whole of RUN, without and with
-clusters; then it generates with many samplers and
+for labels, for clusters and for nothing, from scratch a model that knows labels, and goes on with the whole of RUN,
+without and with clusters; then it generates with many samplers and
 judges: Frechet distance to the test images (fd_efflite0), and how many class-conditional samples an independent
 classifier, trained on real images, takes for their class. Results go to results/generation.json (of digits:
 generation_digits.json), figures beside it. Trainings resume, and no set of samples is measured twice: `--parts` and
@@ -67,10 +67,7 @@ def guidance(study: Study) -> dict[str, float]:
     for model in ("labels", "classes"):
         if model not in study.models:
             continue
-        values = {
-            guidance: study.measure(model, study.sampler() | {"guidance": guidance}, by_class=True)
-            for guidance in study.subject.guidances
-        }
+        values = {guidance: told(study, model, guidance, by_class=True)[0] for guidance in study.subject.guidances}
         found |= {f"class_accuracy.{model}.guidance{g:g}": value["accuracy"] for g, value in values.items()}
         found |= {f"fd_1k.{model}.guidance{g:g}": value["fd"] for g, value in values.items()}
         accuracy.append(Series(model, [(g, value["accuracy"]) for g, value in values.items()], markers=True))
@@ -94,22 +91,23 @@ def self_conditional(study: Study) -> dict[str, float]:
     """The same model before and after it was told its own clusters: its decoder, then all of it."""
     found: dict[str, float] = {}
     lines: dict[float, list[tuple[float, float | None]]] = {guidance: [] for guidance in GUIDANCES}
-    if "longer" in study.models:
-        one = study.sampler()
-        found["fd_1k.longer"] = study.measure("longer", one)["fd"]
-    for before, kind, end in (("base", "clusters", ""), ("longer", "whole", "_whole")):
+    for name in ("decoder", "longer"):
+        if name in study.models:
+            found[f"fd_1k.{name}"] = study.measure(name, study.sampler())["fd"]
+    pairs = (("base", "clusters", ""), ("decoder", "clusters", "_even"), ("longer", "whole", "_whole"))
+    for before, kind, end in pairs:
         tried: list[tuple[float, str, dict[str, Any]]] = []
         for count in study.options.clusters:
             name = f"{kind}{count}"
             if name not in study.models:
                 continue
             for guidance in GUIDANCES:
-                value, sampler = told(study, name, guidance)
-                found[f"fd_1k.{name}.guidance{guidance:g}"] = value
+                values, sampler = told(study, name, guidance)
+                found[f"fd_1k.{name}.guidance{guidance:g}"] = value = values["fd"]
                 tried.append((value, name, sampler))
-                if kind == "clusters":
+                if before == "base":
                     lines[guidance].append((count, value))
-        if tried:
+        if tried and before in study.models:
             found |= gain(study, before, *min(tried, key=lambda one: one[0]), end)
     if {"fd_large.before", "fd_large.after_whole"} <= found.keys():
         found["self_conditional_gain_with_training"] = 1 - found["fd_large.after_whole"] / found["fd_large.before"]
@@ -124,10 +122,13 @@ def self_conditional(study: Study) -> dict[str, float]:
     return found
 
 
-def told(study: Study, name: str, guidance: float) -> tuple[float, dict[str, Any]]:
-    """The least distance of a model that knows clusters, and the sampler that gives it."""
+def told(
+    study: Study, name: str, guidance: float, *, by_class: bool = False
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """What a model that knows classes or clusters gets with the sampler of the least distance, and that sampler."""
     tried = [one | {"guidance": guidance} for one in study.subject.told]
-    return min(((study.measure(name, one)["fd"], one) for one in tried), key=lambda pair: pair[0])
+    found = [(study.measure(name, one, by_class=by_class), one) for one in tried]
+    return min(found, key=lambda pair: pair[0]["fd"])
 
 
 def gain(study: Study, before: str, small: float, name: str, sampler: dict[str, Any], end: str) -> dict[str, float]:
@@ -148,17 +149,19 @@ def edits(study: Study) -> None:
     """A picture of what classes, clusters and edits look like."""
     rows = []
     names = study.train.class_names
-    told = study.models.get("labels", study.models.get("classes"))
-    if told is not None:
+    if knowing := {"labels", "classes"} & study.models.keys():
+        model = max(knowing)
+        sampler = told(study, model, 2.0, by_class=True)[1]
         for number, name in enumerate(names):
-            made = told.generate(12, classes=number, **(study.sampler() | {"guidance": 2.0}))
+            made = study.models[model].generate(12, classes=number, **sampler)
             rows.append((name, made.float().cpu()))
         images.save_png(path(study, "_classes.png"), images.labelled_rows(rows, side=48))
     base = study.base.generate(48, **study.sampler()).float().cpu()
     shown = [("as it was", base[k : k + 12]) for k in range(0, 48, 12)]
     for count in study.options.clusters:
-        if f"clusters{count}" in study.models:
-            made = study.models[f"clusters{count}"].generate(24, **(study.sampler() | {"guidance": 1.0})).float().cpu()
+        name = f"clusters{count}"
+        if name in study.models:
+            made = study.models[name].generate(24, **told(study, name, 1.0)[1]).float().cpu()
             shown += [(f"{count} clusters", made[k : k + 12]) for k in range(0, 24, 12)]
     images.save_png(path(study, "_clusters.png"), images.labelled_rows(shown, side=48))
 
@@ -202,6 +205,7 @@ def main() -> None:
     if "labels" in options.parts:
         study.pretrain("labels", "labels")
     if "clusters" in options.parts:
+        study.pretrain("decoder", "decoder")
         for count in options.clusters:
             study.pretrain(f"clusters{count}", "clusters", f"conditions.clusters={count}")
     if "classes" in options.parts:
@@ -214,7 +218,7 @@ def main() -> None:
         return
     study.prepare()
     clustered = [f"{kind}{count}" for kind in ("clusters", "whole") for count in options.clusters]
-    for name in ("labels", "classes", "longer", *clustered):
+    for name in ("labels", "classes", "decoder", "longer", *clustered):
         if (options.out / name / "finished").exists():
             study.models[name] = mage.load(options.out / name)
     metrics = {f"{name}.real": value for name, value in study.real().items()}
@@ -242,12 +246,13 @@ def record(study: Study, metrics: dict[str, float]) -> None:
         "fd": f"fd_efflite0 against the {len(study.test):,} test images; 1k: of {SMALL:,} samples of seed 0",
         "class_accuracy": f"share of {SMALL:,} samples, each class in turn, that a small network of real images takes "
         f"for their class ({options.epochs} epochs{', half of the batches softened' if study.subject.soften else ''}); "
-        "best of the models and guidances",
+        f"best of the models and guidances, each with the sampler (of {len(study.subject.told)}) of the least fd",
         "self_conditional_gain": f"1 - after / before, {study.large:,} samples of seed 1; chosen on {SMALL:,} of "
-        "seed 0: before, of all samplers at up to 16 steps (longer: the best for RUN, or the one after); after, of "
+        "seed 0: before, of all samplers at up to 16 steps (decoder, longer: RUN's best, or the one after); after, of "
         f"numbers of clusters, samplers ({len(study.subject.told)}) and guidance ({guidances}); same_sampler: of "
-        f"{SMALL:,} samples of seed 0, all settings but guidance alike; whole: before and after had the same further "
-        "training; with_training: of the model told its clusters in it to the model before it",
+        f"{SMALL:,} samples of seed 0, all settings but guidance alike; even, whole: before and after had the same "
+        "further training, of the decoder, of all; with_training: of the model told its clusters in it to the model "
+        "before it",
     }
     timings = {"total": sum(values.get("seconds", 0.0) for values in study.measured.values())}
     places = {str(options.model): "RUN", str(options.data_root): "DATA", str(options.out): "OUT"}

@@ -60,7 +60,7 @@ class Subject:
     trainings: dict[str, tuple[str, list[str]]]
     guidances: tuple[float, ...]
     told: tuple[dict[str, Any], ...]
-    """Samplers that are tried with clusters."""
+    """Samplers that are tried with classes and clusters: guidance sharpens, too, and so allows higher temperatures."""
 
 
 _FROZEN = ["conditions.freeze_encoder=true", "model.class_input=decoder", "pretraining.steps=500"]
@@ -73,9 +73,10 @@ SUBJECTS = {
         _samplers((2.0, 4.0, 8.0), (0.6, 0.7, 0.8), critic=1),
         (4, 8, 16, 32),
         {name: (f"cifar10-{name}", []) for name in ("labels", "clusters", "classes")}
+        | {"decoder": ("cifar10", ["conditions.freeze_encoder=true", "pretraining.steps=1500"])}
         | {"whole": ("cifar10", ["conditions.source=clusters"]), "longer": ("cifar10", [])},
         (0.0, 1.0, 2.0, 4.0, 8.0),
-        tuple({"order": "halton", "token_temperature": t, "steps": n} for t, n in ((0.6, 4), (0.7, 4), (0.8, 16))),
+        tuple({"order": "halton", "token_temperature": value, "steps": 4} for value in (0.6, 0.7, 0.8)),
     ),
     "digits": Subject(
         "mnist5k",
@@ -88,6 +89,7 @@ SUBJECTS = {
             "labels": ("mnist5k", ["conditions.source=labels", *_FROZEN]),
             "clusters": ("mnist5k", ["conditions.source=clusters", *_FROZEN]),
             "classes": ("mnist5k", ["conditions.source=labels"]),
+            "decoder": ("mnist5k", ["conditions.freeze_encoder=true", "pretraining.steps=500"]),
             "whole": ("mnist5k", ["conditions.source=clusters"]),
             "longer": ("mnist5k", []),
         },
