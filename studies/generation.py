@@ -67,7 +67,7 @@ def guidance(study: Study) -> dict[str, float]:
     for model in ("labels", "classes"):
         if model not in study.models:
             continue
-        values = {guidance: told(study, model, guidance, by_class=True)[0] for guidance in study.subject.guidances}
+        values = {guidance: told(study, model, guidance)[0] for guidance in study.subject.guidances}
         found |= {f"class_accuracy.{model}.guidance{g:g}": value["accuracy"] for g, value in values.items()}
         found |= {f"fd_1k.{model}.guidance{g:g}": value["fd"] for g, value in values.items()}
         accuracy.append(Series(model, [(g, value["accuracy"]) for g, value in values.items()], markers=True))
@@ -122,13 +122,13 @@ def self_conditional(study: Study) -> dict[str, float]:
     return found
 
 
-def told(
-    study: Study, name: str, guidance: float, *, by_class: bool = False
-) -> tuple[dict[str, float], dict[str, Any]]:
+def told(study: Study, name: str, guidance: float) -> tuple[dict[str, float], dict[str, Any]]:
     """What a model that knows classes or clusters gets with the sampler of the least distance, and that sampler."""
-    tried = [one | {"guidance": guidance} for one in study.subject.told]
-    found = [(study.measure(name, one, by_class=by_class), one) for one in tried]
-    return min(found, key=lambda pair: pair[0]["fd"])
+    by_class = name in ("labels", "classes")
+    tried = study.subject.guided if by_class else study.subject.told
+    found = [(study.measure(name, one | {"guidance": guidance}, by_class=by_class), one) for one in tried]
+    values, best = min(found, key=lambda pair: pair[0]["fd"])
+    return values, best | {"guidance": guidance}
 
 
 def gain(study: Study, before: str, small: float, name: str, sampler: dict[str, Any], end: str) -> dict[str, float]:
@@ -151,7 +151,7 @@ def edits(study: Study) -> None:
     names = study.train.class_names
     if knowing := {"labels", "classes"} & study.models.keys():
         model = max(knowing)
-        sampler = told(study, model, 2.0, by_class=True)[1]
+        sampler = told(study, model, 2.0)[1]
         for number, name in enumerate(names):
             made = study.models[model].generate(12, classes=number, **sampler)
             rows.append((name, made.float().cpu()))
@@ -246,7 +246,7 @@ def record(study: Study, metrics: dict[str, float]) -> None:
         "fd": f"fd_efflite0 against the {len(study.test):,} test images; 1k: of {SMALL:,} samples of seed 0",
         "class_accuracy": f"share of {SMALL:,} samples, each class in turn, that a small network of real images takes "
         f"for their class ({options.epochs} epochs{', half of the batches softened' if study.subject.soften else ''}); "
-        f"best of the models and guidances, each with the sampler (of {len(study.subject.told)}) of the least fd",
+        f"best of the models and guidances, each with the sampler (of {len(study.subject.guided)}) of the least fd",
         "self_conditional_gain": f"1 - after / before, {study.large:,} samples of seed 1; chosen on {SMALL:,} of "
         "seed 0: before, of all samplers at up to 16 steps (decoder, longer: RUN's best, or the one after); after, of "
         f"numbers of clusters, samplers ({len(study.subject.told)}) and guidance ({guidances}); same_sampler: of "

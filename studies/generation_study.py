@@ -59,8 +59,10 @@ class Subject:
     """Numbers of network passes on the curves."""
     trainings: dict[str, tuple[str, list[str]]]
     guidances: tuple[float, ...]
+    guided: tuple[dict[str, Any], ...]
+    """Samplers that are tried with classes: guidance sharpens, too, and so allows higher temperatures."""
     told: tuple[dict[str, Any], ...]
-    """Samplers that are tried with classes and clusters: guidance sharpens, too, and so allows higher temperatures."""
+    """Samplers that are tried with clusters."""
 
 
 _FROZEN = ["conditions.freeze_encoder=true", "model.class_input=decoder", "pretraining.steps=500"]
@@ -76,7 +78,8 @@ SUBJECTS = {
         | {"decoder": ("cifar10", ["conditions.freeze_encoder=true", "pretraining.steps=1500"])}
         | {"whole": ("cifar10", ["conditions.source=clusters"]), "longer": ("cifar10", [])},
         (0.0, 1.0, 2.0, 4.0, 8.0),
-        tuple({"order": "halton", "token_temperature": value, "steps": 4} for value in (0.6, 0.7, 0.8)),
+        tuple({"order": "halton", "token_temperature": t, "steps": n} for t, n in ((0.6, 4), (0.7, 16))),
+        tuple({"order": "halton", "token_temperature": t, "steps": n} for t, n in ((0.6, 4), (0.8, 16))),
     ),
     "digits": Subject(
         "mnist5k",
@@ -94,6 +97,7 @@ SUBJECTS = {
             "longer": ("mnist5k", []),
         },
         (0.0, 0.5, 1.0, 2.0, 4.0),
+        ({"order": "confidence", "choice_temperature": 6.0, "revisions": 2, "steps": 16},),
         ({"order": "confidence", "choice_temperature": 6.0, "revisions": 2, "steps": 16},),
     ),
 }
