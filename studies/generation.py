@@ -70,6 +70,10 @@ def guidance(study: Study) -> dict[str, float]:
         values = {guidance: told(study, model, guidance)[0] for guidance in study.subject.guidances}
         found |= {f"class_accuracy.{model}.guidance{g:g}": value["accuracy"] for g, value in values.items()}
         found |= {f"fd_1k.{model}.guidance{g:g}": value["fd"] for g, value in values.items()}
+        for one in study.subject.guided:
+            label = " ".join(str(setting) for setting in one.values())
+            unguided = study.measure(model, one | {"guidance": 0.0}, by_class=True)
+            found |= {f"unguided.{model}.{label}.{key}": unguided[key] for key in ("accuracy", "fd")}
         accuracy.append(Series(model, [(g, value["accuracy"]) for g, value in values.items()], markers=True))
         distance.append(Series(model, [(g, value["fd"]) for g, value in values.items()], markers=True))
         pairs = [(100 * value["accuracy"], value["fd"]) for value in values.values()]
