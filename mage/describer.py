@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mage import precision as precision_policy
+from mage import device as device_policy
 from mage.models import MAGE, Classifier, MAGEClassifier, PatchClassifier, PatchEncoder, Transformer
 from mage.models.intermediates import MapFormat, intermediates
 from mage.models.mage import Pool
@@ -35,8 +35,8 @@ class Describer:
 
         notes: what training leaves for later, such as how well the tokenizer did on held-out images; saved with it.
         """
-        self.device = precision_policy.resolve_device(device)
-        self.precision = precision_policy.resolve(precision, self.device)
+        self.device = device_policy.resolve_device(device)
+        self.precision = device_policy.resolve(precision, self.device)
         self._tokenizer, self._transformer = tokenizer, transformer
         self.recipe, self.notes = recipe or {}, notes or {}
         for module in (tokenizer, transformer):
@@ -50,6 +50,15 @@ class Describer:
                     f"the tokenizer has {tokenizer.num_codes} codes on a grid of {tuple(tokenizer.grid)}, "
                     f"the transformer knows {words[0]} on {words[1]}"
                 )
+
+    def to(self, device: str | torch.device) -> "Describer":
+        """The same model, its networks moved to `device`; returns itself, as modules do."""
+        self.device = device_policy.resolve_device(device)
+        for module in (self._tokenizer, self._transformer):
+            if isinstance(module, nn.Module):
+                module.to(self.device)
+                choose_attention(module, self.device)
+        return self
 
     @property
     def tokenizer(self) -> Any:
@@ -123,7 +132,7 @@ class Describer:
 
     def autocast(self) -> Any:
         """The context that applies this model's precision."""
-        return precision_policy.autocast(self.precision, self.device)
+        return device_policy.autocast(self.precision, self.device)
 
     def _in_batches(self, inputs: Tensor, batch_size: int, function: Callable[[Tensor], Tensor]) -> Tensor:
         if len(inputs) == 0:

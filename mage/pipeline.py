@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mage import precision as precision_policy
+from mage import device as device_policy
 from mage import rng
 from mage.describer import Describer
 from mage.masking import mask_from_noise
@@ -25,13 +25,48 @@ from mage.sampling.generator import fill, unknown_grids
 from mage.sampling.large import decode_large, encode_large, fill_large, pad_to_windows
 from mage.sampling.settings import SamplingConfig
 from mage.settings import from_dict
+from mage.store import folder as store
+from mage.store.parts import ModelParts
+from mage.tokenizers import Tokenizer
 
 OnBatch = Callable[[int], None]
 """Called with the number of images finished since the last call."""
 
 
+def load(
+    path: str | Path,
+    *,
+    tokenizer: Tokenizer | None = None,
+    precision: str = "auto",
+    device: str | torch.device = "auto",
+) -> "Mage":
+    """Read a model folder, or the `model` folder inside a run. Raises ValueError for anything else.
+
+    tokenizer: your own, for a model that was trained on its tokens; without it such a model works on tokens only.
+    precision: "auto", "float32" or "bf16"; device: "auto", "cpu", "cuda", "cuda:1", "mps".
+    """
+    return Mage.of(store.read(path, tokenizer=tokenizer), precision=precision, device=device)
+
+
 class Mage(Describer):
     """A tokenizer, a transformer, and the recipe that made them. Either network may be missing."""
+
+    @classmethod
+    def of(cls, parts: ModelParts, *, precision: str = "auto", device: str | torch.device = "auto") -> "Mage":
+        """The model made of these parts."""
+        return cls(
+            parts.tokenizer,
+            parts.transformer,
+            recipe=parts.recipe,
+            notes=parts.notes,
+            precision=precision,
+            device=device,
+        )
+
+    @property
+    def parts(self) -> ModelParts:
+        """What the model is made of."""
+        return ModelParts(self.tokenizer, self.transformer, self.recipe, self.notes)
 
     @property
     def sampling(self) -> SamplingConfig:
@@ -84,7 +119,7 @@ class Mage(Describer):
             wanted = drawn_classes(self.notes["class_shares"], seed, indices)
         with self.autocast():
             batches = fill(
-                precision_policy.cast_for_inference(transformer, self.precision),
+                device_policy.cast_for_inference(transformer, self.precision),
                 grids,
                 indices=indices,
                 seed=seed,
@@ -241,9 +276,7 @@ class Mage(Describer):
 
     def save(self, path: str | Path) -> Path:
         """Write the model as a folder of safetensors and config.json; whole or not at all."""
-        from mage.checkpoints import io  # checkpoints stand above this file: they build it
-
-        return io.save(self, path)
+        return store.write(self.parts, path)
 
     def _need_generator(self) -> MAGE:
         transformer = self._need_transformer()

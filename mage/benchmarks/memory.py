@@ -13,8 +13,8 @@ from mage.benchmarks import plain
 from mage.benchmarks.pretrain import engine_step, plain_step, trainable
 from mage.benchmarks.work import OURS, Bench
 from mage.building import build
+from mage.device import resolve_device
 from mage.pipeline import Mage
-from mage.precision import resolve_device
 
 WAYS = (OURS, "plain")
 

@@ -65,7 +65,7 @@ def trainer_step(
 ) -> Callable[[], None]:
     """The same with chosen settings."""
     task = Pretraining(
-        network, model.tokenizer, lambda start, rank, world_size: itertools.repeat(batch), num_images=10**6,
+        network, model.tokenizer, lambda start, share: itertools.repeat(batch), num_images=10**6,
         optim=optim, masking=masking, sampling=SamplingConfig(), recipe={}, seed=0, precision=model.precision,
     )  # fmt: skip
     folder.mkdir(parents=True)

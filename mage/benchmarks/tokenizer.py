@@ -24,7 +24,7 @@ def tokenizer_step(bench: Bench) -> list[Work]:
     optim = replace(named("imagenet-base").tokenizer_training, batch_size=bench.batch, steps=10**6)
     own = copy.deepcopy(bench.model.tokenizer).train().requires_grad_(True)
     task = TokenizerTraining(
-        own, lambda start, rank, world_size: itertools.repeat({"images": pixels}), num_images=10**6, optim=optim,
+        own, lambda start, share: itertools.repeat({"images": pixels}), num_images=10**6, optim=optim,
         loss=TokenizerLossConfig(), recipe={}, validation=pixels.cpu(),
     )  # fmt: skip
     folder = bench.folder / "tokenizer"

@@ -8,7 +8,7 @@ from mage.benchmarks import suite
 from mage.benchmarks.suite import PATHS, Row
 from mage.cli.options import Common, check_output_file, emit, note
 from mage.models.presets import PRESETS
-from mage.recipes.record import Record, command_line, write_record
+from mage.runs.record import Record, command_line, write_record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import tyro
 
 from mage.checkpoints import foreign, official
 from mage.cli.options import Common, check_output_file, check_parent, emit
+from mage.store import folder as store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +77,12 @@ def _convert_foreign(options: Options) -> None:
     path = options.files[0]
     check_parent(options.out)
     if path.is_dir():
-        model = foreign.read_diffusers(path, image_size=options.image_size)
+        parts = foreign.read_diffusers(path, image_size=options.image_size)
     else:
-        model = foreign.read_taming(path, image_size=options.image_size or (256, 256))
-    model.save(options.out)
-    tokenizer = model.tokenizer
+        parts = foreign.read_taming(path, image_size=options.image_size or (256, 256))
+    store.write(parts, options.out)
+    tokenizer = parts.tokenizer
+    assert tokenizer is not None
     height, width = tokenizer.grid
     emit(
         options,

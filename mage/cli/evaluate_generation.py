@@ -9,10 +9,10 @@ from mage import atomic
 from mage.cli.options import check_parent, counting, emit, note
 from mage.cli.sampler_options import SamplerOptions
 from mage.data.datasets import ImageDataset, load_dataset
+from mage.device import resolve_device
 from mage.evaluation.extractors import Extractor, build_extractor
 from mage.evaluation.generation import Reference, SeenImages
-from mage.precision import resolve_device
-from mage.recipes.generation import (
+from mage.runs.generation import (
     beside_real,
     look_at_dataset,
     look_at_features,
@@ -20,8 +20,8 @@ from mage.recipes.generation import (
     open_samples,
     some,
 )
-from mage.recipes.production import Production, image_shape_in
-from mage.recipes.record import commit, machine
+from mage.runs.production import Production, image_shape_in
+from mage.runs.record import commit, machine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """`mage evaluate representations`: probes, few-shot, corruptions, attacks and fine-tuning of one model."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,10 +11,11 @@ from mage.data.datasets import load_dataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.classification import classification_accuracy
 from mage.evaluation.suite import PARTS, SuiteConfig, measure_representation
-from mage.recipes.finetune import FINETUNES, finetune
-from mage.recipes.record import commit, machine
+from mage.recipes import FINETUNES, Choice
+from mage.recipes.resolve import resolve_finetune
 from mage.report.glossary import describe, format_seconds, format_value
-from mage.settings import override
+from mage.runs import Launch, finetune
+from mage.runs.record import commit, machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,23 +77,22 @@ def run(options: Options) -> None:
     if options.finetune:
         assert options.out is not None
         note(options, "finetune ...")
-        recipe = override(FINETUNES[options.finetune](), [*options.finetune_set, f"seed={options.seed}"])
-        recipe = override(recipe, [f"data.name={json.dumps(options.data)}"])
-        found = finetune(
-            model,
-            recipe,
+        choice = Choice(options.finetune, None, options.finetune_set, options.data, options.seed)
+        recipe = resolve_finetune(choice)
+        launch = Launch(
             options.out / "finetune",
-            data_root=options.data_root,
-            precision=options.precision,
             device=options.device,
-            progress=not options.json,
+            precision=options.precision,
             workers=options.workers,
+            progress=not options.json,
+            data_root=options.data_root,
         )
+        result_of_run = finetune(recipe, launch, model)
         tuned = mage.load(options.out / "finetune", precision=options.precision, device=options.device)
         accuracy = classification_accuracy(tuned.classify, test, TransformConfig(size=tuned.image_size))
-        how = f"recipe {recipe.name}, {found.steps} steps, fixed centre crops"
+        how = f"recipe {recipe.name}, {result_of_run.steps} steps, fixed centre crops"
         result.note("finetune_accuracy", accuracy.top1, how)
-        result.timings["finetune"] = found.seconds
+        result.timings["finetune"] = result_of_run.seconds
     values = {
         "commit": commit(),
         "machine": machine(),

@@ -7,13 +7,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from mage import atomic, images
+from mage import atomic, images, runs
 from mage.cli.options import Common, check_parent, counting, emit, note, skipped_sentence
 from mage.data.datasets import load_dataset, subset
 from mage.evaluation.judge import judge_features
 from mage.evaluation.tokenizer import TokenizerQuality, evaluate_tokenizer
 from mage.nn.backbones import PooledFeatures, efflite0
-from mage.recipes import runs
 from mage.tokenizers.perceptual import build_perceptual
 
 

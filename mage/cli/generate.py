@@ -2,18 +2,23 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import tyro
 
 import mage
-from mage import atomic, images
+from mage import atomic, distributed, images
 from mage.cli.options import check_parent, counting, emit
 from mage.cli.sampler_options import SamplerOptions
+from mage.device import device_of
 from mage.evaluation.extractors import build_extractor
-from mage.recipes.production import Form, Production, check_job, claim, discard, produce, units
-from mage.recipes.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
-from mage.recipes.workers import beside, device_of, local_rank, part_of_torchrun
+from mage.runs.production import Form, Production, check_job, claim, discard, produce, units
+from mage.runs.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
+from mage.runs.workers import beside
+
+PARALLEL = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +32,8 @@ class Options(SamplerOptions):
     """model or run folder"""
     out: Path
     """folder for the images"""
-    num: int = 64
-    """number of images"""
+    num: Annotated[int, tyro.conf.arg(name="num-images", aliases=["--num"])] = 64
+    """number of images; under torchrun, whose own options begin alike, --num-images has to be written out"""
     batch_size: int = 64
     """images at a time"""
     to: Form = "png"
@@ -43,7 +48,7 @@ class Options(SamplerOptions):
     processes: int = 1
     """processes on this machine, on its GPUs in turn"""
     part: tuple[int, int] | None = None
-    """I N: only every N-th unit, from I, for a cluster's job array; torchrun's RANK and WORLD_SIZE do the same"""
+    """I N: only every N-th unit, from I, for a cluster's job array; torchrun's processes do the same by themselves"""
     overwrite: bool = False
     """discard what an earlier command made in --out"""
 
@@ -55,12 +60,13 @@ def run(options: Options) -> None:
         raise ValueError("--processes and --shard-size must be at least 1")
     if options.part is not None and options.processes > 1:
         raise ValueError("--part and --processes exclude each other")
-    torchrun = part_of_torchrun()
-    if torchrun is not None and (options.part is not None or options.processes > 1):
+    launched = (distributed.rank(), distributed.world_size())
+    several = launched[1] > 1
+    if several and (options.part is not None or options.processes > 1):
         raise ValueError("torchrun says which part this is: leave out --part and --processes")
-    if options.overwrite and (options.part is not None or torchrun is not None):
+    if options.overwrite and options.part is not None:
         raise ValueError("--overwrite would discard what other parts made: remove the folder before the parts start")
-    device = device_of(options.device, 0 if torchrun is None else local_rank())
+    device = options.device if several or options.processes == 1 else device_of(options.device, 0)
     model = mage.load(options.model, precision=options.precision, device=device)
     if model.tokenizer is not None and model.channels not in (1, 3):
         raise ValueError(
@@ -68,16 +74,20 @@ def run(options: Options) -> None:
         )
     production = _production(options, model)
     if model.tokenizer is None and model.transformer is not None:
-        _generate_tokens(options, model, production)
+        distributed.by_first_process(lambda: _generate_tokens(options, model, production))
         return
     model.check_generation(production.classes or None, production.sampling)
-    part = options.part or torchrun or (0, options.processes)
+    part = options.part or (launched if several else (0, options.processes))
     sink = _sink(options, model, production)
     check_job(production, sink, part)
-    if options.overwrite:
-        discard(options.out)
     extractor = sink.extractor if isinstance(sink, FeatureShards) else None
-    claim(options.out, model, production, options.to, sink.unit, extractor=extractor)
+
+    def prepare() -> None:
+        if options.overwrite:
+            discard(options.out)
+        claim(options.out, model, production, options.to, sink.unit, extractor=extractor)
+
+    distributed.by_first_process(prepare)
     others = [
         replace(options, part=(number, options.processes), processes=1, device=device_of(options.device, number))
         for number in range(1, options.processes)
@@ -86,7 +96,8 @@ def run(options: Options) -> None:
     with beside(_work, others), counting(mine, "image", options) as done:
         for made in produce(model, production, sink, part):
             done(made)
-    _show(options, production, sink)
+    distributed.wait_for_all()
+    distributed.by_first_process(lambda: _show(options, production, sink))
 
 
 def _show(options: Options, production: Production, sink: Sink) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import tyro
@@ -65,13 +65,17 @@ def _main(arguments: list[str] | None) -> None:
     name, *rest = arguments
     if name not in COMMANDS:
         _fail("mage", f"there is no command {name!r}; commands are {', '.join(COMMANDS)}")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    _tell_on_stderr(quiet="--json" in rest)
     warnings.filterwarnings("ignore", category=FutureWarning)
     module = importlib.import_module(f"mage.cli.{name.replace('-', '_')}")
     options = _parse(module.Options, name, rest)
+    from mage import device, distributed
     from mage.training.run import Interrupted, NonFiniteLoss
 
     try:
+        options = replace(options, device=str(device.start(options.device)))
+        if not distributed.is_first() and not getattr(module, "PARALLEL", False):
+            return  # one process does the work of a command that several cannot share
         module.run(options)
     except BrokenPipeError:
         raise
@@ -80,13 +84,29 @@ def _main(arguments: list[str] | None) -> None:
     except NonFiniteLoss as error:
         _fail(f"mage {name}", str(error), code=1)
     except Interrupted as error:
+        if not distributed.is_first():
+            raise SystemExit(error.exit_code) from None
         known = any(field.name == "resume" for field in fields(module.Options))
         resume = "mage " + " ".join([name, *rest, *(["--resume"] if known and "--resume" not in rest else [])])
         print(f"\n{error}\ngo on with: {resume}", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         print(f"\nmage {name}: stopped", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _tell_on_stderr(*, quiet: bool) -> None:
+    """Warnings, and what a run says of itself unless `quiet`, as plain lines."""
+
+    class Lines(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            text = super().format(record)
+            return text if record.levelno == logging.INFO else f"{record.levelname}: {text}"
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Lines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("mage").setLevel(logging.WARNING if quiet else logging.INFO)
 
 
 def _parse(kind: Any, name: str, arguments: list[str]) -> Any:

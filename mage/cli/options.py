@@ -12,9 +12,8 @@ import tyro
 from tqdm import tqdm
 
 from mage import distributed
-from mage.recipes import named
-from mage.recipes.schema import Recipe, from_yaml
-from mage.settings import override
+from mage.recipes import Choice
+from mage.runs import Launch
 
 Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
@@ -48,15 +47,42 @@ class RecipeOptions(Common):
     seed: int | None = None
     """seed of everything random; default: the recipe's"""
 
-    def read_recipe(self, default: str = "mnist5k") -> Recipe:
-        """The recipe with all overrides applied. Raises ValueError naming what is wrong."""
-        if self.recipe is not None and self.config is not None:
-            raise ValueError("--recipe and --config exclude each other")
-        recipe = from_yaml(self.config) if self.config is not None else named(self.recipe or default)
-        changes = list(self.set)
-        changes += [f"data.name={json.dumps(self.data)}"] if self.data is not None else []
-        changes += [f"seed={self.seed}"] if self.seed is not None else []
-        return override(recipe, changes)
+    def choice(self) -> Choice:
+        """What is asked for, as `mage.recipes.resolve` takes it."""
+        return Choice(self.recipe, self.config, self.set, self.data, self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(RecipeOptions):
+    """Options of the commands that fill a run folder."""
+
+    out: Path
+    """run folder"""
+    workers: int = 0
+    """processes that read and augment images; 0: the main one"""
+
+    def launch(self) -> Launch:
+        """Everything about the run that does not change what is learned."""
+        check_parent(self.out)
+        if self.workers < 0:
+            raise ValueError(f"--workers must not be negative, not {self.workers}")
+        return Launch(
+            self.out,
+            device=self.device,
+            precision=self.precision,
+            resume=getattr(self, "resume", False),
+            workers=self.workers,
+            progress=not self.json,
+            data_root=self.data_root,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(RunOptions):
+    """Options of the commands that train: recipe.yaml, metrics.jsonl, checkpoints/, samples/, model/ in OUT."""
+
+    resume: bool = False
+    """go on with the run in --out; more steps than before make it longer"""
 
 
 def emit(options: Common, result: dict[str, Any], sentence: str) -> None:

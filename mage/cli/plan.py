@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from mage.cli.options import RecipeOptions, emit
-from mage.recipes.budget import budget
+from mage.recipes import resolve
 from mage.recipes.schema import to_yaml
+from mage.runs.budget import budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ def run(options: Options) -> None:
     """Build the networks without memory and count."""
     if options.images < 1:
         raise ValueError(f"--images must be positive, not {options.images}")
-    recipe = options.read_recipe("imagenet-base")
+    recipe = resolve(options.choice(), default="imagenet-base")
     cost = budget(recipe, options.images)
     lines = [to_yaml(recipe), f"budget on {options.images:,} images:"]
     lines += [f"  {name.replace('_', ' ')}: {value:,.4g}" for name, value in cost.items()]

@@ -10,8 +10,8 @@ import tyro
 from mage import atomic
 from mage.cli.options import Common, check_parent, emit, note
 from mage.evaluation.extractors import build_extractor
-from mage.recipes.record import Record, command_line, write_record
-from mage.recipes.reproduce import Part, ReproduceConfig, open_weights, published, reproduce, table
+from mage.runs.record import Record, command_line, write_record
+from mage.runs.reproduce import Part, ReproduceConfig, open_weights, published, reproduce, table
 
 
 @dataclass(frozen=True, kw_only=True)

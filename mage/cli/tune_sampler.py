@@ -6,16 +6,16 @@ from typing import Any, Literal
 
 import mage
 from mage import atomic
-from mage.checkpoints import io
 from mage.cli.options import check_parent, emit, note
 from mage.cli.sampler_options import SamplerOptions
 from mage.data.datasets import load_dataset
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import Reference, compare
-from mage.recipes.generation import look_at_dataset, look_at_model
-from mage.recipes.production import Production
-from mage.recipes.tuning import HIGHER_IS_BETTER, Sampling, Trial, TuningConfig, tune
+from mage.runs.generation import look_at_dataset, look_at_model
+from mage.runs.production import Production
+from mage.runs.tuning import HIGHER_IS_BETTER, Sampling, Trial, TuningConfig, tune
 from mage.sampling.settings import Order
+from mage.store import folder as store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +101,10 @@ def run(options: Options) -> None:
         atomic.write_json(options.out, result)
     stored = ""
     if options.store:
-        folder = io.find_folder(options.model)
+        folder = store.find_folder(options.model)
         model.recipe["sampling"] = model.recipe.get("sampling", {}) | tuned.best.sampling
         model.notes["sampling_tuned"] = {key: result[key] for key in ("metric", "value")} | {"num": options.num}
-        io.write_settings(model, folder)
+        store.write_settings(model.parts, folder)
         stored = f"; stored in {folder}"
     sentence = f"{_words(tuned.best.sampling)}: {names[0]} {result['value']:.5g} with fresh random numbers{stored}"
     emit(options, result, sentence)

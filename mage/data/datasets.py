@@ -49,7 +49,7 @@ class ImageDataset(Protocol):
     """Some images, perhaps with labels."""
 
     name: str
-    """Sets of other images have other names: caches are keyed by it."""
+    """For people; sets of other images have other names."""
     class_names: tuple[str, ...]
     """Empty where there are no labels."""
     labels: Labels | None
@@ -61,6 +61,11 @@ class ImageDataset(Protocol):
 
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Image `index`. Raises CorruptImage."""
+
+
+def content_of(dataset: ImageDataset) -> str:
+    """What a data set holds, in a few letters, wherever it lies: caches and runs are keyed by it."""
+    return str(getattr(dataset, "content", dataset.name))
 
 
 @dataclass
@@ -103,6 +108,11 @@ class FolderDataset:
     channels: int
     skipped: list[str] = field(default_factory=list)
 
+    @property
+    def content(self) -> str:
+        """Changes with the names of the files below the folder, not with the folder's own."""
+        return _digest(self.files.tobytes())
+
     def __len__(self) -> int:
         return len(self.files)
 
@@ -123,7 +133,8 @@ class Subset:
         if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < len(dataset):
             raise ValueError(f"{dataset.name} has images 0 to {len(dataset) - 1}; a subset asked for others")
         self.dataset, self.class_names, self.skipped = dataset, dataset.class_names, dataset.skipped
-        self.name = f"{dataset.name}-{hashlib.sha256(self.indices.tobytes()).hexdigest()[:8]}"
+        chosen = _digest(self.indices.tobytes())
+        self.name, self.content = f"{dataset.name}-{chosen}", f"{content_of(dataset)}-{chosen}"
         self.labels = None if dataset.labels is None else dataset.labels[self.indices]
 
     def __len__(self) -> int:
@@ -193,13 +204,17 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
     number = {label: index for index, label in enumerate(classes)}
     encoded = np.array([os.fsencode(file) for file in files])
     return FolderDataset(
-        name or f"{folder.resolve().name}-{hashlib.sha256(encoded.tobytes()).hexdigest()[:8]}",
+        name or f"{folder.resolve().name}-{_digest(encoded.tobytes())}",
         root,
         encoded,
         np.array([number[file.split("/")[0]] for file in files], dtype=np.int64) if labelled else None,
         classes if labelled else (),
         channels,
     )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:8]
 
 
 def _labelled_first(folder: Path, tests: list[str]) -> str:

@@ -28,6 +28,7 @@ from mage.data.loaders import TrainLoader
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.features import Features, check_pair
 from mage.evaluation.linear_head import FittedHead, Solver, fit_head
+from mage.share import Share
 
 logger = logging.getLogger(__name__)
 ENOUGH_MOVEMENT = 2.0
@@ -124,9 +125,13 @@ def lars_probe_on_crops(
 
     def batches(start: int) -> Iterator[Features]:
         loader = TrainLoader(
-            dataset, build_transform(transform), batch_size=batch_size, seed=seed, num_workers=num_workers,
-            start_step=start,
-        )  # fmt: skip
+            dataset,
+            build_transform(transform),
+            share=Share(batch_size),
+            seed=seed,
+            num_workers=num_workers,
+            start=start,
+        )
         for batch in itertools.islice(loader, steps - start):
             parts = []
             for part in batch["images"].split(images_at_once):

@@ -1,4 +1,4 @@
-"""Contrast between two views of an image: MAGE-C (paper, section 3.3; METHOD section 9) and SimCLR's form of it.
+"""Contrast between two views of an image: MAGE-C (paper, section 3.3) and SimCLR's form of it.
 
 Each view becomes one unit vector; the other view of the same image is its positive, the images of the whole batch, of
 all processes, are its negatives.
@@ -18,17 +18,27 @@ from mage import distributed
 
 
 @dataclass(frozen=True)
-class ContrastiveConfig:
-    """Whether and how two views are contrasted, beside the reconstruction of both."""
+class ContrastConfig:
+    """How two views are compared."""
 
-    weight: float = 0.0
-    """Weight of the contrastive loss beside the reconstruction's; 0: no contrast, MAGE. MAGE-C: 0.1."""
     temperature: float = 0.2
     """Similarities are divided by this."""
     hidden_width: int = 0
     """Hidden width of the projection MLP; 0: that of the encoder, twice."""
     width: int = 256
     """Length of the vectors that are compared."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or self.width < 1 or self.hidden_width < 0:
+            raise ValueError("contrastive: hidden_width must be 0 or more, temperature and width positive")
+
+
+@dataclass(frozen=True)
+class ContrastiveConfig(ContrastConfig):
+    """MAGE-C's contrast, beside the reconstruction of both views."""
+
+    weight: float = 0.1
+    """Weight of the contrastive loss beside the reconstruction's."""
     share_ratio: bool = False
     """Mask both views of an image at the same ratio."""
     max_ratio: float = 1.0
@@ -39,8 +49,9 @@ class ContrastiveConfig:
     """Each view is pulled towards the other, which holds still, instead of both moving."""
 
     def __post_init__(self) -> None:
-        if self.weight < 0 or self.temperature <= 0 or self.width < 1 or self.hidden_width < 0:
-            raise ValueError("contrastive: weight and hidden_width must be 0 or more, temperature and width positive")
+        super().__post_init__()
+        if self.weight <= 0:
+            raise ValueError(f"contrastive.weight must be positive, not {self.weight}; without contrast it is MAGE")
         if not 0 < self.max_ratio <= 1:
             raise ValueError(f"contrastive.max_ratio must lie in (0, 1], not {self.max_ratio}")
 
@@ -53,7 +64,7 @@ class ContrastiveConfig:
 class Projection(nn.Module):
     """Two layers to the unit sphere; LayerNorm between them: batch statistics would tie the processes together."""
 
-    def __init__(self, width: int, config: ContrastiveConfig) -> None:
+    def __init__(self, width: int, config: ContrastConfig) -> None:
         super().__init__()
         hidden = config.hidden_width or 2 * width
         self.layers = nn.Sequential(

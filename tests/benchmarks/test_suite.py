@@ -10,7 +10,7 @@ from mage.benchmarks.measure import Timing, count_flops, take_turns
 from mage.benchmarks.suite import PATHS, Row, metrics
 from mage.masking import MaskRatioConfig, mask_from_noise
 from mage.models import MAGE, MAGEConfig
-from mage.recipes.budget import training_flops
+from mage.runs.budget import training_flops
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.vocabulary import Vocabulary
 

@@ -132,7 +132,7 @@ def test_kinds_become_the_right_networks(tmp_path: Path) -> None:
         ("fine_tuned_mean_pool", "linear", "class"),
     ]:
         state = tensors(layout) if pool == "mean" else with_class_pool(tensors(layout))
-        converted = official.read_released(write(tmp_path / "in.pth", state), CONFIG, device="cpu")
+        converted = official.read_released(write(tmp_path / "in.pth", state), CONFIG)
         classifier = converted.model.transformer
         assert isinstance(classifier, MAGEClassifier)
         assert (classifier.head_kind, classifier.pool, classifier.num_classes) == (head, pool, 10)

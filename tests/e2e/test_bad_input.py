@@ -15,7 +15,7 @@ RECIPE = [
     ("--recipe smoke --set model.widht=3", r"there is no setting 'model\.widht'"),
     ("--recipe smoke --set model.width=wide", r"model\.width must be int"),
     ("--recipe smoke --set model.width", "not of the form"),
-    ("--recipe smoke --set masking.mode=0.1", "mask ratios need"),
+    ("--recipe smoke --set method.masking.mode=0.1", "mask ratios need"),
 ]
 DATA = [
     ("--data {root}/none", "no data set"),
@@ -51,7 +51,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         *((f"{arguments} --tokenizer {{root}}/tokenizer --out {{out}}", message) for arguments, message in RECIPE[:6]),
         *((f"{TRAIN} --tokenizer {{root}}/tokenizer {arguments}", message) for arguments, message in DATA + COMMON),
         *((f"{TRAIN} {a.replace('--model', '--tokenizer')}", message) for a, message in MODEL[:5]),
-        ("--recipe smoke --tokenizer {root}/tokenizer --out {out} --views 0", "at least 1 view"),
+        ("--recipe smoke --tokenizer {root}/tokenizer --out {out} --views 0", "views must be at least 1"),
         ("--recipe smoke --tokenizer {root}/other-tokenizer --out {root}/tokens", "holds a token cache with tokenizer"),
         ("--recipe smoke --tokenizer {root}/tokenizer --out {root}/folder", "not a token cache"),
     ],
@@ -274,7 +274,7 @@ CASES["finetune"] = [
     ("--model {root}/model --data {root}/folder/a --out {out}", "no labels"),
     (f"{TUNE} --recipe huge", "no recipe 'huge'"),
     (f"{TUNE} --config {{root}}/wrong.yaml", "no setting 'modell'"),
-    (f"{TUNE} --config {{root}}/none.yaml", "not readable as YAML"),
+    (f"{TUNE} --config {{root}}/none.yaml", "there is no recipe file"),
     (f"{TUNE} --set optim.layer_decay=2", "layer_decay must lie in"),
     (f"{TUNE} --set mixing.mixup=-1", "mixup and cutmix must be"),
     (f"{TUNE} --resume", "no checkpoint to resume"),

@@ -9,8 +9,9 @@ import yaml
 
 from mage import settings
 from mage.recipes import RECIPES, named
-from mage.recipes.budget import block_flops, budget
-from mage.recipes.schema import from_yaml, to_yaml
+from mage.recipes.resolve import from_yaml
+from mage.recipes.schema import to_yaml
+from mage.runs.budget import block_flops, budget
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,12 +12,14 @@ from mage.data.transforms import TransformConfig, build_transform
 from mage.models import MAGEConfig, PatchClassifier, PatchEncoder, PatchEncoderConfig
 from mage.models.classifier import Classifier
 from mage.pipeline import Mage
-from mage.recipes.finetune import FINETUNES, FinetuneRecipe, finetune, start_classifier
+from mage.recipes.finetune import FINETUNES, FinetuneRecipe
+from mage.runs.finetune import finetune, start_classifier
 from mage.settings import override
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.training.classify import MixConfig, mix
 from mage.training.engine import Trainer
 from mage.training.optim import OptimConfig, build_optimizer
+from tests.reference.launches import quiet
 
 SIZES = MAGEConfig(width=32, depth=3, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2, dropout=0.0)
 TOKENIZER = VQGANConfig(
@@ -83,7 +85,7 @@ def test_each_group_learns_at_its_share(pretrained: Mage, tmp_path: Path) -> Non
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_update", spy)
-        finetune(pretrained, recipe, tmp_path / "run", precision="float32", device="cpu", progress=False)
+        finetune(recipe, quiet(tmp_path / "run", precision="float32", device="cpu"), pretrained)
     top = 2e-3 * 8 / 256
     assert sorted(seen[0]) == pytest.approx([top * 0.5**power for power in (4, 3, 2, 1, 0)])
 
@@ -132,7 +134,7 @@ def test_starts_at_the_encoder_and_learns(pretrained: Mage, tmp_path: Path) -> N
         FINETUNES["small"](), ["optim.batch_size=64", "optim.steps=120", "mixing.mixup=0", "mixing.cutmix=0",
                                "data.transform.augmentation=none", "optim.base_learning_rate=8e-3"],
     )  # fmt: skip
-    result = finetune(pretrained, recipe, tmp_path / "run", precision="float32", device="cpu", progress=False)
+    result = finetune(recipe, quiet(tmp_path / "run", precision="float32", device="cpu"), pretrained)
     assert result.metrics["valid/accuracy"] > 0.25  # random tokens know little more; chance is 0.1
     tuned = mage.load(tmp_path / "run", precision="float32")
     assert tuned.transformer.num_classes == 10
@@ -142,8 +144,8 @@ def test_starts_at_the_encoder_and_learns(pretrained: Mage, tmp_path: Path) -> N
 
 def test_a_model_of_pixels_is_tuned_without_tokenizer(tmp_path: Path) -> None:
     encoder = PatchEncoder(PatchEncoderConfig((28, 28), 1, 7, 32, 2, 2))
-    recipe = override(FINETUNES["small"](), ["optim.batch_size=16", "optim.steps=3", "data.validation_images=20"])
-    finetune(Mage(None, encoder), recipe, tmp_path / "run", precision="float32", device="cpu", progress=False)
+    recipe = override(FINETUNES["small"](), ["optim.batch_size=16", "optim.steps=3", "data.validation.images=20"])
+    finetune(recipe, quiet(tmp_path / "run", precision="float32", device="cpu"), Mage(None, encoder))
     assert isinstance(mage.load(tmp_path / "run").transformer, PatchClassifier)
 
 

@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mage import distributed
+
 Kind = Literal["vq", "ema", "normalized", "simvq", "fsq", "lfq"]
 
 
@@ -113,7 +115,7 @@ def entropy_loss(affinity: Float[Tensor, "m k"], temperature: float) -> Float[Te
     log_share = (affinity.float() / temperature).log_softmax(dim=1)
     share = log_share.exp()
     each = -(share * log_share).sum(dim=1).mean()
-    mean = share.mean(dim=0)
+    mean = distributed.mean_with_gradient(share.mean(dim=0))
     loss: Tensor = each + torch.special.xlogy(mean, mean.clamp(min=1e-12)).sum()
     return loss
 

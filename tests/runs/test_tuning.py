@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mage.recipes.tuning import Trial, TuningConfig, tune
+from mage.runs.tuning import Trial, TuningConfig, tune
 
 
 def bowl(sampling: Mapping[str, Any], seed: int) -> float:

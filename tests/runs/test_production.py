@@ -13,7 +13,7 @@ from mage.data.tar_images import TarDataset
 from mage.evaluation.extractors import Extractor, Seen
 from mage.evaluation.generation import Reference, compare
 from mage.recipes import named
-from mage.recipes.generation import (
+from mage.runs.generation import (
     beside_real,
     look_at_dataset,
     look_at_features,
@@ -21,8 +21,8 @@ from mage.recipes.generation import (
     open_samples,
     some,
 )
-from mage.recipes.production import Production, claim, discard, image_shape_in, produce, units
-from mage.recipes.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
+from mage.runs.production import Production, claim, discard, image_shape_in, produce, units
+from mage.runs.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
 
 EXTRACTOR = Extractor(
     "toy", "toy", lambda pixels: Seen(pixels.float().flatten(1)[:, :50], pixels.float().flatten(1)[:, :3])
@@ -177,7 +177,8 @@ def test_gaps_and_foreign_features_are_refused(model: mage.Mage, tmp_path: Path)
 def test_a_folder_knows_the_models_own_sampler_and_refuses_foreign_files(model: mage.Mage, tmp_path: Path) -> None:
     claim(tmp_path / "mine", model, WHAT, "png", 2)
     claim(tmp_path / "mine", model, WHAT, "png", 2)
-    tuned = mage.Mage(model.tokenizer, model.transformer, recipe={"sampling": {"choice_temperature": 99.0}})
+    own = {"sampling": {"choice_temperature": 99.0}}
+    tuned = mage.Mage(model.tokenizer, model.transformer, recipe=own, precision=model.precision)
     with pytest.raises(ValueError, match=r"made with another sampling"):
         claim(tmp_path / "mine", tuned, WHAT, "png", 2)
     images.save_png(tmp_path / "theirs" / "000000.png", torch.zeros(1, 8, 8))

@@ -13,7 +13,7 @@ from mage.cli.main import main
 from mage.evaluation.extractors import Extractor, Seen
 from mage.models import MAGEConfig
 from mage.recipes import named
-from mage.recipes.reproduce import PUBLISHED, ReproduceConfig, open_weights, published, reproduce, table
+from mage.runs.reproduce import PUBLISHED, ReproduceConfig, open_weights, published, reproduce, table
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 

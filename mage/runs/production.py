@@ -19,7 +19,7 @@ from torch import Tensor
 from mage import atomic
 from mage.evaluation.extractors import Extractor
 from mage.pipeline import Mage
-from mage.recipes.sinks import Sink
+from mage.runs.sinks import Sink
 from mage.tokenizers.base import weights_fingerprint
 
 Form = Literal["png", "tar", "features"]

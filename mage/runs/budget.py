@@ -2,6 +2,7 @@
 
 import torch
 
+from mage.masking import MaskRatioConfig
 from mage.models import MAGE, MAGEConfig
 from mage.recipes.schema import Recipe
 from mage.tokenizers import VQGAN
@@ -14,12 +15,16 @@ def budget(recipe: Recipe, num_images: int) -> dict[str, float]:
     A multiply-add counts as two FLOPs; the backward pass as twice the forward pass. Norms, activations and
     embeddings, together a few per cent, are left out.
     """
+    if recipe.tokenizer is None:
+        raise ValueError(f"the budget is that of methods that read tokens, and {recipe.name} has no tokenizer")
     grid = recipe.tokenizer.grid
     with torch.device("meta"):
         tokenizer = VQGAN(recipe.tokenizer)
         network = MAGE(recipe.model, Vocabulary.fresh(tokenizer.num_codes), grid)
     tokens = grid[0] * grid[1]
-    per_image = training_flops(recipe.model, tokens, tokenizer.num_codes, recipe.masking.low)
+    masking = getattr(recipe.method, "masking", MaskRatioConfig())
+    drop_ratio = masking.drop_ratio
+    per_image = training_flops(recipe.model, tokens, tokenizer.num_codes, drop_ratio)
     steps = recipe.pretraining.num_steps(num_images)
     return {
         "tokenizer_parameters": sum(parameter.numel() for parameter in tokenizer.parameters()),

@@ -1,21 +1,18 @@
 """Where the classes of a conditional training come from: a data set's labels, or clusters of a model's own features.
 
 Clusters give what labels give, without labels: a network that is told roughly what to draw draws better, and any image
-can be given a cluster (METHOD section 10).
+can be given a cluster.
 
 Letters: n images, d feature width.
 """
 
 import copy
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from jaxtyping import Float
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from torch import Tensor
@@ -25,9 +22,10 @@ from mage import atomic, distributed, images
 from mage.data.token_cache import TokenCache
 from mage.models import MAGE
 from mage.pipeline import Mage
-from mage.precision import autocast
-from mage.recipes.schema import Recipe
+from mage.device import autocast
 from mage.rng import stream_seed
+from mage.runs.launch import Launch
+from mage.training.conditions import ConditionConfig
 
 CLUSTERS = "clusters.npy"
 """File of a run folder: the cluster of every image of its cache."""
@@ -49,11 +47,11 @@ class Conditions:
         return found | ({"class_shares": list(self.shares)} if self.shares else {})
 
 
-def from_labels(recipe: Recipe, labels: np.ndarray | None, class_names: Sequence[str]) -> Conditions:
+def from_labels(config: ConditionConfig, labels: np.ndarray | None, class_names: Sequence[str]) -> Conditions:
     """The classes of a labelled data set. Raises ValueError where the recipe asks for what is not there."""
-    if recipe.conditions.source == "none":
+    if config.source == "none":
         return Conditions()
-    if recipe.conditions.source == "clusters":
+    if config.source == "clusters":
         raise ValueError("conditions.source=clusters needs a token cache: images get their cluster once")
     if labels is None or labels.max() < 0:
         raise ValueError("conditions.source=labels, but the images have no labels; clusters need none")
@@ -63,37 +61,20 @@ def from_labels(recipe: Recipe, labels: np.ndarray | None, class_names: Sequence
 
 
 def from_cache(
-    recipe: Recipe,
-    cache: TokenCache,
-    model: Mage | None,
-    *,
-    folder: Path | None = None,
-    resume: bool = False,
-    device: torch.device | None = None,
+    config: ConditionConfig, cache: TokenCache, model: Mage | None, launch: Launch, *, seed: int
 ) -> tuple[Conditions, TokenCache]:
     """The classes for a cache of tokens, and the cache with these labels.
 
-    model: whose features are clustered, on `device` (default: where it is). folder: keeps the clusters, because
-    another processor could draw their borders elsewhere; with `resume` they are those that are kept.
+    model: whose features are clustered, by the first process. The launch's folder keeps the clusters, because another
+    processor could draw their borders elsewhere; a resumed run takes those that are kept.
     """
-    if recipe.conditions.source != "clusters":
-        return from_labels(recipe, cache.labels, cache.class_names), cache
-    count = recipe.conditions.clusters
-    kept = None if folder is None else folder / CLUSTERS
-    first = int(os.environ.get("RANK") or 0) == 0
-    if kept is not None and resume and kept.is_file():
+    if config.source != "clusters":
+        return from_labels(config, cache.labels, cache.class_names), cache
+    count, kept = config.clusters, launch.out / CLUSTERS
+    if launch.resume and kept.is_file():
         labels = np.load(kept, allow_pickle=False)
     else:
-        if model is None or not isinstance(model.transformer, MAGE):
-            raise ValueError("conditions.source=clusters needs --init-from, a model whose features are clustered")
-        if model.tokenizer is not None:
-            cache.check_tokenizer(model.tokenizer)
-        if count > len(cache):
-            raise ValueError(f"{count} clusters for {len(cache)} images: choose a smaller conditions.clusters")
-        labels = _agreed(cluster(token_features(model, cache, device=device), count, seed=recipe.seed), device)
-        if kept is not None and first:
-            with atomic.replacing(kept) as temporary, open(temporary, "wb") as file:
-                np.save(file, labels)
+        labels = distributed.by_first_process(lambda: _clusters(cache, model, count, launch, seed))
     shares = np.bincount(labels, minlength=count) / len(labels)
     names = [f"cluster {number}" for number in range(count)]
     labelled = copy.copy(cache)  # the same tokens
@@ -101,11 +82,17 @@ def from_cache(
     return Conditions(tuple(names), tuple(shares.tolist())), labelled
 
 
-def _agreed(labels: np.ndarray, device: torch.device | None) -> np.ndarray:
-    """The first process's clusters, in every process."""
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        PartialState(cpu=device is not None and device.type == "cpu")  # else processes meet only when training starts
-        labels = distributed.value_from_first_process(labels)
+def _clusters(cache: TokenCache, model: Mage | None, count: int, launch: Launch, seed: int) -> np.ndarray:
+    """The cluster of each image of a cache, which the launch's folder then keeps."""
+    if model is None or not isinstance(model.transformer, MAGE):
+        raise ValueError("conditions.source=clusters needs --init-from, a model whose features are clustered")
+    if model.tokenizer is not None:
+        cache.check_tokenizer(model.tokenizer)
+    if count > len(cache):
+        raise ValueError(f"{count} clusters for {len(cache)} images: choose a smaller conditions.clusters")
+    labels = cluster(token_features(model, cache, device=launch.start()), count, seed=seed)
+    with atomic.replacing(launch.out / CLUSTERS) as temporary, open(temporary, "wb") as file:
+        np.save(file, labels)
     return labels
 
 

@@ -27,8 +27,8 @@ from mage.models import (
     PatchEncoderConfig,
     Transformer,
 )
-from mage.pipeline import Mage
 from mage.settings import from_dict, to_dict
+from mage.store.parts import ModelParts
 from mage.tokenizers import VQGAN, LDMConfig, LDMTokenizer, Tokenizer, VQGANConfig
 from mage.vocabulary import Vocabulary
 
@@ -38,48 +38,45 @@ EXTRA = "released_extra.safetensors"
 HEAD = ("num_classes", "pool", "head_kind")
 
 
-def save(model: Mage, folder: str | Path, *, extra: dict[str, Tensor] | None = None) -> Path:
+def write(parts: ModelParts, folder: str | Path, *, extra: dict[str, Tensor] | None = None) -> Path:
     """Write a model folder; an older one at the same place is replaced at the end, in one step."""
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]) and not (folder / CONFIG).exists():
         raise ValueError(f"{folder} exists and is not a model folder; choose another name, nothing was overwritten")
     with atomic.replacing_folder(folder) as temporary:
-        write_into(model, temporary, extra=extra)
+        _write_files(parts, temporary, extra=extra)
     return folder
 
 
-def write_settings(model: Mage, folder: Path) -> None:
+def write_settings(parts: ModelParts, folder: Path) -> None:
     """Write a changed recipe and changed notes into a model folder; weights and everything else stay as they are."""
     config = json.loads((folder / CONFIG).read_text())
-    atomic.write_json(folder / CONFIG, config | {"recipe": model.recipe, "notes": model.notes})
+    atomic.write_json(folder / CONFIG, config | {"recipe": parts.recipe, "notes": parts.notes})
 
 
-def write_into(model: Mage, folder: Path, *, extra: dict[str, Tensor] | None = None) -> None:
-    """The files of a model folder, into a folder that the caller makes appear at once."""
-    config: dict[str, Any] = {"format": FORMAT, "recipe": model.recipe, "notes": model.notes}
+def _write_files(parts: ModelParts, folder: Path, *, extra: dict[str, Tensor] | None) -> None:
+    config: dict[str, Any] = {"format": FORMAT, "recipe": parts.recipe, "notes": parts.notes}
     config |= {"tokenizer": None, "transformer": None}
-    if isinstance(model.tokenizer, VQGAN | LDMTokenizer):
-        kind = {"kind": "ldm"} if isinstance(model.tokenizer, LDMTokenizer) else {}
-        config["tokenizer"] = kind | to_dict(model.tokenizer.config)
-        save_file(_contiguous(model.tokenizer), folder / TOKENIZER)
-    elif model.tokenizer is not None:  # the user's own: it is named, and given again when the model is loaded
+    if isinstance(parts.tokenizer, VQGAN | LDMTokenizer):
+        kind = {"kind": "ldm"} if isinstance(parts.tokenizer, LDMTokenizer) else {}
+        config["tokenizer"] = kind | to_dict(parts.tokenizer.config)
+        save_file(_contiguous(parts.tokenizer), folder / TOKENIZER)
+    elif parts.tokenizer is not None:  # the user's own: it is named, and given again when the model is loaded
         config["tokenizer"] = {
             "kind": "external",
-            "class": type(model.tokenizer).__name__,
-            "fingerprint": model.tokenizer.fingerprint(),
+            "class": type(parts.tokenizer).__name__,
+            "fingerprint": parts.tokenizer.fingerprint(),
         }
-    if model.transformer is not None:
-        config["transformer"] = transformer_dict(model.transformer)
-        save_file(_contiguous(model.transformer), folder / TRANSFORMER)
+    if parts.transformer is not None:
+        config["transformer"] = transformer_dict(parts.transformer)
+        save_file(_contiguous(parts.transformer), folder / TRANSFORMER)
     if extra:
         save_file({name: tensor.contiguous() for name, tensor in extra.items()}, folder / EXTRA)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
-def load(
-    path: str | Path, *, tokenizer: Tokenizer | None = None, precision: str = "auto", device: str = "auto"
-) -> Mage:
-    """Read a model folder, or the `model` folder inside a run. Raises ValueError for anything else.
+def read(path: str | Path, *, tokenizer: Tokenizer | None = None) -> ModelParts:
+    """Read a model folder, or the `model` folder inside a run, to the CPU. Raises ValueError for anything else.
 
     tokenizer: your own, for a model that was trained on its tokens; without it such a model works on tokens only.
     """
@@ -102,7 +99,7 @@ def load(
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder / CONFIG} is not a model configuration ({type(error).__name__}: {error})") from None
     notes = config.get("notes", {})  # absent in folders of 0.1
-    return Mage(tokenizer, transformer, recipe=config["recipe"], notes=notes, precision=precision, device=device)
+    return ModelParts(tokenizer, transformer, config["recipe"], notes)
 
 
 def _build_tokenizer(

@@ -23,10 +23,10 @@ from mage.evaluation.judge import judge, near_copy_share, nearest_training_image
 from mage.evaluation.knn import knn
 from mage.evaluation.linear_probe import LarsConfig, lars_probe, lbfgs_probe, raw_pixel_accuracy
 from mage.pipeline import Mage
-from mage.recipes.inputs import load_images, open_data
+from mage.runs.inputs import load_images, open_data
 from mage.recipes.schema import Recipe
 from mage.tokenizers import VQGAN
-from mage.training.tokenizer import reconstruction_quality, side_by_side
+from mage.evaluation.reconstruction import reconstruction_quality, rows_of_reconstructions
 
 RATIOS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
@@ -81,14 +81,12 @@ class Showcase:
         assert isinstance(tokenizer, VQGAN)
         part = _some(self._test, 1000)
         with torch.inference_mode(), self.model.autocast():
-            metrics, counts = reconstruction_quality(
-                tokenizer, load_images(part, list(range(len(part))), self._transform)
-            )
-            grid = side_by_side(tokenizer, images.to_uint8(self._shown))
-        self.metrics |= metrics
+            quality = reconstruction_quality(tokenizer, load_images(part, list(range(len(part))), self._transform))
+            grid = rows_of_reconstructions(tokenizer, images.to_uint8(self._shown))
+        self.metrics |= quality.metrics
         self.protocols["psnr_db"] = f"mean over {len(part):,} test images"
         self._figure("tokenizer", grid)
-        atomic.write_text(self.folder / "codes.json", json.dumps({"counts": counts.tolist()}))
+        atomic.write_text(self.folder / "codes.json", json.dumps({"counts": quality.code_counts.tolist()}))
 
     def reconstructions(self) -> None:
         """The paper's figure 2: one row per mask ratio."""

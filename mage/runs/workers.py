@@ -55,22 +55,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def device_of(device: str, number: int) -> str:
-    """The device of process `number`: GPUs in turn, unless one was named."""
-    if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
-        return f"cuda:{number % torch.cuda.device_count()}"
-    return device
-
-
-def part_of_torchrun() -> tuple[int, int] | None:
-    """Rank and number of processes, where torchrun or a cluster's launcher set them."""
-    rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
-    return (int(rank), int(size)) if rank.isdigit() and size.isdigit() else None
-
-
-def local_rank() -> int:
-    """Number of this process among those of its machine, where torchrun set it."""
-    found = os.environ.get("LOCAL_RANK", "")
-    return int(found) if found.isdigit() else 0

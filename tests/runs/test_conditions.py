@@ -10,14 +10,21 @@ import pytest
 import torch
 
 import mage
-from mage import rng, settings
+from mage import rng, runs, settings
 from mage.data.token_cache import TokenCache
-from mage.recipes import named, runs
-from mage.recipes.conditions import cluster, from_cache, from_labels, token_features, whitened
+from mage.recipes import named
 from mage.recipes.schema import Recipe
-from mage.training.conditions import ConditionConfig, hide_some
+from mage.runs.conditions import cluster, from_cache, from_labels, token_features, whitened
+from mage.share import Share, Turn
+from mage.training.conditions import ConditionConfig, drop_classes
+from tests.reference.launches import quiet
 
-QUIET: dict[str, Any] = {"progress": False, "precision": "float32"}
+
+def told(recipe: Recipe) -> ConditionConfig:
+    return recipe.method.class_conditions
+
+
+QUIET: dict[str, Any] = {"precision": "float32"}
 
 
 def recipe(*changes: str) -> Recipe:
@@ -30,15 +37,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     root = tmp_path_factory.mktemp("conditions")
     model = mage.build(named("smoke").model, tokenizer=named("smoke").tokenizer, precision="float32")
     tokenizer = mage.Mage(model.tokenizer, None, precision="float32")
-    cache = runs.tokenize(recipe(), tokenizer, root / "tokens")
-    runs.pretrain(recipe(), tokenizer, root / "run", cache=cache, **QUIET)
+    cache = runs.tokenize(recipe(), quiet(root / "tokens"), tokenizer)
+    runs.pretrain(recipe(), quiet(root / "run", **QUIET), tokenizer, cache=cache)
     return SimpleNamespace(
         root=root, tokenizer=tokenizer, cache=cache, model=mage.load(root / "run", precision="float32")
     )
 
 
 def test_labels_from_the_start(base: SimpleNamespace, tmp_path: Path) -> None:
-    runs.pretrain(recipe("conditions.source=labels"), base.tokenizer, tmp_path / "run", cache=base.cache, **QUIET)
+    runs.pretrain(
+        recipe("method.conditions.source=labels"), quiet(tmp_path / "run", **QUIET), base.tokenizer, cache=base.cache
+    )
     model = mage.load(tmp_path / "run", precision="float32")
     assert model.class_names == tuple("0123456789")
     assert model.transformer.vocabulary.num_classes == 10
@@ -57,8 +66,10 @@ def test_labels_from_the_start(base: SimpleNamespace, tmp_path: Path) -> None:
 
 
 def test_a_decoder_for_labels_leaves_the_encoder_as_it_was(base: SimpleNamespace, tmp_path: Path) -> None:
-    wanted = recipe("conditions.source=labels", "conditions.freeze_encoder=true", "model.class_input=decoder")
-    runs.pretrain(wanted, base.tokenizer, tmp_path / "run", cache=base.cache, init_from=base.model, **QUIET)
+    wanted = recipe(
+        "method.conditions.source=labels", "method.conditions.freeze_encoder=true", "model.class_input=decoder"
+    )
+    runs.pretrain(wanted, quiet(tmp_path / "run", **QUIET), base.tokenizer, cache=base.cache, init_from=base.model)
     model = mage.load(tmp_path / "run", precision="float32")
     before, after = base.model.transformer.state_dict(), model.transformer.state_dict()
     for name, tensor in before.items():
@@ -74,20 +85,20 @@ def test_a_decoder_for_labels_leaves_the_encoder_as_it_was(base: SimpleNamespace
 
 def test_a_new_class_input_starts_where_the_model_was(base: SimpleNamespace, tmp_path: Path) -> None:
     wanted = recipe(
-        "conditions.source=labels", "conditions.freeze_encoder=true", "model.class_input=decoder",
+        "method.conditions.source=labels", "method.conditions.freeze_encoder=true", "model.class_input=decoder",
         "pretraining.base_learning_rate=0.0",
     )  # fmt: skip
-    runs.pretrain(wanted, base.tokenizer, tmp_path / "run", cache=base.cache, init_from=base.model, **QUIET)
+    runs.pretrain(wanted, quiet(tmp_path / "run", **QUIET), base.tokenizer, cache=base.cache, init_from=base.model)
     model = mage.load(tmp_path / "run", precision="float32")
     assert torch.equal(model.generate_tokens(3, classes=[0, 5, 9]), base.model.generate_tokens(3))
 
 
 def test_clusters_need_no_labels(base: SimpleNamespace, tmp_path: Path) -> None:
     wanted = recipe(
-        "conditions.source=clusters", "conditions.clusters=5", "conditions.freeze_encoder=true",
+        "method.conditions.source=clusters", "method.conditions.clusters=5", "method.conditions.freeze_encoder=true",
         "model.class_input=decoder",
     )  # fmt: skip
-    runs.pretrain(wanted, base.tokenizer, tmp_path / "run", cache=base.cache, init_from=base.model, **QUIET)
+    runs.pretrain(wanted, quiet(tmp_path / "run", **QUIET), base.tokenizer, cache=base.cache, init_from=base.model)
     model = mage.load(tmp_path / "run", precision="float32")
     assert (tmp_path / "run" / "figures" / "clusters.png").is_file()
     assert model.class_names == tuple(f"cluster {number}" for number in range(5))
@@ -123,21 +134,23 @@ def test_features_of_the_cache_are_the_models(base: SimpleNamespace) -> None:
     torch.testing.assert_close(found[7:8], alone)
 
 
-def test_what_does_not_fit_is_refused(base: SimpleNamespace) -> None:
-    labels, clusters = (recipe(f"conditions.source={source}", *EXTRA[source]) for source in ("labels", "clusters"))
+def test_what_does_not_fit_is_refused(base: SimpleNamespace, tmp_path: Path) -> None:
+    labels, clusters = (
+        recipe(f"method.conditions.source={source}", *EXTRA[source]) for source in ("labels", "clusters")
+    )
     with pytest.raises(ValueError, match="have no labels"):
-        from_labels(labels, None, ())
+        from_labels(told(labels), None, ())
     with pytest.raises(ValueError, match="needs a token cache"):
-        from_labels(clusters, None, ())
+        from_labels(told(clusters), None, ())
     with pytest.raises(ValueError, match="needs --init-from"):
-        from_cache(clusters, base.cache, None)
+        from_cache(told(clusters), base.cache, None, quiet(tmp_path), seed=0)
     with pytest.raises(ValueError, match="choose a smaller"):
-        from_cache(settings.override(clusters, ["conditions.clusters=5000"]), base.cache, base.model)
-    assert from_labels(named("smoke"), None, ()).names == ()
+        from_cache(replace(told(clusters), clusters=5000), base.cache, base.model, quiet(tmp_path), seed=0)
+    assert from_labels(told(named("smoke")), None, ()).names == ()
     with pytest.raises(ValueError, match="class_input=decoder"):
-        recipe("conditions.source=labels", "conditions.freeze_encoder=true")
-    with pytest.raises(ValueError, match="contrastive"):
-        recipe("conditions.source=labels", "contrastive.weight=0.1")
+        recipe("method.conditions.source=labels", "method.conditions.freeze_encoder=true")
+    with pytest.raises(ValueError, match="no setting 'conditions'"):
+        recipe("method={name: mage-c, conditions: {source: labels}}")
     for broken in ({"drop": 1.5}, {"clusters": 1}):
         with pytest.raises(ValueError, match=next(iter(broken))):
             replace(ConditionConfig(), **broken)  # type: ignore[arg-type]
@@ -148,13 +161,13 @@ EXTRA = {"labels": (), "clusters": ("model.class_input=decoder",)}
 
 def test_some_classes_are_hidden_and_always_the_same() -> None:
     labels = torch.arange(2000) % 10
-    hidden = hide_some(labels, 0.1, 0, 3, 0)
+    hidden = drop_classes(labels, 0.1, 0, Turn(3, 0, Share(2000)))
     share = float((hidden == -1).float().mean())
     assert 0.07 < share < 0.13
-    assert torch.equal(hidden, hide_some(labels, 0.1, 0, 3, 0))
-    assert not torch.equal(hidden, hide_some(labels, 0.1, 0, 4, 0))
+    assert torch.equal(hidden, drop_classes(labels, 0.1, 0, Turn(3, 0, Share(2000))))
+    assert not torch.equal(hidden, drop_classes(labels, 0.1, 0, Turn(4, 0, Share(2000))))
     assert torch.equal(hidden[hidden >= 0], labels[hidden >= 0])
-    assert torch.equal(hide_some(labels, 0.0, 0, 0, 0), labels)
+    assert torch.equal(drop_classes(labels, 0.0, 0, Turn(0, 0, Share(2000))), labels)
 
 
 def test_caches_of_tokens_without_images_have_no_clusters(base: SimpleNamespace) -> None:
@@ -166,19 +179,20 @@ def test_caches_of_tokens_without_images_have_no_clusters(base: SimpleNamespace)
 
 
 def test_clusters_are_kept_for_resuming(base: SimpleNamespace, tmp_path: Path) -> None:
-    wanted = recipe("conditions.source=clusters", "conditions.clusters=4")
-    conditions, first = from_cache(wanted, base.cache, base.model, folder=tmp_path)
-    again, second = from_cache(wanted, base.cache, None, folder=tmp_path, resume=True)
+    wanted = recipe("method.conditions.source=clusters", "method.conditions.clusters=4")
+    kept = quiet(tmp_path, resume=True)
+    conditions, first = from_cache(told(wanted), base.cache, base.model, quiet(tmp_path), seed=0)
+    again, second = from_cache(told(wanted), base.cache, None, kept, seed=0)
     assert again == conditions
     assert np.array_equal(first.labels, second.labels)
     changed = np.roll(first.labels, 1)
     np.save(tmp_path / "clusters.npy", changed)
-    assert np.array_equal(from_cache(wanted, base.cache, base.model, folder=tmp_path, resume=True)[1].labels, changed)
+    assert np.array_equal(from_cache(told(wanted), base.cache, base.model, kept, seed=0)[1].labels, changed)
 
 
 def test_an_edit_is_of_no_cluster_unless_asked(base: SimpleNamespace, tmp_path: Path) -> None:
-    wanted = recipe("conditions.source=clusters", "conditions.clusters=4")
-    runs.pretrain(wanted, base.tokenizer, tmp_path / "run", cache=base.cache, init_from=base.model, **QUIET)
+    wanted = recipe("method.conditions.source=clusters", "method.conditions.clusters=4")
+    runs.pretrain(wanted, quiet(tmp_path / "run", **QUIET), base.tokenizer, cache=base.cache, init_from=base.model)
     model = mage.load(tmp_path / "run", precision="float32")
     start = torch.full((3, *model.transformer.grid), -1)
     assert torch.equal(model.generate_tokens(3, start=start), model.generate_tokens(3, classes=-1))

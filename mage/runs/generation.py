@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from mage import images, rng
-from mage.checkpoints.io import find_folder
+from mage.store.folder import find_folder
 from mage.data.datasets import ImageDataset, load_dataset, subset
 from mage.data.loaders import evaluation_batches
 from mage.data.tar_images import TarDataset
 from mage.evaluation.extractors import Extractor, Seen
 from mage.evaluation.generation import GenerationQuality, Reference, SeenImages, compare, look_at
 from mage.pipeline import Mage
-from mage.recipes.production import Production
-from mage.recipes.sinks import feature_files, read_features
+from mage.runs.production import Production
+from mage.runs.sinks import feature_files, read_features
 
 OnImages = Callable[[int], None]
 Interpolation = Literal["bicubic", "bilinear"]

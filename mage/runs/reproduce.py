@@ -1,7 +1,7 @@
 """The published numbers, from the published weights: convert, generate, judge, probe, in the paper's protocol.
 
 Each part leaves a JSON file in the folder and is not measured again while that file is there, so a run of days survives
-its interruptions (paper, sections 4.2 to 4.4; METHOD sections 8 and 11).
+its interruptions (paper, sections 4.2 to 4.4).
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mage import atomic, rng
-from mage.checkpoints import io, official
+from mage.checkpoints import official
 from mage.data.datasets import ImageDataset, load_dataset, subset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.classification import classification_accuracy
@@ -24,13 +24,15 @@ from mage.evaluation.features import Features, extract_features
 from mage.evaluation.fewshot import few_shot
 from mage.evaluation.generation import Reference
 from mage.evaluation.linear_probe import LarsConfig, lars_probe, lars_probe_on_crops
-from mage.pipeline import Mage
-from mage.recipes.finetune import FINETUNES, finetune
-from mage.recipes.generation import beside_real, look_at_dataset, look_at_features, some
-from mage.recipes.production import Production, claim, produce
-from mage.recipes.sinks import FeatureShards
+from mage.pipeline import Mage, load
+from mage.recipes import FINETUNES
+from mage.runs.finetune import finetune
+from mage.runs.generation import beside_real, look_at_dataset, look_at_features, some
+from mage.runs.launch import Launch
+from mage.runs.production import Production, claim, produce
+from mage.runs.sinks import FeatureShards
+from mage.store.folder import CONFIG
 from mage.tokenizers.base import weights_fingerprint
-from mage.training.checkpoint import newest_checkpoint
 
 Part = Literal["generation", "linear", "fewshot", "finetune"]
 PARTS: tuple[Part, ...] = ("generation", "linear", "fewshot", "finetune")
@@ -108,15 +110,15 @@ def open_weights(
 ) -> Mage:
     """The released weights as a model folder, converted once; or a model folder as it is."""
     if checkpoint.is_dir():
-        model = io.load(checkpoint, precision=precision, device=device)
+        model = load(checkpoint, precision=precision, device=device)
     else:
         files = [checkpoint, *([tokenizer] if tokenizer is not None else [])]
         source = {"files": [_sha256(path) for path in files], "config": config}
         note = folder.with_name(f"{folder.name}.source.json")
-        if not (folder / io.CONFIG).is_file() or not note.is_file() or json.loads(note.read_text()) != source:
+        if not (folder / CONFIG).is_file() or not note.is_file() or json.loads(note.read_text()) != source:
             official.convert(files, folder, config=config)
             atomic.write_json(note, source)
-        model = io.load(folder, precision=precision, device=device)
+        model = load(folder, precision=precision, device=device)
     if model.tokenizer is None:
         raise ValueError(f"{checkpoint} holds no tokenizer: give its file with --tokenizer")
     if model.transformer is None:
@@ -177,12 +179,9 @@ def reproduce(
         else:
             recipe = FINETUNES[row.finetune]()
             recipe = replace(recipe, data=replace(recipe.data, name=data), seed=config.seed)
-            resume = newest_checkpoint(out / "finetune") is not None
-            finetune(
-                model, recipe, out / "finetune", data_root=data_root, resume=resume, precision=precision,
-                device=device, progress=True, workers=config.workers,
-            )  # fmt: skip
-            tuned = io.load(out / "finetune", precision=precision, device=device)
+            launch = Launch(out, device=device, precision=precision, workers=config.workers, data_root=data_root)
+            finetune(recipe, launch.inside("finetune"), model)
+            tuned = load(out / "finetune", precision=precision, device=device)
             metrics = {"finetune": classification_accuracy(tuned.classify, test, _test_transform(tuned)).top1}
         atomic.write_json(path, {"settings": how, "metrics": metrics})
         found |= metrics

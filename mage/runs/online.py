@@ -7,42 +7,42 @@ import torch
 from torch import Tensor
 
 from mage import images
+from mage.data.splits import TrainingData
 from mage.evaluation.features import Features
 from mage.evaluation.knn import neighbour_accuracy
 from mage.evaluation.linear_probe import ridge_probe
 from mage.pipeline import Mage
-from mage.recipes.inputs import labelled_images, open_data
 from mage.recipes.schema import Recipe
-from mage.training.pretrain import Watch
+from mage.runs.inputs import labelled_images
+from mage.training.task import Watch
 
 NEIGHBOURS = 20
 
 
-def watch_tokens(recipe: Recipe, model: Mage, data_root: str | None) -> Watch | None:
+def watch_tokens(recipe: Recipe, model: Mage, data: TrainingData) -> Watch | None:
     """Probe a network of tokens. None without labels."""
-    pairs = _labelled(recipe, data_root)
+    pairs = _labelled(recipe, data)
     if pairs is None:
         return None
     inputs = [(model.encode(images.to_float(pixels)).cpu(), labels) for pixels, labels in pairs]
     return _watch(inputs)
 
 
-def watch_images(recipe: Recipe, data_root: str | None) -> Watch | None:
+def watch_images(recipe: Recipe, data: TrainingData) -> Watch | None:
     """Probe a network of pixels. None without labels."""
-    pairs = _labelled(recipe, data_root)
+    pairs = _labelled(recipe, data)
     return None if pairs is None else _watch([(images.to_float(pixels), labels) for pixels, labels in pairs])
 
 
-def _labelled(recipe: Recipe, data_root: str | None) -> list[tuple[Tensor, Tensor]] | None:
-    """Images (uint8) and labels: `online_images` of training, `validation_images` of the test split."""
-    found = []
-    for split, count in (("train", recipe.data.online_images), ("test", recipe.data.validation_images)):
-        dataset = open_data(recipe.data.name, split, recipe, data_root)
+def _labelled(recipe: Recipe, data: TrainingData) -> list[tuple[Tensor, Tensor]] | None:
+    """Images (uint8) and labels: `online_images` of training, `validation.images` of those that are held out."""
+    pairs = []
+    plain = replace(recipe.data.transform, augmentation="none")
+    for dataset, count in ((data.train, recipe.data.online_images), (data.validation, recipe.data.validation.images)):
         if dataset.labels is None:
             return None
-        plain = replace(recipe.data.transform, augmentation="none")
-        found.append(labelled_images(dataset, count, plain))
-    return found
+        pairs.append(labelled_images(dataset, count, plain))
+    return pairs
 
 
 def _watch(inputs: list[tuple[Tensor, Tensor]]) -> Watch:

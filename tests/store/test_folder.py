@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mage
-from mage.checkpoints import io
 from mage.models import MAGEClassifier, MAGEConfig
 from mage.pipeline import Mage
+from mage.store import folder as store
 from mage.tokenizers import VQGAN, QuantizerConfig, VQGANConfig
 
 SIZES = MAGEConfig(16, 2, 2, decoder_width=12, decoder_depth=1, decoder_heads=3)
@@ -84,7 +84,7 @@ def test_loading_does_not_touch_global_randomness(model: Mage, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("change", ["add", "remove", "reshape"])
-@pytest.mark.parametrize("file", [io.TOKENIZER, io.TRANSFORMER])
+@pytest.mark.parametrize("file", [store.TOKENIZER, store.TRANSFORMER])
 def test_weights_that_do_not_fit_are_refused_by_name(model: Mage, tmp_path: Path, file: str, change: str) -> None:
     folder = model.save(tmp_path / "model")
     tensors = load_file(folder / file)
@@ -101,7 +101,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(model: Mage, tmp_path: Path
 
 @pytest.mark.parametrize("size", [0, 7, 500])
 def test_cut_weights_are_refused(model: Mage, tmp_path: Path, size: int) -> None:
-    weights = model.save(tmp_path / "model") / io.TRANSFORMER
+    weights = model.save(tmp_path / "model") / store.TRANSFORMER
     weights.write_bytes(weights.read_bytes()[:size])
     with pytest.raises(ValueError, match="damaged or not safetensors"):
         mage.load(tmp_path / "model")
@@ -115,7 +115,7 @@ def test_cut_weights_are_refused(model: Mage, tmp_path: Path, size: int) -> None
     ["", "[]", "{", '{"format": 1}', '{"format": 99, "tokenizer": null}', '{"format": 1, "tokenizer": {"widht": 1}}'],
 )
 def test_other_configurations_are_refused(model: Mage, tmp_path: Path, text: str) -> None:
-    (model.save(tmp_path / "model") / io.CONFIG).write_text(text)
+    (model.save(tmp_path / "model") / store.CONFIG).write_text(text)
     with pytest.raises(ValueError, match=r"config\.json|format 99|widht"):
         mage.load(tmp_path / "model")
 
@@ -131,10 +131,10 @@ def test_places_without_a_model_are_explained(tmp_path: Path) -> None:
 
 
 def test_saving_again_replaces_the_whole_folder(model: Mage, tmp_path: Path) -> None:
-    folder = io.save(model, tmp_path / "model", extra={"old": torch.ones(1)})
-    assert (folder / io.EXTRA).exists()
+    folder = store.write(model.parts, tmp_path / "model", extra={"old": torch.ones(1)})
+    assert (folder / store.EXTRA).exists()
     model.save(folder)
-    assert sorted(path.name for path in folder.iterdir()) == [io.CONFIG, io.TOKENIZER, io.TRANSFORMER]
+    assert sorted(path.name for path in folder.iterdir()) == [store.CONFIG, store.TOKENIZER, store.TRANSFORMER]
     assert leftovers(tmp_path) == []
 
 
@@ -154,7 +154,7 @@ def test_a_failing_save_leaves_everything_as_it_was(
             raise OSError("no space left on device")
         save_file(tensors, path)
 
-    monkeypatch.setattr(io, "save_file", fails_the_second_time)
+    monkeypatch.setattr(store, "save_file", fails_the_second_time)
     with pytest.raises(OSError, match="no space"):
         model.save(folder)
     assert len(calls) == 2
@@ -178,6 +178,6 @@ def test_other_peoples_files_are_not_overwritten(model: Mage, tmp_path: Path) ->
 
 def test_a_model_folder_can_be_moved_and_read_elsewhere(model: Mage, tmp_path: Path) -> None:
     shutil.move(model.save(tmp_path / "here"), tmp_path / "there")
-    assert str(tmp_path) not in (tmp_path / "there" / io.CONFIG).read_text()
-    assert json.loads((tmp_path / "there" / io.CONFIG).read_text())["format"] == io.FORMAT
+    assert str(tmp_path) not in (tmp_path / "there" / store.CONFIG).read_text()
+    assert json.loads((tmp_path / "there" / store.CONFIG).read_text())["format"] == store.FORMAT
     assert torch.equal(mage.load(tmp_path / "there", device="cpu").generate_tokens(1), model.generate_tokens(1))
