@@ -5,7 +5,8 @@ networks run on, so that asking a question never waits for a GPU.
 """
 
 import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -15,6 +16,9 @@ Result = TypeVar("Result")
 
 PATIENCE = timedelta(days=7)
 """How long processes wait for one that makes what all need, such as a token cache; one that dies ends the others."""
+
+_alone: list[bool] = []
+"""Not empty while this process does not ask the others."""
 
 _control: dict[str, torch.distributed.ProcessGroup] = {}
 """The group for control flow, once there is one."""
@@ -40,12 +44,26 @@ def leave() -> None:
 
 def rank() -> int:
     """Number of this process, from 0."""
-    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    return torch.distributed.get_rank() if _together() else 0
 
 
 def world_size() -> int:
     """Number of processes."""
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    return torch.distributed.get_world_size() if _together() else 1
+
+
+def _together() -> bool:
+    return torch.distributed.is_initialized() and not _alone
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """In here this process does not ask the others, as if there were none."""
+    _alone.append(True)
+    try:
+        yield
+    finally:
+        _alone.pop()
 
 
 def is_first() -> bool:
@@ -68,7 +86,7 @@ def wait_for_all() -> None:
 
 
 def by_first_process(work: Callable[[], Result]) -> Result:
-    """What the first process makes while the others wait; an error there is an error everywhere.
+    """What the first process makes, alone, while the others wait; an error there is an error everywhere.
 
     The result is sent to the others, so it must be something that can be pickled.
     """
@@ -77,7 +95,8 @@ def by_first_process(work: Callable[[], Result]) -> Result:
     outcome: list[Any] = [None, None]
     if is_first():
         try:
-            outcome[0] = work()
+            with alone():
+                outcome[0] = work()
         except Exception as error:
             outcome[1] = error
     torch.distributed.broadcast_object_list(outcome, src=0, group=_control.get("group"))

@@ -110,6 +110,7 @@ def info_nce(
 
 
 def agreement(first: Float[Tensor, "n z"], second: Float[Tensor, "n z"]) -> Float[Tensor, ""]:
-    """Share of this process's images whose nearest vector among its own batch's other views is their own."""
-    nearest = (first @ second.T).argmax(dim=1)
-    return (nearest == torch.arange(len(first), device=first.device)).float().mean()
+    """Share of this process's images whose nearest vector among all other views, of every process, is their own."""
+    nearest = (first @ distributed.gather_with_gradient(second).T).argmax(dim=1)
+    own = torch.arange(len(first), device=first.device) + distributed.rank() * len(first)
+    return (nearest == own).float().mean()

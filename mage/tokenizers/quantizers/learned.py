@@ -43,7 +43,8 @@ class VectorQuantizer(Quantizer):
         if self.training and self.life is not None:
             step = self.life.begin_step()
             if step < 0:
-                return Quantized(latent, self.ids(latent), latent.new_zeros(()))
+                # Words take no part yet, but processes that exchange gradients wait for one of every parameter.
+                return Quantized(latent, self.ids(latent), 0 * self.words().float().sum())
             # Words move before the graph is built: backward must find those that forward saw.
             if step == 0:
                 everywhere = torch.ones_like(self.life.usage[:, None]).bool()
