@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from mage import images
 from mage.evaluation.extractors import Extractor, Seen
 from mage.evaluation.frechet import FeatureStatistics, frechet_distance
 from mage.evaluation.inception_score import InceptionScoreSums
@@ -51,6 +52,8 @@ class SeenImages:
         self.moments = FeatureStatistics(extractor)
         self.scores: InceptionScoreSums | None = None
         self.total, self.count = total, 0
+        self.rounding: images.Rounding | None = None
+        """How generated floats became 8 bits; None where they came as such, from files."""
         self._protocol = protocol
         order = np.random.RandomState(protocol.seed).permutation(total)
         self._keep = torch.from_numpy(np.isin(np.arange(total), order[: protocol.kept]))
@@ -154,6 +157,9 @@ def compare(
     found = GenerationQuality()
     n, m = samples.count, reference.moments.count
     where = f"{n:,} images against {f'{m:,} of' if m else ''} {reference.name}".replace("  ", " ")
+    if samples.rounding is not None:
+        how = {"nearest": "rounded", "truncate": "truncated"}[samples.rounding]
+        where += f", {how} to 8 bits"
     tail = f"{extractor}_{reference.name}{count_name(n)}{suffix}"
     frechet, kernel = ("fid", "kid") if extractor == "inception" else ("fd", "kd")
     found.add(f"{frechet}_{tail}", frechet_distance(samples.moments, reference.moments), where)

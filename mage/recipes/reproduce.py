@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mage import atomic, rng
+from mage import atomic, images, rng
 from mage.checkpoints import io, official
 from mage.data.datasets import ImageDataset, load_dataset, subset
 from mage.data.transforms import TransformConfig
@@ -43,6 +43,8 @@ DEPENDS: dict[Part, tuple[str, ...]] = {
     "finetune": ("seed",),
 }
 """Settings that a part's numbers follow from: a file of other ones is measured again."""
+ROUNDING: images.Rounding = "truncate"
+"""How generated images become 8 bits before FID sees them, as in the public code."""
 TEST_RESIZE = 292 / 256
 """Shorter side of a test image over the side of the centre that is cut from it, when classifying."""
 
@@ -157,7 +159,7 @@ def reproduce(
         path = out / f"{part}.json"
         how = {name: getattr(config, name) for name in DEPENDS[part]} | {"data": data, "weights": weights}
         if part == "generation" and extractor is not None:
-            how["extractor"] = extractor.fingerprint
+            how |= {"extractor": extractor.fingerprint, "rounding": ROUNDING}
         if path.is_file() and (there := json.loads(path.read_text()))["settings"] == how:
             say(f"{part}: already in {path}")
             found |= there["metrics"]
@@ -196,8 +198,8 @@ def _generation(
     temperature = row.choice_temperature if config.choice_temperature is None else config.choice_temperature
     sampling = {"steps": config.steps, "choice_temperature": temperature}
     production = Production(config.num, config.seed, config.batch_size, sampling=sampling)
-    sink = FeatureShards(folder, config.batch_size * 16, extractor)
-    claim(folder, model, production, "features", sink.unit, extractor=extractor)
+    sink = FeatureShards(folder, config.batch_size * 16, extractor, ROUNDING)
+    claim(folder, model, production, "features", sink.unit, extractor=extractor, rounding=ROUNDING)
     done = 0
     for made in produce(model, production, sink):
         done += made
@@ -232,7 +234,7 @@ def _linear(
         return {"linear_fixed_crops": lars_probe(fixed, measured, config=lars, seed=config.seed).accuracy}
     crops = TransformConfig(size=model.image_size, augmentation="crop_flip", scale=(0.2, 1.0), interpolation="bicubic")
     result = lars_probe_on_crops(
-        lambda images: model.features(images), train, measured, crops, config=lars, seed=config.seed,
+        model.features, train, measured, crops, config=lars, seed=config.seed,
         images_at_once=config.batch_size, num_workers=config.workers, keep=keep,
     )  # fmt: skip
     return {"linear": result.accuracy}
