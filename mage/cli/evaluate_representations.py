@@ -9,10 +9,9 @@ import mage
 from mage import atomic
 from mage.cli.options import Common, check_parent, emit, note
 from mage.data.datasets import load_dataset
-from mage.data.transforms import TransformConfig
 from mage.evaluation.classification import classification_accuracy
 from mage.evaluation.suite import PARTS, SuiteConfig, measure_representation
-from mage.recipes.finetune import FINETUNES, finetune
+from mage.recipes.finetune import FINETUNES, finetune, protocol
 from mage.recipes.record import commit, machine
 from mage.report.glossary import describe, format_seconds, format_value
 from mage.settings import override
@@ -90,9 +89,8 @@ def run(options: Options) -> None:
             workers=options.workers,
         )
         tuned = mage.load(options.out / "finetune", precision=options.precision, device=options.device)
-        accuracy = classification_accuracy(tuned.classify, test, TransformConfig(size=tuned.image_size))
-        how = f"recipe {recipe.name}, {found.steps} steps, fixed centre crops"
-        result.note("finetune_accuracy", accuracy.top1, how)
+        accuracy = classification_accuracy(tuned.classify, test, recipe.data.test_transform(tuned.image_size))
+        result.note("finetune_accuracy", accuracy.top1, protocol(recipe, found.steps, tuned.image_size))
         result.timings["finetune"] = found.seconds
     values = {
         "commit": commit(),

@@ -7,10 +7,9 @@ from pathlib import Path
 import mage
 from mage.cli.options import Common, Repeated, check_parent, counting, emit, note, skipped_sentence
 from mage.data.datasets import load_dataset
-from mage.data.transforms import TransformConfig
 from mage.evaluation.classification import classification_accuracy
 from mage.precision import resolve, resolve_device
-from mage.recipes.finetune import FINETUNES, FinetuneRecipe, finetune, from_yaml
+from mage.recipes.finetune import FINETUNES, FinetuneRecipe, finetune, from_yaml, protocol
 from mage.settings import override
 
 
@@ -60,12 +59,13 @@ def run(options: Options) -> None:
     tuned = mage.load(options.out, precision=options.precision, device=options.device)
     test = load_dataset(recipe.data.name, split="test", data_root=options.data_root, channels=tuned.channels)
     with counting(len(test), "image", options) as done:
-        found = classification_accuracy(tuned.classify, test, TransformConfig(size=tuned.image_size), on_images=done)
+        cut = recipe.data.test_transform(tuned.image_size)
+        found = classification_accuracy(tuned.classify, test, cut, on_images=done)
     values = {
         "finetune_accuracy": found.top1,
         "top5_accuracy": found.top5,
         "test_images": found.images,
-        "protocol": f"fine-tuning, recipe {recipe.name}, {result.steps} steps, fixed centre crops",
+        "protocol": f"fine-tuning, {protocol(recipe, result.steps, tuned.image_size)}",
         "out": str(options.out),
         **asdict(result),
     }

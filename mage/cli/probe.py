@@ -7,12 +7,9 @@ from typing import Any, Literal, NamedTuple
 import mage
 from mage.cli.options import Common, counting, emit, skipped_sentence
 from mage.data.datasets import ImageDataset, load_dataset
-from mage.data.transforms import TransformConfig
+from mage.data.transforms import TransformConfig, evaluation_transform
 from mage.evaluation.features import Features, extract_features
 from mage.evaluation.linear_probe import LarsConfig, ProbeResult, lars_probe_on_crops, linear_probe
-
-TEST_RESIZE = 292 / 256
-"""Length of a test image's shorter side before its centre is cut, over the model's: the paper's linear probe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +83,7 @@ def _probe_on_crops(options: Options, config: LarsConfig) -> tuple[ProbeResult, 
     transform = TransformConfig(
         size=model.image_size, augmentation="crop_flip", scale=options.crop_scale, interpolation="bicubic"
     )
-    cut = TransformConfig(size=model.image_size, resize=round(max(model.image_size) * TEST_RESIZE))
-    measured = _describe(options, model, test, cut)
+    measured = _describe(options, model, test, evaluation_transform(model.image_size))
     with counting(config.epochs * len(train), "image", options) as done:
         result = lars_probe_on_crops(
             lambda images: model.features(images, options.pool), train, measured, transform, config=config,

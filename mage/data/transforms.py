@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 from torchvision.transforms import v2
@@ -58,6 +59,15 @@ class TransformConfig:
             raise ValueError(f"resize {self.resize} is too small to cut {self.size} from; try {max(self.size)} or 0")
         if self.rand_augment and not re.fullmatch(r"rand(-(m|n|mstd|inc|p)\d+(\.\d+)?)+", self.rand_augment):
             raise ValueError(f"rand_augment is written like rand-m9-mstd0.5-inc1, not {self.rand_augment!r}")
+
+
+def evaluation_transform(size: tuple[int, int], resize: float = 292 / 256) -> TransformConfig:
+    """Test images of a probe or a fine-tuned classifier: the shorter side scaled (bicubic), then the centre cut.
+
+    resize: the shorter side over the longer one of `size`; the paper's is 292 for a size of 256. 1: the centre crop
+    shows as much as it can.
+    """
+    return TransformConfig(size=size, resize=round(max(size) * resize) if resize > 1 else 0)
 
 
 def build_transform(config: TransformConfig) -> Transform:
@@ -150,5 +160,6 @@ def _rand_augment(image: Tensor, config: TransformConfig, generator: torch.Gener
 
 @lru_cache(maxsize=4)
 def _policy(text: str, side: int) -> Any:
-    """timm's RandAugment, with shifts in proportion to the image and the mean of ImageNet where nothing is."""
-    return rand_augment_transform(text, {"translate_const": int(side * 0.45), "img_mean": (124, 116, 104)})
+    """timm's RandAugment, bicubic, with shifts in proportion to the image and the mean of ImageNet where nothing is."""
+    settings = {"translate_const": int(side * 0.45), "img_mean": (124, 116, 104)}
+    return rand_augment_transform(text, settings | {"interpolation": Image.Resampling.BICUBIC})

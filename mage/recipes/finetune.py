@@ -1,7 +1,7 @@
 """Fine-tuning from a recipe of its own: what is learned, how images are varied, how far each layer may move.
 
-`base` and `large` are the paper's (section 4.3; METHOD section 8), for ViT-B and ViT-L on ImageNet. `small` is ours,
-for small models and data sets of thousands of small images.
+`base` and `large` are the paper's (section 4.3) as its public code sets them, for ViT-B and ViT-L on ImageNet. `small`
+is ours, for small models and data sets of thousands of small images.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import yaml
 
 from mage import atomic, rng, settings
 from mage.data.datasets import ImageDataset, load_dataset
-from mage.data.transforms import TransformConfig
+from mage.data.transforms import TransformConfig, evaluation_transform
 from mage.models import MAGE, Classifier, MAGEClassifier, PatchClassifier, PatchEncoder
 from mage.models.mage import Pool
 from mage.pipeline import Mage
@@ -35,14 +35,20 @@ class FinetuneData:
     transform: TransformConfig = field(
         default_factory=lambda: TransformConfig(
             augmentation="crop_flip",
-            scale=(0.08, 1.0),
+            scale=(0.2, 1.0),
             interpolation="bicubic",
             rand_augment="rand-m9-mstd0.5-inc1",
         )
     )
     """Augmentation; its size becomes the model's."""
+    test_resize: float = 292 / 256
+    """Shorter side of a test image over the side of the centre that is cut from it; 1: all that the cut can show."""
     validation_images: int = 1000
     """Images of the test split, at most, that training watches itself on; the result is measured on all."""
+
+    def test_transform(self, size: tuple[int, int]) -> TransformConfig:
+        """How test images are cut to the model's size."""
+        return evaluation_transform(size, self.test_resize)
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,16 @@ class FinetuneRecipe:
     """What the head sees: mean of the tokens, or the class token."""
     drop_path: float = 0.1
     """Largest share of the images for which a block is skipped in training; grows with depth."""
+    dropout: float = 0.0
+    """Dropout in the blocks of an encoder of tokens, whatever it had in pre-training."""
+    embedding_dropout: float = 0.1
+    """Dropout on its embedding."""
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(
             batch_size=1024,
             epochs=100,
             base_learning_rate=2.5e-4,
+            end_learning_rate=1e-3,  # of a peak of 1e-3: the published minimum of 1e-6
             warmup=0.05,
             betas=(0.9, 0.999),
             clip=0.0,
@@ -91,11 +102,19 @@ def _small() -> FinetuneRecipe:
     return replace(
         base,
         name="small",
-        data=replace(base.data, transform=transform),
+        data=replace(base.data, transform=transform, test_resize=1.0),
         mixing=MixConfig(mixup=0.2, cutmix=0.5),
         drop_path=0.05,
+        embedding_dropout=0.0,
         optim=replace(
-            base.optim, batch_size=128, epochs=10, base_learning_rate=2e-3, warmup=0.1, layer_decay=0.75, clip=3.0
+            base.optim,
+            batch_size=128,
+            epochs=10,
+            base_learning_rate=2e-3,
+            end_learning_rate=0.0,
+            warmup=0.1,
+            layer_decay=0.75,
+            clip=3.0,
         ),
         run=RunConfig(observe_every=500, checkpoint_every=500),
     )
@@ -129,7 +148,14 @@ def finetune(
     where = resolve_device(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.stream_seed(recipe.seed, "classifier weights"))
-        classifier = start_classifier(model, classes, pool=recipe.pool, drop_path=recipe.drop_path)
+        classifier = start_classifier(
+            model,
+            classes,
+            pool=recipe.pool,
+            drop_path=recipe.drop_path,
+            dropout=recipe.dropout,
+            embedding_dropout=recipe.embedding_dropout,
+        )
     sees_tokens = isinstance(classifier, MAGEClassifier)
     task = Finetuning(
         classifier,
@@ -140,7 +166,7 @@ def finetune(
         mixing=recipe.mixing,
         recipe=settings.to_dict(recipe),
         seed=recipe.seed,
-        validation=labelled_images(test, recipe.data.validation_images, TransformConfig(size=model.image_size)),
+        validation=labelled_images(test, recipe.data.validation_images, recipe.data.test_transform(model.image_size)),
         notes=model.notes | {"class_names": list(dataset.class_names)},
         precision=resolve(precision, where),
     )
@@ -160,7 +186,22 @@ def finetune(
     return replace(result, skipped=tuple(dataset.skipped))
 
 
-def start_classifier(model: Mage, num_classes: int, *, pool: Pool = "mean", drop_path: float = 0.0) -> Classifier:
+def protocol(recipe: FinetuneRecipe, steps: int, size: tuple[int, int]) -> str:
+    """How an accuracy after fine-tuning was measured, in one line."""
+    cut = recipe.data.test_transform(size)
+    test = f"test images scaled to {cut.resize} and cut to {max(size)}" if cut.resize else "fixed centre crops"
+    return f"recipe {recipe.name}, {steps} steps, {test}"
+
+
+def start_classifier(
+    model: Mage,
+    num_classes: int,
+    *,
+    pool: Pool = "mean",
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+    embedding_dropout: float = 0.0,
+) -> Classifier:
     """A classifier that begins at a model's encoder, with a new head. Raises ValueError where there is no encoder."""
     source = model.transformer
     classifier: Classifier
@@ -168,7 +209,13 @@ def start_classifier(model: Mage, num_classes: int, *, pool: Pool = "mean", drop
         classifier = PatchClassifier(source.config, num_classes=num_classes, pool=pool, drop_path=drop_path)
     elif isinstance(source, MAGE | MAGEClassifier):
         classifier = MAGEClassifier(
-            source.config, source.vocabulary, source.grid, num_classes=num_classes, pool=pool, drop_path=drop_path
+            replace(source.config, dropout=dropout),
+            source.vocabulary,
+            source.grid,
+            num_classes=num_classes,
+            pool=pool,
+            drop_path=drop_path,
+            embedding_dropout=embedding_dropout,
         )
     else:
         raise ValueError("fine-tuning needs a pre-trained model, this one has no transformer")

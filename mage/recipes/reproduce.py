@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mage import atomic, images, rng
+from mage import atomic, images, rng, settings
 from mage.checkpoints import io, official
 from mage.data.datasets import ImageDataset, load_dataset, subset
-from mage.data.transforms import TransformConfig
+from mage.data.transforms import TransformConfig, evaluation_transform
 from mage.evaluation.classification import classification_accuracy
 from mage.evaluation.extractors import Extractor
 from mage.evaluation.features import Features, extract_features
@@ -25,7 +25,7 @@ from mage.evaluation.fewshot import few_shot
 from mage.evaluation.generation import Reference
 from mage.evaluation.linear_probe import LarsConfig, lars_probe, lars_probe_on_crops
 from mage.pipeline import Mage
-from mage.recipes.finetune import FINETUNES, finetune
+from mage.recipes.finetune import FINETUNES, FinetuneRecipe, finetune
 from mage.recipes.generation import beside_real, look_at_dataset, look_at_features, some
 from mage.recipes.production import Production, claim, produce
 from mage.recipes.sinks import FeatureShards
@@ -45,8 +45,6 @@ DEPENDS: dict[Part, tuple[str, ...]] = {
 """Settings that a part's numbers follow from: a file of other ones is measured again."""
 ROUNDING: images.Rounding = "truncate"
 """How generated images become 8 bits before FID sees them, as in the public code."""
-TEST_RESIZE = 292 / 256
-"""Shorter side of a test image over the side of the centre that is cut from it, when classifying."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +158,8 @@ def reproduce(
         how = {name: getattr(config, name) for name in DEPENDS[part]} | {"data": data, "weights": weights}
         if part == "generation" and extractor is not None:
             how |= {"extractor": extractor.fingerprint, "rounding": ROUNDING}
+        if part == "finetune":
+            how["recipe"] = settings.to_dict(_finetune_recipe(row, data, config))
         if path.is_file() and (there := json.loads(path.read_text()))["settings"] == how:
             say(f"{part}: already in {path}")
             found |= there["metrics"]
@@ -177,18 +177,23 @@ def reproduce(
         elif part == "fewshot":
             metrics = _few_shot(model, train, test, config)
         else:
-            recipe = FINETUNES[row.finetune]()
-            recipe = replace(recipe, data=replace(recipe.data, name=data), seed=config.seed)
+            recipe = _finetune_recipe(row, data, config)
             resume = newest_checkpoint(out / "finetune") is not None
             finetune(
                 model, recipe, out / "finetune", data_root=data_root, resume=resume, precision=precision,
                 device=device, progress=True, workers=config.workers,
             )  # fmt: skip
             tuned = io.load(out / "finetune", precision=precision, device=device)
-            metrics = {"finetune": classification_accuracy(tuned.classify, test, _test_transform(tuned)).top1}
+            cut = recipe.data.test_transform(tuned.image_size)
+            metrics = {"finetune": classification_accuracy(tuned.classify, test, cut).top1}
         atomic.write_json(path, {"settings": how, "metrics": metrics})
         found |= metrics
     return found
+
+
+def _finetune_recipe(row: Published, data: str, config: ReproduceConfig) -> FinetuneRecipe:
+    recipe = FINETUNES[row.finetune]()
+    return replace(recipe, data=replace(recipe.data, name=data), seed=config.seed)
 
 
 def _generation(
@@ -228,9 +233,9 @@ def _linear(
 ) -> dict[str, float]:
     reading: dict[str, Any] = {"batch_size": config.batch_size, "num_workers": config.workers}
     lars = LarsConfig(epochs=config.epochs, base_learning_rate=row.base_learning_rate)
-    measured = extract_features(model, test, _test_transform(model), **reading)
+    measured = extract_features(model, test, evaluation_transform(model.image_size), **reading)
     if config.crops == "fixed":
-        fixed = extract_features(model, train, _test_transform(model), **reading)
+        fixed = extract_features(model, train, evaluation_transform(model.image_size), **reading)
         return {"linear_fixed_crops": lars_probe(fixed, measured, config=lars, seed=config.seed).accuracy}
     crops = TransformConfig(size=model.image_size, augmentation="crop_flip", scale=(0.2, 1.0), interpolation="bicubic")
     result = lars_probe_on_crops(
@@ -250,7 +255,11 @@ def _few_shot(model: Mage, train: ImageDataset, test: ImageDataset, config: Repr
 
     def describe(dataset: ImageDataset) -> Features:
         return extract_features(
-            model, dataset, _test_transform(model), batch_size=config.batch_size, num_workers=config.workers
+            model,
+            dataset,
+            evaluation_transform(model.image_size),
+            batch_size=config.batch_size,
+            num_workers=config.workers,
         )
 
     results = few_shot(describe(pool), describe(test), counts=counts, draws=DRAWS, seed=config.seed)
@@ -266,10 +275,6 @@ def _some_per_class(dataset: ImageDataset, count: int, seed: int) -> ImageDatase
         order = np.random.default_rng(rng.stream_seed(seed, "few per class", int(label))).permutation(members)
         chosen += order[:count].tolist()
     return subset(dataset, chosen)
-
-
-def _test_transform(model: Mage) -> TransformConfig:
-    return TransformConfig(size=model.image_size, resize=round(max(model.image_size) * TEST_RESIZE))
 
 
 def table(row: Published, found: dict[str, float]) -> str:
