@@ -36,6 +36,10 @@ class TransformConfig:
     """Smallest and largest share of the area that a random crop shows."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Narrowest and widest shape of a random crop, width over height."""
+    crop_draws: Literal["until_inside", "once"] = "until_inside"
+    """until_inside: area and shape of a random crop are drawn again, up to ten times, until it lies inside the image,
+    as torchvision does. once: what sticks out is cut off, as the public code of the linear probe does; crops show more.
+    """
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """How a random crop is scaled: pre-training bilinear, the paper's linear probe bicubic."""
     max_shift: int = 2
@@ -103,6 +107,7 @@ def describe(config: TransformConfig) -> str:
     if config.augmentation in ("crop", "crop_flip"):
         scale, ratio = config.scale, config.ratio
         text += f" scale {scale[0]:.9g}-{scale[1]:.9g} ratio {ratio[0]:.9g}-{ratio[1]:.9g}"
+        text += " once" if config.crop_draws == "once" else ""
         return text if config.interpolation == "bilinear" else f"{text} {config.interpolation}"
     if config.resize:
         text += f" resize {config.resize}"
@@ -118,7 +123,10 @@ def _centre(image: Tensor, config: TransformConfig) -> Tensor:
 
 
 def _random_resized_crop(image: Tensor, config: TransformConfig, generator: torch.Generator) -> Tensor:
-    """Ten tries to find a crop of the drawn area and shape inside the image, then the largest centre crop that fits."""
+    """Ten tries to find a crop of the drawn area and shape inside the image, then the largest centre crop that fits.
+
+    With `crop_draws="once"` the first draw counts, limited to the image's sides.
+    """
     height, width = image.shape[-2:]
     draws = torch.rand(10, 4, generator=generator).tolist()
     low, high = math.log(config.ratio[0]), math.log(config.ratio[1])
@@ -126,6 +134,8 @@ def _random_resized_crop(image: Tensor, config: TransformConfig, generator: torc
         area = height * width * (config.scale[0] + area_draw * (config.scale[1] - config.scale[0]))
         ratio = math.exp(low + ratio_draw * (high - low))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if config.crop_draws == "once":
+            w, h = min(max(w, 1), width), min(max(h, 1), height)
         if 0 < w <= width and 0 < h <= height:
             top, left = int(top_draw * (height - h + 1)), int(left_draw * (width - w + 1))
             break

@@ -17,13 +17,13 @@ import numpy as np
 from mage import atomic, images, rng, settings
 from mage.checkpoints import io, official
 from mage.data.datasets import ImageDataset, load_dataset, subset
-from mage.data.transforms import TransformConfig, evaluation_transform
+from mage.data.transforms import evaluation_transform
 from mage.evaluation.classification import classification_accuracy
 from mage.evaluation.extractors import Extractor
 from mage.evaluation.features import Features, extract_features
 from mage.evaluation.fewshot import few_shot
 from mage.evaluation.generation import Reference
-from mage.evaluation.linear_probe import LarsConfig, lars_probe, lars_probe_on_crops
+from mage.evaluation.linear_probe import RANDOM_CROPS, LarsConfig, lars_probe, lars_probe_on_crops, probe_crops
 from mage.pipeline import Mage
 from mage.recipes.finetune import FINETUNES, FinetuneRecipe, finetune
 from mage.recipes.generation import beside_real, look_at_dataset, look_at_features, some
@@ -158,6 +158,8 @@ def reproduce(
         how = {name: getattr(config, name) for name in DEPENDS[part]} | {"data": data, "weights": weights}
         if part == "generation" and extractor is not None:
             how |= {"extractor": extractor.fingerprint, "rounding": ROUNDING}
+        if part == "linear" and config.crops == "random":
+            how["protocol"] = RANDOM_CROPS
         if part == "finetune":
             how["recipe"] = settings.to_dict(_finetune_recipe(row, data, config))
         if path.is_file() and (there := json.loads(path.read_text()))["settings"] == how:
@@ -237,7 +239,7 @@ def _linear(
     if config.crops == "fixed":
         fixed = extract_features(model, train, evaluation_transform(model.image_size), **reading)
         return {"linear_fixed_crops": lars_probe(fixed, measured, config=lars, seed=config.seed).accuracy}
-    crops = TransformConfig(size=model.image_size, augmentation="crop_flip", scale=(0.2, 1.0), interpolation="bicubic")
+    crops = probe_crops(model.image_size)
     result = lars_probe_on_crops(
         model.features, train, measured, crops, config=lars, seed=config.seed,
         images_at_once=config.batch_size, num_workers=config.workers, keep=keep,
