@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 
 from mage import images, rng
 from mage.data.datasets import ArrayDataset
 from mage.data.transforms import TransformConfig
+from mage.evaluation import distortions
 from mage.evaluation.corruptions import KINDS, SEVERITIES, corrupt, ours
 from mage.evaluation.robustness import (
     ALEXNET_ERROR,
@@ -21,6 +23,7 @@ from mage.evaluation.robustness import (
     corruption_accuracy,
     official_corruption_accuracy,
 )
+from tests.reference import corruptions as slow
 
 
 def pictures(count: int, side: int, channels: int = 3) -> Tensor:
@@ -209,3 +212,73 @@ def test_official_arrays_and_folders(shades: ArrayDataset, tmp_path: Path) -> No
     assert found.accuracy == expected
     with pytest.raises(ValueError, match="holds no corruption"):
         official_corruption_accuracy(bright_or_dark, shades, tmp_path, transform)
+
+
+@pytest.mark.parametrize("side", [32, 224])
+def test_corruptions_are_put_together_as_in_the_public_code(side: int) -> None:
+    """Formulas on slow or other parts, with the same draws; constants of severities 2 and 5, at either size."""
+    clean = images.to_float(images.to_uint8(pictures(1, side)[0]))
+    official = {
+        32: {
+            "fog": ((0.5, 3), (1.5, 1.75)), "glass_blur": ((0.25, 1, 1), (0.4, 1, 2)),
+            "motion_blur": ((6, 1.5), (9, 2.5)),
+            "snow": ((0.1, 0.2, 1, 0.5, 10, 4, 0.9), (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8)),
+            "elastic": ((1.6, 6.4, 2.24), (3.2, 0.96, 0.96)),
+        },
+        224: {
+            "fog": ((2, 2), (3, 1.4)), "glass_blur": ((0.9, 2, 1), (1.5, 4, 2)),
+            "motion_blur": ((15, 5), (20, 15)),
+            "snow": ((0.2, 0.3, 2, 0.5, 12, 4, 0.7), (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55)),
+            "elastic": ((488, 19.52, 48.8), (29.28, 2.44, 4.88)),
+        },
+    }[side]  # fmt: skip
+    for kind, constants in official.items():
+        for severity, values in zip((2, 5), constants, strict=True):
+            expected = PUBLIC[kind](clean, values, rng.generator(0, kind)).clip(0, 1)
+            found = corrupt(clean, kind, severity, rng.generator(0, kind)).double().numpy()
+            np.testing.assert_allclose(found, expected, atol=2e-4, err_msg=f"{kind} {severity}")
+
+
+def _fog(clean: Tensor, values: tuple[float, ...], generator: torch.Generator) -> np.ndarray:
+    side = 2 ** int(np.ceil(np.log2(clean.shape[1])))
+    field = distortions.plasma(side, values[1], generator).numpy()[: clean.shape[1], : clean.shape[2]]
+    x, top = clean.double().numpy(), float(clean.max())
+    return (x + values[0] * field) * top / (top + values[0])
+
+
+def _glass(clean: Tensor, values: tuple[float, ...], generator: torch.Generator) -> np.ndarray:
+    sigma, delta, times = values
+    x = ndimage.gaussian_filter(clean.double().numpy(), (0, sigma, sigma), mode="nearest", truncate=4)
+    for _ in range(int(times)):
+        move = torch.randint(-int(delta), int(delta), (2, *clean.shape[1:]), generator=generator).numpy()
+        x = slow.shuffled(x.transpose(1, 2, 0), move, int(delta)).transpose(2, 0, 1)
+    return np.asarray(ndimage.gaussian_filter(x, (0, sigma, sigma), mode="nearest", truncate=4))
+
+
+def _motion(clean: Tensor, values: tuple[float, ...], generator: torch.Generator) -> np.ndarray:
+    angle = -45 + 90 * float(torch.rand((), generator=generator))
+    return distortions.motion(clean, *values, angle).double().numpy()
+
+
+def _snow(clean: Tensor, values: tuple[float, ...], generator: torch.Generator) -> np.ndarray:
+    mean, deviation, zoom, threshold, radius, sigma, left = values
+    noise = mean + deviation * torch.randn(1, *clean.shape[1:], generator=generator)
+    layer = distortions.zoomed(noise, zoom)
+    layer[layer < threshold] = 0
+    angle = -135 + 90 * float(torch.rand((), generator=generator))
+    layer = distortions.motion(layer.clip(0, 1), radius, sigma, angle).double().numpy()
+    x = clean.double().numpy()
+    grey = 0.299 * x[0] + 0.587 * x[1] + 0.114 * x[2]
+    return left * x + (1 - left) * np.maximum(x, grey * 1.5 + 0.5) + layer + np.rot90(layer, 2, (1, 2))
+
+
+def _elastic(clean: Tensor, values: tuple[float, ...], generator: torch.Generator) -> np.ndarray:
+    alpha, sigma, corner = values
+    corners = corner * (2 * torch.rand(3, 2, generator=generator).double().numpy() - 1)
+    field = 2 * torch.rand(2, *clean.shape[1:], generator=generator).double().numpy() - 1
+    move = alpha * ndimage.gaussian_filter(field, (0, sigma, sigma), mode="reflect", truncate=3)
+    moved = [slow.sheared(band, corners) for band in clean.double().numpy()]
+    return np.stack([slow.displaced(band, move) for band in moved])
+
+
+PUBLIC = {"fog": _fog, "glass_blur": _glass, "motion_blur": _motion, "snow": _snow, "elastic": _elastic}
