@@ -173,6 +173,7 @@ def test_truncated_samples_are_named_in_the_protocol_and_not_mixed_with_rounded_
     assert set(gap.unique().tolist()) == {0.0, 1.0}, "one level darker where the next level is nearer"
     how = compare(truncated, reference, "toy").protocols["fd_toy_test11"]
     assert how == "11 images against 60 of test, truncated to 8 bits"
+    assert all(line.endswith("to 8 bits") for line in compare(truncated, reference, "toy").protocols.values())
     assert compare(rounded, reference, "toy").protocols["fd_toy_test11"].endswith(", rounded to 8 bits")
     assert compare(real, reference, "toy").protocols["fd_toy_test60"] == "60 images against 60 of test"
     claim(tmp_path, model, WHAT, "features", 4, extractor=EXTRACTOR, rounding="truncate")
@@ -199,7 +200,9 @@ def test_gaps_and_foreign_features_are_refused(model: mage.Mage, tmp_path: Path)
 def test_a_folder_knows_the_models_own_sampler_and_refuses_foreign_files(model: mage.Mage, tmp_path: Path) -> None:
     claim(tmp_path / "mine", model, WHAT, "png", 2)
     claim(tmp_path / "mine", model, WHAT, "png", 2)
-    tuned = mage.Mage(model.tokenizer, model.transformer, recipe={"sampling": {"choice_temperature": 99.0}})
+    tuned = mage.Mage(
+        model.tokenizer, model.transformer, recipe={"sampling": {"choice_temperature": 99.0}}, precision="float32"
+    )
     with pytest.raises(ValueError, match=r"made with another sampling"):
         claim(tmp_path / "mine", tuned, WHAT, "png", 2)
     images.save_png(tmp_path / "theirs" / "000000.png", torch.zeros(1, 8, 8))
