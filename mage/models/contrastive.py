@@ -1,4 +1,4 @@
-"""Contrast between two views of an image: MAGE-C (paper, section 3.3; METHOD section 9) and SimCLR's form of it.
+"""Contrast between two views of an image: MAGE-C (paper, section 3.3) and SimCLR's form of it.
 
 Each view becomes one unit vector; the other view of the same image is its positive, the images of the whole batch, of
 all processes, are its negatives.

@@ -1,7 +1,7 @@
 """The published numbers, from the published weights: convert, generate, judge, probe, in the paper's protocol.
 
 Each part leaves a JSON file in the folder and is not measured again while that file is there, so a run of days survives
-its interruptions (paper, sections 4.2 to 4.4; METHOD sections 8 and 11).
+its interruptions (paper, sections 4.2 to 4.4).
 """
 
 import hashlib

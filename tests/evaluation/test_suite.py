@@ -67,10 +67,10 @@ def test_a_classifier_is_judged_by_its_own_head() -> None:
     )
     assert result.protocol["corruption_accuracy"].startswith("fine-tuned classifier")
     assert "ours" not in result.protocol["corruption_accuracy"]
-    made = measure_representation(
+    frosted = measure_representation(
         tuned, *DATA, SuiteConfig(parts=("corruptions",), kinds=("frost",), severities=(1,), corruption_images=2)
     )
-    assert made.protocol["corruption_accuracy"].endswith("; ours: frost (made, not photographed)")
+    assert frosted.protocol["corruption_accuracy"].endswith("; ours: frost (made, not photographed)")
     assert set(result.metrics) == {"corruption_accuracy", "corruption_clean_accuracy"}
 
 
