@@ -48,6 +48,8 @@ class Options(SamplerOptions):
     """file of the extractor's weights, where it is not found by itself"""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     """how real images of another size are scaled to the samples' size, before their centre is cut"""
+    rounding: Literal["nearest", "truncate"] = "nearest"
+    """how the images that a model generates become 8 bits; truncate: as the published FID was measured"""
     real: bool = True
     """also measure real images of the other part"""
     out: Path | None = None
@@ -122,7 +124,7 @@ def _samples(options: Options, extractor: Extractor) -> _Samples:
         options.num, options.seed, options.batch_size, options.classes(model), options.sampling()
     )  # fmt: skip
     with counting(options.num, "image", options) as done:
-        seen = look_at_model(model, production, extractor, on_images=done)
+        seen = look_at_model(model, production, extractor, rounding=options.rounding, on_images=done)
     return _Samples(seen, (model.channels, *model.image_size), model.recipe.get("data", {}).get("name"))
 
 

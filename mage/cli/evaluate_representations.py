@@ -8,10 +8,10 @@ import mage
 from mage import atomic
 from mage.cli.options import Common, check_parent, emit, note
 from mage.data.datasets import load_dataset
-from mage.data.transforms import TransformConfig
 from mage.evaluation.classification import classification_accuracy
 from mage.evaluation.suite import PARTS, SuiteConfig, measure_representation
 from mage.recipes import FINETUNES, Choice
+from mage.recipes.finetune import protocol
 from mage.recipes.resolve import resolve_finetune
 from mage.report.glossary import describe, format_seconds, format_value
 from mage.runs import Launch, finetune
@@ -89,9 +89,8 @@ def run(options: Options) -> None:
         )
         result_of_run = finetune(recipe, launch, model)
         tuned = mage.load(options.out / "finetune", precision=options.precision, device=options.device)
-        accuracy = classification_accuracy(tuned.classify, test, TransformConfig(size=tuned.image_size))
-        how = f"recipe {recipe.name}, {result_of_run.steps} steps, fixed centre crops"
-        result.note("finetune_accuracy", accuracy.top1, how)
+        accuracy = classification_accuracy(tuned.classify, test, recipe.data.test_transform(tuned.image_size))
+        result.note("finetune_accuracy", accuracy.top1, protocol(recipe, result_of_run.steps, tuned.image_size))
         result.timings["finetune"] = result_of_run.seconds
     values = {
         "commit": commit(),

@@ -7,8 +7,8 @@ import mage
 from mage import runs
 from mage.cli.options import TrainOptions, counting, emit, skipped_sentence
 from mage.data.datasets import load_dataset
-from mage.data.transforms import TransformConfig
 from mage.evaluation.classification import classification_accuracy
+from mage.recipes.finetune import protocol
 from mage.recipes.resolve import resolve_finetune
 
 PARALLEL = True
@@ -34,12 +34,13 @@ def run(options: Options) -> None:
     tuned = mage.load(options.out, precision=options.precision, device=options.device)
     test = load_dataset(recipe.data.name, split="test", data_root=options.data_root, channels=tuned.channels)
     with counting(len(test), "image", options) as done:
-        measured = classification_accuracy(tuned.classify, test, TransformConfig(size=tuned.image_size), on_images=done)
+        cut = recipe.data.test_transform(tuned.image_size)
+        measured = classification_accuracy(tuned.classify, test, cut, on_images=done)
     values = {
         "finetune_accuracy": measured.top1,
         "top5_accuracy": measured.top5,
         "test_images": measured.images,
-        "protocol": f"fine-tuning, recipe {recipe.name}, {result.steps} steps, fixed centre crops",
+        "protocol": f"fine-tuning, {protocol(recipe, result.steps, tuned.image_size)}",
         "out": str(options.out),
         **asdict(result),
     }

@@ -7,12 +7,16 @@ from typing import Any, Literal, NamedTuple
 import mage
 from mage.cli.options import Common, counting, emit, skipped_sentence
 from mage.data.datasets import ImageDataset, load_dataset
-from mage.data.transforms import TransformConfig
+from mage.data.transforms import TransformConfig, evaluation_transform
 from mage.evaluation.features import Features, extract_features
-from mage.evaluation.linear_probe import LarsConfig, ProbeResult, lars_probe_on_crops, linear_probe
-
-TEST_RESIZE = 292 / 256
-"""Length of a test image's shorter side before its centre is cut, over the model's: the paper's linear probe."""
+from mage.evaluation.linear_probe import (
+    RANDOM_CROPS,
+    LarsConfig,
+    ProbeResult,
+    lars_probe_on_crops,
+    linear_probe,
+    probe_crops,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,7 @@ def run(options: Options) -> None:
         train, test, skipped = train_and_test_features(options)
         result = linear_probe(train, test, protocol=options.protocol, seed=options.seed, lars=config)
         sizes = (len(train.labels), len(test.labels))
-    kind = "random crops" if options.crops == "random" else "fixed centre crops"
+    kind = RANDOM_CROPS if options.crops == "random" else "fixed centre crops"
     values: dict[str, Any] = {
         "linear_probe_accuracy": result.accuracy,
         "top5_accuracy": result.top5,
@@ -83,11 +87,8 @@ def run(options: Options) -> None:
 
 def _probe_on_crops(options: Options, config: LarsConfig) -> tuple[ProbeResult, tuple[int, int], list[str]]:
     model, (train, test) = _open(options)
-    transform = TransformConfig(
-        size=model.image_size, augmentation="crop_flip", scale=options.crop_scale, interpolation="bicubic"
-    )
-    cut = TransformConfig(size=model.image_size, resize=round(max(model.image_size) * TEST_RESIZE))
-    measured = _describe(options, model, test, cut)
+    transform = probe_crops(model.image_size, options.crop_scale)
+    measured = _describe(options, model, test, evaluation_transform(model.image_size))
     with counting(config.epochs * len(train), "image", options) as done:
         result = lars_probe_on_crops(
             lambda images: model.features(images, options.pool), train, measured, transform, config=config,

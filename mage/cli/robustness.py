@@ -29,7 +29,7 @@ class Options(Common):
     official: Path | None = None
     """folder of official corrupted images, in the layout of ImageNet-C or CIFAR-10-C, instead of making them"""
     baseline: str | None = None
-    """for the mean corruption error: alexnet (official ImageNet-C), or the JSON of another model by this command"""
+    """for the mean corruption error: alexnet (with --official only), or the JSON of another model by this command"""
     attacks: bool = True
     """also attack, by FGSM and PGD"""
     corruption_images: int = 1000
@@ -52,7 +52,9 @@ def run(options: Options) -> None:
         raise ValueError("--corruption-images, --attack-images and --batch-size must be positive")
     if options.out is not None:
         check_output_file(options.out, (".json",))
-    error = baseline_error(options.baseline) if options.baseline is not None else None
+    error = None
+    if options.baseline is not None:
+        error = baseline_error(options.baseline, official=options.official is not None)
     model = mage.load(options.model, precision=options.precision, device=options.device)
     train, test = (
         load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)

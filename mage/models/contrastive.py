@@ -90,7 +90,20 @@ def info_nce(
     with `same_view` those of the view itself too, except the image's own (SimCLR; Chen et al. 2020, equation 1).
     use: the images that count, as anchors and as negatives; the mean is over those of all processes.
     Averaged over processes of equal batches, values and gradients are those of one process with the whole batch.
+    Similarities are computed in the vectors' own precision under autocast, too: divided by a small temperature, what
+    bfloat16 rounds away is a part of the gradient.
     """
+    with torch.autocast(first.device.type, enabled=False):
+        return _info_nce(first, second, temperature, use, same_view)
+
+
+def _info_nce(
+    first: Float[Tensor, "n z"],
+    second: Float[Tensor, "n z"],
+    temperature: float,
+    use: Bool[Tensor, " n"] | None,
+    same_view: bool,
+) -> Float[Tensor, ""]:
     everything = [distributed.gather_with_gradient(part) for part in (first, second)]
     counts = first.new_ones(len(first), dtype=torch.bool) if use is None else use
     counted = distributed.gather_with_gradient(counts.to(first.dtype)) > 0

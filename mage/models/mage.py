@@ -77,10 +77,13 @@ class MAGEEncoder(nn.Module):
         *,
         final_norm: bool = True,
         drop_path: float = 0.0,
+        embedding_dropout: float | None = None,
     ) -> None:
+        """embedding_dropout: None: the configuration's, as in the blocks."""
         super().__init__()
         self.vocabulary, self.grid = vocabulary, grid
-        self.embedding = TokenEmbedding(vocabulary.size, grid[0] * grid[1] + 1, config.width, dropout=config.dropout)
+        dropout = config.dropout if embedding_dropout is None else embedding_dropout
+        self.embedding = TokenEmbedding(vocabulary.size, grid[0] * grid[1] + 1, config.width, dropout=dropout)
         self.blocks = transformer_blocks(
             config.depth,
             config.width,

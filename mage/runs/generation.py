@@ -20,7 +20,7 @@ from mage.data.tar_images import TarDataset
 from mage.evaluation.extractors import Extractor, Seen
 from mage.evaluation.generation import GenerationQuality, Reference, SeenImages, compare, look_at
 from mage.pipeline import Mage
-from mage.runs.production import Production
+from mage.runs.production import Production, rounding_in
 from mage.runs.sinks import feature_files, read_features
 
 OnImages = Callable[[int], None]
@@ -28,16 +28,23 @@ Interpolation = Literal["bicubic", "bilinear"]
 
 
 def look_at_model(
-    model: Mage, production: Production, extractor: Extractor, *, on_images: OnImages | None = None
+    model: Mage,
+    production: Production,
+    extractor: Extractor,
+    *,
+    rounding: images.Rounding = "nearest",
+    on_images: OnImages | None = None,
 ) -> SeenImages:
-    """Generate and look, without a file in between."""
+    """Generate and look, without a file in between; rounding: how the images become 8 bits."""
 
     def batches() -> Iterator[Tensor]:
         for first in range(0, production.num, production.batch_size):
             numbers = range(first, min(first + production.batch_size, production.num))
-            yield images.to_uint8(production.make(model, numbers))
+            yield images.to_uint8(production.make(model, numbers), rounding)
 
-    return look_at(batches(), extractor, production.num, on_images=on_images)
+    seen = look_at(batches(), extractor, production.num, on_images=on_images)
+    seen.rounding = rounding
+    return seen
 
 
 def look_at_dataset(
@@ -72,6 +79,7 @@ def look_at_features(folder: Path, extractor: Extractor, num: int | None = None)
     total = sum(len(seen.features) for seen in read_features(paths, extractor.fingerprint))
     total = total if num is None else min(num, total)
     found, left = SeenImages(extractor.fingerprint, total), total
+    found.rounding = rounding_in(folder)
     for seen in read_features(paths, extractor.fingerprint):
         if left > 0:
             found.update(Seen(seen.features[:left], None if seen.logits is None else seen.logits[:left]))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mage import atomic
 from mage.evaluation.extractors import Extractor
+from mage.images import Rounding
 from mage.pipeline import Mage
 from mage.runs.sinks import Sink
 from mage.tokenizers.base import weights_fingerprint
@@ -98,11 +99,18 @@ def _batches(model: Mage, production: Production, numbers: range) -> Iterator[Te
 
 
 def claim(
-    folder: Path, model: Mage, production: Production, form: Form, unit: int, *, extractor: Extractor | None = None
+    folder: Path,
+    model: Mage,
+    production: Production,
+    form: Form,
+    unit: int,
+    *,
+    extractor: Extractor | None = None,
+    rounding: Rounding = "nearest",
 ) -> None:
     """Say in the folder what its images are. Raises ValueError if it holds images of other settings, or foreign ones.
 
-    extractor: whose features are kept, of the form "features".
+    extractor: whose features are kept, of the form "features". rounding: how images become 8 bits.
     """
     mine = {
         "form": form,
@@ -114,6 +122,7 @@ def claim(
         "batch_size": production.batch_size,
         "unit": unit,
         "extractor": None if extractor is None else extractor.fingerprint,
+        "rounding": rounding,
         "classes": list(production.classes),
         "class_shares": model.notes.get("class_shares"),
         # the model's own settings, too: they change when its sampler is tuned
@@ -122,7 +131,7 @@ def claim(
     path = folder / SETTINGS
     if path.is_file():
         try:
-            found = json.loads(path.read_text())
+            found = {"rounding": "nearest"} | json.loads(path.read_text())  # what it was before it was a choice
         except (OSError, ValueError):
             raise ValueError(f"{path} is damaged; choose another folder") from None
         other = [name for name, value in json.loads(json.dumps(mine)).items() if found.get(name) != value]
@@ -144,6 +153,16 @@ def image_shape_in(folder: Path) -> tuple[int, int, int] | None:
     except (OSError, ValueError, KeyError):
         return None
     return int(channels), int(height), int(width)
+
+
+def rounding_in(folder: Path) -> Rounding | None:
+    """How the images of a folder of `produce` became 8 bits, if it says so."""
+    try:
+        settings: dict[str, Any] = json.loads((folder / SETTINGS).read_text())
+        found = settings.get("rounding", "nearest")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return "truncate" if found == "truncate" else "nearest"
 
 
 def discard(folder: Path) -> None:

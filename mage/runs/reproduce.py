@@ -14,18 +14,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mage import atomic, rng
+from mage import atomic, images, rng, settings
 from mage.checkpoints import official
 from mage.data.datasets import ImageDataset, load_dataset, subset
-from mage.data.transforms import TransformConfig
+from mage.data.transforms import evaluation_transform
 from mage.evaluation.classification import classification_accuracy
 from mage.evaluation.extractors import Extractor
 from mage.evaluation.features import Features, extract_features
 from mage.evaluation.fewshot import few_shot
 from mage.evaluation.generation import Reference
-from mage.evaluation.linear_probe import LarsConfig, lars_probe, lars_probe_on_crops
+from mage.evaluation.linear_probe import RANDOM_CROPS, LarsConfig, lars_probe, lars_probe_on_crops, probe_crops
 from mage.pipeline import Mage, load
-from mage.recipes import FINETUNES
+from mage.recipes import FINETUNES, FinetuneRecipe
 from mage.runs.finetune import finetune
 from mage.runs.generation import beside_real, look_at_dataset, look_at_features, some
 from mage.runs.launch import Launch
@@ -45,8 +45,8 @@ DEPENDS: dict[Part, tuple[str, ...]] = {
     "finetune": ("seed",),
 }
 """Settings that a part's numbers follow from: a file of other ones is measured again."""
-TEST_RESIZE = 292 / 256
-"""Shorter side of a test image over the side of the centre that is cut from it, when classifying."""
+ROUNDING: images.Rounding = "truncate"
+"""How generated images become 8 bits before FID sees them, as in the public code."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,11 @@ def reproduce(
         path = out / f"{part}.json"
         how = {name: getattr(config, name) for name in DEPENDS[part]} | {"data": data, "weights": weights}
         if part == "generation" and extractor is not None:
-            how["extractor"] = extractor.fingerprint
+            how |= {"extractor": extractor.fingerprint, "rounding": ROUNDING}
+        if part == "linear" and config.crops == "random":
+            how["protocol"] = RANDOM_CROPS
+        if part == "finetune":
+            how["recipe"] = settings.to_dict(_finetune_recipe(row, data, config))
         if path.is_file() and (there := json.loads(path.read_text()))["settings"] == how:
             say(f"{part}: already in {path}")
             found |= there["metrics"]
@@ -177,15 +181,20 @@ def reproduce(
         elif part == "fewshot":
             metrics = _few_shot(model, train, test, config)
         else:
-            recipe = FINETUNES[row.finetune]()
-            recipe = replace(recipe, data=replace(recipe.data, name=data), seed=config.seed)
+            recipe = _finetune_recipe(row, data, config)
             launch = Launch(out, device=device, precision=precision, workers=config.workers, data_root=data_root)
             finetune(recipe, launch.inside("finetune"), model)
             tuned = load(out / "finetune", precision=precision, device=device)
-            metrics = {"finetune": classification_accuracy(tuned.classify, test, _test_transform(tuned)).top1}
+            cut = recipe.data.test_transform(tuned.image_size)
+            metrics = {"finetune": classification_accuracy(tuned.classify, test, cut).top1}
         atomic.write_json(path, {"settings": how, "metrics": metrics})
         found |= metrics
     return found
+
+
+def _finetune_recipe(row: Published, data: str, config: ReproduceConfig) -> FinetuneRecipe:
+    recipe = FINETUNES[row.finetune]()
+    return replace(recipe, data=replace(recipe.data, name=data), seed=config.seed)
 
 
 def _generation(
@@ -195,8 +204,8 @@ def _generation(
     temperature = row.choice_temperature if config.choice_temperature is None else config.choice_temperature
     sampling = {"steps": config.steps, "choice_temperature": temperature}
     production = Production(config.num, config.seed, config.batch_size, sampling=sampling)
-    sink = FeatureShards(folder, config.batch_size * 16, extractor)
-    claim(folder, model, production, "features", sink.unit, extractor=extractor)
+    sink = FeatureShards(folder, config.batch_size * 16, extractor, ROUNDING)
+    claim(folder, model, production, "features", sink.unit, extractor=extractor, rounding=ROUNDING)
     done = 0
     for made in produce(model, production, sink):
         done += made
@@ -225,13 +234,13 @@ def _linear(
 ) -> dict[str, float]:
     reading: dict[str, Any] = {"batch_size": config.batch_size, "num_workers": config.workers}
     lars = LarsConfig(epochs=config.epochs, base_learning_rate=row.base_learning_rate)
-    measured = extract_features(model, test, _test_transform(model), **reading)
+    measured = extract_features(model, test, evaluation_transform(model.image_size), **reading)
     if config.crops == "fixed":
-        fixed = extract_features(model, train, _test_transform(model), **reading)
+        fixed = extract_features(model, train, evaluation_transform(model.image_size), **reading)
         return {"linear_fixed_crops": lars_probe(fixed, measured, config=lars, seed=config.seed).accuracy}
-    crops = TransformConfig(size=model.image_size, augmentation="crop_flip", scale=(0.2, 1.0), interpolation="bicubic")
+    crops = probe_crops(model.image_size)
     result = lars_probe_on_crops(
-        lambda images: model.features(images), train, measured, crops, config=lars, seed=config.seed,
+        model.features, train, measured, crops, config=lars, seed=config.seed,
         images_at_once=config.batch_size, num_workers=config.workers, keep=keep,
     )  # fmt: skip
     return {"linear": result.accuracy}
@@ -247,7 +256,11 @@ def _few_shot(model: Mage, train: ImageDataset, test: ImageDataset, config: Repr
 
     def describe(dataset: ImageDataset) -> Features:
         return extract_features(
-            model, dataset, _test_transform(model), batch_size=config.batch_size, num_workers=config.workers
+            model,
+            dataset,
+            evaluation_transform(model.image_size),
+            batch_size=config.batch_size,
+            num_workers=config.workers,
         )
 
     results = few_shot(describe(pool), describe(test), counts=counts, draws=DRAWS, seed=config.seed)
@@ -263,10 +276,6 @@ def _some_per_class(dataset: ImageDataset, count: int, seed: int) -> ImageDatase
         order = np.random.default_rng(rng.stream_seed(seed, "few per class", int(label))).permutation(members)
         chosen += order[:count].tolist()
     return subset(dataset, chosen)
-
-
-def _test_transform(model: Mage) -> TransformConfig:
-    return TransformConfig(size=model.image_size, resize=round(max(model.image_size) * TEST_RESIZE))
 
 
 def table(row: Published, found: dict[str, float]) -> str:

@@ -108,8 +108,9 @@ class TarShards:
 class FeatureShards:
     """FOLDER/features-000000.npz, ...: what the extractor of a metric makes of the images, which are not kept."""
 
-    def __init__(self, folder: Path, unit: int, extractor: Extractor) -> None:
-        self.folder, self.unit, self.extractor = folder, unit, extractor
+    def __init__(self, folder: Path, unit: int, extractor: Extractor, rounding: images.Rounding = "nearest") -> None:
+        """rounding: how images become 8 bits."""
+        self.folder, self.unit, self.extractor, self.rounding = folder, unit, extractor, rounding
 
     def path(self, numbers: range) -> Path:
         """The file that begins with these images."""
@@ -122,7 +123,7 @@ class FeatureShards:
 
     def write(self, numbers: range, batches: Iterator[Tensor]) -> None:
         """Look at the images as 8 bits and write what was seen."""
-        seen = [self.extractor(images.to_uint8(batch)) for batch in batches]
+        seen = [self.extractor(images.to_uint8(batch, self.rounding)) for batch in batches]
         arrays = {"features": torch.cat([part.features for part in seen]).float().cpu().numpy()}
         if seen[0].logits is not None:
             arrays["logits"] = torch.cat([part.logits for part in seen if part.logits is not None]).cpu().numpy()

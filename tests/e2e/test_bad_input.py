@@ -239,6 +239,7 @@ CASES["robustness"] = [
     (f"{ROBUST} --corruption-images 0", "must be positive"),
     (f"{ROBUST} --official {{root}}/empty --no-attacks", "holds no corruption"),
     (f"{ROBUST} --baseline resnet", "neither alexnet"),
+    (f"{ROBUST} --baseline alexnet", "give its folder with --official"),
     (f"{ROBUST} --out {{out}}.txt", "must end in .json"),
 ]
 CASES["evaluate"] += [

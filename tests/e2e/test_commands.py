@@ -19,6 +19,7 @@ import mage
 from mage import images
 from mage.cli.demo import advice
 from mage.cli.main import COMMANDS
+from mage.evaluation.linear_probe import RANDOM_CROPS
 from mage.recipes import named
 from mage.training.checkpoint import newest_checkpoint
 
@@ -270,7 +271,7 @@ def test_probe_on_random_crops_takes_a_pass_per_epoch(run: SimpleNamespace, comm
     result = command("probe", *words, "--crops", "random", "--crop-scale", 0.8, 1.0)
     assert result.code == 0, result.err
     found = json.loads(result.out)
-    assert found["protocol"] == "lars_2ep mean random crops"
+    assert found["protocol"] == f"lars_2ep mean {RANDOM_CROPS}"
     assert (found["train_images"], found["test_images"]) == (1500, 297)
 
 

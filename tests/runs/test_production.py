@@ -162,6 +162,29 @@ def test_every_source_gives_the_same_metrics(model: mage.Mage, tmp_path: Path) -
     assert both.metrics["fd_toy_test11_real"] < both.metrics["fd_toy_test11"]
 
 
+def test_truncated_samples_are_named_in_the_protocol_and_not_mixed_with_rounded_ones(
+    model: mage.Mage, tmp_path: Path
+) -> None:
+    real = look_at_dataset(some(load_dataset("digits", split="test", channels=1), 60), EXTRACTOR, size=(8, 8))
+    reference = Reference.of("test", real)
+    rounded = look_at_model(model, WHAT, EXTRACTOR)
+    truncated = look_at_model(model, WHAT, EXTRACTOR, rounding="truncate")
+    gap = rounded.features - truncated.features
+    assert set(gap.unique().tolist()) == {0.0, 1.0}, "one level darker where the next level is nearer"
+    how = compare(truncated, reference, "toy").protocols["fd_toy_test11"]
+    assert how == "11 images against 60 of test, truncated to 8 bits"
+    assert all(line.endswith("to 8 bits") for line in compare(truncated, reference, "toy").protocols.values())
+    assert compare(rounded, reference, "toy").protocols["fd_toy_test11"].endswith(", rounded to 8 bits")
+    assert compare(real, reference, "toy").protocols["fd_toy_test60"] == "60 images against 60 of test"
+    claim(tmp_path, model, WHAT, "features", 4, extractor=EXTRACTOR, rounding="truncate")
+    sum(produce(model, WHAT, FeatureShards(tmp_path, 4, EXTRACTOR, "truncate")))
+    seen = look_at_features(tmp_path, EXTRACTOR)
+    assert seen.rounding == "truncate"
+    assert torch.equal(seen.features, truncated.features)
+    with pytest.raises(ValueError, match="another rounding"):
+        claim(tmp_path, model, WHAT, "features", 4, extractor=EXTRACTOR)
+
+
 def test_gaps_and_foreign_features_are_refused(model: mage.Mage, tmp_path: Path) -> None:
     make(model, "features", tmp_path / "a")
     other = Extractor("other", "other", EXTRACTOR.see)

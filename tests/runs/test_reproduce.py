@@ -53,6 +53,8 @@ def test_all_parts_are_measured_and_not_twice(model: mage.Mage, imagenet: Path, 
         found
     )
     assert found["fid"] == found["fid_inception_val12"]
+    assert json.loads((tmp_path / "generation.json").read_text())["settings"]["rounding"] == "truncate"
+    assert json.loads((tmp_path / "features_inception" / "settings.json").read_text())["rounding"] == "truncate"
     assert "fewshot25" not in found, "classes of 12 images"
     again = reproduce(model, str(imagenet), tmp_path, INCEPTION, FAST, precision="float32", say=said.append)
     assert again == found

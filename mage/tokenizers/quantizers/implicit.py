@@ -32,7 +32,12 @@ class FSQ(Quantizer):
     def __init__(self, config: QuantizerConfig, width: int) -> None:
         super().__init__(config)
         levels = config.levels
-        if not levels or min(levels) < 2 or math.prod(levels) != config.num_codes or len(levels) != width:
+        if levels and min(levels) < 3:
+            raise ValueError(
+                f"fsq: levels {levels} hold one of {min(levels)}, and take 3 or more. Of two levels the second is "
+                "reached far from 0 only, and its half of the codes is dead; for one bit per number take kind lfq"
+            )
+        if not levels or math.prod(levels) != config.num_codes or len(levels) != width:
             raise ValueError(
                 f"fsq: {len(levels)} levels {levels} make {math.prod(levels)} codes; num_codes is {config.num_codes} "
                 f"and code_width {width}. For about 1,000 codes take levels (8, 5, 5, 5), num_codes 1000, code_width 4"
