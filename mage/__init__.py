@@ -15,6 +15,7 @@ from mage.models import MAGEConfig as MAGEConfig
 from mage.pipeline import Mage as Mage
 from mage.pipeline import load as load
 from mage.sampling.decode import decode as decode
+from mage.sampling.decode import decode_relaxed as decode_relaxed
 from mage.tokenizers import VQGAN as VQGAN
 from mage.tokenizers import VQGANConfig as VQGANConfig
 from mage.vocabulary import Vocabulary as Vocabulary

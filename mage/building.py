@@ -28,4 +28,4 @@ def build(
         vqgan = VQGAN(config)
         sizes = preset(size) if isinstance(size, str) else size
         transformer = MAGE(sizes, Vocabulary.fresh(config.quantizer.num_codes), config.grid)
-    return Mage(vqgan, transformer, precision=precision, device=device)
+    return Mage(vqgan.eval(), transformer.eval(), precision=precision, device=device)

@@ -22,7 +22,8 @@ def growth(bench: Bench) -> list[Work]:
 def _at(bench: Bench, grid: tuple[int, int]) -> list[Work]:
     length, device = grid[0] * grid[1], bench.device()
     torch.manual_seed(0)
-    network = MAGE(bench.model.transformer.config, bench.model.transformer.vocabulary, grid)
+    built = bench.model.require_generator()
+    network = MAGE(built.config, built.vocabulary, grid)
     network = network.to(device).eval().requires_grad_(False)
     choose_attention(network, device)
     tokens = torch.randint(network.vocabulary.num_codes, (bench.batch, length), generator=rng.generator(0)).to(device)

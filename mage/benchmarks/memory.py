@@ -35,7 +35,7 @@ def peak_memory(size: str, batch: int, way: str, precision: str, device: str) ->
 def main(size: str, batch: int, way: str, precision: str, device: str) -> None:
     """Take three steps and print the peak."""
     where = resolve_device(device)
-    network = trainable(build(size, device=device).transformer)
+    network = trainable(build(size, device=device).require_generator())
     tokens = torch.zeros(batch, network.grid[0] * network.grid[1], dtype=torch.int64, device=where)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         if way == OURS:

@@ -26,14 +26,14 @@ from mage.training.run import RunConfig
 def pretrain(bench: Bench) -> list[Work]:
     """Cached and online, ours and plain, and ours against the other kind of plain step."""
     tokens, pixels = bench.tokens(), images.to_uint8(bench.images)
-    network, plain_network = trainable(bench.model.transformer), trainable(bench.plain.transformer)
+    network, plain_network = trainable(bench.model.require_generator()), trainable(bench.plain_network)
     cached = engine_step(bench, network, {"tokens": tokens}, bench.folder / "cached")
     online = engine_step(bench, network, {"images": pixels}, bench.folder / "online")
     optimizer = plain.adamw(plain_network, 1e-4)
 
     def plain_online() -> None:
         with torch.no_grad():
-            encoded = plain.encode(bench.plain.tokenizer, images.to_float(pixels))
+            encoded = plain.encode(bench.plain_tokenizer, images.to_float(pixels))
         plain_step(plain_network, optimizer, encoded)
 
     def plain_cached() -> None:

@@ -76,7 +76,7 @@ def run(options: Options) -> None:
     if model.tokenizer is None and model.transformer is not None:
         distributed.by_first_process(lambda: _generate_tokens(options, model, production))
         return
-    model.check_generation(production.classes or None, production.sampling)
+    model.check_generation(production.classes or None, **production.sampling)
     part = options.part or (launched if several else (0, options.processes))
     sink = _sink(options, model, production)
     check_job(production, sink, part)

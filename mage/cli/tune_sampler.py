@@ -66,7 +66,7 @@ def run(options: Options) -> None:
     if data is None:
         raise ValueError("this model does not say what it was trained on: give --data")
     classes = options.classes(model)
-    model.check_generation(classes or None, options.sampling() | {"guidance": max((0.0, *config.guidances)) or None})
+    model.check_generation(classes or None, **options.sampling() | {"guidance": max((0.0, *config.guidances)) or None})
     if config.guidances and not classes and not model.notes.get("class_shares"):
         raise ValueError("guidance changes nothing in images without class: add --class all to tune it")
     extractor = build_extractor(options.extractor, weights=options.extractor_weights, device=model.device)

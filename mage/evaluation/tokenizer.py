@@ -121,7 +121,7 @@ def side_by_side(originals: Float[Tensor, "n c H W"], again: Float[Tensor, "n c 
 
 
 def _judge_tokens(quality: TokenizerQuality, model: Mage, ids: Tensor, labels: Tensor | None) -> None:
-    num_codes = model.tokenizer.num_codes
+    num_codes = model.require_tokenizer().num_codes
     usage = codebook_usage(ids, num_codes)
     entropy = position_entropy(ids, num_codes)
     quality.code_counts, quality.entropy_map = usage.counts.tolist(), entropy.tolist()
@@ -161,7 +161,7 @@ def _probe_histograms(
         known.append(batch["labels"])
         if on_images is not None:
             on_images(len(known[-1]))
-    num_codes = model.tokenizer.num_codes
+    num_codes = model.require_tokenizer().num_codes
     features = [
         Features(token_histograms(i, num_codes), given)
         for i, given in ((torch.cat(seen), torch.cat(known)), (ids, labels))

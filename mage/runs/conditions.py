@@ -22,6 +22,7 @@ from mage import atomic, distributed, images
 from mage.data.token_cache import TokenCache
 from mage.models import MAGE
 from mage.pipeline import Mage
+from mage.pipeline.modes import evaluating
 from mage.device import autocast
 from mage.rng import stream_seed
 from mage.runs.launch import Launch
@@ -112,20 +113,21 @@ def picture(model: Mage, cache: TokenCache, *, rows: int = 16, columns: int = 12
     return images.labelled_rows(shown)
 
 
-@torch.inference_mode()
 def token_features(
     model: Mage, cache: TokenCache, *, batch_size: int = 256, device: torch.device | None = None
 ) -> Tensor:
     """Mean-pooled features (n, d) of the first view of every image in a cache, of length 1 each."""
     device = device or model.device
-    network = copy.deepcopy(model.transformer).to(device) if device != model.device else model.transformer
-    found = []
+    network = model.require_transformer()
+    if device != model.device:
+        network = copy.deepcopy(network).to(device)
+    features = []
     for first in range(0, len(cache), batch_size):
         chosen = np.arange(first, min(first + batch_size, len(cache)))
         tokens = cache.tokens(chosen, np.zeros_like(chosen)).to(device)
-        with autocast(model.precision if device == model.device else "auto", device):
-            found.append(functional.normalize(network.features(tokens, "mean").float(), dim=1).cpu())
-    return torch.cat(found)
+        with evaluating(network), autocast(model.precision if device == model.device else "auto", device):
+            features.append(functional.normalize(network.features(tokens, "mean").float(), dim=1).cpu())
+    return torch.cat(features)
 
 
 def whitened(features: Float[Tensor, "n d"], *, components: int = 64, share: float = 0.99) -> Float[Tensor, "n c"]:

@@ -114,8 +114,8 @@ def claim(
     """
     mine = {
         "form": form,
-        "model": weights_fingerprint(model.transformer.state_dict()),
-        "tokenizer": model.tokenizer.fingerprint(),
+        "model": weights_fingerprint(model.require_transformer().state_dict()),
+        "tokenizer": model.require_tokenizer().fingerprint(),
         "precision": model.precision,
         "image_shape": [model.channels, *model.image_size],
         "seed": production.seed,
@@ -126,7 +126,7 @@ def claim(
         "classes": list(production.classes),
         "class_shares": model.notes.get("class_shares"),
         # the model's own settings, too: they change when its sampler is tuned
-        "sampling": asdict(model.check_generation(production.classes or None, production.sampling)),
+        "sampling": asdict(model.check_generation(production.classes or None, **production.sampling)),
     }
     path = folder / SETTINGS
     if path.is_file():

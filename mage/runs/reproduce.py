@@ -133,7 +133,7 @@ def _sha256(path: Path) -> str:
 
 def published(model: Mage) -> Published:
     """The paper's row for a network of this width; without numbers for one that it does not have."""
-    return PUBLISHED.get(model.transformer.config.width, Published("not published", {}, 6.0, 0.1, "small"))
+    return PUBLISHED.get(model.require_transformer().config.width, Published("not published", {}, 6.0, 0.1, "small"))
 
 
 def reproduce(
@@ -153,7 +153,7 @@ def reproduce(
     data: a folder in ImageNet's layout, train/CLASS/ and val/CLASS/. extractor: of the part generation.
     """
     row = published(model)
-    weights = weights_fingerprint(model.transformer.state_dict())
+    weights = weights_fingerprint(model.require_transformer().state_dict())
     found: dict[str, float] = {}
     for part in config.parts:
         path = out / f"{part}.json"

@@ -98,7 +98,7 @@ class Showcase:
     def edits(self) -> None:
         """Inpainting, outpainting and uncropping of test images."""
         height, width = self.model.image_size
-        token = height // self.model.tokenizer.grid[0]
+        token = height // self.model.require_tokenizer().grid[0]
         inner, middle = slice(2 * token, -2 * token), slice(height // 2 // token * token, None)
         masks = {name: torch.zeros(height, width, dtype=torch.bool) for name in ("inpaint", "outpaint", "uncrop")}
         masks["inpaint"][inner, inner] = True
@@ -119,7 +119,7 @@ class Showcase:
 
     def classes(self) -> None:
         """Samples class by class, of a model that has classes: at most ten of them."""
-        count = self.model.transformer.config.num_classes
+        count = self.model.require_generator().config.num_classes
         if not count:
             return
         names = self.model.class_names or tuple(str(number) for number in range(count))
