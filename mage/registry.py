@@ -1,30 +1,76 @@
-"""Names for what strangers may add."""
+"""Names for what strangers may add: sampler orders, quantizers, methods, metrics, data sets, trackers.
 
+Something is added by `register`, or by an entry point of the registry's group in the package that brings it, which is
+loaded when its name is asked for. Importing this file imports nothing else of the library.
+"""
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+Entry = TypeVar("Entry")
+Registered = TypeVar("Registered")
 
 
-class Registry(Generic[T]):
+class Registry(Generic[Entry]):
+    """Entries by name."""
+
     def __init__(self, kind: str, group: str) -> None:
+        """kind: what an entry is, for messages; group: of entry points, such as "mage.orders"."""
         self.kind, self.group = kind, group
-        self._entries: dict[str, T] = {}
+        self._entries: dict[str, Entry] = {}
 
-    def register(self, name: str, entry: T | None = None):  # type: ignore[no-untyped-def]
-        if entry is not None:
-            self._entries[name] = entry
+    def register(self, name: str) -> Callable[[Registered], Registered]:
+        """A decorator that adds what it decorates. Raises ValueError where another entry has the name."""
+
+        def add(entry: Registered) -> Registered:
+            self.add(name, entry)  # type: ignore[arg-type]  # a class is an entry of type[Base]
             return entry
 
-        def take(entry: T) -> T:
-            self._entries[name] = entry
-            return entry
+        return add
 
-        return take
+    def add(self, name: str, entry: Entry) -> None:
+        """Add an entry. Raises ValueError where another one has the name."""
+        if self._entries.get(name, entry) is not entry:
+            raise ValueError(f"there is already a {self.kind} called {name!r}: choose another name")
+        self._entries[name] = entry
 
-    def get(self, name: str) -> T:
+    def remove(self, name: str) -> None:
+        """Forget an entry, as tests do."""
+        self._entries.pop(name, None)
+
+    def get(self, name: str) -> Entry:
+        """The entry called `name`. Raises ValueError with the names there are, or saying what is wrong with it."""
         if name not in self._entries:
-            raise ValueError(f"there is no {self.kind} {name!r}; there are {', '.join(self._entries)}")
+            point = self._points().get(name)
+            if point is None:
+                raise ValueError(
+                    f"there is no {self.kind} {name!r}; there are {', '.join(self.names())} "
+                    f"(others: register them, or give an entry point of the group {self.group})"
+                )
+            self.add(name, self._load(point))
         return self._entries[name]
 
     def names(self) -> tuple[str, ...]:
-        return tuple(self._entries)
+        """All names, those of entry points that nobody asked for yet at the end."""
+        return (*self._entries, *(name for name in self._points() if name not in self._entries))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def _points(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self.group)}
+
+    def _load(self, point: EntryPoint) -> Entry:
+        try:
+            entry: Entry = point.load()
+        except Exception as error:  # whatever a foreign package raises while it is imported
+            package = point.dist.name if point.dist is not None else point.value
+            raise ValueError(
+                f"the {self.kind} {point.name!r} of the package {package} cannot be loaded "
+                f"({type(error).__name__}: {error})"
+            ) from None
+        return entry

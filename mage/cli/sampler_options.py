@@ -8,7 +8,7 @@ import tyro
 from mage.cli.options import Common
 from mage.masking import Schedule
 from mage.pipeline import Mage
-from mage.sampling.settings import GuidanceSchedule, Order, ReviseBy, SamplingConfig
+from mage.sampling.settings import GuidanceSchedule, ReviseBy, SamplingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class SamplerOptions(Common):
     """token temperature of the last step, reached linearly"""
     encoder_keep: float | None = None
     """share of the tokens that the encoder sees while more are unknown; 0.5, as in training, is faster; default 1"""
-    order: Order | None = None
-    """which tokens become known first; default confidence"""
+    order: str | None = None
+    """which tokens become known first: confidence, halton, random; default confidence"""
     schedule: Schedule | None = None
     """how many stay unknown after each step; default cosine"""
     power: float | None = None

@@ -14,7 +14,6 @@ from mage.evaluation.generation import Reference, compare
 from mage.runs.generation import look_at_dataset, look_at_model
 from mage.runs.production import Production
 from mage.runs.tuning import HIGHER_IS_BETTER, Sampling, Trial, TuningConfig, tune
-from mage.sampling.settings import Order
 from mage.store import folder as store
 
 
@@ -38,7 +37,7 @@ class Options(SamplerOptions):
     """file of the extractor's weights, where it is not found by itself"""
     num: int = 1000
     """images per candidate"""
-    try_orders: tuple[Order, ...] = ("confidence", "halton")
+    try_orders: tuple[str, ...] = ("confidence", "halton")
     """orders to try"""
     try_steps: tuple[int, ...] = (8, 12, 20)
     """numbers of steps to try; of two that are about as good, the smaller is stored"""

@@ -11,7 +11,7 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -24,10 +24,14 @@ from torch import Tensor
 
 from mage import images, rng
 from mage.data.embedded import embedded_arrays
+from mage.registry import Registry
 
 Labels = Int64[np.ndarray, " n"]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
 TEST_FOLDERS = ("test", "val", "valid", "validation")
+DatasetLoader = Callable[[str, str | Path | None, int | None], "ImageDataset"]
+"""(split train or test, data_root, channels or None) -> a data set; of names that are registered in DATASETS."""
+DATASETS: Registry[DatasetLoader] = Registry(kind="data set", group="mage.datasets")
 EMBEDDED = ("mnist5k", "digits")
 DOWNLOADED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 DIGITS = tuple("0123456789")
@@ -148,7 +152,7 @@ class Subset:
 def load_dataset(
     name: str | Path, *, split: str = "train", data_root: str | Path | None = None, channels: int | None = None
 ) -> ImageDataset:
-    """A data set by name (EMBEDDED, DOWNLOADED), or a folder of images.
+    """A data set by name (of DATASETS), or a folder of images.
 
     A folder may hold class folders, and `train/` and `test/` (or `val/`, `valid/`) above them; without any of these,
     a tenth of the files, chosen by name, is the test split. The split `all` takes a folder as it is.
@@ -159,20 +163,18 @@ def load_dataset(
     if channels is not None and channels < 1:
         raise ValueError(f"channels must be 1 (grey), 3 (RGB) or the number of bands, not {channels}")
     key = name.lower().replace("_", "-") if isinstance(name, str) else ""
-    named = key in (*EMBEDDED, *DOWNLOADED)
+    named = key != "" and key in DATASETS
     if split not in ("train", "test") and (split != "all" or named):
         raise ValueError(f"split must be train or test (or all, of a folder), not {split!r}")
-    if named and channels not in (None, 1, 3):
+    if key in (*EMBEDDED, *DOWNLOADED) and channels not in (None, 1, 3):
         raise ValueError(f"{key} can be read with 1 (grey) or 3 (RGB) channels, not {channels}")
-    if key in EMBEDDED:
-        return _embedded(key, split, channels)
-    if key in DOWNLOADED:
-        return _downloaded(key, split, data_root, channels)
+    if named:
+        return DATASETS.get(key)(split, data_root, channels)
     folder = Path(name).expanduser()
     if folder.is_file():
         raise ValueError(f"{folder} is a file: give a folder of images (an archive has to be unpacked first)")
     if not folder.is_dir():
-        known = ", ".join([*EMBEDDED, *DOWNLOADED])
+        known = ", ".join(DATASETS)
         raise ValueError(f"there is no data set and no folder called {str(name)!r}; named data sets are {known}")
     return _folder(folder, split, channels or 3)
 
@@ -309,3 +311,17 @@ def _idx_files(name: str, folder: Path, split: str, classes: Sequence[str], chan
 
     pixels, labels = torch.from_numpy(read("images-idx3", 3))[:, None], read("labels-idx1", 1).astype(np.int64)
     return ArrayDataset(name, pixels, labels, DIGITS if name == "mnist" else tuple(classes), channels)
+
+
+def _embedded_loader(name: str) -> DatasetLoader:
+    return lambda split, data_root, channels: _embedded(name, split, channels)
+
+
+def _downloaded_loader(name: str) -> DatasetLoader:
+    return lambda split, data_root, channels: _downloaded(name, split, data_root, channels)
+
+
+for _name in EMBEDDED:
+    DATASETS.add(_name, _embedded_loader(_name))
+for _name in DOWNLOADED:
+    DATASETS.add(_name, _downloaded_loader(_name))

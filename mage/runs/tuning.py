@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mage.sampling.settings import Order
 
 Sampling = Mapping[str, Any]
 """Settings of SamplingConfig that differ from the model's own."""
@@ -24,7 +23,7 @@ HIGHER_IS_BETTER = ("is", "precision", "recall", "density", "coverage")
 class TuningConfig:
     """What is tried."""
 
-    orders: tuple[Order, ...] = ("confidence", "halton")
+    orders: tuple[str, ...] = ("confidence", "halton")
     """Orders in which tokens become known."""
     steps: tuple[int, ...] = (8, 12, 20)
     """Network passes per image."""

@@ -234,6 +234,10 @@ class VQGAN(nn.Module):
 
     def fingerprint(self) -> str:
         """Changes with any weight that decides ids."""
-        deciding = ("encoder.", "quantizer.codebook")
-        weights = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(deciding)}
-        return weights_fingerprint(weights)
+        undecided = tuple(f"quantizer.{name}" for name in self.quantizer.training_state)
+        deciding = {
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if name.startswith(("encoder.", "quantizer.")) and not name.startswith(undecided)
+        }
+        return weights_fingerprint(deciding)

@@ -133,7 +133,9 @@ class Trainer:
         """Open the log and the progress bar."""
         first = distributed.is_first()
         self.data = self.task.batches(self.step, self.share)
-        self.log = RunLog(self.folder, step=self.step) if first else None
+        self.log: RunLog | None = None
+        if first:
+            self.log = RunLog(self.folder, step=self.step, trackers=run.trackers, settings=self.settings)
         self.progress = Progress(self.task.steps, self.step, self.task.batch_size, shown=progress and first)
         self.clock, self.clock_step = time.perf_counter(), self.step
         try:

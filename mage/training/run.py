@@ -4,6 +4,7 @@ import signal
 from dataclasses import dataclass
 
 from mage.training.task import TrainingWarning
+from mage.training.trackers import TRACKERS
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,12 @@ class RunConfig:
     compile: bool = False
     """Compile the repeated blocks with torch.compile: up to a minute at the start, for faster steps on a GPU."""
 
+    trackers: tuple[str, ...] = ()
+    """Where numbers go beside metrics.jsonl: tensorboard, wandb, trackio, or what others registered."""
+
     def __post_init__(self) -> None:
+        for name in self.trackers:
+            TRACKERS.get(name)  # raises ValueError for one that nobody registered
         if min(self.log_every, self.observe_every, self.checkpoint_every, self.keep_checkpoints) < 1:
             raise ValueError("run: log_every, observe_every, checkpoint_every and keep_checkpoints must be at least 1")
 

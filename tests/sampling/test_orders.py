@@ -12,10 +12,10 @@ from mage.sampling.decode import UNKNOWN, decode
 from mage.sampling.guidance import guided
 from mage.sampling.orders import priorities
 from mage.sampling.revise import own_likelihood, revise
-from mage.sampling.settings import Order, SamplingConfig
+from mage.sampling.settings import SamplingConfig
 
 GRID = (8, 8)
-KINDS: tuple[Order, Order] = ("halton", "random")
+KINDS: tuple[str, str] = ("halton", "random")
 
 
 def streams(count: int) -> list[torch.Generator]:

@@ -4,8 +4,9 @@ Letters: n images, d code width, h w grid, m vectors, k codes.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,15 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage import distributed
+from mage.registry import Registry
 
-Kind = Literal["vq", "ema", "normalized", "simvq", "fsq", "lfq"]
+QuantizerKind = Callable[["QuantizerConfig", int], "Quantizer"]
+"""(configuration, width of the vectors) -> quantizer; usually a class."""
+QUANTIZERS: Registry[QuantizerKind] = Registry(kind="quantizer", group="mage.quantizers")
 
 
 @dataclass(frozen=True)
 class QuantizerConfig:
     """Codebook and how it learns."""
 
-    kind: Kind = "vq"
+    kind: str = "vq"
     """vq: the paper's, words move by gradient. ema: words are running means. normalized: those on the unit sphere.
     simvq: words are one learned map of fixed random vectors. fsq: a fixed grid of numbers. lfq: signs, one bit each."""
     num_codes: int = 1024
@@ -44,6 +48,7 @@ class QuantizerConfig:
     """fsq: values of each number of a code; their product is num_codes, their count is code_width."""
 
     def __post_init__(self) -> None:
+        QUANTIZERS.get(self.kind)  # raises ValueError for a kind that nobody registered
         if self.num_codes < 2:
             raise ValueError(f"a codebook needs at least 2 codes, not {self.num_codes}")
         if not 0 <= self.decay < 1:
@@ -63,7 +68,13 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(nn.Module, ABC):
-    """A codebook: `ids` finds words, `lookup` returns them, `forward` does both with gradients and losses."""
+    """A codebook: `ids` finds words, `lookup` returns them, `forward` does both with gradients and losses.
+
+    A new kind is a subclass registered in QUANTIZERS.
+    """
+
+    training_state: tuple[str, ...] = ("life.", "sums")
+    """Beginnings of the names of tensors that decide no id: counts and sums that only training reads."""
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
