@@ -6,7 +6,7 @@ from mage import rng
 from mage.benchmarks import plain
 from mage.benchmarks.pretrain import engine_step, plain_step, trainable
 from mage.benchmarks.work import OURS, Bench, Work
-from mage.models import MAGE
+from mage.models import MAGETransformer
 from mage.nn.blocks import choose_attention
 from mage.sampling.decode import UNKNOWN
 from mage.sampling.generator import logits_function
@@ -23,7 +23,7 @@ def _at(bench: Bench, grid: tuple[int, int]) -> list[Work]:
     length, device = grid[0] * grid[1], bench.device()
     torch.manual_seed(0)
     built = bench.model.require_generator()
-    network = MAGE(built.config, built.vocabulary, grid)
+    network = MAGETransformer(built.config, built.vocabulary, grid)
     network = network.to(device).eval().requires_grad_(False)
     choose_attention(network, device)
     tokens = torch.randint(network.vocabulary.num_codes, (bench.batch, length), generator=rng.generator(0)).to(device)

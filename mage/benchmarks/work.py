@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mage.models import MAGE
+from mage.models import MAGETransformer
 from mage.pipeline import Mage
 from mage.tokenizers import VQGAN
 
@@ -56,7 +56,7 @@ class Bench:
         return ids.clone()
 
     @property
-    def plain_network(self) -> MAGE:
+    def plain_network(self) -> MAGETransformer:
         """The transformer of the plain baseline."""
         return self.plain.require_generator()
 

@@ -26,7 +26,7 @@ from mage.checkpoints.official_names import (
 )
 from mage.checkpoints.official_sizes import Settings, mage_config, read_vocabulary, token_grid, vqgan_config
 from mage.checkpoints.pickles import unpickle
-from mage.models import MAGE, MAGEClassifier
+from mage.models import MAGEClassifier, MAGETransformer
 from mage.pipeline import Mage
 from mage.store import folder as store
 from mage.store.parts import ModelParts
@@ -99,7 +99,7 @@ def _translate(
     grid = None if kind == "tokenizer" else token_grid(state, settings)
     dtypes: dict[str, str] = {}
     tokenizer: VQGAN | None = None
-    transformer: MAGE | MAGEClassifier | None = None
+    transformer: MAGETransformer | MAGEClassifier | None = None
     # Networks are made without memory first: no time for, and no random numbers drawn by, weights that are replaced.
     if kind == "tokenizer" or any(name.startswith(VQGAN_PREFIX) for name in state):
         part = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
@@ -110,7 +110,7 @@ def _translate(
         vocabulary = read_vocabulary(state, settings, tokenizer.num_codes if tokenizer is not None else None)
         with torch.device("meta"):
             if kind == "pretrained":
-                transformer = MAGE(mage_config(state, settings), vocabulary, grid)
+                transformer = MAGETransformer(mage_config(state, settings), vocabulary, grid)
             else:
                 weight = state.get("head.1.weight" if kind == "linear_probe" else "head.weight", torch.empty(1))
                 transformer = MAGEClassifier(
@@ -162,7 +162,7 @@ def to_released(folder: str | Path, out_file: str | Path) -> Path:
     if isinstance(model.tokenizer, VQGAN):
         names = tokenizer_names(model.tokenizer, "" if model.transformer is None else VQGAN_PREFIX)
         tensors |= released_tensors(model.tokenizer, names, origin["dtypes"])
-    if isinstance(model.transformer, MAGE | MAGEClassifier):
+    if isinstance(model.transformer, MAGETransformer | MAGEClassifier):
         tensors |= released_tensors(model.transformer, transformer_names(model.transformer), origin["dtypes"])
     with atomic.replacing(out_file) as temporary:
         torch.save(tensors if origin["form"] == "bare" else {origin["form"]: tensors}, temporary)

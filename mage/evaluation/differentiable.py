@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from mage.evaluation.attacks import Scorer
 from mage.evaluation.linear_head import LinearHead
-from mage.models import MAGE, Classifier, MAGEClassifier, PatchEncoder
+from mage.models import Classifier, MAGEClassifier, MAGETransformer, PatchEncoder
 from mage.models.mage import Pool, pooled
 from mage.pipeline import Mage
 from mage.tokenizers.quantizers.base import rows
@@ -59,7 +59,7 @@ def differentiable_scorer(model: Mage, head: LinearHead | None = None, *, pool: 
     here = None if head is None else copy.deepcopy(head).to(model.device)
     if head is None and not isinstance(transformer, Classifier):
         raise ValueError("this model has no classifier: give a head, or fine-tune the model")
-    if isinstance(transformer, MAGE | MAGEClassifier):
+    if isinstance(transformer, MAGETransformer | MAGEClassifier):
         tokenizer = _tokenizer(model)
         words: Any = transformer.encoder  # modules of modules have no types
 
@@ -87,7 +87,7 @@ def differentiable_scorer(model: Mage, head: LinearHead | None = None, *, pool: 
 
 def latent_of(model: Mage) -> Callable[[Tensor], Tensor] | None:
     """The continuous vectors that a model's tokens stand for; None for a model that sees pixels."""
-    if not isinstance(model.transformer, MAGE | MAGEClassifier):
+    if not isinstance(model.transformer, MAGETransformer | MAGEClassifier):
         return None
     return _tokenizer(model).latent
 

@@ -165,7 +165,7 @@ class MAGEOutput:
     """Encoder output after its norm, class position first."""
     decoded: Float[Tensor, "n l p"]
     """Decoder output after its norm, without the class position."""
-    model: "MAGE"
+    model: "MAGETransformer"
 
     @cached_property
     def logits(self) -> Float[Tensor, "n l v"]:
@@ -183,7 +183,7 @@ class MAGEOutput:
         return self.model.word_logits(chosen, self.model.vocabulary.num_codes)
 
 
-class MAGE(nn.Module):
+class MAGETransformer(nn.Module):
     """The network of the paper, without the tokenizer."""
 
     def __init__(self, config: MAGEConfig, vocabulary: Vocabulary, grid: tuple[int, int]) -> None:

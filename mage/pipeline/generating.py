@@ -14,7 +14,7 @@ from torch import Tensor
 from mage import device as device_policy
 from mage import rng
 from mage.masking import mask_from_noise
-from mage.models import MAGE
+from mage.models import MAGETransformer
 from mage.sampling.classes import Classes, class_numbers, listed
 from mage.sampling.decode import UNKNOWN
 from mage.sampling.edit import token_mask
@@ -34,7 +34,9 @@ def changed_settings(own: SamplingConfig, changes: Mapping[str, Any]) -> Samplin
     return replace(own, **{name: value for name, value in changes.items() if value is not None})
 
 
-def check_generation(network: MAGE, settings: SamplingConfig, classes: Classes, names: tuple[str, ...]) -> None:
+def check_generation(
+    network: MAGETransformer, settings: SamplingConfig, classes: Classes, names: tuple[str, ...]
+) -> None:
     """Raise ValueError if this network cannot draw these classes, or cannot be guided."""
     if classes is not None:
         class_numbers(classes, len(listed(classes)), network.config.num_classes, names)
@@ -42,7 +44,9 @@ def check_generation(network: MAGE, settings: SamplingConfig, classes: Classes, 
         raise ValueError("guidance needs a model with classes; this one was trained without")
 
 
-def starting_grids(network: MAGE, n: int, start: Int[Tensor, "..."] | None, device: torch.device) -> Int[Tensor, "n l"]:
+def starting_grids(
+    network: MAGETransformer, n: int, start: Int[Tensor, "..."] | None, device: torch.device
+) -> Int[Tensor, "n l"]:
     """Grids to complete, -1 = unknown. Raises ValueError for values and numbers that do not fit."""
     if start is None:
         return unknown_grids(network, n, device)
@@ -55,7 +59,7 @@ def starting_grids(network: MAGE, n: int, start: Int[Tensor, "..."] | None, devi
 
 
 def complete(
-    network: MAGE,
+    network: MAGETransformer,
     grids: Int[Tensor, "n l"],
     settings: SamplingConfig,
     *,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mage import device as device_policy
 from mage.inputs import ImageBatch, Images, ImageTransform, as_images
-from mage.models import MAGE, MAGEClassifier, PatchClassifier, PatchEncoder, Transformer
+from mage.models import MAGEClassifier, MAGETransformer, PatchClassifier, PatchEncoder, Transformer
 from mage.nn.blocks import choose_attention
 from mage.pipeline.modes import evaluating, in_batches
 from mage.store import folder as store
@@ -44,7 +44,7 @@ class Networks:
         self.recipe, self.notes = recipe or {}, notes or {}
         self.to(device)
         self.precision = device_policy.resolve(precision, self.device)
-        if tokenizer is not None and isinstance(transformer, MAGE | MAGEClassifier):
+        if tokenizer is not None and isinstance(transformer, MAGETransformer | MAGEClassifier):
             words = (transformer.vocabulary.num_codes, tuple(transformer.grid))
             if words != (tokenizer.num_codes, tuple(tokenizer.grid)):
                 raise ValueError(
@@ -122,10 +122,10 @@ class Networks:
             raise ValueError("this is a tokenizer without a transformer; `mage pretrain` trains one on its tokens")
         return self._transformer
 
-    def require_generator(self) -> MAGE:
+    def require_generator(self) -> MAGETransformer:
         """The transformer, if it can generate. Raises ValueError if it cannot."""
         transformer = self.require_transformer()
-        if not isinstance(transformer, MAGE):
+        if not isinstance(transformer, MAGETransformer):
             raise ValueError("this checkpoint holds an encoder only and cannot generate: it has no decoder")
         return transformer
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mage.models import MAGE
+from mage.models import MAGETransformer
 from mage.pipeline import Mage
 from mage.tokenizers import Tokenizer
 from mage.vocabulary import Vocabulary
@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def start_from(network: MAGE, model: Mage, tokenizer: Tokenizer | None) -> list[str]:
+def start_from(network: MAGETransformer, model: Mage, tokenizer: Tokenizer | None) -> list[str]:
     """Copy what fits from `model` into `network`; returns the names of the parameters left at their start.
 
     tokenizer: of the new network; compared with the model's. Raises ValueError if the model has no MAGE network or
     none of its blocks fits.
     """
     source = model.transformer
-    if not isinstance(source, MAGE):
+    if not isinstance(source, MAGETransformer):
         raise ValueError("--init-from needs a pre-trained MAGE model")
     own = tokenizer.fingerprint() if tokenizer is not None else "none"
     theirs = model.tokenizer.fingerprint() if model.tokenizer is not None else "none"

@@ -3,7 +3,7 @@
 import torch
 
 from mage.masking import MaskRatioConfig
-from mage.models import MAGE, MAGEConfig
+from mage.models import MAGETransformer, MAGEConfig
 from mage.recipes.schema import Recipe
 from mage.tokenizers import VQGAN
 from mage.vocabulary import Vocabulary
@@ -20,7 +20,7 @@ def budget(recipe: Recipe, num_images: int) -> dict[str, float]:
     grid = recipe.tokenizer.grid
     with torch.device("meta"):
         tokenizer = VQGAN(recipe.tokenizer)
-        network = MAGE(recipe.model, Vocabulary.fresh(tokenizer.num_codes), grid)
+        network = MAGETransformer(recipe.model, Vocabulary.fresh(tokenizer.num_codes), grid)
     tokens = grid[0] * grid[1]
     masking = getattr(recipe.method, "masking", MaskRatioConfig())
     drop_ratio = masking.drop_ratio

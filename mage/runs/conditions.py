@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from mage import atomic, distributed, images
 from mage.data.token_cache import TokenCache
-from mage.models import MAGE
+from mage.models import MAGETransformer
 from mage.pipeline import Mage
 from mage.pipeline.modes import evaluating
 from mage.device import autocast
@@ -85,7 +85,7 @@ def from_cache(
 
 def _clusters(cache: TokenCache, model: Mage | None, count: int, launch: Launch, seed: int) -> np.ndarray:
     """The cluster of each image of a cache, which the launch's folder then keeps."""
-    if model is None or not isinstance(model.transformer, MAGE):
+    if model is None or not isinstance(model.transformer, MAGETransformer):
         raise ValueError("conditions.source=clusters needs --init-from, a model whose features are clustered")
     if model.tokenizer is not None:
         cache.check_tokenizer(model.tokenizer)

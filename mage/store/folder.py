@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from mage import atomic
 from mage.models import (
-    MAGE,
     Classifier,
     MAGEClassifier,
     MAGEConfig,
+    MAGETransformer,
     PatchClassifier,
     PatchEncoder,
     PatchEncoderConfig,
@@ -143,7 +143,7 @@ def transformer_dict(transformer: Transformer) -> dict[str, Any]:
     if isinstance(transformer, PatchEncoder | PatchClassifier):
         return {"kind": "patches" if isinstance(transformer, PatchEncoder) else "patch_classifier", **values}
     values |= {"grid": list(transformer.grid), "vocabulary": to_dict(transformer.vocabulary)}
-    return {"kind": "mage" if isinstance(transformer, MAGE) else "classifier", **values}
+    return {"kind": "mage" if isinstance(transformer, MAGETransformer) else "classifier", **values}
 
 
 def build_transformer(values: dict[str, Any]) -> Transformer:
@@ -155,7 +155,7 @@ def build_transformer(values: dict[str, Any]) -> Transformer:
     config, vocabulary = from_dict(MAGEConfig, values["sizes"]), from_dict(Vocabulary, values["vocabulary"])
     height, width = values["grid"]
     if kind == "mage":
-        return MAGE(config, vocabulary, (height, width))
+        return MAGETransformer(config, vocabulary, (height, width))
     return MAGEClassifier(config, vocabulary, (height, width), **head)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mage import rng
 from mage.masking import Mask, MaskRatioConfig, StepMask, masks_of_rows, sample_mask_ratio
-from mage.models import MAGE
+from mage.models import MAGETransformer
 from mage.models.contrastive import ContrastiveConfig, Projection, agreement, info_nce
 from mage.share import Turn
 from mage.training.method import METHODS, MethodConfig, MethodInputs
@@ -36,7 +36,7 @@ class PairLosses(NamedTuple):
 class ContrastiveObjective(nn.Module):
     """The network with both losses, as one module, so that wrappers for many processes see a single forward."""
 
-    def __init__(self, network: MAGE, config: ContrastiveConfig) -> None:
+    def __init__(self, network: MAGETransformer, config: ContrastiveConfig) -> None:
         super().__init__()
         self.network, self.config = network, config
         self.projection = Projection(network.config.width, config)
@@ -58,7 +58,7 @@ class ContrastiveObjective(nn.Module):
 class ContrastivePretraining(Pretraining):
     """The task of MAGE-C: as MAGE's, on pairs of views."""
 
-    def __init__(self, network: MAGE, *arguments: Any, contrastive: ContrastiveConfig, **more: Any) -> None:
+    def __init__(self, network: MAGETransformer, *arguments: Any, contrastive: ContrastiveConfig, **more: Any) -> None:
         """Arguments as of Pretraining; the source gives "tokens" and "second", or "images" and "second" uint8."""
         super().__init__(network, *arguments, **more)
         self.modules = {"mage": ContrastiveObjective(network, contrastive)}

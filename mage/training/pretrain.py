@@ -12,7 +12,7 @@ from mage import images, rng
 from mage.data.batches import Batches
 from mage.device import autocast
 from mage.masking import Mask, MaskRatioConfig, random_mask, step_mask
-from mage.models import MAGE, MAGEConfig
+from mage.models import MAGEConfig, MAGETransformer
 from mage.sampling.generator import fill, unknown_grids
 from mage.sampling.settings import SamplingConfig
 from mage.share import Turn
@@ -29,7 +29,7 @@ from mage.vocabulary import Vocabulary
 class PretrainObjective(nn.Module):
     """The network with its loss, as one module, so that wrappers for many processes see a single forward."""
 
-    def __init__(self, network: MAGE) -> None:
+    def __init__(self, network: MAGETransformer) -> None:
         super().__init__()
         self.network = network
 
@@ -43,7 +43,7 @@ class Pretraining(Task):
 
     def __init__(
         self,
-        network: MAGE,
+        network: MAGETransformer,
         tokenizer: Tokenizer | None,
         source: Batches,
         *,
@@ -97,7 +97,7 @@ class Pretraining(Task):
     def observe(self, modules: Mapping[str, nn.Module]) -> Observation:
         """Validation loss without classes under fixed masks, what the watch finds, 64 samples class after class."""
         network = modules["mage"].network
-        assert isinstance(network, MAGE)
+        assert isinstance(network, MAGETransformer)
         metrics = {} if self._watch is None else self._watch(network)
         device = network.head.bias.device
         if self._validation is not None:
@@ -128,7 +128,7 @@ class Pretraining(Task):
     def export(self, modules: Mapping[str, nn.Module], folder: Path) -> None:
         """Write tokenizer and averaged network as a model folder."""
         network = modules["mage"].network
-        assert isinstance(network, MAGE)
+        assert isinstance(network, MAGETransformer)
         store.write(ModelParts(self._tokenizer, network, self._recipe, self._notes), folder)
 
 
@@ -185,13 +185,13 @@ class MaskGITMethod(MAGEMethod):
         super().check(model)
 
 
-def new_network(inputs: MethodInputs) -> MAGE:
+def new_network(inputs: MethodInputs) -> MAGETransformer:
     """A network with random weights, for the run's tokens and classes."""
     count = len(inputs.class_names)
     words = Vocabulary.fresh(inputs.num_codes, count if inputs.model.class_input == "encoder" else 0)
     with inputs.random_weights("mage"):
         height, width = inputs.grid
-        return MAGE(replace(inputs.model, num_classes=count), words, (height, width))
+        return MAGETransformer(replace(inputs.model, num_classes=count), words, (height, width))
 
 
 def task_settings(method: "MAGEMethod | Any", inputs: MethodInputs) -> dict[str, Any]:

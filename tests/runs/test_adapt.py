@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mage
-from mage.models import MAGE, MAGEConfig
+from mage.models import MAGETransformer, MAGEConfig
 from mage.runs.adapt import resample_positions, start_from, word_map
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.vocabulary import Vocabulary
@@ -68,7 +68,7 @@ def test_words_are_mapped_by_what_they_mean() -> None:
 
 
 def test_a_model_that_does_not_fit_is_refused() -> None:
-    other = MAGE(MAGEConfig(8, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2), Vocabulary.fresh(8), (4, 4))
+    other = MAGETransformer(MAGEConfig(8, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2), Vocabulary.fresh(8), (4, 4))
     with pytest.raises(ValueError, match="no block"):
         start_from(other, model(8, 8, 0), None)
     with pytest.raises(ValueError, match="pre-trained MAGE"):

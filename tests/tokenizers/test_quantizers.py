@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mage.tokenizers.quantizers import (
     FSQ,
-    KINDS,
     LFQ,
+    QUANTIZERS,
     QuantizerConfig,
     RunningMeanQuantizer,
     SimVQ,
@@ -113,7 +113,7 @@ def test_usage_counts_and_perplexity() -> None:
     assert skewed == pytest.approx(math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUANTIZERS.names())
 def test_every_kind_agrees_with_itself(kind: str, latent: Tensor) -> None:
     """ids, lookup, words and forward tell the same story; gradients pass straight through; states load."""
     width = width_of(kind)
@@ -136,7 +136,7 @@ def test_every_kind_agrees_with_itself(kind: str, latent: Tensor) -> None:
     assert torch.equal(again.ids(latent), output.ids)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUANTIZERS.names())
 def test_every_kind_learns_to_reproduce_clusters(kind: str) -> None:
     """A linear encoder and decoder around each quantizer halve the error of the mean, and use most codes."""
     random = torch.Generator().manual_seed(0)

@@ -8,7 +8,7 @@ import torch
 import mage
 from mage import rng, runs
 from mage.masking import MaskRatioConfig
-from mage.models import MAGE
+from mage.models import MAGETransformer
 from mage.models.contrastive import ContrastiveConfig
 from mage.recipes import named
 from mage.runs.inputs import open_data
@@ -39,7 +39,9 @@ def test_two_views_have_masks_of_their_own_and_share_ratios_if_asked() -> None:
 def objective() -> ContrastiveObjective:
     recipe = named("smoke")
     torch.manual_seed(0)
-    return ContrastiveObjective(MAGE(recipe.model, mage.Vocabulary.fresh(16), (4, 4)), ContrastiveConfig(weight=0.1))
+    return ContrastiveObjective(
+        MAGETransformer(recipe.model, mage.Vocabulary.fresh(16), (4, 4)), ContrastiveConfig(weight=0.1)
+    )
 
 
 def test_contrast_moves_the_encoder_but_not_the_decoder(objective: ContrastiveObjective) -> None:
