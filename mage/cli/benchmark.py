@@ -1,35 +1,13 @@
 """`mage benchmark`: how fast this machine is with this library, beside the method written out plainly."""
 
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 from mage.benchmarks import suite
 from mage.benchmarks.suite import PATHS, Row
-from mage.cli.options import Common, check_output_file, emit, note
+from mage.cli.options.benchmark import Options
+from mage.cli.say import check_output_file, emit, note
 from mage.models.presets import PRESETS
 from mage.runs.record import Record, command_line, write_record
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Time the library against a plain baseline, in one process, taking turns; random weights and images."""
-
-    size: str = "base"
-    """size of the network, on the paper's tokenizer at 256 x 256 pixels: tiny, small, base, large, huge"""
-    batch_sizes: tuple[int, ...] = (4,)
-    """images per call; the ratios are those of the worst"""
-    paths: tuple[str, ...] = ("tokenize", "pretrain", "generate", "features", "small_pretrain")
-    """what to time; all: everything there is"""
-    rounds: int = 3
-    """measurements of each way, of which the median counts"""
-    steps: int = 20
-    """decoding steps of a generated image"""
-    memory: bool = False
-    """also measure the peak memory of a training step, with the largest batch"""
-    record: Path | None = None
-    """JSON file for the result, with commit, machine and command"""
-
 
 PROTOCOL = {
     "ratio": "seconds of the plain baseline / seconds of ours, medians, taking turns in one process; without _b4, "

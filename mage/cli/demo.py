@@ -2,14 +2,15 @@
 
 import shutil
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 
 import mage
 from mage import distributed, runs
-from mage.cli.options import RunOptions, check_parent, counting, emit, note
+from mage.cli.asked import choice_of, launch_of
+from mage.cli.options.demo import Options
+from mage.cli.say import check_parent, counting, emit, note
 from mage.recipes import Recipe, resolve
 from mage.report import write_report
 from mage.runs.inputs import training_data
@@ -21,24 +22,12 @@ from mage.training.run import TrainResult
 PARALLEL = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(RunOptions):
-    """Train a tokenizer, cache tokens, pre-train MAGE, generate, reconstruct, edit, probe, and write a report."""
-
-    out: Path = Path("runs/demo")
-    """run folder; an interrupted demo goes on where it stopped"""
-    samples: int = 500
-    """samples that are judged"""
-    record: Path | None = None
-    """also write the results to this JSON file"""
-
-
 def run(options: Options) -> None:
     """Every step of the library, in order."""
     check_parent(options.out / "report.html")
     if options.samples < 100:
         raise ValueError(f"--samples must be at least 100, not {options.samples}")
-    recipe, launch = resolve(options.choice()), options.launch()
+    recipe, launch = resolve(choice_of(options)), launch_of(options)
     launch = replace(launch, resume=newest_checkpoint(launch.out) is not None)
     start, timings = time.perf_counter(), {}
     if slow := advice(recipe, launch.resolved_precision(), launch.start()):

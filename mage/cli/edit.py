@@ -1,47 +1,14 @@
 """`mage edit`: draw a part of an image anew."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from torch import Tensor
 
 import mage
 from mage import images
-from mage.cli.options import check_output_file, emit
-from mage.cli.sampler_options import SamplerOptions
+from mage.cli.asked import classes_of, sampling_of
+from mage.cli.options.edit import Options
+from mage.cli.say import check_output_file, emit
 from mage.evaluation.seams import seam_ratio
 from mage.sampling.edit import box_mask, expand_canvas, grow_mask
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(SamplerOptions):
-    """Inpaint or remove (--mask, --box), outpaint (--expand), or vary all of it (--vary): exactly one of the four.
-
-    With --class, what is drawn is of that class.
-    """
-
-    model: Path
-    """model or run folder"""
-    image: Path
-    """image file, any size; it is scaled and cut to the model's"""
-    out: Path
-    """PNG file for the result"""
-    mask: Path | None = None
-    """image file of the same size: white is drawn anew, black is kept"""
-    box: tuple[int, int, int, int] | None = None
-    """left top right bottom, in pixels of the image: the inside is drawn anew"""
-    expand: tuple[int, ...] | None = None
-    """pixels to add around the image: one number for all sides, or left top right bottom"""
-    vary: float | None = None
-    """strength from 0 to 1: this share of the tokens, at random, is drawn anew"""
-    grow: int = 0
-    """pixels by which --mask and --box grow: to remove an object, its rim and shadow must go too"""
-    full_size: bool = False
-    """edit at the image's own size, in windows of the model's, instead of scaling and cutting it"""
-    paste: bool = False
-    """keep the pixels of untouched tokens exactly as they were"""
-    num: int = 1
-    """variants; more than one are written side by side"""
 
 
 def run(options: Options) -> None:
@@ -59,8 +26,8 @@ def run(options: Options) -> None:
             f"this model edits {model.channels} bands, PNG holds 1 or 3: use mage.load(...).edit in Python"
         )
     image = images.load_image(options.image, model.channels)
-    classes = options.classes(model)
-    how = options.sampling() | {"seed": options.seed}
+    classes = classes_of(options, model)
+    how = sampling_of(options) | {"seed": options.seed}
     if classes:
         how["classes"] = [classes[k % len(classes)] for k in range(options.num)]
     if options.vary is not None:

@@ -1,13 +1,12 @@
 """`mage evaluate generation`: Frechet and kernel distance, Inception Score, precision and its kin, in one pass."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import mage
 from mage import atomic
-from mage.cli.options import check_parent, counting, emit, note
-from mage.cli.sampler_options import SamplerOptions
+from mage.cli.asked import classes_of, sampling_of
+from mage.cli.options.evaluate_generation import Options
+from mage.cli.say import check_parent, counting, emit, note
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.device import resolve_device
 from mage.evaluation.extractors import Extractor, build_extractor
@@ -22,40 +21,6 @@ from mage.runs.generation import (
 )
 from mage.runs.production import Production, image_shape_in
 from mage.runs.record import commit, machine
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(SamplerOptions):
-    """Measure generated images against real ones: OUT/generation.json. Every name says extractor, reference, number."""
-
-    samples: Path
-    """folder of images, of tar shards or of features, by `mage generate`; or a model or run, which then generates"""
-    num: int = 10_000
-    """images to generate, of a model"""
-    data: str | None = None
-    """data set of real images by name, or a folder; default: what the model was trained on"""
-    data_root: str | None = None
-    """folder where a named data set's files are"""
-    split: Literal["train", "test", "all"] = "test"
-    """part of the data set that is the reference; as many images of the other part give the value of real images"""
-    reference: Path | None = None
-    """.npz of ready statistics instead: by --save-reference, or mu and sigma in the layout of ADM and pytorch-fid"""
-    save_reference: Path | None = None
-    """write the reference's statistics to this .npz"""
-    extractor: str = "efflite0"
-    """efflite0, inception, timm:NAME or fidelity:NAME"""
-    extractor_weights: str = ""
-    """file of the extractor's weights, where it is not found by itself"""
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    """how real images of another size are scaled to the samples' size, before their centre is cut"""
-    rounding: Literal["nearest", "truncate"] = "nearest"
-    """how the images that a model generates become 8 bits; truncate: as the published FID was measured"""
-    real: bool = True
-    """also measure real images of the other part"""
-    out: Path | None = None
-    """folder for the numbers as JSON"""
-    batch_size: int = 64
-    """images at a time"""
 
 
 def run(options: Options) -> None:
@@ -90,7 +55,7 @@ def run(options: Options) -> None:
     quality = beside_real(seen, reference, extractor, beside)
     result = {
         "commit": commit(), "machine": machine(), "samples": str(options.samples), "seed": options.seed,
-        "sampling": options.sampling(), "class": list(options.class_), "metrics": quality.metrics,
+        "sampling": sampling_of(options), "class": list(options.class_), "metrics": quality.metrics,
         "protocols": quality.protocols, "left_out": quality.left_out,
     }  # fmt: skip
     if options.out is not None:
@@ -121,7 +86,7 @@ def _samples(options: Options, extractor: Extractor) -> _Samples:
         return _Samples(_look(options, samples.images, extractor, shape), shape)
     model = mage.load(options.samples, precision=options.precision, device=options.device)
     production = Production(
-        options.num, options.seed, options.batch_size, options.classes(model), options.sampling()
+        options.num, options.seed, options.batch_size, classes_of(options, model), sampling_of(options)
     )  # fmt: skip
     with counting(options.num, "image", options) as done:
         seen = look_at_model(model, production, extractor, rounding=options.rounding, on_images=done)

@@ -1,53 +1,18 @@
 """`mage evaluate representations`: probes, few-shot, corruptions, attacks and fine-tuning of one model."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-
 import mage
 from mage import atomic
-from mage.cli.options import Common, check_parent, emit, note
+from mage.cli.options.evaluate_representations import Options
+from mage.cli.say import check_parent, emit, note
 from mage.data.datasets import load_dataset
 from mage.evaluation.classification import classification_accuracy
-from mage.evaluation.suite import PARTS, SuiteConfig, measure_representation
+from mage.evaluation.suite import SuiteConfig, measure_representation
 from mage.recipes import FINETUNES, Choice
 from mage.recipes.finetune import protocol
 from mage.recipes.resolve import resolve_finetune
 from mage.report.glossary import describe, format_seconds, format_value
 from mage.runs import Launch, finetune
 from mage.runs.record import commit, machine
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Measure everything of a representation: OUT/representations.json, shown by `mage report` and `mage compare`."""
-
-    model: Path
-    """model or run folder"""
-    data: str
-    """data set by name, or a folder with one folder per class"""
-    data_root: str | None = None
-    """folder where a named data set's files are"""
-    out: Path | None = None
-    """folder for the numbers, such as the run itself"""
-    parts: tuple[Literal["linear", "knn", "fewshot", "attentive", "corruptions", "attacks"], ...] = PARTS  # type: ignore[assignment]
-    """what to measure"""
-    pool: Literal["mean", "class", "both"] = "mean"
-    """features: mean over the tokens, the class token, or the two side by side"""
-    corruption_images: int = 1000
-    """test images, at most, that are corrupted in every way"""
-    attack_images: int = 500
-    """test images, at most, that are attacked"""
-    finetune: str = ""
-    """also fine-tune, by this recipe: small, base or large"""
-    finetune_set: tuple[str, ...] = ()
-    """settings of fine-tuning to override, such as optim.epochs=5"""
-    seed: int = 0
-    """seed of everything random"""
-    batch_size: int = 256
-    """images at a time"""
-    workers: int = 0
-    """processes that read and augment images in fine-tuning; 0: the main one"""
 
 
 def run(options: Options) -> None:

@@ -1,11 +1,12 @@
 """`mage finetune`: a pre-trained model learns labels."""
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
 import mage
 from mage import runs
-from mage.cli.options import TrainOptions, counting, emit, skipped_sentence
+from mage.cli.asked import choice_of, launch_of
+from mage.cli.options.finetune import Options
+from mage.cli.say import counting, emit, skipped_sentence
 from mage.data.datasets import load_dataset
 from mage.evaluation.classification import classification_accuracy
 from mage.recipes.finetune import protocol
@@ -14,21 +15,9 @@ from mage.recipes.resolve import resolve_finetune
 PARALLEL = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(TrainOptions):
-    """Train encoder and a new head on labelled images; OUT/model is then a classifier.
-
-    Recipes: base and large are the paper's, for ViT-B and ViT-L on ImageNet; small, the default, is for small
-    models and data sets.
-    """
-
-    model: Path
-    """pre-trained model or run folder"""
-
-
 def run(options: Options) -> None:
     """Fine-tune, then measure on all test images."""
-    recipe, launch = resolve_finetune(options.choice()), options.launch()
+    recipe, launch = resolve_finetune(choice_of(options)), launch_of(options)
     model = mage.load(options.model, precision=options.precision, device=options.device)
     result = runs.finetune(recipe, launch, model)
     tuned = mage.load(options.out, precision=options.precision, device=options.device)

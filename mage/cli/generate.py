@@ -1,56 +1,22 @@
 """`mage generate`: new images, one or a hundred thousand."""
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated
+from dataclasses import replace
 
 import numpy as np
 import torch
-import tyro
 
 import mage
 from mage import atomic, distributed, images
-from mage.cli.options import check_parent, counting, emit
-from mage.cli.sampler_options import SamplerOptions
+from mage.cli.asked import classes_of, sampling_of
+from mage.cli.options.generate import Options
+from mage.cli.say import check_parent, counting, emit
 from mage.device import device_of
 from mage.evaluation.extractors import build_extractor
-from mage.runs.production import Form, Production, check_job, claim, discard, produce, units
+from mage.runs.production import Production, check_job, claim, discard, produce, units
 from mage.runs.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
 from mage.runs.workers import beside
 
 PARALLEL = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(SamplerOptions):
-    """Make new images: OUT/000000.png, ... and OUT/grid.png; of a model without tokenizer: OUT/tokens.npy.
-
-    Image k of a seed is the same whatever --num, --batch-size and --processes. The same command goes on after a stop.
-    """
-
-    model: Path
-    """model or run folder"""
-    out: Path
-    """folder for the images"""
-    num: Annotated[int, tyro.conf.arg(name="num-images", aliases=["--num"])] = 64
-    """number of images; under torchrun, whose own options begin alike, --num-images has to be written out"""
-    batch_size: int = 64
-    """images at a time"""
-    to: Form = "png"
-    """png: a file each. tar: shards of --shard-size images. features: no images, what --extractor sees in them, for
-    `mage evaluate generation`"""
-    shard_size: int = 1024
-    """images per file, of tar and features: a multiple of --batch-size"""
-    extractor: str = "efflite0"
-    """of --to features: efflite0, inception, timm:NAME or fidelity:NAME"""
-    extractor_weights: str = ""
-    """file of the extractor's weights, where it is not found by itself"""
-    processes: int = 1
-    """processes on this machine, on its GPUs in turn"""
-    part: tuple[int, int] | None = None
-    """I N: only every N-th unit, from I, for a cluster's job array; torchrun's processes do the same by themselves"""
-    overwrite: bool = False
-    """discard what an earlier command made in --out"""
 
 
 def run(options: Options) -> None:
@@ -134,7 +100,7 @@ def _work(options: Options) -> None:
 
 
 def _production(options: Options, model: mage.Mage) -> Production:
-    return Production(options.num, options.seed, options.batch_size, options.classes(model), options.sampling())
+    return Production(options.num, options.seed, options.batch_size, classes_of(options, model), sampling_of(options))
 
 
 def _generate_tokens(options: Options, model: mage.Mage, production: Production) -> None:

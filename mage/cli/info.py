@@ -1,21 +1,10 @@
 """`mage info`: what is in a model folder."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 import mage
-from mage.cli.options import Common, emit
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Describe a model."""
-
-    model: Annotated[Path, tyro.conf.Positional]
-    """model or run folder"""
+from mage.cli.options.info import Options
+from mage.cli.say import emit
 
 
 def run(options: Options) -> None:

@@ -1,33 +1,19 @@
 """`mage pretrain`: tokens -> MAGE, or any other method on the same engine."""
 
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import mage
 from mage import runs
-from mage.cli.options import TrainOptions, counting, emit, note, skipped_sentence
+from mage.cli.asked import choice_of, launch_of
+from mage.cli.options.pretrain import Options
+from mage.cli.say import counting, emit, note, skipped_sentence
 from mage.data.token_cache import TokenCache, is_cache
 from mage.recipes import Recipe, resolve
 from mage.runs.inputs import training_data
 from mage.training.run import TrainResult
 
 PARALLEL = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(TrainOptions):
-    """Pre-train MAGE. --data may also be a token cache; otherwise one is made in OUT/tokens, unless --online."""
-
-    tokenizer: Path | None = None
-    """folder of a tokenizer or of a whole model; none for methods that see pixels, and for a cache of other tokens, by
-    `mage tokenize --array`"""
-    online: bool = False
-    """encode images on the fly instead of reading a cache"""
-    validation: Path | None = None
-    """token cache to watch training on, where there is no tokenizer"""
-    init_from: Path | None = None
-    """model to start from instead of random weights, as far as it fits: domain adaptation"""
 
 
 def run(options: Options) -> None:
@@ -38,7 +24,7 @@ def run(options: Options) -> None:
         tokenizer = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)
     if cache is not None and tokenizer is None and cache.key.tokenizer != "none":
         raise ValueError(f"{options.data} holds the tokens of images: give the --tokenizer that made them")
-    recipe, launch = _recipe(options, cache, None if tokenizer is None else tokenizer.recipe), options.launch()
+    recipe, launch = _recipe(options, cache, None if tokenizer is None else tokenizer.recipe), launch_of(options)
     launch.check_out()
     if recipe.method.reads == "tokens" and tokenizer is None and cache is None:
         raise ValueError("give --tokenizer, or as --data a cache of tokens made by `mage tokenize --array`")
@@ -60,7 +46,7 @@ def run(options: Options) -> None:
 
 def _recipe(options: Options, cache: TokenCache | None, base: dict[str, Any] | None) -> Recipe:
     """The recipe, with the images that a cache was made from as its data."""
-    choice = options.choice()
+    choice = choice_of(options)
     if cache is None:
         return resolve(choice, base=base)
     if cache.key.tokenizer == "none":

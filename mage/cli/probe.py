@@ -1,11 +1,11 @@
 """`mage probe`: linear probe on a model's features."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import mage
-from mage.cli.options import Common, counting, emit, skipped_sentence
+from mage.cli.options.base import FeatureOptions
+from mage.cli.options.probe import Options
+from mage.cli.say import counting, emit, skipped_sentence
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.data.transforms import TransformConfig, evaluation_transform
 from mage.evaluation.features import Features, extract_features
@@ -17,41 +17,6 @@ from mage.evaluation.linear_probe import (
     linear_probe,
     probe_crops,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureOptions(Common):
-    """Options of commands that measure features."""
-
-    model: Path
-    """model or run folder"""
-    data: str
-    """data set by name, or a folder with one folder per class"""
-    data_root: str | None = None
-    """folder where a named data set's files are"""
-    pool: Literal["mean", "class", "both"] = "mean"
-    """mean over the tokens, the class token, or the two side by side"""
-    seed: int = 0
-    """seed of everything random"""
-    batch_size: int = 256
-    """images at a time"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(FeatureOptions):
-    """Train a linear classifier on frozen features of the training images, measure it on the test images."""
-
-    protocol: Literal["lars", "lbfgs", "ridge"] = "lbfgs"
-    """lars: as published, 90 epochs; lbfgs: logistic regression to convergence; ridge: least squares, in closed form"""
-    epochs: int = 90
-    """epochs of the lars protocol"""
-    crops: Literal["fixed", "random"] = "fixed"
-    """of training images, lars protocol only. random: as published, a new crop of each in every epoch, which costs as
-    many passes as there are epochs; fixed: the centre, one pass"""
-    crop_scale: tuple[float, float] = (0.2, 1.0)
-    """smallest and largest share of the area that a random crop shows"""
-    base_learning_rate: float = 0.1
-    """of the lars protocol, for a batch of 256"""
 
 
 def run(options: Options) -> None:

@@ -1,36 +1,19 @@
 """`mage tokenize`: images -> a token cache."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from mage import runs
-from mage.cli.options import RunOptions, check_parent, counting, emit, skipped_sentence
+from mage.cli.asked import choice_of, launch_of
+from mage.cli.options.tokenize import Options
+from mage.cli.say import check_parent, counting, emit, skipped_sentence
 from mage.data.own_tokens import write_tokens
 from mage.recipes import resolve
 from mage.runs.inputs import open_data, training_data
 
 PARALLEL = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(RunOptions):
-    """Encode every image of a data set once; or take integers that were made elsewhere."""
-
-    tokenizer: Path | None = None
-    """folder of a tokenizer or of a whole model"""
-    array: Path | None = None
-    """instead: a .npy of integers (n, length), (n, h, w) or (n, views, h, w)"""
-    num_codes: int | None = None
-    """with --array: integers run from 0 to this number less 1; default: the largest there"""
-    labels: Path | None = None
-    """with --array: a .npy of one class number per row"""
-    views: int | None = None
-    """augmented views per image; default: the recipe's"""
-    split: Literal["train", "test"] = "train"
-    """which part of the data set"""
 
 
 def run(options: Options) -> None:
@@ -42,7 +25,7 @@ def run(options: Options) -> None:
         _take_array(options)
         return
     tokenizer = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)
-    recipe, launch = resolve(options.choice(), base=tokenizer.recipe), options.launch()
+    recipe, launch = resolve(choice_of(options), base=tokenizer.recipe), launch_of(options)
     if options.views is not None:
         recipe = replace(recipe, data=replace(recipe.data, views=options.views))
     if options.split == "train":

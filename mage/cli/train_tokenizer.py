@@ -1,22 +1,19 @@
 """`mage train-tokenizer`: images -> a tokenizer."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from mage import runs
-from mage.cli.options import TrainOptions, emit, skipped_sentence
+from mage.cli.asked import choice_of, launch_of
+from mage.cli.options.train_tokenizer import Options
+from mage.cli.say import emit, skipped_sentence
 from mage.recipes import resolve
 
 PARALLEL = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(TrainOptions):
-    """Train a VQGAN."""
-
-
 def run(options: Options) -> None:
     """Train and say how well it reconstructs."""
-    result = runs.train_tokenizer(resolve(options.choice()), options.launch())
+    result = runs.train_tokenizer(resolve(choice_of(options)), launch_of(options))
     metrics = result.metrics
     emit(
         options,

@@ -91,7 +91,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("--model {root}/model --data digits --num 1", "at least 2"),
         ("--model {root}/model --data digits --try-guidances 1", "guidance needs a model with classes"),
         ("--model {root}/model --data digits --try-steps 0", "at least 1 step"),
-        ("--model {root}/model --data digits --try-orders diagonal", "try-orders"),
+        ("--model {root}/model --data digits --try-orders diagonal", "there is no order .diagonal."),
     ],
     "reproduce": [
         ("imagenet --checkpoint {root}/none.pth --data {root}/folder --out {out}", "none.pth"),

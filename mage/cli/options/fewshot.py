@@ -1,0 +1,19 @@
+"""Options of `mage fewshot`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mage.cli.options.base import FeatureOptions
+from mage.cli.options.choices import COUNTS, DRAWS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(FeatureOptions):
+    """Train a linear classifier on a few images per class, several times; measure it on all test images."""
+
+    counts: tuple[int, ...] = COUNTS
+    """labelled images per class"""
+    draws: int = DRAWS
+    """random choices of these images; the interval comes from their spread"""
+    protocol: Literal["lars", "lbfgs", "ridge"] = "lbfgs"
+    """how the classifier is found, as in `mage probe`"""
