@@ -19,8 +19,6 @@ def choice_of(options: RecipeOptions) -> Choice:
 def launch_of(options: RunOptions) -> Launch:
     """Everything about the run that does not change what is learned."""
     check_parent(options.out)
-    if options.workers < 0:
-        raise ValueError(f"--workers must not be negative, not {options.workers}")
     return Launch(
         options.out,
         device=options.device,

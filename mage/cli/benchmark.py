@@ -29,8 +29,8 @@ def run(options: Options) -> None:
         raise ValueError(f"there is no size {options.size!r}; sizes are {', '.join(PRESETS)}")
     if unknown or not options.paths:
         raise ValueError(f"there is no path {', '.join(sorted(unknown))!r}; paths are all, {', '.join(PATHS)}")
-    if not options.batch_sizes or min(*options.batch_sizes, options.rounds, options.steps) < 1:
-        raise ValueError("--batch-sizes, --rounds and --steps must be at least 1")
+    if not options.batch_sizes:
+        raise ValueError("--batch-sizes needs at least one number of images")
     if options.record is not None:
         check_output_file(options.record, (".json",))
     found: dict[str, float] = {}

@@ -16,8 +16,6 @@ def run(options: Options) -> None:
     check_output_file(options.out)
     if sum(given is not None for given in (options.mask, options.box, options.expand, options.vary)) != 1:
         raise ValueError("give exactly one of --mask, --box, --expand and --vary: it says what is drawn anew")
-    if options.num < 1:
-        raise ValueError(f"--num must be at least 1, not {options.num}")
     if options.vary is not None and (options.grow or options.full_size or options.paste):
         raise ValueError("--vary goes without --grow, --full-size and --paste")
     model = mage.load(options.model, precision=options.precision, device=options.device)
@@ -86,8 +84,18 @@ def _prepare(options: Options, image: Tensor, size: tuple[int, int]) -> tuple[Te
         return images.to_float(image), mask
     fitted = images.fit_mask(mask, size)
     if mask.any() and not fitted.any():
-        raise ValueError(
-            f"what is marked lies outside the middle of the image; of {pixels[1]} x {pixels[0]} pixels the model sees "
-            f"only a part of the proportions {size[1]} x {size[0]}: cut the image first"
-        )
+        raise ValueError(_outside(pixels, size))
     return images.to_float(images.fit(image, size)), fitted
+
+
+def _outside(pixels: tuple[int, int], size: tuple[int, int]) -> str:
+    """What to do where all that is marked lies beyond the part that the model sees; (height, width) each."""
+    rows, columns = min(pixels[0], pixels[1] * size[0] // size[1]), min(pixels[1], pixels[0] * size[1] // size[0])
+    top, left = (pixels[0] - rows) // 2, (pixels[1] - columns) // 2
+    fits = pixels[0] >= size[0] and pixels[1] >= size[1]
+    advice = "add --full-size to edit the image at its own size, or " if fits else ""
+    return (
+        f"what is marked lies outside the part of the image that is scaled to the model's {size[1]} x {size[0]} "
+        f"pixels: columns {left} to {left + columns} and rows {top} to {top + rows} of {pixels[1]} x {pixels[0]}; "
+        f"{advice}mark something inside"
+    )

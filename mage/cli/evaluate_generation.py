@@ -25,8 +25,6 @@ from mage.runs.record import commit, machine
 
 def run(options: Options) -> None:
     """Look, compare, write and print."""
-    if options.num < 2 or options.batch_size < 1:
-        raise ValueError(f"--num must be at least 2 and --batch-size 1, not {options.num} and {options.batch_size}")
     if options.out is not None:
         check_parent(options.out / "generation.json")
     if options.save_reference is not None and options.save_reference.suffix != ".npz":
@@ -48,7 +46,7 @@ def run(options: Options) -> None:
         reference = Reference.of(options.split, looked)
         real = _other_part(options, data, shape)
     else:
-        raise ValueError("give --data or --reference: what the samples are compared with")
+        raise _nothing_to_compare_with()
     beside = None
     if options.real and real is not None:
         beside = _look(options, some(real, seen.count), extractor, shape)
@@ -56,13 +54,14 @@ def run(options: Options) -> None:
     result = {
         "commit": commit(), "machine": machine(), "samples": str(options.samples), "seed": options.seed,
         "sampling": sampling_of(options), "class": list(options.class_), "metrics": quality.metrics,
-        "protocols": quality.protocols, "left_out": quality.left_out,
+        "protocols": quality.protocols, "left_out": quality.left_out, "warnings": quality.warnings,
     }  # fmt: skip
     if options.out is not None:
         atomic.write_json(options.out / "generation.json", result)
     width = max(map(len, quality.metrics))
     lines = [f"{name:{width}}  {value:10.6g}   {quality.protocols[name]}" for name, value in quality.metrics.items()]
-    emit(options, result, "\n".join(lines + [f"not measured: {reason}" for reason in quality.left_out]))
+    lines += [f"not measured: {reason}" for reason in quality.left_out]
+    emit(options, result, "\n".join(lines + [f"WARNING: {warning}" for warning in quality.warnings]))
 
 
 class _Samples(NamedTuple):
@@ -85,12 +84,19 @@ def _samples(options: Options, extractor: Extractor) -> _Samples:
         shape = (channels, height, width)
         return _Samples(_look(options, samples.images, extractor, shape), shape)
     model = mage.load(options.samples, precision=options.precision, device=options.device)
+    trained_on = model.recipe.get("data", {}).get("name")
+    if options.data is None and options.reference is None and trained_on is None:
+        raise _nothing_to_compare_with()  # before ten thousand images are made
     production = Production(
         options.num, options.seed, options.batch_size, classes_of(options, model), sampling_of(options)
     )  # fmt: skip
     with counting(options.num, "image", options) as done:
         seen = look_at_model(model, production, extractor, rounding=options.rounding, on_images=done)
-    return _Samples(seen, (model.channels, *model.image_size), model.recipe.get("data", {}).get("name"))
+    return _Samples(seen, (model.channels, *model.image_size), trained_on)
+
+
+def _nothing_to_compare_with() -> ValueError:
+    return ValueError("give --data or --reference: what the samples are compared with")
 
 
 def _look(

@@ -17,8 +17,6 @@ from mage.runs.record import commit, machine
 
 def run(options: Options) -> None:
     """Measure, write and print."""
-    if min(options.corruption_images, options.attack_images, options.batch_size) < 1:
-        raise ValueError("--corruption-images, --attack-images and --batch-size must be positive")
     if options.finetune and options.finetune not in FINETUNES:
         raise ValueError(f"there is no recipe {options.finetune!r} of fine-tuning; there are {', '.join(FINETUNES)}")
     if options.finetune and options.out is None:

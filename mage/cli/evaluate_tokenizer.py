@@ -16,8 +16,6 @@ from mage.tokenizers.perceptual import build_perceptual
 
 def run(options: Options) -> None:
     """Measure, write and print."""
-    if options.num < 2 or options.batch_size < 1:
-        raise ValueError(f"--num must be at least 2 and --batch-size 1, not {options.num} and {options.batch_size}")
     if options.out is not None:
         check_parent(options.out / "evaluation.json")
     model = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)

@@ -22,8 +22,6 @@ PARALLEL = True
 def run(options: Options) -> None:
     """Make what is missing and show the first hundred."""
     check_parent(options.out / "grid.png")
-    if options.processes < 1 or options.shard_size < 1:
-        raise ValueError("--processes and --shard-size must be at least 1")
     if options.part is not None and options.processes > 1:
         raise ValueError("--part and --processes exclude each other")
     launched = (distributed.rank(), distributed.world_size())

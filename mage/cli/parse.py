@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from mage.cli.options import choices
+from mage.cli.options.bounds import check_numbers
 
 WIDTH = 120
 
@@ -43,7 +44,11 @@ def parse(kind: Any, arguments: list[str], *, program: str, description: str, ex
         with contextlib.redirect_stderr(complaint):
             parsed = tyro.cli(shown, args=arguments, prog=program, description=text, config=config)
         values = {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
-        return kinds[type(parsed)](**values)
+        options = kinds[type(parsed)](**values)
+        check_numbers(options)
+        return options
+    except ValueError as error:
+        raise Mistake(f"{error} (see `{program} --help`)") from None
     except SystemExit as stop:
         if stop.code != 2:
             raise

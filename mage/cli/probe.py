@@ -21,8 +21,8 @@ from mage.evaluation.linear_probe import (
 
 def run(options: Options) -> None:
     """Probe and print the accuracy."""
-    if options.epochs < 1 or options.base_learning_rate <= 0:
-        raise ValueError("--epochs and --base-learning-rate must be positive")
+    if options.base_learning_rate <= 0:
+        raise ValueError(f"--base-learning-rate must be positive, not {options.base_learning_rate}")
     if options.crops == "random" and options.protocol != "lars":
         raise ValueError("--crops random goes with --protocol lars: the lbfgs protocol takes one view per image")
     config = LarsConfig(epochs=options.epochs, base_learning_rate=options.base_learning_rate)
@@ -79,8 +79,6 @@ def train_and_test_features(options: FeatureOptions) -> FeaturePair:
 
 
 def _open(options: FeatureOptions) -> tuple[mage.Mage, tuple[ImageDataset, ImageDataset]]:
-    if options.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, not {options.batch_size}")
     model = mage.load(options.model, precision=options.precision, device=options.device)
     train, test = (
         load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)

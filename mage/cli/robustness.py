@@ -18,8 +18,6 @@ from mage.models import Classifier
 
 def run(options: Options) -> None:
     """Measure, write and print."""
-    if min(options.corruption_images, options.attack_images, options.batch_size) < 1:
-        raise ValueError("--corruption-images, --attack-images and --batch-size must be positive")
     if options.out is not None:
         check_output_file(options.out, (".json",))
     error = None

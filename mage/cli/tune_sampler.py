@@ -10,17 +10,18 @@ from mage.cli.options.tune_sampler import Options
 from mage.cli.say import check_parent, emit, note
 from mage.data.datasets import load_dataset
 from mage.evaluation.extractors import build_extractor
-from mage.evaluation.generation import Reference, compare
+from mage.evaluation.generation import Reference, SeenImages, compare
 from mage.runs.generation import look_at_dataset, look_at_model
 from mage.runs.production import Production
 from mage.runs.tuning import HIGHER_IS_BETTER, Sampling, Trial, TuningConfig, tune
 from mage.store import folder as store
 
+ENOUGH_IMAGES = 1000
+"""Of each side, below which the winner is doubtful."""
+
 
 def run(options: Options) -> None:
     """Search, store and print."""
-    if options.num < 2 or options.batch_size < 1:
-        raise ValueError(f"--num must be at least 2 and --batch-size 1, not {options.num} and {options.batch_size}")
     config = replace(
         TuningConfig(), orders=options.try_orders, steps=options.try_steps, guidances=options.try_guidances
     )  # fmt: skip
@@ -45,6 +46,9 @@ def run(options: Options) -> None:
         "kernel": "kid" if extractor.name == "inception" else "kd",
     }.get(options.metric, options.metric)
     sign = -1.0 if prefix in HIGHER_IS_BETTER else 1.0
+    warnings = _warnings(options, seen, data)
+    for warning in warnings:
+        note(options, f"WARNING: {warning}")
     names: list[str] = []
 
     def score(sampling: Sampling, seed: int) -> float:
@@ -62,7 +66,8 @@ def run(options: Options) -> None:
     tuned = tune(score, config, fixed=sampling_of(options), seed=options.seed, on_trial=tell)
     trials = [asdict(trial) | {"value": sign * trial.value} for trial in tuned.trials]
     result: dict[str, Any] = {
-        "metric": names[0], "best": tuned.best.sampling, "value": sign * tuned.best.value, "trials": trials
+        "metric": names[0], "best": tuned.best.sampling, "value": sign * tuned.best.value, "trials": trials,
+        "warnings": warnings,
     }  # fmt: skip
     if options.out is not None:
         atomic.write_json(options.out, result)
@@ -75,6 +80,18 @@ def run(options: Options) -> None:
         stored = f"; stored in {folder}"
     sentence = f"{_words(tuned.best.sampling)}: {names[0]} {result['value']:.5g} with fresh random numbers{stored}"
     emit(options, result, sentence)
+
+
+def _warnings(options: Options, seen: SeenImages, data: str) -> list[str]:
+    """Why the best of the tried samplers may be no better than the others: too few images to tell them apart."""
+    count, real = min(options.num, seen.count), seen.count
+    if count >= ENOUGH_IMAGES:
+        return []
+    fewer = f"{data} {options.split} has {real:,} images" if real < ENOUGH_IMAGES else f"--num is {options.num:,}"
+    return [
+        f"{fewer}: with fewer than {ENOUGH_IMAGES:,} on either side, samplers differ less than chance does, and the "
+        "best of many is partly the luckiest. Give more (--data, --split, --num), or look first with --no-store"
+    ]
 
 
 def _words(sampling: Sampling) -> str:

@@ -38,11 +38,16 @@ class TrainingData(NamedTuple):
     validation: ImageDataset
 
 
+def held_out(count: int, config: ValidationConfig) -> int:
+    """How many of `count` images are held out; none of a single one."""
+    return max(1, round(config.share * count)) if count > 1 else 0
+
+
 def carve(dataset: ImageDataset, config: ValidationConfig) -> TrainingData:
     """Hold out a share of the images, at least one; a single image is in both parts."""
     count = len(dataset)
     if count < 2:
         return TrainingData(dataset, dataset)
     order = torch.randperm(count, generator=rng.generator(config.seed, "validation split")).tolist()
-    held = max(1, round(config.share * count))
+    held = held_out(count, config)
     return TrainingData(subset(dataset, sorted(order[held:])), subset(dataset, order[:held]))

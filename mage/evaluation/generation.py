@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mage import images
 from mage.evaluation.extractors import Extractor, Seen
-from mage.evaluation.frechet import FeatureStatistics, frechet_distance
+from mage.evaluation.frechet import FeatureStatistics, frechet_distance, too_few
 from mage.evaluation.inception_score import InceptionScoreSums
 from mage.evaluation.kernel_distance import kernel_distance
 from mage.evaluation.manifold import manifold
@@ -136,6 +136,8 @@ class GenerationQuality:
     protocols: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     """What could not be measured, and why."""
+    warnings: list[str] = field(default_factory=list)
+    """Which numbers should not be trusted, and why."""
 
     def add(self, name: str, value: float, protocol: str) -> None:
         """One more number."""
@@ -161,6 +163,8 @@ def compare(
     tail = f"{extractor}_{reference.name}{count_name(n)}{suffix}"
     frechet, kernel = ("fid", "kid") if extractor == "inception" else ("fd", "kd")
     found.add(f"{frechet}_{tail}", frechet_distance(samples.moments, reference.moments), where + bits)
+    if warning := too_few(f"{frechet}_{tail}", samples.moments, reference.moments):
+        found.warnings.append(warning)
     if samples.scores is None:
         found.left_out.append(f"is_{tail}: the extractor gives no class scores, or there are too few images")
     else:

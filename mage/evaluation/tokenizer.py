@@ -16,7 +16,7 @@ from mage.data.datasets import ImageDataset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.features import Features
-from mage.evaluation.frechet import FeatureStatistics, frechet_distance
+from mage.evaluation.frechet import FeatureStatistics, frechet_distance, too_few
 from mage.evaluation.linear_probe import lbfgs_probe
 from mage.evaluation.reconstruction import (
     divergence,
@@ -102,6 +102,8 @@ def evaluate_tokenizer(
     for name, found_statistics in statistics.items():
         if count >= 2:
             quality.metrics[f"fd_{name}"] = frechet_distance(reference[name], found_statistics)
+            if warning := too_few(f"fd_{name}", reference[name], found_statistics):
+                quality.warnings.append(warning)
             quality.protocols[f"fd_{name}"] = (
                 f"{count:,} reconstructions against the same {count:,} images; 0 is perfect"
             )

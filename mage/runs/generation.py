@@ -136,5 +136,8 @@ def beside_real(
         return found
     beside = compare(real, reference, extractor.name, suffix="_real")
     return GenerationQuality(
-        found.metrics | beside.metrics, found.protocols | beside.protocols, found.left_out + beside.left_out
+        found.metrics | beside.metrics,
+        found.protocols | beside.protocols,
+        found.left_out + beside.left_out,
+        found.warnings,  # those of the real images would say the same again
     )

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from mage.cli.demo import advice
 from mage.cli.main import COMMANDS
 from mage.evaluation.linear_probe import RANDOM_CROPS
 from mage.recipes import named
+from mage.recipes.resolve import from_yaml
 from mage.training.checkpoint import newest_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -164,6 +166,8 @@ def test_a_tuned_sampler_is_stored_with_its_model(run: SimpleNamespace, command:
     assert result.code == 0, result.err
     found = json.loads(result.out)
     assert found["metric"] == "fd_efflite0_test20"
+    assert re.search(r"digits test has 297 images|--num is 20", found["warnings"][0])
+    assert "partly the luckiest" in found["warnings"][0]
     assert found["trials"] == json.loads((tmp_path / "all.json").read_text())["trials"]
     model = mage.load(tmp_path / "model")
     assert (model.sampling.order, model.sampling.steps, model.sampling.top_p) == ("halton", 2, 0.9)
@@ -374,11 +378,23 @@ def test_every_command_has_help(name: str, command: Command) -> None:
 
 
 def test_plan_prints_a_recipe_that_can_be_read_again(command: Command, tmp_path: Path) -> None:
-    result = command("plan", "--recipe", "imagenet-base")
+    words = ("--recipe", "imagenet-base", "--no-measure")
+    result = command("plan", *words)
     assert result.code == 0
-    text = result.out.split("budget on")[0]
-    (tmp_path / "recipe.yaml").write_text(text)
-    assert command("plan", "--config", tmp_path / "recipe.yaml").out == result.out
+    assert result.out.startswith("# imagenet-base: ")
+    (tmp_path / "recipe.yaml").write_text(result.out)  # the summary is a comment
+    assert command("plan", "--config", tmp_path / "recipe.yaml", "--no-measure").out == result.out
+    assert from_yaml(tmp_path / "recipe.yaml") == named("imagenet-base")
+
+
+def test_plan_tells_the_time_of_both_trainings(command: Command) -> None:
+    values = json.loads(command("plan", "--recipe", "smoke", "--images", "1000", "--json").out)
+    assert (values["train_images"], values["held_out_images"]) == (950, 50)
+    assert 0 < values["tokenizer_seconds"] < 600
+    assert 0 < values["pretraining_seconds"] < 600
+    told = command("plan", "--recipe", "smoke", "--images", "1000")
+    assert "a step on this machine, about" in told.out
+    assert "--no-measure" in told.err
 
 
 def test_ctrl_c_says_how_to_resume(run: SimpleNamespace, tmp_path: Path) -> None:

@@ -187,6 +187,20 @@ def test_what_cannot_be_measured_is_said() -> None:
     assert len(found.left_out) == 2
 
 
+@pytest.mark.parametrize(("samples", "real", "warned"), [(32, 100, 32), (100, 30, 30), (100, 33, None)])
+def test_a_frechet_distance_of_fewer_images_than_features_is_warned_of(
+    samples: int, real: int, warned: int | None
+) -> None:
+    found = compare(
+        seen(noise(samples, 32)), Reference.of("test", seen(noise(real, 32, name="real"))), "toy", protocol=SMALL
+    )
+    if warned is None:
+        assert found.warnings == []
+    else:
+        assert f"fd_toy_test{samples} is of {warned} images" in found.warnings[0]
+        assert "covariance of 32 features" in found.warnings[0]
+
+
 def test_other_extractors_are_refused() -> None:
     other = SeenImages("another", 20, SMALL)
     other.update(Seen(noise(20, 4), None))

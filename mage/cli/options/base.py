@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from mage.cli.options.bounds import BatchSize, Number, Seed, Steps, Workers
 from mage.cli.options.choices import GuidanceSchedule, ReviseBy, Schedule
 
 Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -41,7 +42,7 @@ class RecipeOptions(Common):
     """data set by name ({DATASETS}), or a folder of images; default: the recipe's"""
     data_root: str | None = None
     """folder where a named data set's files are"""
-    seed: int | None = None
+    seed: Seed | None = None
     """seed of everything random; default: the recipe's"""
 
 
@@ -51,7 +52,7 @@ class RunOptions(RecipeOptions):
 
     out: Path
     """run folder"""
-    workers: int = 0
+    workers: Workers = 0
     """processes that read and augment images; 0: the main one"""
 
 
@@ -67,12 +68,12 @@ class TrainOptions(RunOptions):
 class SamplerOptions(Common):
     """Options of the commands that generate; what is left out is the model's own setting, else the paper's."""
 
-    seed: int = 0
+    seed: Seed = 0
     """seed of everything random"""
     class_: Annotated[tuple[str, ...], tyro.conf.arg(name="class")] = ()
     """class by name or number, of a model with classes; several: in turn; all: every class in turn; default: as the
     model was trained to do without, a model of clusters draws each as often as it occurred"""
-    steps: int | None = None
+    steps: Steps | None = None
     """network passes per image; default: the model's own, else 20"""
     choice_temperature: float | None = None
     """more means more variety; default: the model's own, else 6"""
@@ -88,11 +89,11 @@ class SamplerOptions(Common):
     """how many stay unknown after each step; default cosine"""
     power: float | None = None
     """of the schedule power: 1 - progress^power stay unknown; default 2"""
-    top_k: int | None = None
+    top_k: Number | None = None
     """draw from the k most probable codes only; default 0: from all"""
     top_p: float | None = None
     """draw from the most probable codes that together have this probability; default 1"""
-    revisions: int | None = None
+    revisions: Number | None = None
     """rounds after the last step in which some tokens are forgotten and drawn again; default 0"""
     revise_share: float | None = None
     """share forgotten in the first round, falling; default 0.2"""
@@ -118,7 +119,7 @@ class FeatureOptions(Common):
     """folder where a named data set's files are"""
     pool: Literal["mean", "class", "both"] = "mean"
     """mean over the tokens, the class token, or the two side by side"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of everything random"""
-    batch_size: int = 256
+    batch_size: BatchSize = 256
     """images at a time"""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mage.cli.options.base import Common
+from mage.cli.options.bounds import BatchSize, Count, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,13 +13,13 @@ class Options(Common):
 
     size: str = "base"
     """size of the network, on the paper's tokenizer at 256 x 256 pixels: tiny, small, base, large, huge"""
-    batch_sizes: tuple[int, ...] = (4,)
+    batch_sizes: tuple[BatchSize, ...] = (4,)
     """images per call; the ratios are those of the worst"""
     paths: tuple[str, ...] = ("tokenize", "pretrain", "generate", "features", "small_pretrain")
     """what to time; all: everything there is"""
-    rounds: int = 3
+    rounds: Count = 3
     """measurements of each way, of which the median counts"""
-    steps: int = 20
+    steps: Steps = 20
     """decoding steps of a generated image"""
     memory: bool = False
     """also measure the peak memory of a training step, with the largest batch"""

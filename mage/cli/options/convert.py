@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from mage.cli.options.base import Common
+from mage.cli.options.bounds import Side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class Options(Common):
     """model folder to write; or, on the way back, a .pth file"""
     config: Path | None = None
     """JSON with sizes that stand in no tensor, such as num_heads"""
-    image_size: tuple[int, int] | None = None
+    image_size: tuple[Side, Side] | None = None
     """height and width for a tokenizer trained elsewhere; default: the folder's, else 256 256"""
     allow_extra: bool = False
     """keep unknown tensors instead of refusing the file"""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mage.cli.options.base import RunOptions
+from mage.cli.options.bounds import Samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +13,7 @@ class Options(RunOptions):
 
     out: Path = Path("runs/demo")
     """run folder; an interrupted demo goes on where it stopped"""
-    samples: int = 500
+    samples: Samples = 500
     """samples that are judged"""
     record: Path | None = None
     """also write the results to this JSON file"""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mage.cli.options.base import SamplerOptions
+from mage.cli.options.bounds import Margin, Number, Variants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,17 +22,17 @@ class Options(SamplerOptions):
     """PNG file for the result"""
     mask: Path | None = None
     """image file of the same size: white is drawn anew, black is kept"""
-    box: tuple[int, int, int, int] | None = None
+    box: tuple[Number, Number, Number, Number] | None = None
     """left top right bottom, in pixels of the image: the inside is drawn anew"""
-    expand: tuple[int, ...] | None = None
+    expand: tuple[Margin, ...] | None = None
     """pixels to add around the image: one number for all sides, or left top right bottom"""
     vary: float | None = None
     """strength from 0 to 1: this share of the tokens, at random, is drawn anew"""
-    grow: int = 0
+    grow: Margin = 0
     """pixels by which --mask and --box grow: to remove an object, its rim and shadow must go too"""
     full_size: bool = False
     """edit at the image's own size, in windows of the model's, instead of scaling and cutting it"""
     paste: bool = False
     """keep the pixels of untouched tokens exactly as they were"""
-    num: int = 1
+    num: Variants = 1
     """variants; more than one are written side by side"""

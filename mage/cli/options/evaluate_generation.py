@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from mage.cli.options.base import SamplerOptions
+from mage.cli.options.bounds import BatchSize, Several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +14,7 @@ class Options(SamplerOptions):
 
     samples: Path
     """folder of images, of tar shards or of features, by `mage generate`; or a model or run, which then generates"""
-    num: int = 10_000
+    num: Several = 10_000
     """images to generate, of a model"""
     data: str | None = None
     """data set of real images by name, or a folder; default: what the model was trained on"""
@@ -37,5 +38,5 @@ class Options(SamplerOptions):
     """also measure real images of the other part"""
     out: Path | None = None
     """folder for the numbers as JSON"""
-    batch_size: int = 64
+    batch_size: BatchSize = 64
     """images at a time"""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from mage.cli.options.base import Common
+from mage.cli.options.bounds import BatchSize, Count, Seed, Workers
 from mage.cli.options.choices import SUITE_PARTS, SuitePart
 
 
@@ -24,17 +25,17 @@ class Options(Common):
     """what to measure"""
     pool: Literal["mean", "class", "both"] = "mean"
     """features: mean over the tokens, the class token, or the two side by side"""
-    corruption_images: int = 1000
+    corruption_images: Count = 1000
     """test images, at most, that are corrupted in every way"""
-    attack_images: int = 500
+    attack_images: Count = 500
     """test images, at most, that are attacked"""
     finetune: str = ""
     """also fine-tune, by this recipe: small, base or large"""
     finetune_set: tuple[str, ...] = ()
     """settings of fine-tuning to override, such as optim.epochs=5"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of everything random"""
-    batch_size: int = 256
+    batch_size: BatchSize = 256
     """images at a time"""
-    workers: int = 0
+    workers: Workers = 0
     """processes that read and augment images in fine-tuning; 0: the main one"""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from mage.cli.options.base import Common
+from mage.cli.options.bounds import BatchSize, Several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class Options(Common):
     """folder where a named data set's files are"""
     split: Literal["train", "test"] = "test"
     """which part of the data set"""
-    num: int = 10_000
+    num: Several = 10_000
     """images, at most"""
     out: Path | None = None
     """folder for the numbers as JSON and the picture"""
@@ -31,5 +32,5 @@ class Options(Common):
     """also train a small classifier on the labelled training images, for a Frechet distance in its features"""
     histogram_probe: bool = False
     """also train a linear classifier on counts of the tokens of the training images"""
-    batch_size: int = 128
+    batch_size: BatchSize = 128
     """images at a time"""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mage.cli.options.base import FeatureOptions
+from mage.cli.options.bounds import Count
 from mage.cli.options.choices import NEIGHBOURS
 
 
@@ -10,7 +11,7 @@ from mage.cli.options.choices import NEIGHBOURS
 class Options(FeatureOptions):
     """Classify test images by their nearest training images."""
 
-    neighbours: tuple[int, ...] = NEIGHBOURS
+    neighbours: tuple[Count, ...] = NEIGHBOURS
     """numbers of neighbours to try; the best is chosen on held-out training images"""
     temperature: float = 0.07
     """each neighbour counts exp(similarity / temperature)"""

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 
 from mage.cli.options.base import RecipeOptions
+from mage.cli.options.bounds import Count
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(RecipeOptions):
-    """Print a recipe with its number of parameters, FLOPs per step and bytes of token cache."""
+    """Print a recipe as YAML below its images, steps, time, parameters, FLOPs and bytes of token cache."""
 
-    images: int = 1_281_167
-    """images in the training set; the default is ImageNet-1K"""
+    images: Count | None = None
+    """images in the training set, of which some are held out; default: those of --data, else of the recipe's data"""
+    no_measure: bool = False
+    """leave out the time that training takes on this machine, which is measured by a few steps"""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mage.cli.options.base import FeatureOptions
+from mage.cli.options.bounds import Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +13,7 @@ class Options(FeatureOptions):
 
     protocol: Literal["lars", "lbfgs", "ridge"] = "lbfgs"
     """lars: as published, 90 epochs; lbfgs: logistic regression to convergence; ridge: least squares, in closed form"""
-    epochs: int = 90
+    epochs: Count = 90
     """epochs of the lars protocol"""
     crops: Literal["fixed", "random"] = "fixed"
     """of training images, lars protocol only. random: as published, a new crop of each in every epoch, which costs as

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mage.cli.options.base import Common
+from mage.cli.options.bounds import Seed, Steps
 from mage.cli.options.choices import RATIOS
 
 
@@ -19,7 +20,7 @@ class Options(Common):
     """PNG file for the figure"""
     mask_ratio: tuple[float, ...] = RATIOS
     """shares of masked tokens, one row each"""
-    steps: int = 1
+    steps: Steps = 1
     """1 fills everything in one pass with the most probable codes; more decodes iteratively"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of the masks"""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from mage.cli.options.base import Common
+from mage.cli.options.bounds import BatchSize, Count, Seed, Steps, Workers
 from mage.cli.options.choices import Part
 
 
@@ -31,13 +32,13 @@ class Options(Common):
     """folder for the converted model, features, numbers and the table"""
     parts: tuple[Part, ...] = ("generation", "linear", "fewshot")
     """generation, linear, fewshot, finetune"""
-    num: int = 50_000
+    num: Count = 50_000
     """generated images"""
-    steps: int = 20
+    steps: Steps = 20
     """network passes per image"""
     choice_temperature: float | None = None
     """default: the published one, 6 for ViT-B and 11 for ViT-L"""
-    epochs: int = 90
+    epochs: Count = 90
     """epochs of the linear probe"""
     crops: Literal["random", "fixed"] = "random"
     """of the linear probe. random: as published, a pass over ImageNet per epoch; fixed: one pass, under another name"""
@@ -45,9 +46,9 @@ class Options(Common):
     """of the generated images; another than inception gives no FID, and says so in its name"""
     extractor_weights: str = ""
     """file of the extractor's weights, where it is not found by itself"""
-    batch_size: int = 64
+    batch_size: BatchSize = 64
     """images at a time"""
-    workers: int = 0
+    workers: Workers = 0
     """processes that read images; a full ImageNet needs as many as there are cores"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of everything random"""

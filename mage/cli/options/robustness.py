@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from mage.cli.options.base import Common
+from mage.cli.options.bounds import BatchSize, Count, Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +24,15 @@ class Options(Common):
     """for the mean corruption error: alexnet (with --official only), or the JSON of another model by this command"""
     attacks: bool = True
     """also attack, by FGSM and PGD"""
-    corruption_images: int = 1000
+    corruption_images: Count = 1000
     """test images, at most, that are corrupted in every way"""
-    attack_images: int = 500
+    attack_images: Count = 500
     """test images, at most, that are attacked"""
     pool: Literal["mean", "class", "both"] = "mean"
     """features of the linear probe"""
     out: Path | None = None
     """file for the numbers as JSON"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of everything random"""
-    batch_size: int = 256
+    batch_size: BatchSize = 256
     """images at a time"""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from mage.cli.options.base import Common
+from mage.cli.options.bounds import Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,5 +22,5 @@ class Options(Common):
     """features: mean over the tokens, the class token, or the two side by side"""
     protocol: Literal["lars", "lbfgs", "ridge"] = "lbfgs"
     """of the linear probe, as in `mage probe`"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of everything random"""

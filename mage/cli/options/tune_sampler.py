@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from mage.cli.options.base import SamplerOptions
+from mage.cli.options.bounds import BatchSize, Several, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +26,11 @@ class Options(SamplerOptions):
     """efflite0, inception, timm:NAME or fidelity:NAME"""
     extractor_weights: str = ""
     """file of the extractor's weights, where it is not found by itself"""
-    num: int = 1000
+    num: Several = 1000
     """images per candidate"""
     try_orders: tuple[str, ...] = ("confidence", "halton")
     """orders to try"""
-    try_steps: tuple[int, ...] = (8, 12, 20)
+    try_steps: tuple[Steps, ...] = (8, 12, 20)
     """numbers of steps to try; of two that are about as good, the smaller is stored"""
     try_guidances: tuple[float, ...] = ()
     """weights of the guidance to try, of a model with classes"""
@@ -37,5 +38,5 @@ class Options(SamplerOptions):
     """store the best settings in the model"""
     out: Path | None = None
     """JSON file for all that was tried"""
-    batch_size: int = 250
+    batch_size: BatchSize = 250
     """images at a time"""
