@@ -1,7 +1,8 @@
 """Names for what strangers may add: sampler orders, quantizers, methods, metrics, data sets, trackers.
 
 Something is added by `register`, or by an entry point of the registry's group in the package that brings it, which is
-loaded when its name is asked for. Importing this file imports nothing else of the library.
+loaded when its name is asked for; the library's own names cannot be taken. Importing this file imports nothing else of
+the library.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ class Registry(Generic[Entry]):
     def add(self, name: str, entry: Entry) -> None:
         """Add an entry. Raises ValueError where another one has the name."""
         if self._entries.get(name, entry) is not entry:
-            raise ValueError(f"there is already a {self.kind} called {name!r}: choose another name")
+            raise ValueError(f"the {self.kind} {name!r} exists already: choose another name")
         self._entries[name] = entry
 
     def remove(self, name: str) -> None:
@@ -42,13 +43,13 @@ class Registry(Generic[Entry]):
     def get(self, name: str) -> Entry:
         """The entry called `name`. Raises ValueError with the names there are, or saying what is wrong with it."""
         if name not in self._entries:
-            point = self._points().get(name)
-            if point is None:
+            points = self._points().get(name, [])
+            if not points:
                 raise ValueError(
                     f"there is no {self.kind} {name!r}; there are {', '.join(self.names())} "
                     f"(others: register them, or give an entry point of the group {self.group})"
                 )
-            self.add(name, self._load(point))
+            self.add(name, self._load(points))
         return self._entries[name]
 
     def names(self) -> tuple[str, ...]:
@@ -56,21 +57,33 @@ class Registry(Generic[Entry]):
         return (*self._entries, *(name for name in self._points() if name not in self._entries))
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names()
+        return name in self._entries or name in self._points()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
-    def _points(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group)}
+    def _points(self) -> dict[str, list[EntryPoint]]:
+        """Read anew each time: packages may be installed, and folders join the path, while a process runs."""
+        points: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=self.group):
+            points.setdefault(point.name, []).append(point)
+        return points
 
-    def _load(self, point: EntryPoint) -> Entry:
+    def _load(self, points: list[EntryPoint]) -> Entry:
+        """What the entry points of one name stand for. Raises ValueError where packages disagree, or one is broken."""
+        point = points[0]
+        if len({other.value for other in points}) > 1:
+            packages = " and ".join(sorted(_package(other) for other in points))
+            raise ValueError(f"the {self.kind} {point.name!r} is brought by {packages}: uninstall all but one")
         try:
             entry: Entry = point.load()
         except Exception as error:  # whatever a foreign package raises while it is imported
-            package = point.dist.name if point.dist is not None else point.value
             raise ValueError(
-                f"the {self.kind} {point.name!r} of the package {package} cannot be loaded "
+                f"the {self.kind} {point.name!r} of the package {_package(point)} cannot be loaded "
                 f"({type(error).__name__}: {error})"
             ) from None
         return entry
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.value

@@ -1,11 +1,14 @@
 """Registries: names, entry points, and what goes wrong with them."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from mage.registry import Registry
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def test_entries_are_got_by_name_and_unknown_ones_are_named(colours: Registry[st
 
 def test_a_name_is_taken_once(colours: Registry[str]) -> None:
     colours.add("red", colours.get("red"))
-    with pytest.raises(ValueError, match="already a colour called 'red'"):
+    with pytest.raises(ValueError, match="the colour 'red' exists already: choose another name"):
         colours.add("red", "#e00")
     colours.remove("red")
     colours.add("red", "#e00")
@@ -49,6 +52,33 @@ def test_a_decorator_registers_and_returns_what_it_decorates() -> None:
 
     assert functions.get("one") is one
     assert one() == 1
+
+
+def test_importing_a_registry_imports_neither_the_library_nor_pytorch() -> None:
+    code = "import sys, mage.registry; print([n for n in sys.modules if n == 'torch' or n.startswith('mage.')])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ran.stdout.strip() == "['mage.registry']"
+
+
+def test_two_packages_with_one_name_are_both_named_when_it_is_asked_for(
+    colours: Registry[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first_colours", "second_colours"):
+        package(tmp_path, name, "BLUE = '#00f'", f"blue = {name}:BLUE")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert colours.names() == ("red", "blue")
+    assert colours.get("red") == "#f00"
+    with pytest.raises(ValueError, match="'blue' is brought by first_colours and second_colours: uninstall"):
+        colours.get("blue")
+
+
+def test_a_package_cannot_take_a_name_of_the_library(
+    colours: Registry[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(tmp_path, "greedy_colours", "RED = '#e00'", "red = greedy_colours:RED")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert colours.names() == ("red",)
+    assert colours.get("red") == "#f00"
 
 
 def test_entry_points_are_found_and_loaded_when_asked_for(

@@ -162,14 +162,20 @@ def load_dataset(
     """
     if channels is not None and channels < 1:
         raise ValueError(f"channels must be 1 (grey), 3 (RGB) or the number of bands, not {channels}")
-    key = name.lower().replace("_", "-") if isinstance(name, str) else ""
-    named = key != "" and key in DATASETS
+    key = _registered(name)
+    named = key != ""
     if split not in ("train", "test") and (split != "all" or named):
         raise ValueError(f"split must be train or test (or all, of a folder), not {split!r}")
     if key in (*EMBEDDED, *DOWNLOADED) and channels not in (None, 1, 3):
         raise ValueError(f"{key} can be read with 1 (grey) or 3 (RGB) channels, not {channels}")
     if named:
-        return DATASETS.get(key)(split, data_root, channels)
+        dataset = DATASETS.get(key)(split, data_root, channels)
+        if not isinstance(dataset, ImageDataset):
+            raise ValueError(
+                f"the loader of the data set {key!r} gave a {type(dataset).__name__}; it must give an ImageDataset: "
+                "name, class_names, labels, skipped, len() and load(index), such as ArrayDataset"
+            )
+        return dataset
     folder = Path(name).expanduser()
     if folder.is_file():
         raise ValueError(f"{folder} is a file: give a folder of images (an archive has to be unpacked first)")
@@ -177,6 +183,13 @@ def load_dataset(
         known = ", ".join(DATASETS)
         raise ValueError(f"there is no data set and no folder called {str(name)!r}; named data sets are {known}")
     return _folder(folder, split, channels or 3)
+
+
+def _registered(name: str | Path) -> str:
+    """The name in DATASETS that is meant: as it is written, else in small letters with hyphens; "" if there is none."""
+    if not isinstance(name, str):
+        return ""
+    return next((key for key in (name, name.lower().replace("_", "-")) if key in DATASETS), "")
 
 
 def subset(dataset: ImageDataset, indices: Sequence[int]) -> ImageDataset:

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from mage.data.transforms import TransformConfig
 from mage.masking import MaskRatioConfig
+from mage.models.ijepa import BlockConfig, IJEPAConfig
 from mage.models.mae import MAEConfig
 from mage.recipes.schema import Recipe
 from mage.recipes.small import cifar10
-from mage.training.methods import MAEMethod, MAGECMethod, MaskGITMethod, MethodConfig, SimCLRMethod
+from mage.training.methods import IJEPAMethod, MAEMethod, MAGECMethod, MaskGITMethod, MethodConfig, SimCLRMethod
 
 CROPS = TransformConfig(size=(32, 32), augmentation="crop_flip", scale=(0.2, 1.0))
 
@@ -48,6 +49,19 @@ def cifar10_mae() -> Recipe:
 def cifar10_simclr() -> Recipe:
     """SimCLR with the same ViT: crops, flips and colour jitter, temperature 0.2."""
     return _on_pixels("cifar10-simclr", SimCLRMethod(patch_size=4))
+
+
+def cifar10_ijepa() -> Recipe:
+    """I-JEPA on pixels, patches of 4 x 4: representations of left-out blocks are predicted.
+
+    The paper's blocks with a predictor and a momentum for 64 patches and a few thousand steps. Every context has a
+    quarter of the patches, as in MAE: where the image has few, the shortest context of a batch would else be short.
+    """
+    predictor = IJEPAConfig(
+        predictor_width=96, predictor_depth=4, momentum=0.99, blocks=BlockConfig(least_context=0.25)
+    )
+    recipe = _on_pixels("cifar10-ijepa", IJEPAMethod(patch_size=4, ijepa=predictor))
+    return replace(recipe, pretraining=replace(recipe.pretraining, ema_decay=0.0))  # the target encoder is one already
 
 
 def _on_pixels(name: str, method: MethodConfig) -> Recipe:

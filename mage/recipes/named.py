@@ -2,7 +2,14 @@
 
 from collections.abc import Callable
 
-from mage.recipes.baselines import cifar10_crops, cifar10_mae, cifar10_mage_c, cifar10_maskgit, cifar10_simclr
+from mage.recipes.baselines import (
+    cifar10_crops,
+    cifar10_ijepa,
+    cifar10_mae,
+    cifar10_mage_c,
+    cifar10_maskgit,
+    cifar10_simclr,
+)
 from mage.recipes.classes import cifar10_classes, cifar10_clusters, cifar10_labels
 from mage.recipes.imagenet import imagenet_base, imagenet_large, imagenet_taming
 from mage.recipes.schema import Recipe
@@ -18,6 +25,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         cifar10_maskgit,
         cifar10_mae,
         cifar10_simclr,
+        cifar10_ijepa,
         cifar10_classes,
         cifar10_labels,
         cifar10_clusters,

@@ -4,8 +4,9 @@ A low-discrepancy sequence puts the tokens of one step far apart, so that those 
 another (Besnier et al. 2025). Each image's sequence is shifted at random around the edges, else all would begin at the
 same place.
 
-A new order is a function registered in ORDERS: (grid, generators) -> one number per token, those with the smallest
-become known first; None where the network's confidence decides.
+A new order is a function registered in ORDERS: (grid, generators) -> one number per token, rows first, those with the
+smallest become known first; None where the network's confidence decides. What it draws for an image comes from that
+image's generator alone, so that an image does not depend on the others in its batch.
 
 Letters: n images, l tokens of a grid of one, two or three dimensions.
 """
@@ -31,9 +32,20 @@ BASES = (2, 3, 5)
 def priorities(
     order: str, grid: tuple[int, ...], generators: Sequence[torch.Generator], device: torch.device
 ) -> Float[Tensor, "n l"] | None:
-    """One number per token: those with the smallest become known first. None where the network's confidence decides."""
+    """One number per token: those with the smallest become known first. None where the network's confidence decides.
+
+    Raises ValueError where the order gives numbers of another shape.
+    """
     numbers = ORDERS.get(order)(grid, generators)
-    return None if numbers is None else numbers.float().to(device)
+    if numbers is None:
+        return None
+    expected = (len(generators), math.prod(grid))
+    if tuple(numbers.shape) != expected:
+        raise ValueError(
+            f"the order {order!r} gave numbers of shape {tuple(numbers.shape)} for {len(generators)} grids of "
+            f"{' x '.join(map(str, grid))} tokens; it must give one per token: {expected}"
+        )
+    return numbers.float().to(device)
 
 
 @ORDERS.register("confidence")

@@ -234,10 +234,6 @@ class VQGAN(nn.Module):
 
     def fingerprint(self) -> str:
         """Changes with any weight that decides ids."""
-        undecided = tuple(f"quantizer.{name}" for name in self.quantizer.training_state)
-        deciding = {
-            name: tensor
-            for name, tensor in self.state_dict().items()
-            if name.startswith(("encoder.", "quantizer.")) and not name.startswith(undecided)
-        }
+        deciding = {f"encoder.{name}": tensor for name, tensor in self.encoder.state_dict().items()}
+        deciding |= {f"quantizer.{name}": tensor for name, tensor in self.quantizer.deciding().items()}
         return weights_fingerprint(deciding)

@@ -174,6 +174,7 @@ class Trainer:
             group["lr"] = learning_rate(config, self.step, self.task.steps) * group.get("lr_scale", 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        self.task.after_update(name, self.step)
         if name in self.averages:
             self.averages[name].update_parameters(module)
 

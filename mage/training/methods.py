@@ -1,6 +1,7 @@
 """The methods that come with the library: importing this file registers them."""
 
 from mage.training.contrastive import MAGECMethod as MAGECMethod
+from mage.training.ijepa import IJEPAMethod as IJEPAMethod
 from mage.training.method import METHODS as METHODS
 from mage.training.method import MethodConfig as MethodConfig
 from mage.training.method import MethodInputs as MethodInputs

@@ -90,6 +90,12 @@ class Task:
         """The losses of one part of a batch, in the order of minimising them. `modules`: as the loop wrapped them."""
         raise NotImplementedError
 
+    def after_update(self, module: str, step: int) -> None:
+        """Called when step `step` (from 0) has moved a module's weights, before they enter its moving average.
+
+        For what follows the weights once a step, however many parts it has: a teacher, a queue, a running centre.
+        """
+
     def observe(self, modules: Mapping[str, nn.Module]) -> Observation:
         """Validate the averaged weights, and show what they do."""
         return Observation()

@@ -68,7 +68,7 @@ def test_help_shows_required_options_first_and_the_machine_last(name: str, comma
     result = command(name, "--help") if name != "evaluate" else command(name, "generation", "--help")
     assert result.code == 0
     text = re.sub(r"\x1b\[[0-9;]*m", "", result.out)
-    titles = re.findall(r"─ (\w+) options? ─", text)
+    titles = re.findall(r"^\W+(\w+) options\b", text, re.MULTILINE)
     assert titles[-1] == "machine"
     if "required" in titles:
         assert titles[0] == "required"

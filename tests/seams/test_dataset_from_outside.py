@@ -36,3 +36,26 @@ def test_a_strangers_data_set_is_opened_by_name_and_trained_on(tmp_path: Path) -
     assert runs.train_tokenizer(recipe, quiet(tmp_path / "run")).steps == 12
     with pytest.raises(ValueError, match=r"named data sets are .*stripes"):
         load_dataset("strips")
+
+
+@pytest.mark.parametrize("name", ["My_Stripes", "my-stripes"])
+def test_a_name_is_found_as_it_was_registered(name: str) -> None:
+    DATASETS.add(name, stripes)
+    try:
+        assert len(load_dataset(name)) == 60
+    finally:
+        DATASETS.remove(name)
+
+
+def test_the_splits_of_a_strangers_data_set_are_asked_for_as_of_any() -> None:
+    with pytest.raises(ValueError, match="split must be train or test"):
+        load_dataset("stripes", split="all")
+
+
+def test_a_loader_that_gives_no_data_set_is_named() -> None:
+    DATASETS.add("numbers", lambda split, data_root, channels: [1, 2, 3])  # type: ignore[arg-type,return-value]
+    try:
+        with pytest.raises(ValueError, match=r"loader of the data set 'numbers' gave a list; .* class_names"):
+            load_dataset("numbers")
+    finally:
+        DATASETS.remove("numbers")

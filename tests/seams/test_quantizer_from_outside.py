@@ -12,6 +12,7 @@ import mage
 from mage import runs
 from mage.recipes import named
 from mage.settings import override
+from mage.tokenizers import VQGAN
 from mage.tokenizers.quantizers import QUANTIZERS, Quantized, Quantizer, QuantizerConfig
 from mage.tokenizers.quantizers.base import straight_through
 from tests.reference.launches import quiet
@@ -55,3 +56,27 @@ def test_a_strangers_quantizer_is_trained_saved_and_fingerprinted(tmp_path: Path
     QUANTIZERS.remove("cosine")
     with pytest.raises(ValueError, match="there is no quantizer 'cosine'"):
         mage.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["palette", "sums", "turn"])
+def test_every_tensor_of_a_strangers_quantizer_counts(name: str) -> None:
+    class Turned(Cosine):
+        """Saved words, a saved buffer called as a built-in one that decides nothing, and a buffer that is not saved."""
+
+        def __init__(self, config: QuantizerConfig, width: int) -> None:
+            super().__init__(config, width)
+            self.register_buffer("sums", torch.ones(width))
+            self.register_buffer("turn", torch.eye(width), persistent=False)
+
+        def affinity(self, vectors: Tensor) -> Tensor:
+            return super().affinity(vectors @ self.turn * self.sums)
+
+    QUANTIZERS.add("turned", Turned)
+    try:
+        tokenizer = VQGAN(override(named("smoke"), ["tokenizer.quantizer.kind=turned"]).tokenizer)
+    finally:
+        QUANTIZERS.remove("turned")
+    before = tokenizer.fingerprint()
+    with torch.no_grad():
+        getattr(tokenizer.quantizer, name)[0] += 1
+    assert tokenizer.fingerprint() != before

@@ -73,8 +73,9 @@ class Quantizer(nn.Module, ABC):
     A new kind is a subclass registered in QUANTIZERS.
     """
 
-    training_state: tuple[str, ...] = ("life.", "sums")
-    """Beginnings of the names of tensors that decide no id: counts and sums that only training reads."""
+    fingerprint_ignores: tuple[str, ...] = ()
+    """Tensors, or parts that hold some, that the tokenizer's fingerprint leaves out: they decide no id, or follow from
+    the configuration."""
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
@@ -91,6 +92,12 @@ class Quantizer(nn.Module, ABC):
     def nearest(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
         """Id of each vector's word, the one of largest affinity; in float32."""
         return self.affinity(vectors).argmax(dim=1)
+
+    def deciding(self) -> dict[str, Tensor]:
+        """Every tensor that ids depend on, also those that are not saved."""
+        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        ignored = self.fingerprint_ignores
+        return {n: t for n, t in tensors.items() if n not in ignored and n.split(".")[0] not in ignored}
 
     @abstractmethod
     def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:

@@ -26,6 +26,7 @@ BITS_AT_ONCE = 12
 class FSQ(Quantizer):
     """Finite scalar quantization: each number is bounded and rounded to one of its levels (Mentzer et al. 2023)."""
 
+    fingerprint_ignores = ("codebook",)  # it follows from the levels
     codebook_levels: Tensor
     codebook: Tensor
 
@@ -85,6 +86,7 @@ class FSQ(Quantizer):
 class LFQ(Quantizer):
     """Lookup-free quantization: the signs of the numbers are the bits of the id (Yu et al. 2024, section 3.1)."""
 
+    fingerprint_ignores = ("codebook",)  # all corners of the cube
     codebook: Tensor
 
     def __init__(self, config: QuantizerConfig, width: int) -> None:

@@ -23,6 +23,8 @@ from mage.tokenizers.quantizers.life import CodebookLife, negative_distances
 class VectorQuantizer(Quantizer):
     """The paper's: nearest word in L2, codebook learned by gradient (van den Oord et al. 2017, equation 3)."""
 
+    fingerprint_ignores = ("life",)
+
     def __init__(self, config: QuantizerConfig, width: int) -> None:
         super().__init__(config)
         self.codebook = nn.Parameter(torch.empty(config.num_codes, width))
@@ -97,6 +99,7 @@ class RunningMeanQuantizer(Quantizer):
     sphere, best in few dimensions (Yu et al. 2022, section 3.2).
     """
 
+    fingerprint_ignores = ("life", "sums")
     codebook: Tensor
     sums: Tensor
 
