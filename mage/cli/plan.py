@@ -40,6 +40,12 @@ def run(options: Options) -> None:
         elif pace is not None:
             line += f"; time not measured: {pace}"
         lines.append(line)
+        if optim.batch_size > extent.train:
+            setting = {"tokenizer": "tokenizer_training"}.get(name, name)
+            lines.append(
+                f"WARNING: a batch of {optim.batch_size:,} does not fit {extent.train:,} images: "
+                f"--set {setting}.batch_size={extent.train}, or a smaller number"
+            )
     if paces:
         lines.append("these times are without reading and augmenting images, validation and checkpoints")
     if recipe.tokenizer is not None:

@@ -387,6 +387,13 @@ def test_plan_prints_a_recipe_that_can_be_read_again(command: Command, tmp_path:
     assert from_yaml(tmp_path / "recipe.yaml") == named("imagenet-base")
 
 
+def test_plan_warns_of_a_batch_that_does_not_fit_the_images(command: Command) -> None:
+    told = command("plan", "--recipe", "smoke", "--images", "12", "--no-measure").out
+    assert "a batch of 16 does not fit 11 images: --set tokenizer_training.batch_size=11" in told
+    assert "--set pretraining.batch_size=11" in told
+    assert "does not fit" not in command("plan", "--recipe", "smoke", "--images", "100", "--no-measure").out
+
+
 def test_plan_tells_the_time_of_both_trainings(command: Command) -> None:
     values = json.loads(command("plan", "--recipe", "smoke", "--images", "1000", "--json").out)
     assert (values["train_images"], values["held_out_images"]) == (950, 50)
