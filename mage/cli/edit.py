@@ -42,7 +42,7 @@ def run(options: Options) -> None:
     emit(
         options,
         {"out": str(options.out), "marked_share": share, "variants": options.num, "seam_ratio": seam},
-        f"{options.out}: {share:.0%} drawn anew{visible}",
+        f"{options.out}: {share:.1%} drawn anew{visible}",
     )
 
 

@@ -86,6 +86,8 @@ def in_groups(kind: type[Any]) -> type[Any]:
         words: dict[str, Any] = {"help": _filled(docs.get(field.name, ""))}
         if field.default is None or field.default == ():
             words |= {"help_behavior_hint": "", "metavar": _metavar(hints[field.name])}
+        if field.default == "" or isinstance(field.default, bool):
+            words["help_behavior_hint"] = ""  # a switch's name says what happens without it
         hint = _annotated(hints[field.name], words)
         default = (
             dataclasses.field(kw_only=True) if required else dataclasses.field(kw_only=True, default=field.default)

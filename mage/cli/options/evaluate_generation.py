@@ -35,7 +35,7 @@ class Options(SamplerOptions):
     rounding: Literal["nearest", "truncate"] = "nearest"
     """how the images that a model generates become 8 bits; truncate: as the published FID was measured"""
     real: bool = True
-    """also measure real images of the other part"""
+    """leave out the measures of real images of the other part, which are otherwise told too"""
     out: Path | None = None
     """folder for the numbers as JSON"""
     batch_size: BatchSize = 64

@@ -23,7 +23,7 @@ class Options(Common):
     baseline: str | None = None
     """for the mean corruption error: alexnet (with --official only), or the JSON of another model by this command"""
     attacks: bool = True
-    """also attack, by FGSM and PGD"""
+    """leave out the attacks, FGSM and PGD"""
     corruption_images: Count = 1000
     """test images, at most, that are corrupted in every way"""
     attack_images: Count = 500

@@ -35,7 +35,7 @@ class Options(SamplerOptions):
     try_guidances: tuple[float, ...] = ()
     """weights of the guidance to try, of a model with classes"""
     store: bool = True
-    """store the best settings in the model"""
+    """leave the model as it is, instead of storing the best settings in it"""
     out: Path | None = None
     """JSON file for all that was tried"""
     batch_size: BatchSize = 250
