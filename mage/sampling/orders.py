@@ -11,7 +11,6 @@ Letters: n images, l tokens of a grid of one, two or three dimensions.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
@@ -19,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mage.nn.grids import area
 from mage.registry import Registry
 
 Order = Callable[[tuple[int, ...], Sequence[torch.Generator]], Tensor | None]
@@ -55,7 +55,7 @@ def by_halton(grid: tuple[int, ...], generators: Sequence[torch.Generator]) -> I
 @ORDERS.register("random")
 def by_chance(grid: tuple[int, ...], generators: Sequence[torch.Generator]) -> Float[Tensor, "n l"]:
     """Any order, one for each image."""
-    return torch.stack([torch.rand(math.prod(grid), generator=generator) for generator in generators])
+    return torch.stack([torch.rand(area(grid), generator=generator) for generator in generators])
 
 
 @cache

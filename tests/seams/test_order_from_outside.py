@@ -1,5 +1,6 @@
 """A stranger's order of decoding, used by a model and by the command line."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mage.sampling.orders import ORDERS
 def last_first() -> Iterator[None]:
     @ORDERS.register("last-first")
     def order(grid: tuple[int, ...], generators: Sequence[torch.Generator]) -> torch.Tensor:
-        return -torch.arange(grid[0] * grid[1]).float().expand(len(generators), -1)
+        return -torch.arange(math.prod(grid)).float().expand(len(generators), -1)
 
     yield
     ORDERS.remove("last-first")
