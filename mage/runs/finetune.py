@@ -8,7 +8,7 @@ import torch
 from mage import rng, settings
 from mage.data.datasets import ImageDataset, content_of, load_dataset
 from mage.data.splits import carve
-from mage.models import MAGETransformer, Classifier, MAGEClassifier, PatchClassifier, PatchEncoder
+from mage.models import Classifier, MAGEClassifier, MAGETransformer, PatchClassifier, PatchEncoder
 from mage.models.mage import Pool
 from mage.pipeline import Mage
 from mage.recipes.finetune import FinetuneRecipe

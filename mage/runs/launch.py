@@ -1,4 +1,4 @@
-"""How and where a recipe is followed: everything about a run that does not change what is learned, passed as a whole."""
+"""How and where a recipe is followed: everything about a run that does not change what is learned, as a whole."""
 
 import logging
 from collections.abc import Mapping
@@ -66,7 +66,11 @@ class Launch:
 
 
 def run_task(
-    task: Task, recipe: Recipe | FinetuneRecipe, launch: Launch, learned: Mapping[str, Any], dataset: ImageDataset | None
+    task: Task,
+    recipe: Recipe | FinetuneRecipe,
+    launch: Launch,
+    learned: Mapping[str, Any],
+    dataset: ImageDataset | None,
 ) -> TrainResult:
     """Train in the run folder, which says by which recipe.
 
@@ -74,7 +78,9 @@ def run_task(
     """
     device = launch.start()
     if not launch.resume and distributed.is_first():
-        text = to_yaml(recipe) if isinstance(recipe, Recipe) else yaml.safe_dump(settings.to_dict(recipe), sort_keys=False)
+        text = (
+            to_yaml(recipe) if isinstance(recipe, Recipe) else yaml.safe_dump(settings.to_dict(recipe), sort_keys=False)
+        )
         atomic.write_text(launch.out / "recipe.yaml", text)
     result = train(
         task,
@@ -99,5 +105,12 @@ def announce(what: str, recipe: Recipe | FinetuneRecipe, launch: Launch, optim: 
     passes = steps * optim.batch_size / max(1, num_images)
     logger.info(
         "%s by recipe %s: %s steps of %s images (%.3g passes over the data), %s on %s%s",
-        what, recipe.name, f"{steps:,}", f"{optim.batch_size:,}", passes, launch.resolved_precision(), device, processes,
-    )  # fmt: skip
+        what,
+        recipe.name,
+        f"{steps:,}",
+        f"{optim.batch_size:,}",
+        passes,
+        launch.resolved_precision(),
+        device,
+        processes,
+    )

@@ -1,4 +1,4 @@
-"""Pre-train by any method: on a token cache, on images tokenized on the fly, on tokens that are no image's, on pixels."""
+"""Pre-train by any method: on a token cache, on images tokenized on the fly, on tokens of no image, on pixels."""
 
 from typing import Any
 

@@ -26,7 +26,7 @@ class IJEPAPretraining(PixelPretraining):
     def __init__(self, network: IJEPA, source: Batches, **more: Any) -> None:
         super().__init__(network, source, **more)
         self._network = network
-        self.frozen = (network.target_encoder,)
+        self.frozen = (network.target_encoder, network.context_encoder.position)
 
     def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
         """Squared error of the targets' representations."""

@@ -1,7 +1,5 @@
 """The task of I-JEPA: it trains to a model, resumes, does not depend on the cutting, and follows the textbook."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,21 +119,6 @@ def test_accumulated_parts_have_the_losses_of_the_whole_batch(recipe: Recipe, tm
         assert second["grad_norm"] == pytest.approx(first["grad_norm"], rel=1e-4)
 
 
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="PyTorch was built without gloo")
-def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
-    for count in (1, 2):
-        words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if count == 2 else []
-        words += ["-m", "mage", "pretrain", "--recipe", "smoke", "--device", "cpu", "--precision", "float32", "--json"]
-        for change in [*CHANGES, "pretraining.accumulation=2"]:
-            words += ["--set", change]
-        words += ["--out", str(tmp_path / str(count))]
-        result = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
-        assert result.returncode == 0, result.stderr[-2000:]
-    one, two = ([line for line in read_log(tmp_path / name) if "loss" in line] for name in ("1", "2"))
-    for first, second in zip(one, two, strict=True):
-        assert second["loss"] == pytest.approx(first["loss"], rel=1e-5)
-
-
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_target_encoder_follows_the_textbook_recursion_once_a_step(tmp_path: Path, accumulation: int) -> None:
     one = task(0.8, steps=6, accumulation=accumulation)
@@ -160,7 +143,8 @@ def test_no_optimizer_holds_the_target_encoder(tmp_path: Path) -> None:
         trainer = trained(one, tmp_path, 2)
         held = {id(p) for group in trainer.optimizers["mage"].param_groups for p in group["params"]}
         for name, parameter in network.named_parameters():
-            assert (id(parameter) in held) != name.startswith("target_encoder"), name
+            stays = name.startswith("target_encoder") or name == "context_encoder.position"
+            assert (id(parameter) in held) != stays, name
             assert parameter.grad is None
         assert all(torch.equal(tensor, before[name]) for name, tensor in network.target_encoder.state_dict().items())  # type: ignore[operator,union-attr]
 
