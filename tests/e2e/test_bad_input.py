@@ -16,6 +16,7 @@ RECIPE = [
     ("--recipe smoke --set model.width=wide", r"model\.width must be int"),
     ("--recipe smoke --set model.width", "not of the form"),
     ("--recipe smoke --set method.masking.mode=0.1", "mask ratios need"),
+    ("--recipe smoke --set pretraining.steps=[1", "not readable as YAML"),
 ]
 DATA = [
     ("--data {root}/none", "no data set"),
