@@ -133,3 +133,9 @@ def test_intermediates_are_the_blocks_outputs(images: Tensor) -> None:
     for wrong in (0, [6], 7):
         with pytest.raises(ValueError, match="numbered 0 to 5"):
             block_numbers(6, wrong)
+
+
+def test_an_image_of_another_size_is_refused_by_the_encoders_own_name() -> None:
+    encoder = PatchEncoder(SIZES)
+    with pytest.raises(ValueError, match="this encoder takes"):
+        encoder.features(torch.rand(2, SIZES.channels, 3, 5))
