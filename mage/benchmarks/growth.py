@@ -8,6 +8,7 @@ from mage.benchmarks.pretrain import engine_step, plain_step, trainable
 from mage.benchmarks.work import OURS, Bench, Work
 from mage.models import MAGETransformer
 from mage.nn.blocks import choose_attention
+from mage.nn.grids import area
 from mage.sampling.decode import UNKNOWN
 from mage.sampling.generator import logits_function
 
@@ -20,7 +21,7 @@ def growth(bench: Bench) -> list[Work]:
 
 
 def _at(bench: Bench, grid: tuple[int, int]) -> list[Work]:
-    length, device = grid[0] * grid[1], bench.device()
+    length, device = area(grid), bench.device()
     torch.manual_seed(0)
     built = bench.model.require_generator()
     network = MAGETransformer(built.config, built.vocabulary, grid)

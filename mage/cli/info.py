@@ -5,6 +5,7 @@ from typing import Any
 import mage
 from mage.cli.options.info import Options
 from mage.cli.say import emit
+from mage.nn.grids import written
 
 
 def run(options: Options) -> None:
@@ -19,10 +20,7 @@ def run(options: Options) -> None:
             continue
         count = sum(parameter.numel() for parameter in module.parameters())
         values[name] = {"kind": type(module).__name__, "parameters": count, "grid": list(module.grid)}
-        lines.append(
-            f"{name}: {type(module).__name__}, {count / 1e6:.2f} M parameters, "
-            f"{module.grid[0]} x {module.grid[1]} tokens"
-        )
+        lines.append(f"{name}: {type(module).__name__}, {count / 1e6:.2f} M parameters, {written(module.grid)} tokens")
     if model.tokenizer is not None:
         size = [model.channels, *model.image_size]
         values["image"] = size

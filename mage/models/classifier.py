@@ -90,7 +90,7 @@ class MAGEClassifier(Classifier):
         self,
         config: MAGEConfig,
         vocabulary: Vocabulary,
-        grid: tuple[int, int],
+        grid: tuple[int, ...],
         *,
         num_classes: int,
         pool: Pool = "mean",
@@ -108,7 +108,7 @@ class MAGEClassifier(Classifier):
         )
         xavier_linears(encoder)
         super().__init__(encoder, config.width, num_classes, pool, head_kind)
-        self.config, self.vocabulary, self.grid = config, vocabulary, grid
+        self.config, self.vocabulary, self.grid = config, vocabulary, encoder.grid
 
     def prepare(self, inputs: Int[Tensor, "..."]) -> Int[Tensor, "n l"]:
         """Token grids as rows."""

@@ -220,11 +220,12 @@ class IJEPA(nn.Module):
         assert self.target_encoder.norm is not None
         x = self.target_encoder.norm(self.target_encoder(images))[:, 1:].float()
         x = functional.layer_norm(x, x.shape[2:], eps=1e-6)
-        chosen = x.gather(1, targets.flatten(1)[..., None].expand(-1, -1, x.shape[2]))
-        return chosen.unflatten(1, targets.shape[1:])
+        chosen: Tensor = x.gather(1, targets.flatten(1)[..., None].expand(-1, -1, x.shape[2]))
+        return chosen.view(*targets.shape, -1)
 
     @torch.no_grad()
     def follow(self, momentum: float) -> None:
         """Move the target encoder: momentum x itself + (1 - momentum) x the context encoder."""
-        targets, currents = list(self.target_encoder.parameters()), list(self.context_encoder.parameters())
+        targets: list[Tensor] = list(self.target_encoder.parameters())
+        currents: list[Tensor] = list(self.context_encoder.parameters())
         torch._foreach_lerp_(targets, currents, 1 - momentum)

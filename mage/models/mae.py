@@ -52,7 +52,6 @@ class MAE(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = PatchEncoder(encoder)
-        self.encoder.position.requires_grad_(False)  # fine-tuning, which makes an encoder of its own, learns them
         self.decoder_embed = nn.Linear(encoder.width, config.decoder_width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.decoder_width))
         self.register_buffer("decoder_position", sincos_positions(encoder.grid, config.decoder_width)[None])

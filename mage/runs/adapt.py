@@ -12,11 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from mage.models import MAGETransformer
+from mage.nn.grids import written
 from mage.pipeline import Mage
 from mage.tokenizers import Tokenizer
 from mage.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
+
+RESAMPLING = {1: "linear", 2: "bicubic", 3: "trilinear"}
+"""How positions are resampled, by the number of dimensions."""
 
 
 @torch.no_grad()
@@ -47,7 +51,7 @@ def start_from(network: MAGETransformer, model: Mage, tokenizer: Tokenizer | Non
             tensor[words[:, 1]] = found[words[:, 0]]
             if len(words) < len(tensor):
                 left.append(f"{name} (all but {len(words)} words)")
-        elif name in ("encoder.embedding.position.weight", "decoder_position") and found.shape != tensor.shape:
+        elif name in ("encoder.embedding.position.weight", "decoder_position") and source.grid != network.grid:
             if found.shape[-1] != tensor.shape[-1]:
                 left.append(name)
                 continue
@@ -74,10 +78,22 @@ def word_map(source: Vocabulary, target: Vocabulary, *, same_codes: bool) -> Ten
     return torch.tensor([(old, new) for new, old in unique.items()])
 
 
-def resample_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
-    """Learned positions (..., 1 + h w, d), class position first, for another grid: bicubic."""
+def resample_positions(positions: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
+    """Learned positions (..., 1 + l, d), class position first, for another grid of as many dimensions.
+
+    Linear along one dimension, bicubic in two, trilinear in three. Raises ValueError where one grid has more
+    dimensions than the other; sides of 1 do not count then: (1, 64) and (64,) are the same places.
+    """
+    if len(old) != len(new):
+        longer = [tuple(side for side in grid if side > 1) for grid in (old, new)]
+        if len(longer[0]) != len(longer[1]) or not longer[0]:
+            raise ValueError(
+                f"positions on a grid of {written(old)} say nothing about one of {written(new)}: "
+                "start from a model of tokens with as many dimensions"
+            )
+        old, new = longer
     flat = positions.reshape(-1, positions.shape[-1])
     grid = flat[1:].T.reshape(1, -1, *old).float()
-    resampled = functional.interpolate(grid, new, mode="bicubic", align_corners=False, antialias=False)
+    resampled = functional.interpolate(grid, new, mode=RESAMPLING[len(new)], align_corners=False)
     result = torch.cat([flat[:1], resampled.flatten(2)[0].T.to(flat)])
     return result.reshape(*positions.shape[:-2], -1, positions.shape[-1])

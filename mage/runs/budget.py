@@ -3,7 +3,8 @@
 import torch
 
 from mage.masking import MaskRatioConfig
-from mage.models import MAGETransformer, MAGEConfig
+from mage.models import MAGEConfig, MAGETransformer
+from mage.nn.grids import area
 from mage.recipes.schema import Recipe
 from mage.tokenizers import VQGAN
 from mage.vocabulary import Vocabulary
@@ -21,7 +22,7 @@ def budget(recipe: Recipe, num_images: int) -> dict[str, float]:
     with torch.device("meta"):
         tokenizer = VQGAN(recipe.tokenizer)
         network = MAGETransformer(recipe.model, Vocabulary.fresh(tokenizer.num_codes), grid)
-    tokens = grid[0] * grid[1]
+    tokens = area(grid)
     masking = getattr(recipe.method, "masking", MaskRatioConfig())
     drop_ratio = masking.drop_ratio
     per_image = training_flops(recipe.model, tokens, tokenizer.num_codes, drop_ratio)

@@ -20,10 +20,10 @@ from torch.nn import functional
 
 from mage import atomic, distributed, images
 from mage.data.token_cache import TokenCache
+from mage.device import autocast
 from mage.models import MAGETransformer
 from mage.pipeline import Mage
 from mage.pipeline.modes import evaluating
-from mage.device import autocast
 from mage.rng import stream_seed
 from mage.runs.launch import Launch
 from mage.training.conditions import ConditionConfig

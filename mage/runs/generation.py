@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from mage import images, rng
-from mage.store.folder import find_folder
 from mage.data.datasets import ImageDataset, load_dataset, subset
 from mage.data.loaders import evaluation_batches
 from mage.data.tar_images import TarDataset
@@ -22,6 +21,7 @@ from mage.evaluation.generation import GenerationQuality, Reference, SeenImages,
 from mage.pipeline import Mage
 from mage.runs.production import Production, rounding_in
 from mage.runs.sinks import feature_files, read_features
+from mage.store.folder import find_folder
 
 OnImages = Callable[[int], None]
 Interpolation = Literal["bicubic", "bilinear"]

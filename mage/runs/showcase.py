@@ -22,11 +22,11 @@ from mage.evaluation.frechet import FeatureStatistics, frechet_distance, image_s
 from mage.evaluation.judge import judge, near_copy_share, nearest_training_images, train_judge
 from mage.evaluation.knn import knn
 from mage.evaluation.linear_probe import LarsConfig, lars_probe, lbfgs_probe, raw_pixel_accuracy
-from mage.pipeline import Mage
-from mage.runs.inputs import load_images, open_data
-from mage.recipes.schema import Recipe
-from mage.tokenizers import VQGAN
 from mage.evaluation.reconstruction import reconstruction_quality, rows_of_reconstructions
+from mage.pipeline import Mage
+from mage.recipes.schema import Recipe
+from mage.runs.inputs import load_images, open_data
+from mage.tokenizers import VQGAN
 
 RATIOS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 

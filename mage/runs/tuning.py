@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
 Sampling = Mapping[str, Any]
 """Settings of SamplingConfig that differ from the model's own."""
 Score = Callable[[Sampling, int], float]

@@ -13,6 +13,7 @@ from torch import Tensor
 from mage import rng
 from mage.masking import Mask
 from mage.models.mage import MAGETransformer
+from mage.nn.grids import area
 from mage.sampling.decode import UNKNOWN, LogitsFn, decode
 from mage.sampling.guidance import guided
 from mage.sampling.orders import priorities
@@ -115,4 +116,4 @@ def fill(
 
 def unknown_grids(transformer: MAGETransformer, count: int, device: torch.device) -> Int[Tensor, "n l"]:
     """Grids of which nothing is known."""
-    return torch.full((count, transformer.grid[0] * transformer.grid[1]), UNKNOWN, device=device)
+    return torch.full((count, area(transformer.grid)), UNKNOWN, device=device)

@@ -12,7 +12,6 @@ Letters: n images, l tokens of a grid of one, two or three dimensions.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
@@ -20,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mage.nn.grids import area
 from mage.registry import Registry
 
 Order = Callable[[tuple[int, ...], Sequence[torch.Generator]], Tensor | None]
@@ -39,7 +39,7 @@ def priorities(
     numbers = ORDERS.get(order)(grid, generators)
     if numbers is None:
         return None
-    expected = (len(generators), math.prod(grid))
+    expected = (len(generators), area(grid))
     if tuple(numbers.shape) != expected:
         raise ValueError(
             f"the order {order!r} gave numbers of shape {tuple(numbers.shape)} for {len(generators)} grids of "
@@ -67,7 +67,7 @@ def by_halton(grid: tuple[int, ...], generators: Sequence[torch.Generator]) -> I
 @ORDERS.register("random")
 def by_chance(grid: tuple[int, ...], generators: Sequence[torch.Generator]) -> Float[Tensor, "n l"]:
     """Any order, one for each image."""
-    return torch.stack([torch.rand(math.prod(grid), generator=generator) for generator in generators])
+    return torch.stack([torch.rand(area(grid), generator=generator) for generator in generators])
 
 
 @cache

@@ -27,6 +27,7 @@ from mage.models import (
     PatchEncoderConfig,
     Transformer,
 )
+from mage.nn.grids import check_grid
 from mage.settings import from_dict, to_dict
 from mage.store.parts import ModelParts
 from mage.tokenizers import VQGAN, LDMConfig, LDMTokenizer, Tokenizer, VQGANConfig
@@ -153,10 +154,10 @@ def build_transformer(values: dict[str, Any]) -> Transformer:
         patches = from_dict(PatchEncoderConfig, values["sizes"])
         return PatchEncoder(patches) if kind == "patches" else PatchClassifier(patches, **head)
     config, vocabulary = from_dict(MAGEConfig, values["sizes"]), from_dict(Vocabulary, values["vocabulary"])
-    height, width = values["grid"]
+    grid = check_grid(values["grid"])
     if kind == "mage":
-        return MAGETransformer(config, vocabulary, (height, width))
-    return MAGEClassifier(config, vocabulary, (height, width), **head)
+        return MAGETransformer(config, vocabulary, grid)
+    return MAGEClassifier(config, vocabulary, grid, **head)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from mage import images, rng
 from mage.data.batches import Batches
 from mage.models.ijepa import IJEPA, Blocks, IJEPAConfig, draw_blocks
+from mage.models.pixels import PatchEncoder
 from mage.share import Turn
 from mage.training.method import METHODS, MethodConfig, MethodInputs
 from mage.training.pixels import PixelPretraining, pixel_settings
 from mage.training.task import Loss, Observation, Task, TrainingWarning
 
-COLLAPSED = 0.01
-"""Features that vary less over images, per number of a layer-normalised vector, tell images apart no longer."""
+COLLAPSED = 1e-3
+"""Features are layer-normalised: where they vary less over images, they all but are one and the same vector."""
 
 
 class IJEPAPretraining(PixelPretraining):
@@ -25,7 +26,7 @@ class IJEPAPretraining(PixelPretraining):
     def __init__(self, network: IJEPA, source: Batches, **more: Any) -> None:
         super().__init__(network, source, **more)
         self._network = network
-        self.frozen = (network.target_encoder,)
+        self.frozen = (network.target_encoder, network.context_encoder.position)
 
     def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
         """Squared error of the targets' representations."""
@@ -46,6 +47,7 @@ class IJEPAPretraining(PixelPretraining):
     def observe(self, modules: Mapping[str, nn.Module]) -> Observation:
         """As of all methods on pixels, and how much the features of held-out images differ."""
         encoder = modules["mage"].encoder
+        assert isinstance(encoder, PatchEncoder)
         device = next(encoder.parameters()).device
         features = [encoder.features(images.to_float(part.to(device))) for part in self._validation.split(256)]
         spread = torch.cat(features).std(dim=0, correction=0).mean()

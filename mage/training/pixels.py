@@ -16,6 +16,7 @@ from mage.models.contrastive import ContrastConfig, agreement
 from mage.models.mae import MAE, MAEConfig
 from mage.models.pixels import PatchEncoder
 from mage.models.simclr import SimCLR
+from mage.nn.grids import area
 from mage.share import Turn
 from mage.store import folder as store
 from mage.store.parts import ModelParts
@@ -87,7 +88,8 @@ class MAEPretraining(PixelPretraining):
 
     def __init__(self, network: MAE, source: Batches, **more: Any) -> None:
         super().__init__(LossOf(network), source, **more)
-        self._ratio, self._length = network.config.mask_ratio, network.encoder.grid[0] * network.encoder.grid[1]
+        self.frozen = (network.encoder.position,)  # fine-tuning learns it
+        self._ratio, self._length = network.config.mask_ratio, area(network.encoder.grid)
 
     def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
         """Squared error of the left-out patches."""

@@ -190,8 +190,7 @@ def new_network(inputs: MethodInputs) -> MAGETransformer:
     count = len(inputs.class_names)
     words = Vocabulary.fresh(inputs.num_codes, count if inputs.model.class_input == "encoder" else 0)
     with inputs.random_weights("mage"):
-        height, width = inputs.grid
-        return MAGETransformer(replace(inputs.model, num_classes=count), words, (height, width))
+        return MAGETransformer(replace(inputs.model, num_classes=count), words, inputs.grid)
 
 
 def task_settings(method: "MAGEMethod | Any", inputs: MethodInputs) -> dict[str, Any]:

@@ -59,8 +59,8 @@ class Task:
     modules: dict[str, nn.Module]
     optim: dict[str, OptimConfig]
     steps: int
-    frozen: tuple[nn.Module, ...] = ()
-    """Parts of the modules that keep their weights."""
+    frozen: tuple[nn.Module | nn.Parameter, ...] = ()
+    """Parts of the modules, and single weights, that stay as they are."""
 
     def __init__(
         self, module: str, network: nn.Module, source: Batches, optim: OptimConfig, *, num_images: int

@@ -96,7 +96,7 @@ def test_an_image_with_too_short_a_context_draws_again_and_moves_no_other() -> N
 
 
 def test_targets_that_would_cover_everything_are_laid_upon_each_other() -> None:
-    config = BlockConfig(targets=60, least_context=0)
+    config = BlockConfig(targets=400, least_context=0)
     context, targets = draw_blocks(config, 4, (3, 3), rng.generator(0))
     assert context.any(dim=1).all()
     assert (targets == targets[:, :1]).all()

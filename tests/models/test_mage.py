@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mage import rng
 from mage.masking import Mask, mask_from_noise
 from mage.models import PRESETS, MAGEConfig, MAGETransformer
+from mage.models.intermediates import intermediates
 from mage.models.mage import MAGEEncoder
 from mage.models.presets import preset
 from mage.nn.positions import sincos_positions
@@ -105,6 +106,24 @@ def test_rows_and_grids_of_tokens_are_the_same_and_images_do_not_see_each_other(
     assert torch.equal(model(ids.flatten(1), mask).decoded, whole)
     one = Mask(masked=mask.masked[2:3], dropped=mask.dropped[2:3])
     torch.testing.assert_close(model(ids[2:3], one).decoded, whole[2:3])
+
+
+@pytest.mark.parametrize("grid", [(LENGTH,), (1, 3, 5)])
+def test_a_grid_of_any_dimensions_is_its_rows_and_has_the_same_weights(
+    model: MAGETransformer, ids: Tensor, mask: Mask, grid: tuple[int, ...]
+) -> None:
+    """What a network computes from a grid depends on its number of tokens; its dimensions are those of its shapes."""
+    other = MAGETransformer(SIZES, WORDS, grid).eval().requires_grad_(False)
+    other.load_state_dict(model.state_dict())
+    given = ids.view(4, *grid)
+    assert torch.equal(other(given, mask).decoded, model(ids, mask).decoded)
+    assert torch.equal(other.features(given), model.features(ids))
+    every = intermediates(model.encoder, ids, None, True, "NCHW")
+    for mine, maps in zip(intermediates(other.encoder, given, None, True, "NCHW"), every, strict=True):
+        assert mine.shape == (4, 16, *grid)
+        assert torch.equal(mine, maps.view(4, 16, *grid))
+    with pytest.raises(ValueError, match=rf"this model takes \(N, {', '.join(map(str, grid))}\)"):
+        other.features(ids)
 
 
 def test_the_class_position_carries_the_null_class_and_no_class_word(
@@ -212,11 +231,12 @@ def test_an_unknown_size_is_refused_with_the_known_ones() -> None:
         preset("medium")
 
 
-def test_positions_can_start_as_sines() -> None:
+@pytest.mark.parametrize("grid", [(LENGTH,), GRID, (2, 3, 4)])
+def test_positions_can_start_as_sines(grid: tuple[int, ...]) -> None:
     sizes = MAGEConfig(16, 1, 2, decoder_width=12, decoder_depth=1, decoder_heads=3, position_init="sincos")
-    network = MAGETransformer(sizes, WORDS, GRID)
-    torch.testing.assert_close(network.decoder_position[0, 1:], sincos_positions(GRID, 12))
-    torch.testing.assert_close(network.encoder.embedding.position.weight[1:], 0.02 * sincos_positions(GRID, 16))
+    network = MAGETransformer(sizes, WORDS, grid)
+    torch.testing.assert_close(network.decoder_position[0, 1:], sincos_positions(grid, 12))
+    torch.testing.assert_close(network.encoder.embedding.position.weight[1:], 0.02 * sincos_positions(grid, 16))
     assert network.decoder_position[0, 0].abs().max() < 0.2, "the class position starts as ever"
     assert MAGETransformer(SIZES, WORDS, GRID).decoder_position.std().item() == pytest.approx(0.02, rel=0.3)
 

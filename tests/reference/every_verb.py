@@ -38,6 +38,7 @@ METHODS = {
     "maskgit": ["model.decoder_depth=0", "method={name: maskgit}"],
     "mae": ["method={name: mae, patch_size: 2, mae: {decoder_width: 16, decoder_depth: 1, decoder_heads: 2}}", *PIXELS],
     "simclr": ["method={name: simclr, patch_size: 2}", *PIXELS],
+    "ijepa": ["method={name: ijepa, patch_size: 2}", *PIXELS],
 }
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mage
-from mage.models import MAGETransformer, MAGEConfig
+from mage.models import MAGEConfig, MAGETransformer
 from mage.runs.adapt import resample_positions, start_from, word_map
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.vocabulary import Vocabulary
@@ -59,6 +59,41 @@ def test_positions_of_a_finer_grid_lie_between_those_of_the_coarse_one() -> None
     assert torch.equal(resample_positions(positions, (4, 4), (4, 4)), positions)
 
 
+@pytest.mark.parametrize("grid", [(4,), (4, 4), (4, 4, 4)])
+def test_positions_are_resampled_along_each_dimension_on_its_own(grid: tuple[int, ...]) -> None:
+    """A slope along one dimension stays one, and nothing leaks into the others."""
+    finer = tuple(2 * side for side in grid)
+    for axis in range(len(grid)):
+        shape = [4 if number == axis else 1 for number in range(len(grid))]
+        slope = torch.linspace(0, 1, 4).view(shape).expand(grid).flatten()
+        positions = torch.cat([torch.tensor([9.0]), slope])[:, None]
+        found = resample_positions(positions, grid, finer)
+        assert found[0] == 9
+        lines = found[1:, 0].view(finer).movedim(axis, 0).reshape(8, -1)
+        torch.testing.assert_close(lines, lines[:, :1].expand_as(lines))
+        assert (lines.diff(dim=0)[1:-1] > 0).all()
+        assert torch.equal(resample_positions(positions, grid, grid), positions)
+
+
+def test_positions_of_other_dimensions_are_refused_and_sides_of_one_do_not_count() -> None:
+    positions = torch.arange(17.0)[:, None]
+    for old, new in (((16,), (4, 4)), ((4, 4), (2, 2, 4)), ((2, 2, 4), (16,)), ((16,), (2, 16))):
+        with pytest.raises(ValueError, match=r"say nothing about one of .* as many dimensions"):
+            resample_positions(positions, old, new)
+    assert torch.equal(resample_positions(positions, (1, 16), (16,)), positions), "sequences of an earlier version"
+    assert torch.equal(resample_positions(positions, (1, 4, 4), (4, 4)), positions)
+    assert resample_positions(positions, (16,), (1, 8)).shape == (9, 1)
+
+
+def test_a_grid_of_as_many_tokens_but_other_sides_is_another_grid() -> None:
+    old, new = (MAGETransformer(SIZES, Vocabulary.fresh(8), grid) for grid in ((2, 8), (4, 4)))
+    start_from(new, mage.Mage(None, old), None)
+    expected = resample_positions(old.decoder_position, (2, 8), (4, 4))
+    assert torch.equal(new.decoder_position, expected)
+    with pytest.raises(ValueError, match="2 x 8 say nothing about one of 16"):
+        start_from(MAGETransformer(SIZES, Vocabulary.fresh(8), (16,)), mage.Mage(None, old), None)
+
+
 def test_words_are_mapped_by_what_they_mean() -> None:
     pairs = word_map(Vocabulary.released(), Vocabulary.fresh(1024, 1000), same_codes=True).tolist()
     assert [1100, 2024] in pairs  # the null class
@@ -68,7 +103,9 @@ def test_words_are_mapped_by_what_they_mean() -> None:
 
 
 def test_a_model_that_does_not_fit_is_refused() -> None:
-    other = MAGETransformer(MAGEConfig(8, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2), Vocabulary.fresh(8), (4, 4))
+    other = MAGETransformer(
+        MAGEConfig(8, 1, 2, decoder_width=8, decoder_depth=1, decoder_heads=2), Vocabulary.fresh(8), (4, 4)
+    )
     with pytest.raises(ValueError, match="no block"):
         start_from(other, model(8, 8, 0), None)
     with pytest.raises(ValueError, match="pre-trained MAGE"):

@@ -1,9 +1,12 @@
 """From a network to filled grids."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
 
+import mage
 from mage import rng
 from mage.masking import Mask
 from mage.models import MAGEConfig, MAGETransformer
@@ -37,6 +40,25 @@ def completed(
         settings=SamplingConfig(steps=5, choice_temperature=4.0, encoder_keep=encoder_keep), batch_size=batch_size,
     )  # fmt: skip
     return torch.cat(list(batches))
+
+
+@pytest.mark.parametrize("order", ["confidence", "random"])
+def test_sampling_sees_tokens_in_a_row_whatever_their_grid(network: MAGETransformer, order: Literal["random"]) -> None:
+    """Rows, grids and clips with equal weights are filled with equal tokens."""
+    model = mage.Mage(None, network, precision="float32", device="cpu")
+    start = partly_known()
+    expected = model.generate_tokens(4, start=start, steps=5, order=order)
+    assert expected.shape == (4, *GRID)
+    for grid in ((16,), (2, 2, 4)):
+        other = MAGETransformer(network.config, network.vocabulary, grid).eval().requires_grad_(False)
+        other.load_state_dict(network.state_dict())
+        model = mage.Mage(None, other, precision="float32", device="cpu")
+        filled = model.generate_tokens(4, start=start.view(4, *grid), steps=5, order=order)
+        assert torch.equal(filled, expected.view(4, *grid))
+        again = model.mask_tokens(filled, 0.5, seed=0)
+        assert again.shape == filled.shape
+        assert ((again == UNKNOWN).flatten(1).sum(dim=1) == 8).all()
+        assert model.generate_tokens(2, order="halton").shape == (2, *grid)
 
 
 @pytest.mark.parametrize("encoder_keep", [1.0, 0.5, 0.3])

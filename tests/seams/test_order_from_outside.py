@@ -1,5 +1,6 @@
 """A stranger's order of decoding, used by a model and by the command line."""
 
+import math
 import os
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def generate(folder: Path, order: str) -> list[str]:
 def last_first() -> Iterator[None]:
     @ORDERS.register("last-first")
     def order(grid: tuple[int, ...], generators: Sequence[torch.Generator]) -> torch.Tensor:
-        return -torch.arange(grid[0] * grid[1]).float().expand(len(generators), -1)
+        return -torch.arange(math.prod(grid)).float().expand(len(generators), -1)
 
     yield
     ORDERS.remove("last-first")

@@ -1,6 +1,7 @@
 """Model folders: what is saved comes back the same, and nothing is left half-written."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mage
-from mage.models import MAGEClassifier, MAGEConfig
+from mage.models import MAGEClassifier, MAGEConfig, MAGETransformer
 from mage.pipeline import Mage
 from mage.store import folder as store
 from mage.tokenizers import VQGAN, QuantizerConfig, VQGANConfig
+from mage.vocabulary import Vocabulary
 
 SIZES = MAGEConfig(16, 2, 2, decoder_width=12, decoder_depth=1, decoder_heads=3)
 
@@ -70,6 +72,27 @@ def test_tokenizer_alone_transformer_alone_and_classifier(model: Mage, pixels: t
         classifier = Mage(model.tokenizer, network, precision="float32", device="cpu")
         again = mage.load(classifier.save(tmp_path / pool), precision="float32", device="cpu")
         assert torch.equal(again.classify(pixels), classifier.classify(pixels))
+
+
+@pytest.mark.parametrize("grid", [(10,), (2, 3), (2, 3, 4)])
+def test_a_grid_of_any_dimensions_comes_back(grid: tuple[int, ...], tmp_path: Path) -> None:
+    words = Vocabulary.fresh(8)
+    for network in (MAGETransformer(SIZES, words, grid), MAGEClassifier(SIZES, words, grid, num_classes=2)):
+        folder = Mage(None, network.eval(), precision="float32", device="cpu").save(tmp_path / type(network).__name__)
+        again = mage.load(folder, precision="float32", device="cpu").transformer
+        assert again.grid == grid
+        ids = torch.arange(2 * math.prod(grid)).remainder(8).view(2, *grid)
+        assert torch.equal(again.features(ids), network.features(ids))
+
+
+@pytest.mark.parametrize("grid", [[], [2, 3, 4, 5], [0, 6], [6.0], ["6"], None, 6, [2**31, 2**31]])
+def test_a_grid_that_is_none_is_refused_before_a_network_is_built(model: Mage, tmp_path: Path, grid: Any) -> None:
+    path = model.save(tmp_path / "model") / store.CONFIG
+    config = json.loads(path.read_text())
+    config["transformer"]["grid"] = grid
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"a grid (is a list of 1 to 3 positive integers|of .* has more than)"):
+        mage.load(tmp_path / "model")
 
 
 def test_the_model_inside_a_run_folder_is_found(model: Mage, tmp_path: Path) -> None:
