@@ -1,11 +1,13 @@
 """A run's numbers: metrics.jsonl, one JSON object per line, and the same to the trackers that the recipe asks for."""
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mage import atomic
 from mage.training.trackers import TRACKERS
 
 
@@ -16,11 +18,16 @@ class RunLog:
         self, folder: Path, *, step: int = 0, trackers: Sequence[str] = (), settings: Mapping[str, Any] | None = None
     ) -> None:
         """trackers: names of TRACKERS. settings: what they show too. Raises ValueError for a missing one."""
-        self._trackers = [TRACKERS.get(name)(folder, step, settings or {}) for name in trackers]
-        self.path = folder / "metrics.jsonl"
-        kept = [line for line in read_log(folder) if line["step"] <= step]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self.path.open("a")
+        with contextlib.ExitStack() as opened:  # where one cannot start, those before it are closed
+            self._trackers = []
+            for name in trackers:
+                self._trackers.append(TRACKERS.get(name)(folder, step, settings or {}))
+                opened.callback(self._trackers[-1].close)
+            self.path = folder / "metrics.jsonl"
+            kept = [line for line in read_log(folder) if line["step"] <= step]
+            atomic.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+            self._file = opened.enter_context(self.path.open("a"))
+            self._opened = opened.pop_all()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Log numbers under a step; those that are not finite become null."""
@@ -32,23 +39,25 @@ class RunLog:
 
     def close(self) -> None:
         """Flush everything to disk."""
-        self._file.close()
-        for tracker in self._trackers:
-            tracker.close()
+        self._opened.close()
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, without a last one that was cut by a crash and what is no line of a log."""
+    """The lines of a run's metrics.jsonl. What is none, such as a last one that was cut by a crash, is left out."""
     path = folder / "metrics.jsonl"
     lines = []
-    for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+    for text in path.read_bytes().splitlines() if path.is_file() else []:
         try:
             line = json.loads(text)
-        except (json.JSONDecodeError, RecursionError):
-            break
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
+        except (ValueError, RecursionError):  # no JSON, no text, a number of 5,000 digits, or lists in lists in lists
+            continue
+        if isinstance(line, dict) and _is_step(line.get("step")):
             lines.append(line)
     return lines
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _rounded(value: float) -> float | None:

@@ -3,9 +3,13 @@
 A tracker starts only where the recipe asks for it (`run.trackers`). A new one is a class registered in TRACKERS.
 """
 
+import importlib
+import sys
+import uuid
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from mage import atomic
 from mage.registry import Registry
@@ -55,25 +59,33 @@ class TensorBoard:
 class _Online:
     """What Weights & Biases and Trackio, whose interfaces agree, have in common.
 
-    The run's number is kept in the run folder, so that a resumed run goes on in the same place.
+    A run's identifier is kept in RUN/wandb.id or RUN/trackio.id, so that a resumed run goes on in the same place. Steps
+    between the last checkpoint and the end of the run before are logged again, with the same numbers.
     """
 
-    package = ""
+    package: ClassVar[str]
+    advice: ClassVar[str]
+    """Where it cannot start."""
 
     def __init__(self, folder: Path, step: int, settings: Mapping[str, Any]) -> None:
-        import importlib
-
         try:
-            library: Any = importlib.import_module(self.package)
+            self._library: Any = importlib.import_module(self.package)
         except ImportError as error:
             raise _needed(self.package, self.package, error) from None
         kept = folder / f"{self.package}.id"
-        resumed = kept.read_text().strip() if step and kept.is_file() else None
-        self._run = self._start(library, folder, resumed, settings)
-        if resumed is None:
-            atomic.write_text(kept, str(getattr(self._run, "id", "") or folder.name) + "\n")
+        identifier = kept.read_text(errors="replace").strip() if step and kept.is_file() else ""
+        if not identifier.isalnum():
+            identifier = uuid.uuid4().hex[:8]
+        try:
+            with redirect_stdout(sys.stderr):  # Trackio talks; standard output belongs to --json
+                self._run = self._start(folder, identifier, dict(settings))
+        except Exception as error:  # not logged in, no connection: each has exceptions of its own
+            raise ValueError(
+                f"the tracker {self.package} could not start ({type(error).__name__}: {error}); {self.advice}"
+            ) from None
+        atomic.write_text(kept, identifier + "\n")
 
-    def _start(self, library: Any, folder: Path, resumed: str | None, settings: Mapping[str, Any]) -> Any:
+    def _start(self, folder: Path, identifier: str, settings: dict[str, Any]) -> Any:
         raise NotImplementedError
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -82,26 +94,30 @@ class _Online:
 
     def close(self) -> None:
         """Nothing more comes."""
-        self._run.finish()
+        with redirect_stdout(sys.stderr):
+            self._library.finish()  # Trackio would close a run that closed itself once more at the end of Python
 
 
 @TRACKERS.register("wandb")
 class WeightsAndBiases(_Online):
-    """Weights & Biases; WANDB_MODE=offline keeps everything below RUN/wandb."""
+    """Weights & Biases, project mage; WANDB_MODE=offline keeps everything below RUN/wandb."""
 
     package = "wandb"
+    advice = "`wandb login` once, or set WANDB_MODE=offline"
 
-    def _start(self, library: Any, folder: Path, resumed: str | None, settings: Mapping[str, Any]) -> Any:
-        more = {"id": resumed, "resume": "allow"} if resumed else {}
-        return library.init(project="mage", name=folder.name, dir=str(folder), config=dict(settings), **more)
+    def _start(self, folder: Path, identifier: str, settings: dict[str, Any]) -> Any:
+        return self._library.init(
+            project="mage", name=folder.name, id=identifier, resume="allow", dir=str(folder), config=settings
+        )
 
 
 @TRACKERS.register("trackio")
 class Trackio(_Online):
-    """Trackio, which keeps its numbers on this machine."""
+    """Trackio, project mage, which keeps its numbers on this machine: `trackio show --project mage`."""
 
     package = "trackio"
+    advice = "it keeps its files in TRACKIO_DIR, which must be a folder that can be written"
 
-    def _start(self, library: Any, folder: Path, resumed: str | None, settings: Mapping[str, Any]) -> Any:
-        name = resumed or folder.name
-        return library.init(project="mage", name=name, config=dict(settings), resume="allow" if resumed else "never")
+    def _start(self, folder: Path, identifier: str, settings: dict[str, Any]) -> Any:
+        # It finds a run again by its name alone, and run folders of different places share theirs.
+        return self._library.init(project="mage", name=f"{folder.name}-{identifier}", resume="allow", config=settings)
