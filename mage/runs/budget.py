@@ -10,8 +10,8 @@ from mage.masking import MaskRatioConfig
 from mage.models import MAGEConfig, MAGETransformer
 from mage.nn.grids import area
 from mage.recipes.schema import Recipe
-from mage.tokenizers import VQGAN
 from mage.runs.inputs import training_data
+from mage.tokenizers import VQGAN
 from mage.vocabulary import Vocabulary
 
 KNOWN = {

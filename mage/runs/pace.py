@@ -86,8 +86,8 @@ def pretraining_pace(recipe: Recipe, device: torch.device, precision: str) -> Pa
     def build(source: Batches, optim: OptimConfig) -> Task:
         inputs = MethodInputs(
             model=recipe.model, source=source, num_images=1, optim=optim, recipe=settings.to_dict(recipe),
-            seed=recipe.seed, validation=row.get("tokens", row.get("images")), grid=() if words is None else tuple(words.grid),
-            num_codes=0 if words is None else words.num_codes, tokenizer=words, image_size=recipe.image_size,
+            seed=recipe.seed, validation=row.get("tokens", row.get("images")),
+            grid=() if words is None else tuple(words.grid), num_codes=0 if words is None else words.num_codes, tokenizer=words, image_size=recipe.image_size,
             channels=recipe.channels, class_names=tuple(map(str, range(classes))), precision=precision,
         )  # fmt: skip
         return method.build(inputs)
