@@ -58,10 +58,16 @@ def tokenizer_pace(recipe: Recipe, device: torch.device, precision: str) -> Pace
 
     def build(source: Batches, optim: OptimConfig) -> Task:
         return TokenizerTraining(
-            VQGAN(config), source, num_images=1, optim=optim, loss=loss, recipe={},
+            VQGAN(config),
+            source,
+            num_images=1,
+            optim=optim,
+            loss=loss,
+            recipe={},
             validation=torch.zeros(1, recipe.channels, *recipe.image_size, dtype=torch.uint8),
-            perceptual=perceptual, precision=precision,
-        )  # fmt: skip
+            perceptual=perceptual,
+            precision=precision,
+        )
 
     image = torch.zeros(1, recipe.channels, *recipe.image_size, dtype=torch.uint8)
     return _pace(build, {"images": image}, recipe.tokenizer_training, device, precision)
@@ -85,11 +91,21 @@ def pretraining_pace(recipe: Recipe, device: torch.device, precision: str) -> Pa
 
     def build(source: Batches, optim: OptimConfig) -> Task:
         inputs = MethodInputs(
-            model=recipe.model, source=source, num_images=1, optim=optim, recipe=settings.to_dict(recipe),
-            seed=recipe.seed, validation=row.get("tokens", row.get("images")),
-            grid=() if words is None else tuple(words.grid), num_codes=0 if words is None else words.num_codes, tokenizer=words, image_size=recipe.image_size,
-            channels=recipe.channels, class_names=tuple(map(str, range(classes))), precision=precision,
-        )  # fmt: skip
+            model=recipe.model,
+            source=source,
+            num_images=1,
+            optim=optim,
+            recipe=settings.to_dict(recipe),
+            seed=recipe.seed,
+            validation=row.get("tokens", row.get("images")),
+            grid=() if words is None else tuple(words.grid),
+            num_codes=0 if words is None else words.num_codes,
+            tokenizer=words,
+            image_size=recipe.image_size,
+            channels=recipe.channels,
+            class_names=tuple(map(str, range(classes))),
+            precision=precision,
+        )
         return method.build(inputs)
 
     return _pace(build, row, recipe.pretraining, device, precision)

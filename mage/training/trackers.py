@@ -32,7 +32,7 @@ TRACKERS: Registry[TrackerKind] = Registry(kind="tracker", group="mage.trackers"
 
 
 def _needed(package: str, extra: str, error: ImportError) -> ValueError:
-    return ValueError(f'the tracker {extra} needs {package}: pip install "mage-vision[tracking]" ({error})')
+    return ValueError(f'the tracker {extra} needs {package}: pip install "mage-vision[{"trackio" if extra == "trackio" else "tracking"}]" ({error})')
 
 
 @TRACKERS.register("tensorboard")
