@@ -34,9 +34,9 @@ def names(tree: ast.AST, prefix: str = "") -> set[str]:
 def test_what_a_page_points_at_is_there(page: Path) -> None:
     for file, name in places(page):
         homes = [ROOT / home / file for home in ("mage", ".") if (ROOT / home / file).exists()]
-        assert homes or file.startswith(("runs/", "samples/", "model/", "train/", "test/", "val/")), (
-            f"{file} is not there"
-        )
+        if file.endswith("/") and not homes:
+            continue  # a folder of the reader's
+        assert homes, f"{file} is not there"
         if name:
             assert name in names(ast.parse(homes[0].read_text())), f"{file} has no {name}"
 
