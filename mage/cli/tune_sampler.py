@@ -8,12 +8,14 @@ from mage import atomic
 from mage.cli.asked import classes_of, sampling_of
 from mage.cli.options.tune_sampler import Options
 from mage.cli.say import check_parent, emit, note
-from mage.data.datasets import load_dataset
+from mage.data.datasets import ImageDataset, load_dataset
+from mage.data.splits import ValidationConfig, carve
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import Reference, SeenImages, compare
 from mage.runs.generation import look_at_dataset, look_at_model
 from mage.runs.production import Production
 from mage.runs.tuning import HIGHER_IS_BETTER, Sampling, Trial, TuningConfig, tune
+from mage.settings import from_dict
 from mage.store import folder as store
 
 ENOUGH_IMAGES = 1000
@@ -38,7 +40,7 @@ def run(options: Options) -> None:
     if config.guidances and not classes and not model.notes.get("class_shares"):
         raise ValueError("guidance changes nothing in images without class: add --class all to tune it")
     extractor = build_extractor(options.extractor, weights=options.extractor_weights, device=model.device)
-    real = load_dataset(data, split=options.split, data_root=options.data_root, channels=model.channels)
+    real = _real_images(options, data, model)
     seen = look_at_dataset(real, extractor, size=model.image_size, device=model.device)
     reference = Reference.of(options.split, seen)
     prefix = {
@@ -75,23 +77,42 @@ def run(options: Options) -> None:
     if options.store:
         folder = store.find_folder(options.model)
         model.recipe["sampling"] = model.recipe.get("sampling", {}) | tuned.best.sampling
-        model.notes["sampling_tuned"] = {key: result[key] for key in ("metric", "value")} | {"num": options.num}
+        model.notes["sampling_tuned"] = {key: result[key] for key in ("metric", "value")} | {
+            "num": options.num, "data": data, "split": options.split
+        }  # fmt: skip
         store.write_settings(model.parts, folder)
         stored = f"; stored in {folder}"
     sentence = f"{_words(tuned.best.sampling)}: {names[0]} {result['value']:.5g} with fresh random numbers{stored}"
     emit(options, result, sentence)
 
 
+def _real_images(options: Options, data: str, model: mage.Mage) -> ImageDataset:
+    """What samples are compared with; validation images are those that the model's own training held out."""
+    split = "train" if options.split == "validation" else options.split
+    dataset = load_dataset(data, split=split, data_root=options.data_root, channels=model.channels)
+    if options.split != "validation":
+        return dataset
+    config = from_dict(ValidationConfig, model.recipe.get("data", {}).get("validation", {}), where="data.validation")
+    return carve(dataset, config).validation
+
+
 def _warnings(options: Options, seen: SeenImages, data: str) -> list[str]:
-    """Why the best of the tried samplers may be no better than the others: too few images to tell them apart."""
+    """What is doubtful about the winner: it was chosen on images that it is to be judged by, or on too few."""
+    found = []
+    if options.split in ("test", "all"):
+        found.append(
+            "settings chosen by test images are measured too well on them afterwards; --split validation, the default, "
+            "leaves them unseen"
+        )
     count, real = min(options.num, seen.count), seen.count
     if count >= ENOUGH_IMAGES:
-        return []
+        return found
     fewer = f"{data} {options.split} has {real:,} images" if real < ENOUGH_IMAGES else f"--num is {options.num:,}"
-    return [
+    found.append(
         f"{fewer}: with fewer than {ENOUGH_IMAGES:,} on either side, samplers differ less than chance does, and the "
-        "best of many is partly the luckiest. Give more (--data, --split, --num), or look first with --no-store"
-    ]
+        "best of many is partly the luckiest. Give more (--data, --split train, --num), or look first with --no-store"
+    )
+    return found
 
 
 def _words(sampling: Sampling) -> str:

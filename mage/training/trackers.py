@@ -31,8 +31,9 @@ TrackerKind = Callable[[Path, int, Mapping[str, Any]], Tracker]
 TRACKERS: Registry[TrackerKind] = Registry(kind="tracker", group="mage.trackers")
 
 
-def _needed(package: str, extra: str, error: ImportError) -> ValueError:
-    return ValueError(f'the tracker {extra} needs {package}: pip install "mage-vision[{"trackio" if extra == "trackio" else "tracking"}]" ({error})')
+def _needed(package: str, tracker: str, error: ImportError) -> ValueError:
+    extra = "trackio" if tracker == "trackio" else "tracking"
+    return ValueError(f'the tracker {tracker} needs {package}: pip install "mage-vision[{extra}]" ({error})')
 
 
 @TRACKERS.register("tensorboard")

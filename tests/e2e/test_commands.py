@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -165,18 +164,22 @@ def test_a_tuned_sampler_is_stored_with_its_model(run: SimpleNamespace, command:
     result = command(*words, "--try-orders", "halton", "--top-p", 0.9, "--out", tmp_path / "all.json", "--json")
     assert result.code == 0, result.err
     found = json.loads(result.out)
-    assert found["metric"] == "fd_efflite0_test20"
-    assert re.search(r"digits test has 297 images|--num is 20", found["warnings"][0])
+    assert found["metric"] == "fd_efflite0_validation20"
+    assert "digits validation has 75 images" in found["warnings"][0]
     assert "partly the luckiest" in found["warnings"][0]
     assert found["trials"] == json.loads((tmp_path / "all.json").read_text())["trials"]
     model = mage.load(tmp_path / "model")
     assert (model.sampling.order, model.sampling.steps, model.sampling.top_p) == ("halton", 2, 0.9)
     assert model.sampling.token_temperature == found["best"]["token_temperature"]
-    assert model.notes["sampling_tuned"]["metric"] == "fd_efflite0_test20"
+    assert model.notes["sampling_tuned"]["metric"] == "fd_efflite0_validation20"
+    assert (model.notes["sampling_tuned"]["data"], model.notes["sampling_tuned"]["split"]) == ("digits", "validation")
     kept = mage.load(run.root / "model").transformer.state_dict()
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.transformer.state_dict().items())
-    score = command(*words, "--try-orders", "random", "--metric", "recall", "--no-store", "--json")
-    assert 0 <= json.loads(score.out)["value"] <= 1
+    more = ("--try-orders", "random", "--metric", "recall", "--split", "test", "--no-store", "--json")
+    score = json.loads(command(*words, *more).out)
+    assert 0 <= score["value"] <= 1
+    assert score["metric"] == "recall_efflite0_test20"
+    assert "chosen by test images" in score["warnings"][0]
     assert mage.load(tmp_path / "model").sampling.order == "halton"
 
 

@@ -18,8 +18,8 @@ class Options(SamplerOptions):
     """data set of real images; default: what the model was trained on"""
     data_root: str | None = None
     """folder where a named data set's files are"""
-    split: Literal["train", "test", "all"] = "test"
-    """part of the data set that samples are compared with"""
+    split: Literal["validation", "train", "test", "all"] = "validation"
+    """part of the data set that samples are compared with; validation: the training images that training held out"""
     metric: Literal["frechet", "kernel", "is", "precision", "recall", "density", "coverage"] = "frechet"
     """what is made best: the Frechet or kernel distance, or one of the others"""
     extractor: str = "efflite0"
