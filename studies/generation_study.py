@@ -17,7 +17,8 @@ from mage import atomic, images
 from mage.data.datasets import load_dataset
 from mage.data.loaders import evaluation_batches
 from mage.evaluation.extractors import build_extractor
-from mage.evaluation.generation import Reference, SeenImages, compare
+from mage.evaluation.generation import compare
+from mage.evaluation.seen import Reference, SeenImages
 from mage.runs.generation import look_at_dataset, some
 from mage.runs.production import Production
 

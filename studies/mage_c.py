@@ -18,9 +18,10 @@ from mage.data.transforms import TransformConfig
 from mage.device import resolve_device
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.features import extract_features
-from mage.evaluation.generation import Reference, compare
+from mage.evaluation.generation import compare
 from mage.evaluation.knn import knn
 from mage.evaluation.linear_probe import linear_probe
+from mage.evaluation.seen import Reference
 from mage.runs.generation import look_at_dataset, look_at_model, some
 from mage.runs.production import Production
 from mage.runs.record import Record, write_record

@@ -10,7 +10,7 @@ from mage.cli.say import check_parent, counting, emit, note
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.device import resolve_device
 from mage.evaluation.extractors import Extractor, build_extractor
-from mage.evaluation.generation import Reference, SeenImages
+from mage.evaluation.seen import Reference, SeenImages
 from mage.runs.generation import (
     beside_real,
     look_at_dataset,

@@ -11,10 +11,12 @@ from mage.cli.say import check_parent, emit, note
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.data.splits import ValidationConfig, carve
 from mage.evaluation.extractors import build_extractor
-from mage.evaluation.generation import Reference, SeenImages, compare
+from mage.evaluation.generation_metrics import Compared, one_number
+from mage.evaluation.metric import Metric
+from mage.evaluation.seen import Reference, SeenImages
 from mage.runs.generation import look_at_dataset, look_at_model
 from mage.runs.production import Production
-from mage.runs.tuning import HIGHER_IS_BETTER, Sampling, Trial, TuningConfig, tune
+from mage.runs.tuning import Sampling, Trial, TuningConfig, tune
 from mage.settings import from_dict
 from mage.store import folder as store
 
@@ -43,32 +45,25 @@ def run(options: Options) -> None:
     real = _real_images(options, data, model)
     seen = look_at_dataset(real, extractor, size=model.image_size, device=model.device)
     reference = Reference.of(options.split, seen)
-    prefix = {
-        "frechet": "fid" if extractor.name == "inception" else "fd",
-        "kernel": "kid" if extractor.name == "inception" else "kd",
-    }.get(options.metric, options.metric)
-    sign = -1.0 if prefix in HIGHER_IS_BETTER else 1.0
     warnings = _warnings(options, seen, data)
     for warning in warnings:
         note(options, f"WARNING: {warning}")
-    names: list[str] = []
+    last: list[Metric] = []
 
     def score(sampling: Sampling, seed: int) -> float:
         production = Production(options.num, seed, options.batch_size, classes, dict(sampling))
-        found = compare(look_at_model(model, production, extractor), reference, extractor.name).metrics
-        name = next((name for name in found if name.startswith(f"{prefix}_")), None)
-        if name is None:
-            raise ValueError(f"{extractor.name} gives no {options.metric} here; it gives {', '.join(found)}")
-        names[:] = [name]
-        return sign * found[name]
+        compared = Compared(look_at_model(model, production, extractor), reference, extractor.name)
+        last[:] = [one_number(options.metric, compared)]
+        return -last[0].value if last[0].better == "higher" else last[0].value
 
     def tell(trial: Trial) -> None:
-        note(options, f"{names[0]} {sign * trial.value:.5g}   {_words(trial.sampling)}   seed {trial.seed}")
+        note(options, f"{last[0].name} {last[0].value:.5g}   {_words(trial.sampling)}   seed {trial.seed}")
 
     tuned = tune(score, config, fixed=sampling_of(options), seed=options.seed, on_trial=tell)
+    sign = -1.0 if last[0].better == "higher" else 1.0
     trials = [asdict(trial) | {"value": sign * trial.value} for trial in tuned.trials]
     result: dict[str, Any] = {
-        "metric": names[0], "best": tuned.best.sampling, "value": sign * tuned.best.value, "trials": trials,
+        "metric": last[0].name, "best": tuned.best.sampling, "value": sign * tuned.best.value, "trials": trials,
         "warnings": warnings,
     }  # fmt: skip
     if options.out is not None:
@@ -82,7 +77,7 @@ def run(options: Options) -> None:
         }  # fmt: skip
         store.write_settings(model.parts, folder)
         stored = f"; stored in {folder}"
-    sentence = f"{_words(tuned.best.sampling)}: {names[0]} {result['value']:.5g} with fresh random numbers{stored}"
+    sentence = f"{_words(tuned.best.sampling)}: {last[0].name} {result['value']:.5g} with fresh random numbers{stored}"
     emit(options, result, sentence)
 
 

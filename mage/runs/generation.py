@@ -17,7 +17,8 @@ from mage.data.datasets import ImageDataset, load_dataset, subset
 from mage.data.loaders import evaluation_batches
 from mage.data.tar_images import TarDataset
 from mage.evaluation.extractors import Extractor, Seen
-from mage.evaluation.generation import GenerationQuality, Reference, SeenImages, compare, look_at
+from mage.evaluation.generation import GenerationQuality, compare
+from mage.evaluation.seen import Reference, SeenImages, look_at
 from mage.pipeline import Mage
 from mage.runs.production import Production, rounding_in
 from mage.runs.sinks import feature_files, read_features

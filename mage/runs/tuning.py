@@ -15,8 +15,6 @@ Sampling = Mapping[str, Any]
 Score = Callable[[Sampling, int], float]
 """(settings, seed) -> the metric, smaller is better."""
 
-HIGHER_IS_BETTER = ("is", "precision", "recall", "density", "coverage")
-
 
 @dataclass(frozen=True)
 class TuningConfig:

@@ -11,10 +11,12 @@ from torch import Tensor
 from mage import rng
 from mage.evaluation.extractors import Extractor, Seen
 from mage.evaluation.frechet import FeatureStatistics, frechet_distance
-from mage.evaluation.generation import GenerationProtocol, Reference, SeenImages, compare, count_name, look_at
+from mage.evaluation.generation import compare
+from mage.evaluation.generation_metrics import count_name
 from mage.evaluation.inception_score import InceptionScoreSums
 from mage.evaluation.kernel_distance import kernel_distance, squared_mmd
 from mage.evaluation.manifold import manifold
+from mage.evaluation.seen import GenerationProtocol, Reference, SeenImages, look_at
 from tests.reference import generation as slow
 
 SMALL = GenerationProtocol(parts=2, subsets=3, subset_size=20)

@@ -12,7 +12,8 @@ from mage import runs
 from mage.building import build
 from mage.data.datasets import load_dataset, subset
 from mage.evaluation.extractors import build_extractor
-from mage.evaluation.generation import Reference, compare
+from mage.evaluation.generation import compare
+from mage.evaluation.seen import Reference
 from mage.evaluation.suite import SuiteConfig, measure_representation
 from mage.nn.norms import GroupNorm
 from mage.recipes import named

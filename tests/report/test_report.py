@@ -319,6 +319,19 @@ def test_distances_are_described_with_their_network_and_number_of_samples() -> N
     assert not is_distance("near_copy_share")
 
 
+def test_every_metric_of_generated_images_is_described() -> None:
+    for name, title, form in (
+        ("kd_efflite0_test10k", "Kernel distance", "number"),
+        ("is_inception_val50k", "Inception Score", "number"),
+        ("precision_timm-resnet50_test500", "Precision", "share"),
+        ("coverage_efflite0_my_photos500", "Coverage", "share"),
+    ):
+        metric = describe(name)
+        assert (metric.title, metric.form) == (title, form)
+        assert name.split("_", 2)[2] in metric.explanation
+    assert describe("recall_inception_val50k_real").title == "Recall, real images"
+
+
 def test_an_unknown_metric_is_called_by_its_name() -> None:
     assert describe("my_number").title == "my_number"
     assert describe("my_number").explanation == ""

@@ -11,7 +11,8 @@ from mage import images
 from mage.data.datasets import load_dataset
 from mage.data.tar_images import TarDataset
 from mage.evaluation.extractors import Extractor, Seen
-from mage.evaluation.generation import Reference, compare
+from mage.evaluation.generation import compare
+from mage.evaluation.seen import Reference
 from mage.recipes import named
 from mage.runs.generation import (
     beside_real,

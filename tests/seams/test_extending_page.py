@@ -10,6 +10,7 @@ import torch
 
 from mage import runs
 from mage.data.datasets import DATASETS
+from mage.evaluation.generation_metrics import GENERATION_METRICS
 from mage.registry import Registry
 from mage.sampling.orders import ORDERS
 from mage.tokenizers.quantizers import QUANTIZERS
@@ -23,6 +24,7 @@ REGISTRIES: dict[str, tuple[Registry[Any], str]] = {
     "mage.tokenizers.quantizers.QUANTIZERS": (QUANTIZERS, "cosine"),
     "mage.data.datasets.DATASETS": (DATASETS, "stripes"),
     "mage.training.trackers.TRACKERS": (TRACKERS, "printed"),
+    "mage.evaluation.generation_metrics.GENERATION_METRICS": (GENERATION_METRICS, "means"),
 }
 
 
