@@ -1,4 +1,4 @@
-"""MAGE on characters of text: a sequence is a grid of one row. `python examples/characters.py [FILE.txt ...]`
+"""MAGE on characters of text: a sequence is a grid of one dimension. `python examples/characters.py [FILE.txt ...]`
 
 The paper names language as future work. Lines of 64 characters are the tokens; nothing of images takes part. Without
 files it reads the source code of Python's standard library, which is everywhere, and learns in minutes on two CPU cores
@@ -61,7 +61,7 @@ def main(files: list[str], out: Path, steps: int = 1500) -> None:
     rows = np.arange(min(8, len(test)))
     known = test.tokens(rows, np.zeros_like(rows))
     start = known.clone()
-    start[:, :, LENGTH // 2 : LENGTH // 2 + 8] = -1
+    start[:, LENGTH // 2 : LENGTH // 2 + 8] = -1
     filled = model.generate_tokens(len(rows), start=start, steps=8, token_temperature=0.0)
     for row in rows.tolist():
         print(f"given   {text_of(start[row])}\nfilled  {text_of(filled[row])}\n")

@@ -1,15 +1,14 @@
 """`mage tokenize`: images -> a token cache."""
 
 from dataclasses import replace
-from pathlib import Path
-
-import numpy as np
 
 from mage import runs
 from mage.cli.asked import choice_of, launch_of
 from mage.cli.options.tokenize import Options
 from mage.cli.say import check_parent, counting, emit, skipped_sentence
+from mage.data.npy import read_integers
 from mage.data.own_tokens import write_tokens
+from mage.nn.grids import written
 from mage.recipes import resolve
 from mage.runs.inputs import open_data, training_data
 
@@ -34,7 +33,7 @@ def run(options: Options) -> None:
         size = len(open_data(recipe.data.name, options.split, recipe, options.data_root))
     with counting(size, "image", options) as done:
         cache = runs.tokenize(recipe, launch, tokenizer, split=options.split, on_images=done)
-    skipped = cache.index["skipped"]
+    skipped = list(cache.index.skipped)
     result = {
         "out": str(options.out),
         "images": len(cache),
@@ -46,31 +45,30 @@ def run(options: Options) -> None:
         options,
         result,
         f"{options.out}: {len(cache):,} images x {cache.key.views} views "
-        f"x {cache.grid[0]} x {cache.grid[1]} tokens{skipped_sentence(skipped)}",
+        f"x {written(cache.grid)} tokens{skipped_sentence(skipped)}",
     )
 
 
 def _take_array(options: Options) -> None:
     assert options.array is not None
-    tokens, labels = _read_integers(options.array), None
-    if options.labels is not None:
-        labels = _read_integers(options.labels)
-    largest = int(tokens.max()) + 1 if tokens.size else 0
+    tokens = read_integers(options.array)
     cache = write_tokens(
-        options.out, tokens, num_codes=options.num_codes or largest, labels=labels, name=options.array.stem
+        options.out,
+        tokens,
+        num_codes=options.num_codes or int(tokens.max()) + 1,
+        views=options.array_views,
+        labels=None if options.labels is None else read_integers(options.labels),
+        name=options.array.stem,
     )
+    views = f"{cache.key.views} views x " if options.array_views else ""
     emit(
         options,
-        {"out": str(options.out), "rows": len(cache), "grid": cache.grid, "num_codes": cache.num_codes},
-        f"{options.out}: {len(cache):,} x {cache.grid[0]} x {cache.grid[1]} tokens below {cache.num_codes}",
+        {
+            "out": str(options.out),
+            "rows": len(cache),
+            "views": cache.key.views,
+            "grid": cache.grid,
+            "num_codes": cache.num_codes,
+        },
+        f"{options.out}: {len(cache):,} x {views}{written(cache.grid)} tokens below {cache.num_codes}",
     )
-
-
-def _read_integers(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not readable as .npy ({type(error).__name__})") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu":
-        raise ValueError(f"{path} holds no integers")
-    return array

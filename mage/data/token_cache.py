@@ -3,49 +3,40 @@
 Encoding images is more than half the cost of pre-training; a cache pays it once. A cache is a folder:
 
     index.json              what made it (fingerprint, transform, data set), counts, class names, skipped files
-    tokens-00000.u16        (images, views, tokens) of the first shard, raw little-endian
+    tokens-00000.u16        (images, views, tokens) of the first shard, raw little-endian; a grid's last side fastest
     labels-00000.i32        its labels, -1 where there is none
 
 A shard appears whole or not at all, so an interrupted `mage tokenize` goes on where it stopped.
 
-Letters: n images, v views, h w token grid.
+Letters: n images, v views; a token grid has one, two or three dimensions.
 """
 
-import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mage import atomic, images, rng
+from mage.data.cache_index import (
+    INDEX,
+    MOST_CODES,
+    CacheIndex,
+    CacheKey,
+    labels_path,
+    read_index,
+    tokens_path,
+    with_shard,
+    write_index,
+)
 from mage.data.datasets import CorruptImage, ImageDataset, content_of
 from mage.data.loaders import compute
 from mage.data.transforms import Transform, TransformConfig, build_transform, describe
+from mage.nn.grids import area
 from mage.tokenizers import Tokenizer
-
-INDEX = "index.json"
-FORMAT = 1
-
-
-@dataclass(frozen=True)
-class CacheKey:
-    """What a cache's tokens depend on."""
-
-    tokenizer: str
-    """Fingerprint of the tokenizer's weights."""
-    transform: str
-    """Description of the augmentation."""
-    data: str
-    """Content and split of the data set, and its number of images."""
-    views: int
-    """Augmented views per image."""
-    seed: int
-    """Seed of the augmentation."""
 
 
 class TokenCache:
@@ -55,35 +46,41 @@ class TokenCache:
         """Raises ValueError where there is no complete cache."""
         self.folder = Path(folder)
         index = read_index(self.folder)
-        if not index["complete"]:
+        if not index.complete:
             raise ValueError(
                 f"the token cache {self.folder} is unfinished; run the same `mage tokenize` again to complete it"
             )
         self.index = index
-        self.key = CacheKey(**index["key"])
-        height, width = index["grid"]
-        self.grid = (height, width)
-        self.num_codes = int(index["num_codes"])
-        self.source: str | None = index.get("source")
-        """The data set by name, or its folder; None where it is not known, as of caches of 0.1."""
-        self.class_names: tuple[str, ...] = tuple(index["class_names"])
-        shape = (self.key.views, height * width)
-        self._shards = [self._map(number, (count, *shape)) for number, count in enumerate(index["shards"])]
-        self._ends = np.cumsum(index["shards"])
-        labels = [np.fromfile(labels_path(self.folder, number), "<i4") for number in range(len(self._shards))]
+        self.key, self.grid, self.num_codes = index.key, index.grid, index.num_codes
+        self.source, self.class_names = index.source, index.class_names
+        shape = (self.key.views, area(self.grid))
+        parts = list(enumerate(index.shards))
+        self._shards = [self._map(tokens_path(self.folder, part), "<u2", (count, *shape)) for part, count in parts]
+        self._ends = np.cumsum(index.shards)
+        labels = [self._map(labels_path(self.folder, part), "<i4", (count,)) for part, count in parts]
         self.labels = np.concatenate(labels).astype(np.int64)
+        if self.labels.min() < -1 or (self.class_names and self.labels.max() >= len(self.class_names)):
+            raise ValueError(
+                f"labels of {self.folder} run from {self.labels.min()} to {self.labels.max()}, and it names "
+                f"{len(self.class_names)} classes: delete {self.folder} and tokenize again"
+            )
 
     def __len__(self) -> int:
         return int(self._ends[-1])
 
     def tokens(self, images_: np.ndarray, views: np.ndarray) -> Tensor:
-        """Tokens of the given images in the given views: (len, h, w) int64."""
+        """Tokens of the given images in the given views: (len, *grid) int64. Raises ValueError for damaged ones."""
         shard = np.searchsorted(self._ends, images_, side="right")
         first = np.concatenate([[0], self._ends[:-1]])[shard]
-        rows = np.empty((len(images_), self.grid[0] * self.grid[1]), dtype=np.int64)
+        rows = np.empty((len(images_), area(self.grid)), dtype=np.int64)
         for number in np.unique(shard):
             here = shard == number
             rows[here] = self._shards[number][images_[here] - first[here], views[here]]
+        if rows.size and rows.max() >= self.num_codes:
+            raise ValueError(
+                f"{self.folder} holds the token {rows.max()} and has {self.num_codes} codes: "
+                f"delete {self.folder} and tokenize again"
+            )
         return torch.from_numpy(rows).view(-1, *self.grid)
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
@@ -95,15 +92,14 @@ class TokenCache:
                 f"not by this one, {fingerprint}: run `mage tokenize` with it, into another folder"
             )
 
-    def _map(self, number: int, shape: tuple[int, ...]) -> np.ndarray:
-        path = tokens_path(self.folder, number)
-        expected = math.prod(shape) * 2
+    def _map(self, path: Path, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+        expected = math.prod(shape) * np.dtype(kind).itemsize
         size = path.stat().st_size if path.is_file() else 0
         if size != expected:
             raise ValueError(
                 f"{path} has {size:,} bytes where {expected:,} are expected: delete {self.folder} and tokenize again"
             )
-        return np.memmap(path, dtype="<u2", mode="r", shape=shape)
+        return np.memmap(path, kind, mode="r", shape=shape) if expected else np.empty(shape, kind)
 
 
 def write_cache(
@@ -132,8 +128,8 @@ def write_cache(
     """
     if views < 1:
         raise ValueError(f"a cache needs at least 1 view per image, not {views}")
-    if tokenizer.num_codes > 2**16:
-        raise ValueError(f"{tokenizer.num_codes} codes do not fit into 16 bits; the cache takes up to {2**16}")
+    if tokenizer.num_codes > MOST_CODES:
+        raise ValueError(f"{tokenizer.num_codes} codes do not fit into 16 bits; the cache takes up to {MOST_CODES}")
     folder = Path(folder)
     key = CacheKey(
         tokenizer.fingerprint(), describe(transform), f"{content_of(dataset)} {split} {len(dataset)}", views, seed
@@ -141,35 +137,21 @@ def write_cache(
     index = _start(folder, key, dataset, tokenizer)
     starts = list(range(0, len(dataset), shard_images))
     work = _Views(dataset, build_transform(transform), views, seed)
-    index |= {"num_images": len(dataset), "source": source}
+    index = replace(index, num_images=len(dataset), source=source)
     for number, first in enumerate(starts):
         stop = min(first + shard_images, len(dataset))
-        if number < len(index["shards"]):
+        if number < len(index.shards):
             _report(on_images, stop - first)
             continue
         tokens, labels, skipped = _encode_shard(work, range(first, stop), encode, batch_size, workers, on_images)
         atomic.write_bytes(tokens_path(folder, number), tokens.astype("<u2").tobytes())
         atomic.write_bytes(labels_path(folder, number), np.asarray(labels, "<i4").tobytes())
-        index["shards"].append(len(labels))
-        index["skipped"] += skipped
-        atomic.write_json(folder / INDEX, index)
-    if sum(index["shards"]) == 0:
+        index = with_shard(index, len(labels), tuple(skipped))
+        write_index(folder, index)
+    if sum(index.shards) == 0:
         raise ValueError(f"none of the {len(dataset)} images of {dataset.name} could be read")
-    atomic.write_json(folder / INDEX, {**index, "complete": True})
+    write_index(folder, replace(index, complete=True))
     return TokenCache(folder)
-
-
-def read_index(folder: Path) -> dict[str, Any]:
-    """index.json of a cache. Raises ValueError where it is missing or damaged."""
-    try:
-        index: dict[str, Any] = json.loads((folder / INDEX).read_text())
-        if index["format"] != FORMAT:
-            raise ValueError(f"{folder} has format {index['format']}; this version of mage reads {FORMAT}")
-    except FileNotFoundError:
-        raise ValueError(f"{folder} is not a token cache: {INDEX} is missing; `mage tokenize` makes one") from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / INDEX} is damaged ({type(error).__name__})") from None
-    return index
 
 
 def is_cache(path: str | Path) -> bool:
@@ -177,36 +159,22 @@ def is_cache(path: str | Path) -> bool:
     return (Path(path) / INDEX).is_file()
 
 
-def _start(folder: Path, key: CacheKey, dataset: ImageDataset, tokenizer: Tokenizer) -> dict[str, Any]:
+def _start(folder: Path, key: CacheKey, dataset: ImageDataset, tokenizer: Tokenizer) -> CacheIndex:
     if is_cache(folder):
         index = read_index(folder)
         for name, wanted in vars(key).items():
-            if index["key"][name] != wanted:
+            if getattr(index.key, name) != wanted:
                 raise ValueError(
-                    f"{folder} holds a token cache with {name} {index['key'][name]!r}, not {wanted!r}: "
+                    f"{folder} holds a token cache with {name} {getattr(index.key, name)!r}, not {wanted!r}: "
                     "choose another folder, or delete this one"
                 )
         return index
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise ValueError(f"{folder} is not empty and not a token cache; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    index = new_index(key, tokenizer.grid, tokenizer.num_codes, dataset.class_names)
-    atomic.write_json(folder / INDEX, index)
+    index = CacheIndex(key, tuple(tokenizer.grid), tokenizer.num_codes, tuple(dataset.class_names))
+    write_index(folder, index)
     return index
-
-
-def new_index(key: CacheKey, grid: tuple[int, int], num_codes: int, class_names: Sequence[str]) -> dict[str, Any]:
-    """index.json of a cache without shards."""
-    return {
-        "format": FORMAT,
-        "complete": False,
-        "key": vars(key),
-        "grid": list(grid),
-        "num_codes": num_codes,
-        "class_names": list(class_names),
-        "shards": [],
-        "skipped": [],
-    }
 
 
 @dataclass(frozen=True)
@@ -261,13 +229,3 @@ def _encode_shard(
 def _report(on_images: Callable[[int], None] | None, count: int) -> None:
     if on_images is not None:
         on_images(count)
-
-
-def tokens_path(folder: Path, number: int) -> Path:
-    """A shard's tokens."""
-    return folder / f"tokens-{number:05d}.u16"
-
-
-def labels_path(folder: Path, number: int) -> Path:
-    """A shard's labels."""
-    return folder / f"labels-{number:05d}.i32"

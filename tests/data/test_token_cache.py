@@ -88,7 +88,7 @@ def test_corrupt_files_are_skipped_counted_and_named(parts: SimpleNamespace, tmp
     data = load_dataset(str(tmp_path / "data"), channels=1)
     cache = write(replace_data(parts, data), tmp_path / "cache", shard_images=2)
     assert len(cache) == 5
-    assert [Path(path).name for path in cache.index["skipped"]] == ["2.png"]
+    assert [Path(path).name for path in cache.index.skipped] == ["2.png"]
     assert cache.tokens(np.arange(5), np.zeros(5, dtype=np.int64)).shape == (5, 4, 4)
 
 

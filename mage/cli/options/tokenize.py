@@ -15,7 +15,9 @@ class Options(RunOptions):
     tokenizer: Path | None = None
     """folder of a tokenizer or of a whole model"""
     array: Path | None = None
-    """instead: a .npy of integers (n, length), (n, h, w) or (n, views, h, w)"""
+    """instead: a .npy of integers: sequences (n, length), images (n, h, w) or clips (n, t, h, w)"""
+    array_views: bool = False
+    """with --array: dimension 1 counts views of the same thing, (n, views, length) and so on"""
     num_codes: Count | None = None
     """with --array: integers run from 0 to this number less 1; default: the largest there"""
     labels: Path | None = None
