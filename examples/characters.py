@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 import mage
+from mage import runs
 from mage.data.own_tokens import write_tokens
-from mage.recipes import named, runs
+from mage.recipes import named
 from mage.settings import override
 
 LENGTH = 64
@@ -49,13 +50,13 @@ def main(files: list[str], out: Path, steps: int = 1500) -> None:
             "name=characters",
             "model.width=192",
             "model.heads=6",
-            "masking.low=0.3",
-            "masking.mode=0.5",
+            "method.masking.low=0.3",
+            "method.masking.mode=0.5",
             f"pretraining.steps={steps}",
             f"run.observe_every={steps}",
         ],
     )
-    runs.pretrain_on_tokens(recipe, train, out / "run", validation=test)
+    runs.pretrain(recipe, runs.Launch(out / "run"), cache=train, validation=test)
     model = mage.load(out / "run")
     rows = np.arange(min(8, len(test)))
     known = test.tokens(rows, np.zeros_like(rows))

@@ -3,7 +3,7 @@
 import torch
 
 from mage import rng
-from mage.models import MAGE, MAGEConfig
+from mage.models import MAGEConfig, MAGETransformer
 from mage.models.presets import preset
 from mage.pipeline import Mage
 from mage.tokenizers import VQGAN, QuantizerConfig, VQGANConfig
@@ -27,5 +27,5 @@ def build(
         torch.manual_seed(rng.stream_seed(seed, "build"))
         vqgan = VQGAN(config)
         sizes = preset(size) if isinstance(size, str) else size
-        transformer = MAGE(sizes, Vocabulary.fresh(config.quantizer.num_codes), config.grid)
-    return Mage(vqgan, transformer, precision=precision, device=device)
+        transformer = MAGETransformer(sizes, Vocabulary.fresh(config.quantizer.num_codes), config.grid)
+    return Mage(vqgan.eval(), transformer.eval(), precision=precision, device=device)

@@ -25,6 +25,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 """Of the files in a folder that are taken for images."""
 PROGRAMS = ("EPS", "WMF")
 """Formats that Pillow hands to another program."""
+Rounding = Literal["nearest", "truncate"]
+"""How a float becomes one of 256 levels: the nearest one, or, as in much public code, the one below (on average half a
+level darker)."""
 
 
 def load_image(path: str | Path, channels: int = 3, ground: Ground = "white") -> UInt8[Tensor, "c h w"]:
@@ -154,9 +157,10 @@ def to_float(images: UInt8[Tensor, "*n c h w"]) -> Float[Tensor, "*n c h w"]:
     return images.float().div_(255)
 
 
-def to_uint8(images: Float[Tensor, "*n c h w"]) -> UInt8[Tensor, "*n c h w"]:
-    """float in [0, 1] -> uint8, rounded to the nearest level; values outside are clamped."""
-    return images.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+def to_uint8(images: Float[Tensor, "*n c h w"], rounding: Rounding = "nearest") -> UInt8[Tensor, "*n c h w"]:
+    """float in [0, 1] -> uint8; values outside are clamped."""
+    levels = images.float().clamp(0, 1).mul(255)
+    return (levels.round() if rounding == "nearest" else levels).to(torch.uint8)
 
 
 def psnr(first: Float[Tensor, "n c H W"], second: Float[Tensor, "n c H W"]) -> Float[Tensor, " n"]:
@@ -176,7 +180,7 @@ def fit(
 ) -> Shaped[Tensor, "c h w"]:
     """Scale an image so that it just covers `size` (height, width), then cut the centre (antialiased).
 
-    Of uint8, or floats in [0, 1].
+    Of uint8, or floats in [0, 1]. For a square it is torchvision's Resize(side) and CenterCrop(side), pixel for pixel.
     """
     height, width = image.shape[-2:]
     scaled = _covering((height, width), size)
@@ -196,9 +200,11 @@ def fit_mask(mask: Bool[Tensor, "h0 w0"], size: tuple[int, int]) -> Bool[Tensor,
 
 
 def _covering(pixels: tuple[int, int], size: tuple[int, int]) -> list[int]:
-    """Height and width of an image of `pixels` after scaling it to just cover `size`."""
-    scale = max(size[0] / pixels[0], size[1] / pixels[1])
-    return [max(size[0], round(pixels[0] * scale)), max(size[1], round(pixels[1] * scale))]
+    """Height and width of an image of `pixels` after scaling it to just cover `size`; the longer side is truncated."""
+    (rows, columns), (height, width) = pixels, size
+    if height * columns >= width * rows:
+        return [height, height * columns // rows]
+    return [width * rows // columns, width]
 
 
 def make_grid(

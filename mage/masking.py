@@ -133,10 +133,41 @@ def mask_from_noise(
     return Mask(masked=rank < num_masked, dropped=rank < num_dropped)
 
 
+@dataclass(frozen=True)
+class StepMask:
+    """Masks of some rows of a step's batch, and how much those rows count in the mean over its masked tokens."""
+
+    mask: Mask
+    weight: float
+    """The mean loss of these rows times this, averaged over all pieces of the batch, is the batch's mean loss."""
+
+
 def random_mask(config: MaskRatioConfig, count: int, length: int, generator: torch.Generator) -> Mask:
-    """The mask of one training step: `count` images of `length` tokens each, on the CPU."""
-    ratio = sample_mask_ratio(config, count if config.per_image else 1, generator)
-    return mask_from_noise(torch.rand(count, length, generator=generator), ratio, drop_ratio=config.drop_ratio)
+    """Random masks for `count` images of `length` tokens each, on the CPU."""
+    return step_mask(config, count, length, generator, range(count)).mask
+
+
+def step_mask(config: MaskRatioConfig, count: int, length: int, generator: torch.Generator, rows: range) -> StepMask:
+    """The masks of a training step's batch of `count` images, of which only `rows` are made; on the CPU.
+
+    One ratio for the whole step, or one per image (`config.per_image`), and noise for every row are drawn whatever the
+    rows, so that the masks of a batch do not depend on how it is cut into pieces.
+    """
+    ratios = sample_mask_ratio(config, count if config.per_image else 1, generator).expand(count)
+    return masks_of_rows(ratios[None], length, generator, rows, drop_ratio=config.drop_ratio)
+
+
+def masks_of_rows(
+    ratios: Float[Tensor, "v n"], length: int, generator: torch.Generator, rows: range, *, drop_ratio: float
+) -> StepMask:
+    """As `step_mask`, for given ratios of every image in every view: masks view after view."""
+    views, count = ratios.shape
+    noise = torch.rand(views, count, length, generator=generator)
+    own = slice(rows.start, rows.stop)
+    mask = mask_from_noise(noise[:, own].flatten(0, 1), ratios[:, own].flatten(), drop_ratio=drop_ratio)
+    masked = (ratios * length).ceil()
+    mine, average = float(masked[:, own].sum()), float(masked.mean()) * views * len(rows)
+    return StepMask(mask, mine / average)
 
 
 Schedule = Literal["cosine", "linear", "arccos", "power"]

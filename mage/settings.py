@@ -31,8 +31,6 @@ def from_dict(kind: type[Config], values: Any, *, where: str = "") -> Config:
 
 def override(config: Config, assignments: list[str]) -> Config:
     """Apply assignments such as "pretraining.steps=100" to a tree; values are read as YAML."""
-    import yaml
-
     values = to_dict(config)
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
@@ -43,9 +41,30 @@ def override(config: Config, assignments: list[str]) -> Config:
         for parent in parents:
             branch = branch.get(parent) if isinstance(branch, dict) else None  # type: ignore[assignment]
         if not isinstance(branch, dict) or last not in branch:
-            raise ValueError(f"there is no setting {path.strip()!r}; `mage plan` prints all of them")
-        branch[last] = yaml.safe_load(text)
+            alike = [name for name in _names(values) if name.endswith(f".{path.strip()}")]
+            hint = f"is {alike[0]} meant?" if alike else "`mage plan` prints all of them"
+            raise ValueError(f"there is no setting {path.strip()!r}; {hint}")
+        branch[last] = _read_value(assignment, text)
     return from_dict(type(config), values)
+
+
+def _names(values: dict[str, Any], where: str = "") -> list[str]:
+    """Every setting of a tree by its full name."""
+    names = []
+    for name, value in values.items():
+        names.append(f"{where}{name}")
+        names += _names(value, f"{where}{name}.") if isinstance(value, dict) else []
+    return names
+
+
+def _read_value(assignment: str, text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or "it is no YAML"
+        raise ValueError(f"the value in {assignment!r} is not readable as YAML: {reason}") from None
 
 
 def differences(first: Any, second: Any, where: str = "", *, added: bool = True) -> list[str]:
@@ -70,6 +89,8 @@ def _plain(value: Any) -> Any:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
+    if hasattr(hint, "from_values"):  # one of several dataclasses, which the values name
+        return hint.from_values(value, where)
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where=where)  # type: ignore[arg-type]
     if origin in (Union, types.UnionType):

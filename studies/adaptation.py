@@ -18,8 +18,8 @@ from mage.data.transforms import TransformConfig
 from mage.evaluation.features import extract_features
 from mage.evaluation.knn import knn
 from mage.evaluation.linear_probe import linear_probe
-from mage.recipes.generation import some
-from mage.recipes.record import Record, write_record
+from mage.runs.generation import some
+from mage.runs.record import Record, write_record
 from mage.training.runlog import read_log
 
 ROOT = Path(__file__).resolve().parent.parent

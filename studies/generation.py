@@ -20,8 +20,8 @@ from generation_study import SMALL, SUBJECTS, Study
 
 import mage
 from mage import images
-from mage.recipes.record import Record, write_record
 from mage.report.charts import Series, line_chart, standalone
+from mage.runs.record import Record, write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("labels", "clusters", "classes", "whole", "samplers", "encoder_keep", "guidance", "self_conditional", "edits")
@@ -211,13 +211,13 @@ def main() -> None:
     if "clusters" in options.parts:
         study.pretrain("decoder", "decoder")
         for count in options.clusters:
-            study.pretrain(f"clusters{count}", "clusters", f"conditions.clusters={count}")
+            study.pretrain(f"clusters{count}", "clusters", f"method.conditions.clusters={count}")
     if "classes" in options.parts:
         study.pretrain("classes", "classes", *options.set_classes, start=options.classes_from_model)
     if "whole" in options.parts:
         study.pretrain("longer", "longer", *options.set_whole)
         for count in options.whole:
-            study.pretrain(f"whole{count}", "whole", f"conditions.clusters={count}", *options.set_whole)
+            study.pretrain(f"whole{count}", "whole", f"method.conditions.clusters={count}", *options.set_whole)
     if options.train_only:
         return
     study.prepare()

@@ -18,8 +18,8 @@ from mage.data.datasets import load_dataset
 from mage.data.loaders import evaluation_batches
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import Reference, SeenImages, compare
-from mage.recipes.generation import look_at_dataset, some
-from mage.recipes.production import Production
+from mage.runs.generation import look_at_dataset, some
+from mage.runs.production import Production
 
 SMALL, LARGE = 1000, 2500
 """Samples of the curves, and of the numbers that are compared in the text (at most half of the training images)."""
@@ -65,7 +65,7 @@ class Subject:
     """Samplers that are tried with clusters."""
 
 
-_FROZEN = ["conditions.freeze_encoder=true", "model.class_input=decoder", "pretraining.steps=500"]
+_FROZEN = ["method.conditions.freeze_encoder=true", "model.class_input=decoder", "pretraining.steps=500"]
 SUBJECTS = {
     "cifar10": Subject(
         "cifar10",
@@ -75,8 +75,8 @@ SUBJECTS = {
         _samplers((2.0, 4.0, 8.0), (0.6, 0.7, 0.8), critic=1),
         (4, 8, 16, 32),
         {name: (f"cifar10-{name}", []) for name in ("labels", "clusters", "classes")}
-        | {"decoder": ("cifar10", ["conditions.freeze_encoder=true", "pretraining.steps=1500"])}
-        | {"whole": ("cifar10", ["conditions.source=clusters"]), "longer": ("cifar10", [])},
+        | {"decoder": ("cifar10", ["method.conditions.freeze_encoder=true", "pretraining.steps=1500"])}
+        | {"whole": ("cifar10", ["method.conditions.source=clusters"]), "longer": ("cifar10", [])},
         (0.0, 1.0, 2.0, 4.0, 8.0),
         tuple({"order": "halton", "token_temperature": t, "steps": n} for t, n in ((0.6, 4), (0.7, 16))),
         tuple({"order": "halton", "token_temperature": t, "steps": n} for t, n in ((0.6, 4), (0.8, 16))),
@@ -89,11 +89,11 @@ SUBJECTS = {
         _samplers((3.0, 6.0, 12.0), (0.9, 1.0), critic=0),
         (4, 8, 16),
         {
-            "labels": ("mnist5k", ["conditions.source=labels", *_FROZEN]),
-            "clusters": ("mnist5k", ["conditions.source=clusters", *_FROZEN]),
-            "classes": ("mnist5k", ["conditions.source=labels"]),
-            "decoder": ("mnist5k", ["conditions.freeze_encoder=true", "pretraining.steps=500"]),
-            "whole": ("mnist5k", ["conditions.source=clusters"]),
+            "labels": ("mnist5k", ["method.conditions.source=labels", *_FROZEN]),
+            "clusters": ("mnist5k", ["method.conditions.source=clusters", *_FROZEN]),
+            "classes": ("mnist5k", ["method.conditions.source=labels"]),
+            "decoder": ("mnist5k", ["method.conditions.freeze_encoder=true", "pretraining.steps=500"]),
+            "whole": ("mnist5k", ["method.conditions.source=clusters"]),
             "longer": ("mnist5k", []),
         },
         (0.0, 0.5, 1.0, 2.0, 4.0),

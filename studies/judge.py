@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage import images, rng
-from mage.precision import autocast
+from mage.device import autocast
 
 WIDTHS = (32, 128, 128)
 """Channels at each of three resolutions."""

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from mage import rng
 from mage.benchmarks.measure import take_turns
+from mage.device import autocast, resolve, resolve_device
 from mage.nn.blocks import transformer_blocks
-from mage.precision import autocast, resolve, resolve_device
-from mage.recipes.record import Record, write_record
+from mage.runs.record import Record, write_record
 from mage.training.engine import compile_repeated
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,15 +15,15 @@ from pathlib import Path
 import mage
 from mage.data.datasets import load_dataset
 from mage.data.transforms import TransformConfig
+from mage.device import resolve_device
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.features import extract_features
 from mage.evaluation.generation import Reference, compare
 from mage.evaluation.knn import knn
 from mage.evaluation.linear_probe import linear_probe
-from mage.precision import resolve_device
-from mage.recipes.generation import look_at_dataset, look_at_model, some
-from mage.recipes.production import Production
-from mage.recipes.record import Record, write_record
+from mage.runs.generation import look_at_dataset, look_at_model, some
+from mage.runs.production import Production
+from mage.runs.record import Record, write_record
 from mage.training.runlog import read_log
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +49,7 @@ def train(name: str, options: argparse.Namespace) -> Path:
         words = ["pretrain", "--recipe", "cifar10-mage-c", "--tokenizer", options.model, "--data", options.tokens]
         words += ["--data-root", options.data_root, "--init-from", options.model, "--out", out]
         for change in FORMS[name]:
-            words += ["--set", f"contrastive.{change}"]
+            words += ["--set", f"method.contrastive.{change}"]
         for change in options.set:
             words += ["--set", change]
         words += ["--set", f"pretraining.steps={options.steps}", "--set", f"run.observe_every={options.steps}"]

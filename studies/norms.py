@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from mage import rng
 from mage.benchmarks.measure import take_turns
 from mage.building import build
+from mage.device import resolve_device
 from mage.nn import norms
-from mage.precision import resolve_device
-from mage.recipes.record import Record, write_record
+from mage.runs.record import Record, write_record
 from mage.tokenizers import vqgan
 
 ROOT = Path(__file__).resolve().parent.parent

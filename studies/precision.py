@@ -14,13 +14,15 @@ from pathlib import Path
 import torch
 
 import mage
+from mage import runs
 from mage.data.datasets import load_dataset
 from mage.evaluation.frechet import efflite0_statistics, frechet_distance
 from mage.masking import MaskRatioConfig, random_mask
 from mage.nn.backbones import PooledFeatures, efflite0
-from mage.recipes import named, runs
-from mage.recipes.inputs import load_images
-from mage.recipes.record import Record, write_record
+from mage.recipes import named
+from mage.runs import Launch
+from mage.runs.inputs import load_images
+from mage.runs.record import Record, write_record
 from mage.training.runlog import read_log
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,14 +39,14 @@ def train_all(out: Path) -> dict[str, Path]:
     recipe = named("mnist5k")
     recipe = replace(recipe, pretraining=replace(recipe.pretraining, steps=STEPS))
     if not (out / "tokenizer" / "model").exists():
-        runs.train_tokenizer(recipe, out / "tokenizer")
+        runs.train_tokenizer(recipe, Launch(out / "tokenizer"))
     tokenizer = runs.load_tokenizer(out / "tokenizer", precision="float32")
-    cache = runs.tokenize(recipe, tokenizer, out / "tokens")
+    cache = runs.tokenize(recipe, Launch(out / "tokens"), tokenizer)
     trained = {}
     for name, precision, seed in (("float32", "float32", 0), ("bf16", "bf16", 0), ("seed", "float32", 1)):
         trained[name] = out / name
         if not (out / name / "model").exists():
-            runs.pretrain(replace(recipe, seed=seed), tokenizer, out / name, cache=cache, precision=precision)
+            runs.pretrain(replace(recipe, seed=seed), Launch(out / name, precision=precision), tokenizer, cache=cache)
     return trained
 
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from mage.runs.runs import load_tokenizer
 from torch import Tensor
 
 from mage.data.datasets import load_dataset
@@ -28,9 +29,8 @@ from mage.evaluation.knn import knn
 from mage.evaluation.linear_probe import linear_probe
 from mage.nn.backbones import PooledFeatures, efflite0
 from mage.recipes import named
-from mage.recipes.record import Record, write_record
-from mage.recipes.runs import load_tokenizer
-from mage.recipes.schema import from_yaml
+from mage.recipes.resolve import from_yaml
+from mage.runs.record import Record, write_record
 from mage.training.runlog import read_log
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -20,14 +20,13 @@ from pathlib import Path
 
 import torch
 
-from mage import images
+from mage import images, runs
 from mage.data.datasets import load_dataset
 from mage.evaluation.frechet import FeatureStatistics
 from mage.evaluation.judge import judge_features
 from mage.evaluation.tokenizer import evaluate_tokenizer
 from mage.nn.backbones import PooledFeatures, efflite0
-from mage.recipes import runs
-from mage.recipes.record import Record
+from mage.runs.record import Record
 from mage.tokenizers.perceptual import build_perceptual
 from mage.training.runlog import read_log
 

@@ -39,7 +39,7 @@ def facts() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def converted(facts: dict[str, Any]) -> Converted:
-    return read_released(GOLDEN / "official_checkpoint.pth", config=facts["config"], device="cpu")
+    return read_released(GOLDEN / "official_checkpoint.pth", config=facts["config"])
 
 
 @pytest.fixture(scope="module")

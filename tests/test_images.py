@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import v2
 
 from mage import images
 
@@ -114,6 +116,25 @@ def test_the_centre_is_kept_and_nothing_is_squeezed(pixels: tuple[int, int], siz
         assert places.mean().item() == pytest.approx(100, abs=2), "the middle of the original"
         step = places[:, 1:].diff(dim=1)[:, 2:-2].mean().item() if after > 6 else 0
         assert step == pytest.approx(200 / (before - 1) / scale, rel=0.05), "neighbours are as far apart as before"
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("pixels", [(451, 300), (300, 451), (333, 500), (257, 256), (97, 31), (64, 64)])
+def test_a_square_is_cut_where_torchvision_cuts_it(
+    pixels: tuple[int, int], interpolation: Literal["bilinear", "bicubic"]
+) -> None:
+    """The longer side is truncated, not rounded: a pixel more would shift the centre, and with it every FID."""
+    image = levels(3, *pixels)
+    for side in (256, 64, 33):
+        oracle = v2.Compose([v2.Resize(side, v2.InterpolationMode(interpolation)), v2.CenterCrop(side)])
+        assert torch.equal(images.fit(image, (side, side), interpolation), oracle(image))
+
+
+def test_truncated_levels_are_those_of_a_cast_as_in_the_public_code() -> None:
+    values = torch.linspace(-0.1, 1.1, 7001).view(1, 1, -1)
+    public = np.clip(values.numpy() * 255, 0, 255).astype(np.uint8)
+    assert np.array_equal(images.to_uint8(values, "truncate").numpy(), public)
+    assert not np.array_equal(images.to_uint8(values).numpy(), public)
 
 
 def test_an_image_that_just_covers_is_only_cut() -> None:

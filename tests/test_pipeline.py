@@ -176,6 +176,8 @@ def test_token_mask_marks_what_a_pixel_touches() -> None:
     pixels = torch.zeros(1, 8, 8, dtype=torch.bool)
     pixels[0, 3, 4] = True
     assert token_mask(pixels, (2, 2)).tolist() == [[[False, True], [False, False]]]
+    with pytest.raises(ValueError, match="a mask of pixels needs a grid of rows and columns, not one of 2 x 2 x 2"):
+        token_mask(pixels, (2, 2, 2))
 
 
 def test_expanding_puts_the_image_where_the_margins_say() -> None:

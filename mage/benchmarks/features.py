@@ -11,7 +11,7 @@ def features(bench: Bench) -> list[Work]:
 
     @torch.inference_mode()
     def plainly() -> object:
-        return plain.features(bench.plain.transformer, plain.encode(bench.plain.tokenizer, bench.images))
+        return plain.features(bench.plain_network, plain.encode(bench.plain_tokenizer, bench.images))
 
     def ours() -> object:
         return bench.model.features(bench.images, batch_size=bench.batch)

@@ -29,13 +29,13 @@ def edit(bench: Bench) -> list[Work]:
     height, width = bench.model.image_size
     mask = torch.zeros(height, width, dtype=torch.bool)
     mask[:, width // 4 : width - width // 4] = True
-    rows, columns = bench.model.tokenizer.grid
+    rows, columns = bench.model.require_tokenizer().grid
     hidden = torch.zeros(rows, columns, dtype=torch.bool, device=bench.device())
     hidden[:, columns // 4 : columns - columns // 4] = True
 
     def plainly() -> object:
         with torch.no_grad():
-            tokens = plain.encode(bench.plain.tokenizer, bench.images)
+            tokens = plain.encode(bench.plain_tokenizer, bench.images)
         return _plain(bench, tokens.masked_fill(hidden.flatten(), -1))
 
     def ours() -> object:
@@ -47,10 +47,10 @@ def edit(bench: Bench) -> list[Work]:
 @torch.no_grad()
 def _plain(bench: Bench, start: torch.Tensor) -> object:
     random = torch.Generator(start.device).manual_seed(rng.stream_seed(0, "plain"))
-    tokens = plain.generate(bench.plain.transformer, start, steps=bench.steps, choice_temperature=6.0, generator=random)
-    return plain.decode(bench.plain.tokenizer, tokens)
+    tokens = plain.generate(bench.plain_network, start, steps=bench.steps, choice_temperature=6.0, generator=random)
+    return plain.decode(bench.plain_tokenizer, tokens)
 
 
 def _length(bench: Bench) -> int:
-    rows, columns = bench.model.tokenizer.grid
+    rows, columns = bench.model.require_tokenizer().grid
     return int(rows * columns)

@@ -6,8 +6,9 @@ from mage import rng
 from mage.benchmarks import plain
 from mage.benchmarks.pretrain import engine_step, plain_step, trainable
 from mage.benchmarks.work import OURS, Bench, Work
-from mage.models import MAGE
+from mage.models import MAGETransformer
 from mage.nn.blocks import choose_attention
+from mage.nn.grids import area
 from mage.sampling.decode import UNKNOWN
 from mage.sampling.generator import logits_function
 
@@ -20,9 +21,10 @@ def growth(bench: Bench) -> list[Work]:
 
 
 def _at(bench: Bench, grid: tuple[int, int]) -> list[Work]:
-    length, device = grid[0] * grid[1], bench.device()
+    length, device = area(grid), bench.device()
     torch.manual_seed(0)
-    network = MAGE(bench.model.transformer.config, bench.model.transformer.vocabulary, grid)
+    built = bench.model.require_generator()
+    network = MAGETransformer(built.config, built.vocabulary, grid)
     network = network.to(device).eval().requires_grad_(False)
     choose_attention(network, device)
     tokens = torch.randint(network.vocabulary.num_codes, (bench.batch, length), generator=rng.generator(0)).to(device)

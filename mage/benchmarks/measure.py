@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from mage.precision import bf16_is_fast
+from mage.device import bf16_is_fast
 
 LEAST_SECONDS = 0.2
 """A shorter piece of work is repeated within one measurement until it takes about this long."""

@@ -13,8 +13,9 @@ from mage.benchmarks import plain
 from mage.benchmarks.pretrain import engine_step, plain_step, trainable
 from mage.benchmarks.work import OURS, Bench
 from mage.building import build
+from mage.device import resolve_device
+from mage.nn.grids import area
 from mage.pipeline import Mage
-from mage.precision import resolve_device
 
 WAYS = (OURS, "plain")
 
@@ -35,8 +36,8 @@ def peak_memory(size: str, batch: int, way: str, precision: str, device: str) ->
 def main(size: str, batch: int, way: str, precision: str, device: str) -> None:
     """Take three steps and print the peak."""
     where = resolve_device(device)
-    network = trainable(build(size, device=device).transformer)
-    tokens = torch.zeros(batch, network.grid[0] * network.grid[1], dtype=torch.int64, device=where)
+    network = trainable(build(size, device=device).require_generator())
+    tokens = torch.zeros(batch, area(network.grid), dtype=torch.int64, device=where)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         if way == OURS:
             model = Mage(None, None, precision=precision, device=device)

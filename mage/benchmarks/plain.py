@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mage.models import MAGE
+from mage.models import MAGETransformer
 from mage.tokenizers import VQGAN
 from mage.tokenizers.vqgan import ResidualBlock
 
@@ -37,7 +37,7 @@ def block(module: Any, x: Float[Tensor, "n l d"], dropout: float) -> Float[Tenso
 
 
 def logits(
-    network: MAGE, ids: Int[Tensor, "n l"], masked: Bool[Tensor, "n l"], dropped: Bool[Tensor, "n l"]
+    network: MAGETransformer, ids: Int[Tensor, "n l"], masked: Bool[Tensor, "n l"], dropped: Bool[Tensor, "n l"]
 ) -> Float[Tensor, "n l1 v"]:
     """Scores of all words at all positions, the class position first (METHOD sections 4 and 5)."""
     words, dropout = network.vocabulary, network.config.dropout
@@ -64,7 +64,7 @@ def logits(
 
 
 def loss(
-    network: MAGE, ids: Int[Tensor, "n l"], masked: Bool[Tensor, "n l"], dropped: Bool[Tensor, "n l"]
+    network: MAGETransformer, ids: Int[Tensor, "n l"], masked: Bool[Tensor, "n l"], dropped: Bool[Tensor, "n l"]
 ) -> Float[Tensor, ""]:
     """Cross-entropy over the codes with label smoothing, mean over masked positions."""
     codes, smoothing = network.vocabulary.num_codes, network.config.label_smoothing
@@ -144,7 +144,12 @@ def decode(tokenizer: VQGAN, ids: Int[Tensor, "n l"]) -> Float[Tensor, "n c H W"
 
 @torch.no_grad()
 def generate(
-    network: MAGE, start: Int[Tensor, "n l"], *, steps: int, choice_temperature: float, generator: torch.Generator
+    network: MAGETransformer,
+    start: Int[Tensor, "n l"],
+    *,
+    steps: int,
+    choice_temperature: float,
+    generator: torch.Generator,
 ) -> Int[Tensor, "n l"]:
     """MaskGIT's decoding (METHOD section 7): every token in every pass; -1 = unknown, equally many in each grid.
 
@@ -170,7 +175,7 @@ def generate(
 
 
 @torch.no_grad()
-def features(network: MAGE, ids: Int[Tensor, "n l"]) -> Float[Tensor, "n d"]:
+def features(network: MAGETransformer, ids: Int[Tensor, "n l"]) -> Float[Tensor, "n d"]:
     """Mean of the last block's tokens, then a LayerNorm without weights (METHOD section 8)."""
     embedding = network.encoder.embedding
     ids = functional.pad(ids, (1, 0), value=network.vocabulary.null_class_id)

@@ -13,7 +13,7 @@ from mage import images, rng
 from mage.benchmarks import plain
 from mage.benchmarks.work import OURS, Bench, Work
 from mage.masking import MaskRatioConfig, random_mask
-from mage.models import MAGE
+from mage.models import MAGETransformer
 from mage.pipeline import Mage
 from mage.recipes import named
 from mage.sampling.settings import SamplingConfig
@@ -26,14 +26,14 @@ from mage.training.run import RunConfig
 def pretrain(bench: Bench) -> list[Work]:
     """Cached and online, ours and plain, and ours against the other kind of plain step."""
     tokens, pixels = bench.tokens(), images.to_uint8(bench.images)
-    network, plain_network = trainable(bench.model.transformer), trainable(bench.plain.transformer)
+    network, plain_network = trainable(bench.model.require_generator()), trainable(bench.plain_network)
     cached = engine_step(bench, network, {"tokens": tokens}, bench.folder / "cached")
     online = engine_step(bench, network, {"images": pixels}, bench.folder / "online")
     optimizer = plain.adamw(plain_network, 1e-4)
 
     def plain_online() -> None:
         with torch.no_grad():
-            encoded = plain.encode(bench.plain.tokenizer, images.to_float(pixels))
+            encoded = plain.encode(bench.plain_tokenizer, images.to_float(pixels))
         plain_step(plain_network, optimizer, encoded)
 
     def plain_cached() -> None:
@@ -48,7 +48,7 @@ def pretrain(bench: Bench) -> list[Work]:
     return [Work("pretrain", bench.batch, ways)]
 
 
-def engine_step(bench: Bench, network: MAGE, batch: dict[str, Tensor], folder: Path) -> Callable[[], None]:
+def engine_step(bench: Bench, network: MAGETransformer, batch: dict[str, Tensor], folder: Path) -> Callable[[], None]:
     """One step of the library's own training loop, with clipping, averaging and logging as a user gets them."""
     optim = replace(named("imagenet-base").pretraining, batch_size=bench.batch, steps=10**6)
     return trainer_step(bench.model, network, optim, MaskRatioConfig(), batch, folder, bench)
@@ -56,7 +56,7 @@ def engine_step(bench: Bench, network: MAGE, batch: dict[str, Tensor], folder: P
 
 def trainer_step(
     model: Mage,
-    network: MAGE,
+    network: MAGETransformer,
     optim: OptimConfig,
     masking: MaskRatioConfig,
     batch: dict[str, Tensor],
@@ -65,7 +65,7 @@ def trainer_step(
 ) -> Callable[[], None]:
     """The same with chosen settings."""
     task = Pretraining(
-        network, model.tokenizer, lambda start, rank, world_size: itertools.repeat(batch), num_images=10**6,
+        network, model.tokenizer, lambda start, share: itertools.repeat(batch), num_images=10**6,
         optim=optim, masking=masking, sampling=SamplingConfig(), recipe={}, seed=0, precision=model.precision,
     )  # fmt: skip
     folder.mkdir(parents=True)
@@ -74,7 +74,7 @@ def trainer_step(
     return trainer.train_step
 
 
-def plain_step(network: MAGE, optimizer: torch.optim.Optimizer, tokens: Tensor) -> None:
+def plain_step(network: MAGETransformer, optimizer: torch.optim.Optimizer, tokens: Tensor) -> None:
     """Forward, backward, clipping, AdamW."""
     mask = random_mask(MaskRatioConfig(), len(tokens), tokens.shape[1], rng.generator(0))
     loss = plain.loss(network, tokens, mask.masked.to(tokens.device), mask.dropped.to(tokens.device))
@@ -85,6 +85,6 @@ def plain_step(network: MAGE, optimizer: torch.optim.Optimizer, tokens: Tensor) 
     float(loss.detach())  # a plain loop prints it
 
 
-def trainable(network: MAGE) -> MAGE:
+def trainable(network: MAGETransformer) -> MAGETransformer:
     """A copy in training mode."""
     return copy.deepcopy(network).train().requires_grad_(True)

@@ -7,7 +7,7 @@ from mage.benchmarks.work import OURS, Bench, Work
 from mage.data.datasets import ArrayDataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.features import Features, extract_features
-from mage.evaluation.linear_probe import LarsConfig, lars_probe, lars_probe_on_crops
+from mage.evaluation.linear_probe import LarsConfig, lars_probe, lars_probe_on_crops, probe_crops
 
 CROP_EPOCHS = 3
 """Each epoch is a pass of its own, so that a few tell as much as 90."""
@@ -45,7 +45,7 @@ def probe(bench: Bench) -> list[Work]:
         return lars_probe(*ready, config=LarsConfig())
 
     def ours_on_crops() -> object:
-        crops = TransformConfig(size=model.image_size, augmentation="crop_flip", interpolation="bicubic")
+        crops = probe_crops(model.image_size)
         config = LarsConfig(epochs=CROP_EPOCHS, warmup_epochs=0)
         return lars_probe_on_crops(model.features, train, ready[1], crops, config=config, images_at_once=bench.batch)
 

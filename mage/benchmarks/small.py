@@ -15,7 +15,7 @@ from mage import rng
 from mage.benchmarks.pretrain import trainable, trainer_step
 from mage.benchmarks.work import OURS, Bench, Work
 from mage.masking import MaskRatioConfig, random_mask
-from mage.models import MAGE, MAGEConfig
+from mage.models import MAGEConfig, MAGETransformer
 from mage.recipes import named
 from mage.vocabulary import Vocabulary
 
@@ -28,7 +28,7 @@ def small_pretrain(bench: Bench) -> list[Work]:
     batch, length, codes, grid = 128, 64, 512, (8, 8)
     device, precision = bench.device(), bench.model.precision
     torch.manual_seed(0)
-    network = trainable(MAGE(PROTOTYPE, Vocabulary.fresh(codes), grid).to(device))
+    network = trainable(MAGETransformer(PROTOTYPE, Vocabulary.fresh(codes), grid).to(device))
     tokens = torch.randint(codes, (batch, length), generator=rng.generator(0)).to(device)
     optim = replace(named("cifar10").pretraining, optimizer="adamw", batch_size=batch, steps=10**6)
     masking = MaskRatioConfig(per_image=True)

@@ -19,7 +19,7 @@ from mage.benchmarks.probe import probe
 from mage.benchmarks.small import small_pretrain
 from mage.benchmarks.tokenize import tokenize
 from mage.benchmarks.tokenizer import tokenizer_step
-from mage.benchmarks.work import OURS, Bench, Work
+from mage.benchmarks.work import OURS, Bench, Work, vqgan_of
 from mage.building import build
 from mage.models import MAGEConfig
 from mage.pipeline import Mage
@@ -70,7 +70,7 @@ def bench(
     """A model of random weights with a batch of random images, in a temporary folder."""
     model = build(size, tokenizer=tokenizer, precision=precision, device=device)
     plain = build(size, tokenizer=tokenizer, precision="float32", device=device)
-    plain.tokenizer.to(memory_format=torch.contiguous_format)
+    vqgan_of(plain).to(memory_format=torch.contiguous_format)
     shape = (batch, model.channels, *model.image_size)
     pixels = torch.rand(shape, generator=rng.generator(0, "benchmark images")).to(model.device)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:

@@ -11,7 +11,7 @@ def tokenize(bench: Bench) -> list[Work]:
 
     @torch.inference_mode()
     def plainly() -> object:
-        return plain.encode(bench.plain.tokenizer, bench.images)
+        return plain.encode(bench.plain_tokenizer, bench.images)
 
     def ours() -> object:
         return bench.model.encode(bench.images, batch_size=bench.batch)

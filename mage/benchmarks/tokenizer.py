@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mage import images
 from mage.benchmarks import plain
-from mage.benchmarks.work import OURS, Bench, Work
+from mage.benchmarks.work import OURS, Bench, Work, vqgan_of
 from mage.recipes import named
 from mage.tokenizers import VQGAN
 from mage.training.engine import Trainer
@@ -22,16 +22,16 @@ def tokenizer_step(bench: Bench) -> list[Work]:
     """Ours by the library's loop, against the plain layout with PyTorch's AdamW."""
     pixels = images.to_uint8(bench.images)
     optim = replace(named("imagenet-base").tokenizer_training, batch_size=bench.batch, steps=10**6)
-    own = copy.deepcopy(bench.model.tokenizer).train().requires_grad_(True)
+    own = copy.deepcopy(vqgan_of(bench.model)).train().requires_grad_(True)
     task = TokenizerTraining(
-        own, lambda start, rank, world_size: itertools.repeat({"images": pixels}), num_images=10**6, optim=optim,
+        own, lambda start, share: itertools.repeat({"images": pixels}), num_images=10**6, optim=optim,
         loss=TokenizerLossConfig(), recipe={}, validation=pixels.cpu(),
     )  # fmt: skip
     folder = bench.folder / "tokenizer"
     folder.mkdir(parents=True)
     trainer = Trainer(task, folder, 0, {}, precision=bench.model.precision, device=bench.device())
     bench.stack.enter_context(trainer.logging(RunConfig(), progress=False))
-    other = copy.deepcopy(bench.plain.tokenizer).train().requires_grad_(True)
+    other = copy.deepcopy(bench.plain_tokenizer).train().requires_grad_(True)
     optimizer = torch.optim.AdamW(other.parameters(), lr=1e-4, betas=(0.0, 0.99), weight_decay=0.0, foreach=False)
 
     def plainly() -> None:

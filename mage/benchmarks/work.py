@@ -10,7 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mage.models import MAGETransformer
 from mage.pipeline import Mage
+from mage.tokenizers import VQGAN
 
 OURS = "ours"
 
@@ -53,6 +55,23 @@ class Bench:
         ids: Tensor = self.model.encode(self.images, batch_size=self.batch).flatten(1)
         return ids.clone()
 
+    @property
+    def plain_network(self) -> MAGETransformer:
+        """The transformer of the plain baseline."""
+        return self.plain.require_generator()
+
+    @property
+    def plain_tokenizer(self) -> VQGAN:
+        """The tokenizer of the plain baseline."""
+        return vqgan_of(self.plain)
+
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device
+
+
+def vqgan_of(model: Mage) -> VQGAN:
+    """The tokenizer of a model that was built with random weights."""
+    tokenizer = model.tokenizer
+    assert isinstance(tokenizer, VQGAN)
+    return tokenizer

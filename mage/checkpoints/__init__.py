@@ -1,1 +1,10 @@
-"""Models on disk: our folders, the hub, and the released files."""
+"""Files from elsewhere -> models: the released checkpoints and tokenizers of other libraries; loaded when used."""
+
+import importlib
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("official", "foreign"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mage.checkpoints import io
 from mage.checkpoints.pickles import unpickle
-from mage.pipeline import Mage
+from mage.store import folder as store
+from mage.store.parts import ModelParts
 from mage.tokenizers.ldm import LDMConfig, LDMTokenizer
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -69,7 +69,7 @@ def is_diffusers(folder: Path) -> bool:
         return False
 
 
-def read_taming(path: str | Path, *, image_size: tuple[int, int] = (256, 256), precision: str = "float32") -> Mage:
+def read_taming(path: str | Path, *, image_size: tuple[int, int] = (256, 256)) -> ModelParts:
     """A taming-transformers or latent-diffusion VQGAN checkpoint. Raises ValueError for anything else."""
     state = _state(Path(path))
     if not _is_taming(state):
@@ -78,12 +78,10 @@ def read_taming(path: str | Path, *, image_size: tuple[int, int] = (256, 256), p
         raise ValueError(f"{path} has a Gumbel quantizer, which this library does not read; take a VQ model")
     # The discriminator and the perceptual network of its training are not part of the tokenizer.
     state = {name: tensor for name, tensor in state.items() if not name.startswith(("loss.", "model_ema."))}
-    return _build(str(path), state, image_size, precision)
+    return _build(str(path), state, image_size)
 
 
-def read_diffusers(
-    folder: str | Path, *, image_size: tuple[int, int] | None = None, precision: str = "float32"
-) -> Mage:
+def read_diffusers(folder: str | Path, *, image_size: tuple[int, int] | None = None) -> ModelParts:
     """A folder that diffusers' `VQModel.save_pretrained` wrote. Raises ValueError for anything else."""
     folder = Path(folder)
     config = json.loads((folder / "config.json").read_text())
@@ -96,7 +94,7 @@ def read_diffusers(
     file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if file is None:
         raise ValueError(f"{folder} holds no weights: expected {' or '.join(WEIGHTS)}")
-    state = io.read_tensors(file) if file.suffix == ".safetensors" else unpickle(file)
+    state = store.read_tensors(file) if file.suffix == ".safetensors" else unpickle(file)
     last = max((int(found[1]) for name in state if (found := _UP.match(name))), default=0)
     renamed = {_taming_name(name, last): tensor for name, tensor in state.items()}
     for name, tensor in renamed.items():  # attention is a convolution there and a matrix here
@@ -104,7 +102,7 @@ def read_diffusers(
             renamed[name] = tensor[:, :, None, None]
     side = config.get("sample_size", 256)
     size = image_size or ((side, side) if isinstance(side, int) else (side[0], side[1]))
-    return _build(str(folder), renamed, size, precision, groups=int(config.get("norm_num_groups", 32)))
+    return _build(str(folder), renamed, size, groups=int(config.get("norm_num_groups", 32)))
 
 
 def _taming_name(name: str, last: int) -> str:
@@ -120,9 +118,7 @@ def _rename(name: str) -> str:
     return name
 
 
-def _build(
-    where: str, state: dict[str, Tensor], image_size: tuple[int, int], precision: str, *, groups: int = 32
-) -> Mage:
+def _build(where: str, state: dict[str, Tensor], image_size: tuple[int, int], *, groups: int = 32) -> ModelParts:
     try:
         config = _sizes(state, image_size, groups)
         with torch.device("meta"):
@@ -136,7 +132,7 @@ def _build(
         tokenizer.to_empty(device="cpu").load_state_dict({name: tensor.float() for name, tensor in state.items()})
     except (KeyError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"{where} does not hold a VQGAN that this library knows: {error}") from None
-    return Mage(tokenizer, None, recipe={"converted": {"from": Path(where).name}}, precision=precision, device="cpu")
+    return ModelParts(tokenizer, None, {"converted": {"from": Path(where).name}})
 
 
 def _sizes(state: Mapping[str, Tensor], image_size: tuple[int, int], groups: int) -> LDMConfig:

@@ -7,6 +7,7 @@ sections 4.1 to 4.3); names are translated in `official_names.py`, sizes read in
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor
 
 from mage import atomic
-from mage.checkpoints import io
 from mage.checkpoints.official_names import (
     UNUSED,
     VQGAN_PREFIX,
@@ -26,8 +26,10 @@ from mage.checkpoints.official_names import (
 )
 from mage.checkpoints.official_sizes import Settings, mage_config, read_vocabulary, token_grid, vqgan_config
 from mage.checkpoints.pickles import unpickle
-from mage.models import MAGE, MAGEClassifier
+from mage.models import MAGEClassifier, MAGETransformer
 from mage.pipeline import Mage
+from mage.store import folder as store
+from mage.store.parts import ModelParts
 from mage.tokenizers import VQGAN
 
 Paths = str | Path | Sequence[str | Path]
@@ -37,13 +39,18 @@ Paths = str | Path | Sequence[str | Path]
 class Converted:
     """A released file as our model, and a report of the rest of it."""
 
-    model: Mage
+    parts: ModelParts
     extra: dict[str, Tensor]
     """Tensors that our networks do not use, under their released names."""
     dropped: tuple[str, ...]
     """Entries beside the weights that were left behind, such as "optimizer"."""
     kind: str
     """ "pretrained", "linear_probe", "fine_tuned" or "tokenizer"."""
+
+    @cached_property
+    def model(self) -> Mage:
+        """The parts as a model, in float32 on the CPU."""
+        return Mage.of(self.parts, precision="float32", device="cpu")
 
 
 def load_released(
@@ -55,16 +62,15 @@ def load_released(
     device: str = "auto",
 ) -> Mage:
     """A released checkpoint as a model; arguments and errors as in `read_released`."""
-    return read_released(paths, config, precision, allow_extra=allow_extra, device=device).model
+    parts = read_released(paths, config, allow_extra=allow_extra).parts
+    return Mage.of(parts, precision=precision, device=device)
 
 
 def read_released(
     paths: Paths,
     config: dict[str, Any] | None = None,
-    precision: str = "float32",
     *,
     allow_extra: bool = False,
-    device: str = "auto",
 ) -> Converted:
     """Read one released file, or a MAGE file without tokenizer together with a tokenizer file.
 
@@ -75,7 +81,7 @@ def read_released(
     """
     files = [_read_file(Path(path)) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     try:
-        return _translate(*_combine(files), Settings(config), precision, allow_extra, device)
+        return _translate(*_combine(files), Settings(config), allow_extra)
     except ValueError as error:
         raise ValueError(f"{' and '.join(file.path.name for file in files) or 'no file'}: {error}") from None
 
@@ -85,9 +91,7 @@ def _translate(
     form: str,
     dropped: tuple[str, ...],
     settings: Settings,
-    precision: str,
     allow_extra: bool,
-    device: str,
 ) -> Converted:
     """Networks with the released weights; what is left of `state` are tensors that they do not use."""
     kind = _kind(state)
@@ -95,7 +99,7 @@ def _translate(
     grid = None if kind == "tokenizer" else token_grid(state, settings)
     dtypes: dict[str, str] = {}
     tokenizer: VQGAN | None = None
-    transformer: MAGE | MAGEClassifier | None = None
+    transformer: MAGETransformer | MAGEClassifier | None = None
     # Networks are made without memory first: no time for, and no random numbers drawn by, weights that are replaced.
     if kind == "tokenizer" or any(name.startswith(VQGAN_PREFIX) for name in state):
         part = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
@@ -106,7 +110,7 @@ def _translate(
         vocabulary = read_vocabulary(state, settings, tokenizer.num_codes if tokenizer is not None else None)
         with torch.device("meta"):
             if kind == "pretrained":
-                transformer = MAGE(mage_config(state, settings), vocabulary, grid)
+                transformer = MAGETransformer(mage_config(state, settings), vocabulary, grid)
             else:
                 weight = state.get("head.1.weight" if kind == "linear_probe" else "head.weight", torch.empty(1))
                 transformer = MAGEClassifier(
@@ -127,16 +131,15 @@ def _translate(
     # Copies: what was read may be a window on the file, and may share memory, which safetensors refuses.
     extra = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
     origin = {"kind": kind, "form": form, "extra": sorted(extra), "dropped": list(dropped), "dtypes": dtypes}
-    model = Mage(tokenizer, transformer, recipe={"released": origin}, precision=precision, device=device)
-    return Converted(model, extra, dropped, kind)
+    return Converted(ModelParts(tokenizer, transformer, {"released": origin}), extra, dropped, kind)
 
 
 def convert(
     paths: Paths, out_folder: str | Path, *, config: dict[str, Any] | None = None, allow_extra: bool = False
 ) -> Converted:
     """Read released files and write them as one of our model folders, whole or not at all."""
-    converted = read_released(paths, config, allow_extra=allow_extra, device="cpu")
-    io.save(converted.model, out_folder, extra=converted.extra)
+    converted = read_released(paths, config, allow_extra=allow_extra)
+    store.write(converted.parts, out_folder, extra=converted.extra)
     return converted
 
 
@@ -145,21 +148,21 @@ def to_released(folder: str | Path, out_file: str | Path) -> Path:
 
     A MAGE file and a tokenizer file that were converted together come back as one file.
     """
-    folder = io.find_folder(folder)
-    model = io.load(folder, precision="float32", device="cpu")
+    folder = store.find_folder(folder)
+    model = store.read(folder)
     origin = model.recipe.get("released")
     if origin is None:
         raise ValueError(f"{folder} was not made from a released file, so there is none to go back to")
-    extra = io.read_tensors(folder / io.EXTRA) if origin["extra"] else {}
+    extra = store.read_tensors(folder / store.EXTRA) if origin["extra"] else {}
     if sorted(extra) != origin["extra"]:
         raise ValueError(
-            f"{folder / io.EXTRA} does not hold the tensors that {io.CONFIG} names; convert the file again"
+            f"{folder / store.EXTRA} does not hold the tensors that {store.CONFIG} names; convert the file again"
         )
     tensors = dict(extra)
-    if model.tokenizer is not None:
+    if isinstance(model.tokenizer, VQGAN):
         names = tokenizer_names(model.tokenizer, "" if model.transformer is None else VQGAN_PREFIX)
         tensors |= released_tensors(model.tokenizer, names, origin["dtypes"])
-    if model.transformer is not None:
+    if isinstance(model.transformer, MAGETransformer | MAGEClassifier):
         tensors |= released_tensors(model.transformer, transformer_names(model.transformer), origin["dtypes"])
     with atomic.replacing(out_file) as temporary:
         torch.save(tensors if origin["form"] == "bare" else {origin["form"]: tensors}, temporary)

@@ -9,7 +9,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-from mage.models import MAGE, MAGEClassifier
+from mage.models import MAGEClassifier, MAGETransformer
 from mage.tokenizers import VQGAN
 
 VQGAN_PREFIX = "vqgan."
@@ -56,7 +56,7 @@ _RESIDUAL = re.compile(r"(encoder|decoder)\.(levels\.(\d+)|middle)\.(\d+)\.(.+)"
 _UPSAMPLE = re.compile(r"decoder\.upsample\.(\d+)\.(.+)")
 
 
-def transformer_names(transformer: MAGE | MAGEClassifier) -> dict[str, str]:
+def transformer_names(transformer: MAGETransformer | MAGEClassifier) -> dict[str, str]:
     """Our name -> released name, for each tensor of the network."""
     head: tuple[tuple[str, str], ...] = _TOKEN_HEAD
     if isinstance(transformer, MAGEClassifier):

@@ -1,35 +1,13 @@
 """`mage benchmark`: how fast this machine is with this library, beside the method written out plainly."""
 
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 from mage.benchmarks import suite
 from mage.benchmarks.suite import PATHS, Row
-from mage.cli.options import Common, check_output_file, emit, note
+from mage.cli.options.benchmark import Options
+from mage.cli.say import check_output_file, emit, note
 from mage.models.presets import PRESETS
-from mage.recipes.record import Record, command_line, write_record
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Time the library against a plain baseline, in one process, taking turns; random weights and images."""
-
-    size: str = "base"
-    """size of the network, on the paper's tokenizer at 256 x 256 pixels: tiny, small, base, large, huge"""
-    batch_sizes: tuple[int, ...] = (4,)
-    """images per call; the ratios are those of the worst"""
-    paths: tuple[str, ...] = ("tokenize", "pretrain", "generate", "features", "small_pretrain")
-    """what to time; all: everything there is"""
-    rounds: int = 3
-    """measurements of each way, of which the median counts"""
-    steps: int = 20
-    """decoding steps of a generated image"""
-    memory: bool = False
-    """also measure the peak memory of a training step, with the largest batch"""
-    record: Path | None = None
-    """JSON file for the result, with commit, machine and command"""
-
+from mage.runs.record import Record, command_line, write_record
 
 PROTOCOL = {
     "ratio": "seconds of the plain baseline / seconds of ours, medians, taking turns in one process; without _b4, "
@@ -51,8 +29,8 @@ def run(options: Options) -> None:
         raise ValueError(f"there is no size {options.size!r}; sizes are {', '.join(PRESETS)}")
     if unknown or not options.paths:
         raise ValueError(f"there is no path {', '.join(sorted(unknown))!r}; paths are all, {', '.join(PATHS)}")
-    if not options.batch_sizes or min(*options.batch_sizes, options.rounds, options.steps) < 1:
-        raise ValueError("--batch-sizes, --rounds and --steps must be at least 1")
+    if not options.batch_sizes:
+        raise ValueError("--batch-sizes needs at least one number of images")
     if options.record is not None:
         check_output_file(options.record, (".json",))
     found: dict[str, float] = {}

@@ -1,31 +1,12 @@
 """`mage convert`: a released checkpoint -> our folder, and a converted folder -> a released checkpoint."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from mage.checkpoints import foreign, official
-from mage.cli.options import Common, check_output_file, check_parent, emit
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Read released files (.pth) into a model folder; or write a converted folder back as .pth."""
-
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """released file(s): MAGE, tokenizer, both, linear probe or fine-tuned; a tokenizer trained elsewhere: a taming or
-    latent-diffusion VQGAN file, a diffusers VQModel folder; or one folder made by `mage convert`, to go back"""
-    out: Path
-    """model folder to write; or, on the way back, a .pth file"""
-    config: Path | None = None
-    """JSON with sizes that stand in no tensor, such as num_heads"""
-    image_size: tuple[int, int] | None = None
-    """height and width for a tokenizer trained elsewhere; default: the folder's, else 256 256"""
-    allow_extra: bool = False
-    """keep unknown tensors instead of refusing the file"""
+from mage.cli.options.convert import Options
+from mage.cli.say import check_output_file, check_parent, emit
+from mage.store import folder as store
 
 
 def run(options: Options) -> None:
@@ -76,11 +57,12 @@ def _convert_foreign(options: Options) -> None:
     path = options.files[0]
     check_parent(options.out)
     if path.is_dir():
-        model = foreign.read_diffusers(path, image_size=options.image_size)
+        parts = foreign.read_diffusers(path, image_size=options.image_size)
     else:
-        model = foreign.read_taming(path, image_size=options.image_size or (256, 256))
-    model.save(options.out)
-    tokenizer = model.tokenizer
+        parts = foreign.read_taming(path, image_size=options.image_size or (256, 256))
+    store.write(parts, options.out)
+    tokenizer = parts.tokenizer
+    assert tokenizer is not None
     height, width = tokenizer.grid
     emit(
         options,

@@ -2,67 +2,53 @@
 
 import shutil
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 
 import mage
-from mage.checkpoints import io
-from mage.cli.options import RecipeOptions, check_parent, counting, emit, note
-from mage.precision import resolve, resolve_device
-from mage.recipes import runs
-from mage.recipes.inputs import open_data
-from mage.recipes.record import Record, command_line, write_record
-from mage.recipes.schema import Recipe
-from mage.recipes.showcase import Showcase
+from mage import distributed, runs
+from mage.cli.asked import choice_of, launch_of
+from mage.cli.options.demo import Options
+from mage.cli.say import check_parent, counting, emit, note
+from mage.recipes import Recipe, resolve
 from mage.report import write_report
+from mage.runs.inputs import training_data
+from mage.runs.record import Record, command_line, write_record
+from mage.runs.showcase import Showcase
 from mage.training.checkpoint import newest_checkpoint
+from mage.training.run import TrainResult
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options(RecipeOptions):
-    """Train a tokenizer, cache tokens, pre-train MAGE, generate, reconstruct, edit, probe, and write a report."""
-
-    out: Path = Path("runs/demo")
-    """run folder; an interrupted demo goes on where it stopped"""
-    samples: int = 500
-    """samples that are judged"""
-    record: Path | None = None
-    """also write the results to this JSON file"""
+PARALLEL = True
 
 
 def run(options: Options) -> None:
     """Every step of the library, in order."""
     check_parent(options.out / "report.html")
-    if options.samples < 100:
-        raise ValueError(f"--samples must be at least 100, not {options.samples}")
-    recipe, out = options.read_recipe(), options.out
+    recipe, launch = resolve(choice_of(options)), launch_of(options)
+    launch = replace(launch, resume=newest_checkpoint(launch.out) is not None)
     start, timings = time.perf_counter(), {}
-    common = {"data_root": options.data_root, "precision": options.precision, "device": options.device}
-    dataset = open_data(recipe.data.name, "train", recipe, options.data_root)
-    device = resolve_device(options.device)
-    precision = resolve(options.precision, device)
-    note(options, f"precision {precision}, recipe {recipe.name}")
-    if slow := advice(recipe, precision, device):
+    if slow := advice(recipe, launch.resolved_precision(), launch.start()):
         note(options, slow)
-    note(options, f"1 of 5: train the tokenizer on {len(dataset):,} images of {recipe.data.name}")
-    again = newest_checkpoint(out / "tokenizer") is not None
-    result = runs.train_tokenizer(recipe, out / "tokenizer", resume=again, progress=not options.json, **common)  # type: ignore[arg-type]
+    note(options, "1 of 5: train the tokenizer")
+    result = runs.train_tokenizer(recipe, launch.inside("tokenizer"))
     timings["train_tokenizer"] = result.seconds
     note(options, "2 of 5: encode every image once")
-    tokenizer = runs.load_tokenizer(out / "tokenizer", precision=options.precision, device=options.device)
+    tokenizer = runs.load_tokenizer(launch.out / "tokenizer", precision=options.precision, device=options.device)
     begin = time.perf_counter()
-    with counting(len(dataset), "image", options) as done:
-        cache = runs.tokenize(recipe, tokenizer, out / "tokens", data_root=options.data_root, on_images=done)
+    with counting(len(training_data(recipe, options.data_root).train), "image", options) as done:
+        cache = runs.tokenize(recipe, launch.inside("tokens"), tokenizer, on_images=done)
     timings["tokenize"] = time.perf_counter() - begin
     note(options, "3 of 5: pre-train MAGE on the tokens")
-    again = newest_checkpoint(out) is not None
-    result = runs.pretrain(recipe, tokenizer, out, cache=cache, resume=again, progress=not options.json, **common)  # type: ignore[arg-type]
+    result = runs.pretrain(recipe, launch, tokenizer, cache=cache)
     timings["pretrain"] = result.seconds
+    distributed.by_first_process(lambda: _show(options, recipe, result, timings, start))
+
+
+def _show(options: Options, recipe: Recipe, result: TrainResult, timings: dict[str, float], start: float) -> None:
     note(options, "4 of 5: generate, reconstruct, edit, probe")
-    model = mage.load(io.find_folder(out), precision=options.precision, device=options.device)
-    show = Showcase(model, recipe, out, options.data_root, num_samples=options.samples)
+    model = mage.load(options.out, precision=options.precision, device=options.device)
+    show = Showcase(model, recipe, options.out, options.data_root, num_samples=options.samples)
     show.run()
     timings |= show.timings
     timings["total"] = (
@@ -77,11 +63,11 @@ def run(options: Options) -> None:
         timings,
         {**show.metrics, "pretrain_valid_loss": result.metrics["valid/loss"]},
     )
-    write_record(out / "results.json", record)
-    report = write_report(out)
+    write_record(options.out / "results.json", record)
+    report = write_report(options.out)
     if options.record is not None:
         options.record.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(out / "results.json", options.record)
+        shutil.copyfile(options.out / "results.json", options.record)
     emit(options, {"report": str(report), **record.as_dict()}, f"report: {report}")
 
 

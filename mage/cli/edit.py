@@ -1,47 +1,14 @@
 """`mage edit`: draw a part of an image anew."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from torch import Tensor
 
 import mage
 from mage import images
-from mage.cli.options import check_output_file, emit
-from mage.cli.sampler_options import SamplerOptions
+from mage.cli.asked import classes_of, sampling_of
+from mage.cli.options.edit import Options
+from mage.cli.say import check_output_file, emit
 from mage.evaluation.seams import seam_ratio
 from mage.sampling.edit import box_mask, expand_canvas, grow_mask
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(SamplerOptions):
-    """Inpaint or remove (--mask, --box), outpaint (--expand), or vary all of it (--vary): exactly one of the four.
-
-    With --class, what is drawn is of that class.
-    """
-
-    model: Path
-    """model or run folder"""
-    image: Path
-    """image file, any size; it is scaled and cut to the model's"""
-    out: Path
-    """PNG file for the result"""
-    mask: Path | None = None
-    """image file of the same size: white is drawn anew, black is kept"""
-    box: tuple[int, int, int, int] | None = None
-    """left top right bottom, in pixels of the image: the inside is drawn anew"""
-    expand: tuple[int, ...] | None = None
-    """pixels to add around the image: one number for all sides, or left top right bottom"""
-    vary: float | None = None
-    """strength from 0 to 1: this share of the tokens, at random, is drawn anew"""
-    grow: int = 0
-    """pixels by which --mask and --box grow: to remove an object, its rim and shadow must go too"""
-    full_size: bool = False
-    """edit at the image's own size, in windows of the model's, instead of scaling and cutting it"""
-    paste: bool = False
-    """keep the pixels of untouched tokens exactly as they were"""
-    num: int = 1
-    """variants; more than one are written side by side"""
 
 
 def run(options: Options) -> None:
@@ -49,8 +16,6 @@ def run(options: Options) -> None:
     check_output_file(options.out)
     if sum(given is not None for given in (options.mask, options.box, options.expand, options.vary)) != 1:
         raise ValueError("give exactly one of --mask, --box, --expand and --vary: it says what is drawn anew")
-    if options.num < 1:
-        raise ValueError(f"--num must be at least 1, not {options.num}")
     if options.vary is not None and (options.grow or options.full_size or options.paste):
         raise ValueError("--vary goes without --grow, --full-size and --paste")
     model = mage.load(options.model, precision=options.precision, device=options.device)
@@ -59,8 +24,8 @@ def run(options: Options) -> None:
             f"this model edits {model.channels} bands, PNG holds 1 or 3: use mage.load(...).edit in Python"
         )
     image = images.load_image(options.image, model.channels)
-    classes = options.classes(model)
-    how = options.sampling() | {"seed": options.seed}
+    classes = classes_of(options, model)
+    how = sampling_of(options) | {"seed": options.seed}
     if classes:
         how["classes"] = [classes[k % len(classes)] for k in range(options.num)]
     if options.vary is not None:
@@ -77,7 +42,7 @@ def run(options: Options) -> None:
     emit(
         options,
         {"out": str(options.out), "marked_share": share, "variants": options.num, "seam_ratio": seam},
-        f"{options.out}: {share:.0%} drawn anew{visible}",
+        f"{options.out}: {share:.1%} drawn anew{visible}",
     )
 
 
@@ -119,8 +84,18 @@ def _prepare(options: Options, image: Tensor, size: tuple[int, int]) -> tuple[Te
         return images.to_float(image), mask
     fitted = images.fit_mask(mask, size)
     if mask.any() and not fitted.any():
-        raise ValueError(
-            f"what is marked lies outside the middle of the image; of {pixels[1]} x {pixels[0]} pixels the model sees "
-            f"only a part of the proportions {size[1]} x {size[0]}: cut the image first"
-        )
+        raise ValueError(_outside(pixels, size))
     return images.to_float(images.fit(image, size)), fitted
+
+
+def _outside(pixels: tuple[int, int], size: tuple[int, int]) -> str:
+    """What to do where all that is marked lies beyond the part that the model sees; (height, width) each."""
+    rows, columns = min(pixels[0], pixels[1] * size[0] // size[1]), min(pixels[1], pixels[0] * size[1] // size[0])
+    top, left = (pixels[0] - rows) // 2, (pixels[1] - columns) // 2
+    fits = pixels[0] >= size[0] and pixels[1] >= size[1]
+    advice = "add --full-size to edit the image at its own size, or " if fits else ""
+    return (
+        f"what is marked lies outside the part of the image that is scaled to the model's {size[1]} x {size[0]} "
+        f"pixels: columns {left} to {left + columns} and rows {top} to {top + rows} of {pixels[1]} x {pixels[0]}; "
+        f"{advice}mark something inside"
+    )

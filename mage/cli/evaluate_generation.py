@@ -1,18 +1,17 @@
 """`mage evaluate generation`: Frechet and kernel distance, Inception Score, precision and its kin, in one pass."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import mage
 from mage import atomic
-from mage.cli.options import check_parent, counting, emit, note
-from mage.cli.sampler_options import SamplerOptions
+from mage.cli.asked import classes_of, sampling_of
+from mage.cli.options.evaluate_generation import Options
+from mage.cli.say import check_parent, counting, emit, note
 from mage.data.datasets import ImageDataset, load_dataset
+from mage.device import resolve_device
 from mage.evaluation.extractors import Extractor, build_extractor
 from mage.evaluation.generation import Reference, SeenImages
-from mage.precision import resolve_device
-from mage.recipes.generation import (
+from mage.runs.generation import (
     beside_real,
     look_at_dataset,
     look_at_features,
@@ -20,46 +19,12 @@ from mage.recipes.generation import (
     open_samples,
     some,
 )
-from mage.recipes.production import Production, image_shape_in
-from mage.recipes.record import commit, machine
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(SamplerOptions):
-    """Measure generated images against real ones: OUT/generation.json. Every name says extractor, reference, number."""
-
-    samples: Path
-    """folder of images, of tar shards or of features, by `mage generate`; or a model or run, which then generates"""
-    num: int = 10_000
-    """images to generate, of a model"""
-    data: str | None = None
-    """data set of real images by name, or a folder; default: what the model was trained on"""
-    data_root: str | None = None
-    """folder where a named data set's files are"""
-    split: Literal["train", "test", "all"] = "test"
-    """part of the data set that is the reference; as many images of the other part give the value of real images"""
-    reference: Path | None = None
-    """.npz of ready statistics instead: by --save-reference, or mu and sigma in the layout of ADM and pytorch-fid"""
-    save_reference: Path | None = None
-    """write the reference's statistics to this .npz"""
-    extractor: str = "efflite0"
-    """efflite0, inception, timm:NAME or fidelity:NAME"""
-    extractor_weights: str = ""
-    """file of the extractor's weights, where it is not found by itself"""
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    """how real images of another size are scaled to the samples' size, before their centre is cut"""
-    real: bool = True
-    """also measure real images of the other part"""
-    out: Path | None = None
-    """folder for the numbers as JSON"""
-    batch_size: int = 64
-    """images at a time"""
+from mage.runs.production import Production, image_shape_in
+from mage.runs.record import commit, machine
 
 
 def run(options: Options) -> None:
     """Look, compare, write and print."""
-    if options.num < 2 or options.batch_size < 1:
-        raise ValueError(f"--num must be at least 2 and --batch-size 1, not {options.num} and {options.batch_size}")
     if options.out is not None:
         check_parent(options.out / "generation.json")
     if options.save_reference is not None and options.save_reference.suffix != ".npz":
@@ -81,21 +46,22 @@ def run(options: Options) -> None:
         reference = Reference.of(options.split, looked)
         real = _other_part(options, data, shape)
     else:
-        raise ValueError("give --data or --reference: what the samples are compared with")
+        raise _nothing_to_compare_with()
     beside = None
     if options.real and real is not None:
         beside = _look(options, some(real, seen.count), extractor, shape)
     quality = beside_real(seen, reference, extractor, beside)
     result = {
         "commit": commit(), "machine": machine(), "samples": str(options.samples), "seed": options.seed,
-        "sampling": options.sampling(), "class": list(options.class_), "metrics": quality.metrics,
-        "protocols": quality.protocols, "left_out": quality.left_out,
+        "sampling": sampling_of(options), "class": list(options.class_), "metrics": quality.metrics,
+        "protocols": quality.protocols, "left_out": quality.left_out, "warnings": quality.warnings,
     }  # fmt: skip
     if options.out is not None:
         atomic.write_json(options.out / "generation.json", result)
     width = max(map(len, quality.metrics))
     lines = [f"{name:{width}}  {value:10.6g}   {quality.protocols[name]}" for name, value in quality.metrics.items()]
-    emit(options, result, "\n".join(lines + [f"not measured: {reason}" for reason in quality.left_out]))
+    lines += [f"not measured: {reason}" for reason in quality.left_out]
+    emit(options, result, "\n".join(lines + [f"WARNING: {warning}" for warning in quality.warnings]))
 
 
 class _Samples(NamedTuple):
@@ -118,12 +84,19 @@ def _samples(options: Options, extractor: Extractor) -> _Samples:
         shape = (channels, height, width)
         return _Samples(_look(options, samples.images, extractor, shape), shape)
     model = mage.load(options.samples, precision=options.precision, device=options.device)
+    trained_on = model.recipe.get("data", {}).get("name")
+    if options.data is None and options.reference is None and trained_on is None:
+        raise _nothing_to_compare_with()  # before ten thousand images are made
     production = Production(
-        options.num, options.seed, options.batch_size, options.classes(model), options.sampling()
+        options.num, options.seed, options.batch_size, classes_of(options, model), sampling_of(options)
     )  # fmt: skip
     with counting(options.num, "image", options) as done:
-        seen = look_at_model(model, production, extractor, on_images=done)
-    return _Samples(seen, (model.channels, *model.image_size), model.recipe.get("data", {}).get("name"))
+        seen = look_at_model(model, production, extractor, rounding=options.rounding, on_images=done)
+    return _Samples(seen, (model.channels, *model.image_size), trained_on)
+
+
+def _nothing_to_compare_with() -> ValueError:
+    return ValueError("give --data or --reference: what the samples are compared with")
 
 
 def _look(

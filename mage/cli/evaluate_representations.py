@@ -1,59 +1,22 @@
 """`mage evaluate representations`: probes, few-shot, corruptions, attacks and fine-tuning of one model."""
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-
 import mage
 from mage import atomic
-from mage.cli.options import Common, check_parent, emit, note
+from mage.cli.options.evaluate_representations import Options
+from mage.cli.say import check_parent, emit, note
 from mage.data.datasets import load_dataset
-from mage.data.transforms import TransformConfig
 from mage.evaluation.classification import classification_accuracy
-from mage.evaluation.suite import PARTS, SuiteConfig, measure_representation
-from mage.recipes.finetune import FINETUNES, finetune
-from mage.recipes.record import commit, machine
+from mage.evaluation.suite import SuiteConfig, measure_representation
+from mage.recipes import FINETUNES, Choice
+from mage.recipes.finetune import protocol
+from mage.recipes.resolve import resolve_finetune
 from mage.report.glossary import describe, format_seconds, format_value
-from mage.settings import override
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Measure everything of a representation: OUT/representations.json, shown by `mage report` and `mage compare`."""
-
-    model: Path
-    """model or run folder"""
-    data: str
-    """data set by name, or a folder with one folder per class"""
-    data_root: str | None = None
-    """folder where a named data set's files are"""
-    out: Path | None = None
-    """folder for the numbers, such as the run itself"""
-    parts: tuple[Literal["linear", "knn", "fewshot", "attentive", "corruptions", "attacks"], ...] = PARTS  # type: ignore[assignment]
-    """what to measure"""
-    pool: Literal["mean", "class", "both"] = "mean"
-    """features: mean over the tokens, the class token, or the two side by side"""
-    corruption_images: int = 1000
-    """test images, at most, that are corrupted in every way"""
-    attack_images: int = 500
-    """test images, at most, that are attacked"""
-    finetune: str = ""
-    """also fine-tune, by this recipe: small, base or large"""
-    finetune_set: tuple[str, ...] = ()
-    """settings of fine-tuning to override, such as optim.epochs=5"""
-    seed: int = 0
-    """seed of everything random"""
-    batch_size: int = 256
-    """images at a time"""
-    workers: int = 0
-    """processes that read and augment images in fine-tuning; 0: the main one"""
+from mage.runs import Launch, finetune
+from mage.runs.record import commit, machine
 
 
 def run(options: Options) -> None:
     """Measure, write and print."""
-    if min(options.corruption_images, options.attack_images, options.batch_size) < 1:
-        raise ValueError("--corruption-images, --attack-images and --batch-size must be positive")
     if options.finetune and options.finetune not in FINETUNES:
         raise ValueError(f"there is no recipe {options.finetune!r} of fine-tuning; there are {', '.join(FINETUNES)}")
     if options.finetune and options.out is None:
@@ -77,23 +40,21 @@ def run(options: Options) -> None:
     if options.finetune:
         assert options.out is not None
         note(options, "finetune ...")
-        recipe = override(FINETUNES[options.finetune](), [*options.finetune_set, f"seed={options.seed}"])
-        recipe = override(recipe, [f"data.name={json.dumps(options.data)}"])
-        found = finetune(
-            model,
-            recipe,
+        choice = Choice(options.finetune, None, options.finetune_set, options.data, options.seed)
+        recipe = resolve_finetune(choice)
+        launch = Launch(
             options.out / "finetune",
-            data_root=options.data_root,
-            precision=options.precision,
             device=options.device,
-            progress=not options.json,
+            precision=options.precision,
             workers=options.workers,
+            progress=not options.json,
+            data_root=options.data_root,
         )
+        result_of_run = finetune(recipe, launch, model)
         tuned = mage.load(options.out / "finetune", precision=options.precision, device=options.device)
-        accuracy = classification_accuracy(tuned.classify, test, TransformConfig(size=tuned.image_size))
-        how = f"recipe {recipe.name}, {found.steps} steps, fixed centre crops"
-        result.note("finetune_accuracy", accuracy.top1, how)
-        result.timings["finetune"] = found.seconds
+        accuracy = classification_accuracy(tuned.classify, test, recipe.data.test_transform(tuned.image_size))
+        result.note("finetune_accuracy", accuracy.top1, protocol(recipe, result_of_run.steps, tuned.image_size))
+        result.timings["finetune"] = result_of_run.seconds
     values = {
         "commit": commit(),
         "machine": machine(),

@@ -1,54 +1,21 @@
 """`mage evaluate tokenizer`: what reconstructions lose, how the codebook is used, what tokens know."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 from torch import Tensor, nn
 
-from mage import atomic, images
-from mage.cli.options import Common, check_parent, counting, emit, note, skipped_sentence
+from mage import atomic, images, runs
+from mage.cli.options.evaluate_tokenizer import Options
+from mage.cli.say import check_parent, counting, emit, note, skipped_sentence
 from mage.data.datasets import load_dataset, subset
 from mage.evaluation.judge import judge_features
 from mage.evaluation.tokenizer import TokenizerQuality, evaluate_tokenizer
 from mage.nn.backbones import PooledFeatures, efflite0
-from mage.recipes import runs
 from mage.tokenizers.perceptual import build_perceptual
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Measure a tokenizer on a data set's test images: OUT/evaluation.json and OUT/side_by_side.png."""
-
-    tokenizer: Path
-    """folder of a tokenizer or of a whole model"""
-    data: str | None = None
-    """data set by name, or a folder of images; default: what the tokenizer was trained on"""
-    data_root: str | None = None
-    """folder where a named data set's files are"""
-    split: Literal["train", "test"] = "test"
-    """which part of the data set"""
-    num: int = 10_000
-    """images, at most"""
-    out: Path | None = None
-    """folder for the numbers as JSON and the picture"""
-    perceptual: str = "efflite0"
-    """perceptual distance: efflite0, lpips-vgg, timm:NAME or none"""
-    perceptual_weights: str = ""
-    """file or folder of the perceptual network's weights"""
-    judge: bool = False
-    """also train a small classifier on the labelled training images, for a Frechet distance in its features"""
-    histogram_probe: bool = False
-    """also train a linear classifier on counts of the tokens of the training images"""
-    batch_size: int = 128
-    """images at a time"""
 
 
 def run(options: Options) -> None:
     """Measure, write and print."""
-    if options.num < 2 or options.batch_size < 1:
-        raise ValueError(f"--num must be at least 2 and --batch-size 1, not {options.num} and {options.batch_size}")
     if options.out is not None:
         check_parent(options.out / "evaluation.json")
     model = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)

@@ -1,23 +1,9 @@
 """`mage fewshot`: accuracy from a handful of labelled images per class."""
 
-from dataclasses import dataclass
-from typing import Literal
-
-from mage.cli.options import counting, emit, skipped_sentence
-from mage.cli.probe import FeatureOptions, train_and_test_features
-from mage.evaluation.fewshot import COUNTS, DRAWS, few_shot
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(FeatureOptions):
-    """Train a linear classifier on a few images per class, several times; measure it on all test images."""
-
-    counts: tuple[int, ...] = COUNTS
-    """labelled images per class"""
-    draws: int = DRAWS
-    """random choices of these images; the interval comes from their spread"""
-    protocol: Literal["lars", "lbfgs", "ridge"] = "lbfgs"
-    """how the classifier is found, as in `mage probe`"""
+from mage.cli.options.fewshot import Options
+from mage.cli.probe import train_and_test_features
+from mage.cli.say import counting, emit, skipped_sentence
+from mage.evaluation.fewshot import few_shot
 
 
 def run(options: Options) -> None:

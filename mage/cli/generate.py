@@ -1,66 +1,36 @@
 """`mage generate`: new images, one or a hundred thousand."""
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 import mage
-from mage import atomic, images
-from mage.cli.options import check_parent, counting, emit
-from mage.cli.sampler_options import SamplerOptions
+from mage import atomic, distributed, images
+from mage.cli.asked import classes_of, sampling_of
+from mage.cli.options.generate import Options
+from mage.cli.say import check_parent, counting, emit
+from mage.device import device_of
 from mage.evaluation.extractors import build_extractor
-from mage.recipes.production import Form, Production, check_job, claim, discard, produce, units
-from mage.recipes.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
-from mage.recipes.workers import beside, device_of, local_rank, part_of_torchrun
+from mage.runs.production import Production, check_job, claim, discard, produce, units
+from mage.runs.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
+from mage.runs.workers import beside
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options(SamplerOptions):
-    """Make new images: OUT/000000.png, ... and OUT/grid.png; of a model without tokenizer: OUT/tokens.npy.
-
-    Image k of a seed is the same whatever --num, --batch-size and --processes. The same command goes on after a stop.
-    """
-
-    model: Path
-    """model or run folder"""
-    out: Path
-    """folder for the images"""
-    num: int = 64
-    """number of images"""
-    batch_size: int = 64
-    """images at a time"""
-    to: Form = "png"
-    """png: a file each. tar: shards of --shard-size images. features: no images, what --extractor sees in them, for
-    `mage evaluate generation`"""
-    shard_size: int = 1024
-    """images per file, of tar and features: a multiple of --batch-size"""
-    extractor: str = "efflite0"
-    """of --to features: efflite0, inception, timm:NAME or fidelity:NAME"""
-    extractor_weights: str = ""
-    """file of the extractor's weights, where it is not found by itself"""
-    processes: int = 1
-    """processes on this machine, on its GPUs in turn"""
-    part: tuple[int, int] | None = None
-    """I N: only every N-th unit, from I, for a cluster's job array; torchrun's RANK and WORLD_SIZE do the same"""
-    overwrite: bool = False
-    """discard what an earlier command made in --out"""
+PARALLEL = True
 
 
 def run(options: Options) -> None:
     """Make what is missing and show the first hundred."""
     check_parent(options.out / "grid.png")
-    if options.processes < 1 or options.shard_size < 1:
-        raise ValueError("--processes and --shard-size must be at least 1")
     if options.part is not None and options.processes > 1:
         raise ValueError("--part and --processes exclude each other")
-    torchrun = part_of_torchrun()
-    if torchrun is not None and (options.part is not None or options.processes > 1):
+    launched = (distributed.rank(), distributed.world_size())
+    several = launched[1] > 1
+    if several and (options.part is not None or options.processes > 1):
         raise ValueError("torchrun says which part this is: leave out --part and --processes")
-    if options.overwrite and (options.part is not None or torchrun is not None):
+    if options.overwrite and options.part is not None:
         raise ValueError("--overwrite would discard what other parts made: remove the folder before the parts start")
-    device = device_of(options.device, 0 if torchrun is None else local_rank())
+    device = options.device if several or options.processes == 1 else device_of(options.device, 0)
     model = mage.load(options.model, precision=options.precision, device=device)
     if model.tokenizer is not None and model.channels not in (1, 3):
         raise ValueError(
@@ -68,16 +38,20 @@ def run(options: Options) -> None:
         )
     production = _production(options, model)
     if model.tokenizer is None and model.transformer is not None:
-        _generate_tokens(options, model, production)
+        distributed.by_first_process(lambda: _generate_tokens(options, model, production))
         return
-    model.check_generation(production.classes or None, production.sampling)
-    part = options.part or torchrun or (0, options.processes)
+    model.check_generation(production.classes or None, **production.sampling)
+    part = options.part or (launched if several else (0, options.processes))
     sink = _sink(options, model, production)
     check_job(production, sink, part)
-    if options.overwrite:
-        discard(options.out)
     extractor = sink.extractor if isinstance(sink, FeatureShards) else None
-    claim(options.out, model, production, options.to, sink.unit, extractor=extractor)
+
+    def prepare() -> None:
+        if options.overwrite:
+            discard(options.out)
+        claim(options.out, model, production, options.to, sink.unit, extractor=extractor)
+
+    distributed.by_first_process(prepare)
     others = [
         replace(options, part=(number, options.processes), processes=1, device=device_of(options.device, number))
         for number in range(1, options.processes)
@@ -86,7 +60,8 @@ def run(options: Options) -> None:
     with beside(_work, others), counting(mine, "image", options) as done:
         for made in produce(model, production, sink, part):
             done(made)
-    _show(options, production, sink)
+    distributed.wait_for_all()
+    distributed.by_first_process(lambda: _show(options, production, sink))
 
 
 def _show(options: Options, production: Production, sink: Sink) -> None:
@@ -123,7 +98,7 @@ def _work(options: Options) -> None:
 
 
 def _production(options: Options, model: mage.Mage) -> Production:
-    return Production(options.num, options.seed, options.batch_size, options.classes(model), options.sampling())
+    return Production(options.num, options.seed, options.batch_size, classes_of(options, model), sampling_of(options))
 
 
 def _generate_tokens(options: Options, model: mage.Mage, production: Production) -> None:

@@ -1,21 +1,11 @@
 """`mage info`: what is in a model folder."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 import mage
-from mage.cli.options import Common, emit
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Describe a model."""
-
-    model: Annotated[Path, tyro.conf.Positional]
-    """model or run folder"""
+from mage.cli.options.info import Options
+from mage.cli.say import emit
+from mage.nn.grids import written
 
 
 def run(options: Options) -> None:
@@ -30,10 +20,7 @@ def run(options: Options) -> None:
             continue
         count = sum(parameter.numel() for parameter in module.parameters())
         values[name] = {"kind": type(module).__name__, "parameters": count, "grid": list(module.grid)}
-        lines.append(
-            f"{name}: {type(module).__name__}, {count / 1e6:.2f} M parameters, "
-            f"{module.grid[0]} x {module.grid[1]} tokens"
-        )
+        lines.append(f"{name}: {type(module).__name__}, {count / 1e6:.2f} M parameters, {written(module.grid)} tokens")
     if model.tokenizer is not None:
         size = [model.channels, *model.image_size]
         values["image"] = size

@@ -1,17 +1,12 @@
 """`mage COMMAND`: finds the command, parses its options, turns a user's mistake into one sentence and exit code 2."""
 
-import contextlib
 import importlib
-import io
 import logging
 import os
-import re
 import sys
 import warnings
-from dataclasses import fields
-from typing import Any
-
-import tyro
+from dataclasses import fields, replace
+from typing import NoReturn
 
 COMMANDS = {
     "demo": "everything below on 5,000 digits, in minutes, ending with a report",
@@ -65,13 +60,26 @@ def _main(arguments: list[str] | None) -> None:
     name, *rest = arguments
     if name not in COMMANDS:
         _fail("mage", f"there is no command {name!r}; commands are {', '.join(COMMANDS)}")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    _tell_on_stderr(quiet="--json" in rest)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    module = importlib.import_module(f"mage.cli.{name.replace('-', '_')}")
-    options = _parse(module.Options, name, rest)
+    from mage.cli import parse
+    from mage.cli.examples import EXAMPLES
+
+    # Options first: help and mistakes are answered without PyTorch, whose import takes seconds.
+    file = name.replace("-", "_")
+    kind = importlib.import_module(f"mage.cli.options.{file}").Options
+    try:
+        options = parse.parse(kind, rest, program=f"mage {name}", description=COMMANDS[name], examples=EXAMPLES[name])
+    except parse.Mistake as mistake:
+        _fail(f"mage {name}", str(mistake))
+    module = importlib.import_module(f"mage.cli.{file}")
+    from mage import device, distributed
     from mage.training.run import Interrupted, NonFiniteLoss
 
     try:
+        options = replace(options, device=str(device.start(options.device)))
+        if not distributed.is_first() and not getattr(module, "PARALLEL", False):
+            return  # one process does the work of a command that several cannot share
         module.run(options)
     except BrokenPipeError:
         raise
@@ -80,35 +88,49 @@ def _main(arguments: list[str] | None) -> None:
     except NonFiniteLoss as error:
         _fail(f"mage {name}", str(error), code=1)
     except Interrupted as error:
-        known = any(field.name == "resume" for field in fields(module.Options))
+        if not distributed.is_first():
+            raise SystemExit(error.exit_code) from None
+        known = any(field.name == "resume" for field in fields(options))
         resume = "mage " + " ".join([name, *rest, *(["--resume"] if known and "--resume" not in rest else [])])
         print(f"\n{error}\ngo on with: {resume}", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         print(f"\nmage {name}: stopped", file=sys.stderr)
         raise SystemExit(130) from None
 
 
-def _parse(kind: Any, name: str, arguments: list[str]) -> Any:
-    """Options, of a class or a union of classes, from the command line; tyro's boxed complaints become one sentence."""
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(kind, args=arguments, prog=f"mage {name}", description=COMMANDS[name])
-    except SystemExit as stop:
-        if stop.code == 2:
-            words = re.sub(r"\x1b\[[0-9;]*m", "", complaint.getvalue())
-            words = re.sub(r"[^\x20-\x7e]+|-{4,}", " ", words.split("For full helptext")[0])
-            _fail(f"mage {name}", " ".join(words.split()) + f" (see `mage {name} --help`)")
-        raise
+def _tell_on_stderr(*, quiet: bool) -> None:
+    """Warnings, and what a run says of itself unless `quiet`, as plain lines."""
+
+    class Lines(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            text = super().format(record)
+            return text if record.levelno == logging.INFO else f"{record.levelname}: {text}"
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Lines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("mage").setLevel(logging.WARNING if quiet else logging.INFO)
 
 
-def _fail(who: str, sentence: str, code: int = 2) -> None:
+def _fail(who: str, sentence: str, code: int = 2) -> NoReturn:
     print(f"{who}: error: {sentence}", file=sys.stderr)
     raise SystemExit(code)
 
 
+GROUPS = {
+    "start here": ("demo", "plan", "info"),
+    "train": ("train-tokenizer", "tokenize", "pretrain", "finetune"),
+    "generate and edit": ("generate", "edit", "reconstruct", "tune-sampler"),
+    "measure": ("evaluate", "probe", "knn", "fewshot", "transfer", "robustness", "reproduce", "benchmark"),
+    "show and convert": ("report", "compare", "convert"),
+}
+"""Commands by purpose, as `mage --help` lists them."""
+
+
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
-    return "\n".join(["usage: mage COMMAND [options]   (mage COMMAND --help lists them)", "", *lines])
+    lines = ["usage: mage COMMAND [options]   (mage COMMAND --help explains one)"]
+    for purpose, names in GROUPS.items():
+        lines += ["", f"{purpose}:", *(f"  {name:{width}}  {COMMANDS[name]}" for name in names)]
+    return "\n".join(lines)

@@ -1,120 +1,58 @@
-"""`mage pretrain`: tokens -> MAGE."""
+"""`mage pretrain`: tokens -> MAGE, or any other method on the same engine."""
 
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
+from typing import Any
 
 import mage
-from mage.cli.options import RecipeOptions, check_parent, counting, emit, note, skipped_sentence
-from mage.cli.tokenize import follow_tokenizer
+from mage import runs
+from mage.cli.asked import choice_of, launch_of
+from mage.cli.options.pretrain import Options
+from mage.cli.say import counting, emit, note, skipped_sentence
 from mage.data.token_cache import TokenCache, is_cache
-from mage.precision import resolve, resolve_device
-from mage.recipes import runs
-from mage.recipes.inputs import open_data
-from mage.recipes.rivals import pretrain_on_pixels
+from mage.recipes import Recipe, resolve
+from mage.runs.inputs import training_data
 from mage.training.run import TrainResult
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options(RecipeOptions):
-    """Pre-train MAGE. --data may also be a token cache; otherwise one is made in OUT/tokens, unless --online."""
-
-    tokenizer: Path | None = None
-    """folder of a tokenizer or of a whole model; none for a cache of other tokens, by `mage tokenize --array`"""
-    out: Path
-    """run folder: recipe.yaml, metrics.jsonl, checkpoints/, samples/, model/"""
-    resume: bool = False
-    """go on with the run in --out"""
-    online: bool = False
-    """encode images on the fly instead of reading a cache"""
-    workers: int = 0
-    """processes that read and augment images, with --online"""
-    validation: Path | None = None
-    """token cache to watch training on, where there is no tokenizer"""
-    init_from: Path | None = None
-    """model to start from instead of random weights, as far as it fits: domain adaptation"""
+PARALLEL = True
 
 
 def run(options: Options) -> None:
     """Pre-train and say how well masked tokens are predicted."""
-    check_parent(options.out)
-    method = options.read_recipe().method
-    if method != "mage":
-        _run_on_pixels(options, method)
-        return
-    if options.tokenizer is None:
-        _run_on_tokens(options)
-        return
-    if options.validation is not None:
-        raise ValueError("--validation goes without --tokenizer: with one, the data's test images are used")
-    tokenizer = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)
-    cache = None
-    if options.data is not None and is_cache(options.data):
-        cache = TokenCache(options.data)
-        cache.check_tokenizer(tokenizer.tokenizer)
-        recipe = follow_tokenizer(replace(options, data=cache.key.data.rsplit(" ", 2)[0]), tokenizer.recipe)
-    else:
-        recipe = follow_tokenizer(options, tokenizer.recipe)
-    if cache is None and not options.online:
-        size = len(open_data(recipe.data.name, "train", recipe, options.data_root))
+    cache = TokenCache(options.data) if options.data is not None and is_cache(options.data) else None
+    tokenizer = None
+    if options.tokenizer is not None:
+        tokenizer = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)
+    if cache is not None and tokenizer is None and cache.key.tokenizer != "none":
+        raise ValueError(f"{options.data} holds the tokens of images: give the --tokenizer that made them")
+    recipe, launch = _recipe(options, cache, None if tokenizer is None else tokenizer.recipe), launch_of(options)
+    launch.check_out()
+    if recipe.method.reads == "tokens" and tokenizer is None and cache is None:
+        raise ValueError("give --tokenizer, or as --data a cache of tokens made by `mage tokenize --array`")
+    if tokenizer is not None and cache is None and not options.online and recipe.method.reads == "tokens":
+        size = len(training_data(recipe, options.data_root).train)
         note(options, f"token cache: {options.out / 'tokens'}")
         with counting(size, "image", options) as done:
-            cache = runs.tokenize(
-                recipe, tokenizer, options.out / "tokens", data_root=options.data_root, on_images=done
-            )
-    note(options, f"precision {resolve(options.precision, resolve_device(options.device))}, recipe {recipe.name}")
+            cache = runs.tokenize(recipe, replace(launch, out=options.out / "tokens"), tokenizer, on_images=done)
     result = runs.pretrain(
         recipe,
+        launch,
         tokenizer,
-        options.out,
         cache=cache,
-        data_root=options.data_root,
+        validation=TokenCache(options.validation) if options.validation is not None else None,
         init_from=mage.load(options.init_from, device="cpu") if options.init_from is not None else None,
-        resume=options.resume,
-        precision=options.precision,
-        device=options.device,
-        progress=not options.json,
-        workers=options.workers,
     )
     _report(options, result)
 
 
-def _run_on_pixels(options: Options, method: str) -> None:
-    if options.tokenizer is not None or options.init_from is not None or options.validation is not None:
-        raise ValueError(f"{method} sees pixels: it takes no --tokenizer, --init-from or --validation")
-    recipe = options.read_recipe()
-    note(options, f"precision {resolve(options.precision, resolve_device(options.device))}, recipe {recipe.name}")
-    result = pretrain_on_pixels(
-        recipe,
-        options.out,
-        data_root=options.data_root,
-        resume=options.resume,
-        precision=options.precision,
-        device=options.device,
-        progress=not options.json,
-        workers=options.workers,
-    )
-    _report(options, result)
-
-
-def _run_on_tokens(options: Options) -> None:
-    if options.data is None or not is_cache(options.data):
-        raise ValueError("give --tokenizer, or as --data a cache of tokens made by `mage tokenize --array`")
-    cache = TokenCache(options.data)
-    if cache.key.tokenizer != "none":
-        raise ValueError(f"{options.data} holds the tokens of images: give the --tokenizer that made them")
-    validation = TokenCache(options.validation) if options.validation is not None else None
-    recipe = replace(options, data=None).read_recipe()
-    result = runs.pretrain_on_tokens(
-        recipe,
-        cache,
-        options.out,
-        validation=validation,
-        resume=options.resume,
-        precision=options.precision,
-        device=options.device,
-        progress=not options.json,
-    )
-    _report(options, result)
+def _recipe(options: Options, cache: TokenCache | None, base: dict[str, Any] | None) -> Recipe:
+    """The recipe, with the images that a cache was made from as its data."""
+    choice = choice_of(options)
+    if cache is None:
+        return resolve(choice, base=base)
+    if cache.key.tokenizer == "none":
+        return resolve(replace(choice, data=None))
+    trained_on = (base or {}).get("data", {}).get("name")
+    return resolve(replace(choice, data=cache.source or trained_on), base=base)
 
 
 def _report(options: Options, result: TrainResult) -> None:

@@ -1,33 +1,13 @@
 """`mage reconstruct`: the paper's figure of images filled in from ever fewer tokens."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import torch
 
 import mage
 from mage import images
-from mage.cli.options import Common, check_output_file, emit
+from mage.cli.options.reconstruct import Options
+from mage.cli.say import check_output_file, emit
 
 RATIOS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Mask a share of each image's tokens and fill them in; one row per share."""
-
-    model: Path
-    """model or run folder"""
-    image: tuple[Path, ...]
-    """image files"""
-    out: Path
-    """PNG file for the figure"""
-    mask_ratio: tuple[float, ...] = RATIOS
-    """shares of masked tokens, one row each"""
-    steps: int = 1
-    """1 fills everything in one pass with the most probable codes; more decodes iteratively"""
-    seed: int = 0
-    """seed of the masks"""
 
 
 def run(options: Options) -> None:

@@ -1,67 +1,21 @@
 """`mage reproduce imagenet`: the published numbers, from the published weights and your ImageNet."""
 
 import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any
 
 from mage import atomic
-from mage.cli.options import Common, check_parent, emit, note
+from mage.cli.options.reproduce import Options
+from mage.cli.say import check_parent, emit, note
 from mage.evaluation.extractors import build_extractor
-from mage.recipes.record import Record, command_line, write_record
-from mage.recipes.reproduce import Part, ReproduceConfig, open_weights, published, reproduce, table
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Convert, generate 50,000 images, FID and IS, linear probe, few-shot: OUT/table.md beside the published values.
-
-    The same command goes on after a stop. Fine-tuning has to be asked for: --parts finetune.
-    """
-
-    what: Annotated[Literal["imagenet"], tyro.conf.Positional] = "imagenet"
-    """the paper's numbers on ImageNet-1K at 256 x 256"""
-    checkpoint: Path
-    """released MAGE (.pth), or a model folder"""
-    tokenizer: Path | None = None
-    """released tokenizer, where the checkpoint does not hold it"""
-    config: Path | None = None
-    """JSON with sizes that stand in no tensor, as for `mage convert`"""
-    data: str
-    """folder in ImageNet's layout: train/CLASS/ and val/CLASS/"""
-    out: Path
-    """folder for the converted model, features, numbers and the table"""
-    parts: tuple[Part, ...] = ("generation", "linear", "fewshot")
-    """generation, linear, fewshot, finetune"""
-    num: int = 50_000
-    """generated images"""
-    steps: int = 20
-    """network passes per image"""
-    choice_temperature: float | None = None
-    """default: the published one, 6 for ViT-B and 11 for ViT-L"""
-    epochs: int = 90
-    """epochs of the linear probe"""
-    crops: Literal["random", "fixed"] = "random"
-    """of the linear probe. random: as published, a pass over ImageNet per epoch; fixed: one pass, under another name"""
-    extractor: str = "inception"
-    """of the generated images; another than inception gives no FID, and says so in its name"""
-    extractor_weights: str = ""
-    """file of the extractor's weights, where it is not found by itself"""
-    batch_size: int = 64
-    """images at a time"""
-    workers: int = 0
-    """processes that read images; a full ImageNet needs as many as there are cores"""
-    seed: int = 0
-    """seed of everything random"""
+from mage.runs.record import Record, command_line, write_record
+from mage.runs.reproduce import ReproduceConfig, open_weights, published, reproduce, table
 
 
 def run(options: Options) -> None:
     """Measure what is missing, write and print the table."""
     check_parent(options.out / "table.md")
-    if min(options.num, options.steps, options.epochs, options.batch_size) < 1 or not options.parts:
-        raise ValueError("--num, --steps, --epochs and --batch-size must be at least 1, and --parts name something")
+    if not options.parts:
+        raise ValueError("--parts must name something: generation, linear, fewshot, finetune")
     config: dict[str, Any] | None = None
     if options.config is not None:
         try:

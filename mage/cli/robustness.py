@@ -1,12 +1,12 @@
 """`mage robustness`: accuracy on corrupted and on attacked images."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import mage
 from mage import atomic
-from mage.cli.options import Common, check_output_file, counting, emit, note, skipped_sentence
+from mage.cli.options.robustness import Options
+from mage.cli.say import check_output_file, counting, emit, note, skipped_sentence
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.features import extract_features
@@ -16,43 +16,13 @@ from mage.evaluation.suite import SuiteConfig, measure_representation, plain_sco
 from mage.models import Classifier
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Corrupt and attack test images. A fine-tuned model is judged itself, another by a probe on its features."""
-
-    model: Path
-    """model or run folder"""
-    data: str
-    """data set by name, or a folder with one folder per class"""
-    data_root: str | None = None
-    """folder where a named data set's files are"""
-    official: Path | None = None
-    """folder of official corrupted images, in the layout of ImageNet-C or CIFAR-10-C, instead of making them"""
-    baseline: str | None = None
-    """for the mean corruption error: alexnet (official ImageNet-C), or the JSON of another model by this command"""
-    attacks: bool = True
-    """also attack, by FGSM and PGD"""
-    corruption_images: int = 1000
-    """test images, at most, that are corrupted in every way"""
-    attack_images: int = 500
-    """test images, at most, that are attacked"""
-    pool: Literal["mean", "class", "both"] = "mean"
-    """features of the linear probe"""
-    out: Path | None = None
-    """file for the numbers as JSON"""
-    seed: int = 0
-    """seed of everything random"""
-    batch_size: int = 256
-    """images at a time"""
-
-
 def run(options: Options) -> None:
     """Measure, write and print."""
-    if min(options.corruption_images, options.attack_images, options.batch_size) < 1:
-        raise ValueError("--corruption-images, --attack-images and --batch-size must be positive")
     if options.out is not None:
         check_output_file(options.out, (".json",))
-    error = baseline_error(options.baseline) if options.baseline is not None else None
+    error = None
+    if options.baseline is not None:
+        error = baseline_error(options.baseline, official=options.official is not None)
     model = mage.load(options.model, precision=options.precision, device=options.device)
     train, test = (
         load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)

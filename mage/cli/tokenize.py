@@ -1,39 +1,19 @@
 """`mage tokenize`: images -> a token cache."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from mage.cli.options import RecipeOptions, check_parent, counting, emit, skipped_sentence
+from mage import runs
+from mage.cli.asked import choice_of, launch_of
+from mage.cli.options.tokenize import Options
+from mage.cli.say import check_parent, counting, emit, skipped_sentence
 from mage.data.own_tokens import write_tokens
-from mage.recipes import runs
-from mage.recipes.inputs import open_data
-from mage.recipes.schema import Recipe
-from mage.settings import from_dict
+from mage.recipes import resolve
+from mage.runs.inputs import open_data, training_data
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options(RecipeOptions):
-    """Encode every image of a data set once; or take integers that were made elsewhere."""
-
-    tokenizer: Path | None = None
-    """folder of a tokenizer or of a whole model"""
-    array: Path | None = None
-    """instead: a .npy of integers (n, length), (n, h, w) or (n, views, h, w)"""
-    num_codes: int | None = None
-    """with --array: integers run from 0 to this number less 1; default: the largest there"""
-    labels: Path | None = None
-    """with --array: a .npy of one class number per row"""
-    out: Path
-    """folder of the cache; an unfinished one is completed"""
-    views: int | None = None
-    """augmented views per image; default: the recipe's"""
-    split: Literal["train", "test"] = "train"
-    """which part of the data set"""
-    workers: int = 0
-    """processes that read images; 0: the main one"""
+PARALLEL = True
 
 
 def run(options: Options) -> None:
@@ -45,20 +25,15 @@ def run(options: Options) -> None:
         _take_array(options)
         return
     tokenizer = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)
-    recipe = follow_tokenizer(options, tokenizer.recipe)
+    recipe, launch = resolve(choice_of(options), base=tokenizer.recipe), launch_of(options)
     if options.views is not None:
         recipe = replace(recipe, data=replace(recipe.data, views=options.views))
-    size = len(open_data(recipe.data.name, options.split, recipe, options.data_root))
+    if options.split == "train":
+        size = len(training_data(recipe, options.data_root).train)
+    else:
+        size = len(open_data(recipe.data.name, options.split, recipe, options.data_root))
     with counting(size, "image", options) as done:
-        cache = runs.tokenize(
-            recipe,
-            tokenizer,
-            options.out,
-            split=options.split,
-            data_root=options.data_root,
-            workers=options.workers,
-            on_images=done,
-        )
+        cache = runs.tokenize(recipe, launch, tokenizer, split=options.split, on_images=done)
     skipped = cache.index["skipped"]
     result = {
         "out": str(options.out),
@@ -99,15 +74,3 @@ def _read_integers(path: Path) -> np.ndarray:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu":
         raise ValueError(f"{path} holds no integers")
     return array
-
-
-def follow_tokenizer(options: RecipeOptions, trained: dict[str, object]) -> Recipe:
-    """Without --recipe and --config, the recipe that the tokenizer was trained by."""
-    if options.recipe is None and options.config is None and "pretraining" in trained:
-        from mage.settings import override
-
-        changes = list(options.set)
-        changes += [f"data.name='{options.data}'"] if options.data is not None else []
-        changes += [f"seed={options.seed}"] if options.seed is not None else []
-        return override(from_dict(Recipe, trained), changes)
-    return options.read_recipe()

@@ -1,40 +1,19 @@
 """`mage train-tokenizer`: images -> a tokenizer."""
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 
-from mage.cli.options import RecipeOptions, check_parent, emit, note, skipped_sentence
-from mage.precision import resolve, resolve_device
-from mage.recipes import runs
+from mage import runs
+from mage.cli.asked import choice_of, launch_of
+from mage.cli.options.train_tokenizer import Options
+from mage.cli.say import emit, skipped_sentence
+from mage.recipes import resolve
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options(RecipeOptions):
-    """Train a VQGAN."""
-
-    out: Path
-    """run folder: recipe.yaml, metrics.jsonl, checkpoints/, samples/, model/"""
-    resume: bool = False
-    """go on with the run in --out"""
-    workers: int = 0
-    """processes that read and augment images"""
+PARALLEL = True
 
 
 def run(options: Options) -> None:
     """Train and say how well it reconstructs."""
-    check_parent(options.out)
-    recipe = options.read_recipe()
-    note(options, f"precision {resolve(options.precision, resolve_device(options.device))}, recipe {recipe.name}")
-    result = runs.train_tokenizer(
-        recipe,
-        options.out,
-        data_root=options.data_root,
-        resume=options.resume,
-        precision=options.precision,
-        device=options.device,
-        progress=not options.json,
-        workers=options.workers,
-    )
+    result = runs.train_tokenizer(resolve(choice_of(options)), launch_of(options))
     metrics = result.metrics
     emit(
         options,

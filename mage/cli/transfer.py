@@ -1,31 +1,10 @@
 """`mage transfer`: how models do on other data sets than their own."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-
 import mage
-from mage.cli.options import Common, emit, note
+from mage.cli.options.transfer import Options
+from mage.cli.say import emit, note
 from mage.data.datasets import load_dataset
 from mage.evaluation.suite import SuiteConfig, measure_representation
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Common):
-    """Linear probe and k-NN of each model on each data set; several models, such as before and after an adaptation."""
-
-    model: tuple[Path, ...]
-    """models or run folders"""
-    data: tuple[str, ...]
-    """data sets by name, or folders with one folder per class"""
-    data_root: str | None = None
-    """folder where named data sets' files are"""
-    pool: Literal["mean", "class", "both"] = "mean"
-    """features: mean over the tokens, the class token, or the two side by side"""
-    protocol: Literal["lars", "lbfgs", "ridge"] = "lbfgs"
-    """of the linear probe, as in `mage probe`"""
-    seed: int = 0
-    """seed of everything random"""
 
 
 def run(options: Options) -> None:

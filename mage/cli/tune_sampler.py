@@ -1,61 +1,29 @@
 """`mage tune-sampler`: find the sampler's settings for a model, and store them with it."""
 
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import asdict, replace
+from typing import Any
 
 import mage
 from mage import atomic
-from mage.checkpoints import io
-from mage.cli.options import check_parent, emit, note
-from mage.cli.sampler_options import SamplerOptions
-from mage.data.datasets import load_dataset
+from mage.cli.asked import classes_of, sampling_of
+from mage.cli.options.tune_sampler import Options
+from mage.cli.say import check_parent, emit, note
+from mage.data.datasets import ImageDataset, load_dataset
+from mage.data.splits import ValidationConfig, carve
 from mage.evaluation.extractors import build_extractor
-from mage.evaluation.generation import Reference, compare
-from mage.recipes.generation import look_at_dataset, look_at_model
-from mage.recipes.production import Production
-from mage.recipes.tuning import HIGHER_IS_BETTER, Sampling, Trial, TuningConfig, tune
-from mage.sampling.settings import Order
+from mage.evaluation.generation import Reference, SeenImages, compare
+from mage.runs.generation import look_at_dataset, look_at_model
+from mage.runs.production import Production
+from mage.runs.tuning import HIGHER_IS_BETTER, Sampling, Trial, TuningConfig, tune
+from mage.settings import from_dict
+from mage.store import folder as store
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options(SamplerOptions):
-    """Try samplers on a model and store the best with it. Options of the sampler that are given stay fixed."""
-
-    model: Path
-    """model or run folder; its settings are changed"""
-    data: str | None = None
-    """data set of real images; default: what the model was trained on"""
-    data_root: str | None = None
-    """folder where a named data set's files are"""
-    split: Literal["train", "test", "all"] = "test"
-    """part of the data set that samples are compared with"""
-    metric: Literal["frechet", "kernel", "is", "precision", "recall", "density", "coverage"] = "frechet"
-    """what is made best: the Frechet or kernel distance, or one of the others"""
-    extractor: str = "efflite0"
-    """efflite0, inception, timm:NAME or fidelity:NAME"""
-    extractor_weights: str = ""
-    """file of the extractor's weights, where it is not found by itself"""
-    num: int = 1000
-    """images per candidate"""
-    try_orders: tuple[Order, ...] = ("confidence", "halton")
-    """orders to try"""
-    try_steps: tuple[int, ...] = (8, 12, 20)
-    """numbers of steps to try; of two that are about as good, the smaller is stored"""
-    try_guidances: tuple[float, ...] = ()
-    """weights of the guidance to try, of a model with classes"""
-    store: bool = True
-    """store the best settings in the model"""
-    out: Path | None = None
-    """JSON file for all that was tried"""
-    batch_size: int = 250
-    """images at a time"""
+ENOUGH_IMAGES = 1000
+"""Of each side, below which the winner is doubtful."""
 
 
 def run(options: Options) -> None:
     """Search, store and print."""
-    if options.num < 2 or options.batch_size < 1:
-        raise ValueError(f"--num must be at least 2 and --batch-size 1, not {options.num} and {options.batch_size}")
     config = replace(
         TuningConfig(), orders=options.try_orders, steps=options.try_steps, guidances=options.try_guidances
     )  # fmt: skip
@@ -65,12 +33,14 @@ def run(options: Options) -> None:
     data = options.data or model.recipe.get("data", {}).get("name")
     if data is None:
         raise ValueError("this model does not say what it was trained on: give --data")
-    classes = options.classes(model)
-    model.check_generation(classes or None, options.sampling() | {"guidance": max((0.0, *config.guidances)) or None})
+    classes = classes_of(options, model)
+    model.check_generation(
+        classes or None, **sampling_of(options) | {"guidance": max((0.0, *config.guidances)) or None}
+    )
     if config.guidances and not classes and not model.notes.get("class_shares"):
         raise ValueError("guidance changes nothing in images without class: add --class all to tune it")
     extractor = build_extractor(options.extractor, weights=options.extractor_weights, device=model.device)
-    real = load_dataset(data, split=options.split, data_root=options.data_root, channels=model.channels)
+    real = _real_images(options, data, model)
     seen = look_at_dataset(real, extractor, size=model.image_size, device=model.device)
     reference = Reference.of(options.split, seen)
     prefix = {
@@ -78,6 +48,9 @@ def run(options: Options) -> None:
         "kernel": "kid" if extractor.name == "inception" else "kd",
     }.get(options.metric, options.metric)
     sign = -1.0 if prefix in HIGHER_IS_BETTER else 1.0
+    warnings = _warnings(options, seen, data)
+    for warning in warnings:
+        note(options, f"WARNING: {warning}")
     names: list[str] = []
 
     def score(sampling: Sampling, seed: int) -> float:
@@ -92,22 +65,54 @@ def run(options: Options) -> None:
     def tell(trial: Trial) -> None:
         note(options, f"{names[0]} {sign * trial.value:.5g}   {_words(trial.sampling)}   seed {trial.seed}")
 
-    tuned = tune(score, config, fixed=options.sampling(), seed=options.seed, on_trial=tell)
+    tuned = tune(score, config, fixed=sampling_of(options), seed=options.seed, on_trial=tell)
     trials = [asdict(trial) | {"value": sign * trial.value} for trial in tuned.trials]
     result: dict[str, Any] = {
-        "metric": names[0], "best": tuned.best.sampling, "value": sign * tuned.best.value, "trials": trials
+        "metric": names[0], "best": tuned.best.sampling, "value": sign * tuned.best.value, "trials": trials,
+        "warnings": warnings,
     }  # fmt: skip
     if options.out is not None:
         atomic.write_json(options.out, result)
     stored = ""
     if options.store:
-        folder = io.find_folder(options.model)
+        folder = store.find_folder(options.model)
         model.recipe["sampling"] = model.recipe.get("sampling", {}) | tuned.best.sampling
-        model.notes["sampling_tuned"] = {key: result[key] for key in ("metric", "value")} | {"num": options.num}
-        io.write_settings(model, folder)
+        model.notes["sampling_tuned"] = {key: result[key] for key in ("metric", "value")} | {
+            "num": options.num, "data": data, "split": options.split
+        }  # fmt: skip
+        store.write_settings(model.parts, folder)
         stored = f"; stored in {folder}"
     sentence = f"{_words(tuned.best.sampling)}: {names[0]} {result['value']:.5g} with fresh random numbers{stored}"
     emit(options, result, sentence)
+
+
+def _real_images(options: Options, data: str, model: mage.Mage) -> ImageDataset:
+    """What samples are compared with; validation images are those that the model's own training held out."""
+    split = "train" if options.split == "validation" else options.split
+    dataset = load_dataset(data, split=split, data_root=options.data_root, channels=model.channels)
+    if options.split != "validation":
+        return dataset
+    config = from_dict(ValidationConfig, model.recipe.get("data", {}).get("validation", {}), where="data.validation")
+    return carve(dataset, config).validation
+
+
+def _warnings(options: Options, seen: SeenImages, data: str) -> list[str]:
+    """What is doubtful about the winner: it was chosen on images that it is to be judged by, or on too few."""
+    found = []
+    if options.split in ("test", "all"):
+        found.append(
+            "settings chosen by test images are measured too well on them afterwards; --split validation, the default, "
+            "leaves them unseen"
+        )
+    count, real = min(options.num, seen.count), seen.count
+    if count >= ENOUGH_IMAGES:
+        return found
+    fewer = f"{data} {options.split} has {real:,} images" if real < ENOUGH_IMAGES else f"--num is {options.num:,}"
+    found.append(
+        f"{fewer}: with fewer than {ENOUGH_IMAGES:,} on either side, samplers differ less than chance does, and the "
+        "best of many is partly the luckiest. Give more (--data, --split train, --num), or look first with --no-store"
+    )
+    return found
 
 
 def _words(sampling: Sampling) -> str:

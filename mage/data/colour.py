@@ -39,20 +39,23 @@ class ColourConfig:
             raise ValueError(f"colour settings are shares from 0 to 1, not {vars(self)}")
 
 
+def colour_draws(count: int, generator: torch.Generator) -> Float[Tensor, "6 n"]:
+    """The random numbers of `count` images, uniform in [0, 1), on the CPU."""
+    return torch.rand(6, count, generator=generator)
+
+
 def colour_jitter(
-    images: Float[Tensor, "n 3 H W"], config: ColourConfig, generator: torch.Generator
+    images: Float[Tensor, "n 3 H W"], config: ColourConfig, draws: Float[Tensor, "6 n"]
 ) -> Float[Tensor, "n 3 H W"]:
-    """Images in [0, 1] with changed colours, in [0, 1]; the factors come from a generator on the CPU.
+    """Images in [0, 1] with changed colours, in [0, 1]; draws: of `colour_draws`.
 
     Computed in the images' own precision, whatever autocast says: a bfloat16 product would shift colours.
     """
     with torch.autocast(images.device.type, enabled=False):
-        return _jitter(images, config, generator)
+        return _jitter(images, config, draws[..., None, None, None].to(images.device, images.dtype))
 
 
-def _jitter(images: Tensor, config: ColourConfig, generator: torch.Generator) -> Tensor:
-    count = len(images)
-    draws = torch.rand(6, count, 1, 1, 1, generator=generator).to(images.device, images.dtype)
+def _jitter(images: Tensor, config: ColourConfig, draws: Tensor) -> Tensor:
     changed, spread = draws[0] < config.probability, draws[1:5] * 2 - 1
     yiq = images.new_tensor(TO_YIQ)
     luma = yiq[0].view(1, 3, 1, 1)

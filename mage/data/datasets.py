@@ -11,7 +11,7 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -24,9 +24,13 @@ from torch import Tensor
 from mage import images, rng
 from mage.data.embedded import embedded_arrays
 from mage.images import SUFFIXES
+from mage.registry import Registry
 
 Labels = Int64[np.ndarray, " n"]
 TEST_FOLDERS = ("test", "val", "valid", "validation")
+DatasetLoader = Callable[[str, str | Path | None, int | None], "ImageDataset"]
+"""(split train or test, data_root, channels or None) -> a data set; of names that are registered in DATASETS."""
+DATASETS: Registry[DatasetLoader] = Registry(kind="data set", group="mage.datasets")
 EMBEDDED = ("mnist5k", "digits")
 DOWNLOADED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 DIGITS = tuple("0123456789")
@@ -48,7 +52,7 @@ class ImageDataset(Protocol):
     """Some images, perhaps with labels."""
 
     name: str
-    """Sets of other images have other names: caches are keyed by it."""
+    """For people; sets of other images have other names."""
     class_names: tuple[str, ...]
     """Empty where there are no labels."""
     labels: Labels | None
@@ -60,6 +64,11 @@ class ImageDataset(Protocol):
 
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Image `index`. Raises CorruptImage."""
+
+
+def content_of(dataset: ImageDataset) -> str:
+    """What a data set holds, in a few letters, wherever it lies: caches and runs are keyed by it."""
+    return str(getattr(dataset, "content", dataset.name))
 
 
 @dataclass
@@ -96,6 +105,11 @@ class FolderDataset:
     channels: int
     skipped: list[str] = field(default_factory=list)
 
+    @property
+    def content(self) -> str:
+        """Changes with the names of the files below the folder, not with the folder's own."""
+        return _digest(self.files.tobytes())
+
     def __len__(self) -> int:
         return len(self.files)
 
@@ -116,7 +130,8 @@ class Subset:
         if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < len(dataset):
             raise ValueError(f"{dataset.name} has images 0 to {len(dataset) - 1}; a subset asked for others")
         self.dataset, self.class_names, self.skipped = dataset, dataset.class_names, dataset.skipped
-        self.name = f"{dataset.name}-{hashlib.sha256(self.indices.tobytes()).hexdigest()[:8]}"
+        chosen = _digest(self.indices.tobytes())
+        self.name, self.content = f"{dataset.name}-{chosen}", f"{content_of(dataset)}-{chosen}"
         self.labels = None if dataset.labels is None else dataset.labels[self.indices]
 
     def __len__(self) -> int:
@@ -130,7 +145,7 @@ class Subset:
 def load_dataset(
     name: str | Path, *, split: str = "train", data_root: str | Path | None = None, channels: int | None = None
 ) -> ImageDataset:
-    """A data set by name (EMBEDDED, DOWNLOADED), or a folder of images.
+    """A data set by name (of DATASETS), or a folder of images.
 
     A folder may hold class folders, and `train/` and `test/` (or `val/`, `valid/`) above them; without any of these,
     a tenth of the files, chosen by name, is the test split. The split `all` takes a folder as it is.
@@ -140,23 +155,34 @@ def load_dataset(
     """
     if channels is not None and channels < 1:
         raise ValueError(f"channels must be 1 (grey), 3 (RGB) or the number of bands, not {channels}")
-    key = name.lower().replace("_", "-") if isinstance(name, str) else ""
-    named = key in (*EMBEDDED, *DOWNLOADED)
+    key = _registered(name)
+    named = key != ""
     if split not in ("train", "test") and (split != "all" or named):
         raise ValueError(f"split must be train or test (or all, of a folder), not {split!r}")
-    if named and channels not in (None, 1, 3):
+    if key in (*EMBEDDED, *DOWNLOADED) and channels not in (None, 1, 3):
         raise ValueError(f"{key} can be read with 1 (grey) or 3 (RGB) channels, not {channels}")
-    if key in EMBEDDED:
-        return _embedded(key, split, channels)
-    if key in DOWNLOADED:
-        return _downloaded(key, split, data_root, channels)
+    if named:
+        dataset = DATASETS.get(key)(split, data_root, channels)
+        if not isinstance(dataset, ImageDataset):
+            raise ValueError(
+                f"the loader of the data set {key!r} gave a {type(dataset).__name__}; it must give an ImageDataset: "
+                "name, class_names, labels, skipped, len() and load(index), such as ArrayDataset"
+            )
+        return dataset
     folder = Path(name).expanduser()
     if folder.is_file():
         raise ValueError(f"{folder} is a file: give a folder of images (an archive has to be unpacked first)")
     if not folder.is_dir():
-        known = ", ".join([*EMBEDDED, *DOWNLOADED])
+        known = ", ".join(DATASETS)
         raise ValueError(f"there is no data set and no folder called {str(name)!r}; named data sets are {known}")
     return _folder(folder, split, channels or 3)
+
+
+def _registered(name: str | Path) -> str:
+    """The name in DATASETS that is meant: as it is written, else in small letters with hyphens; "" if there is none."""
+    if not isinstance(name, str):
+        return ""
+    return next((key for key in (name, name.lower().replace("_", "-")) if key in DATASETS), "")
 
 
 def subset(dataset: ImageDataset, indices: Sequence[int]) -> ImageDataset:
@@ -186,13 +212,17 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
     number = {label: index for index, label in enumerate(classes)}
     encoded = np.array([os.fsencode(file) for file in files])
     return FolderDataset(
-        name or f"{folder.resolve().name}-{hashlib.sha256(encoded.tobytes()).hexdigest()[:8]}",
+        name or f"{folder.resolve().name}-{_digest(encoded.tobytes())}",
         root,
         encoded,
         np.array([number[file.split("/")[0]] for file in files], dtype=np.int64) if labelled else None,
         classes if labelled else (),
         channels,
     )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:8]
 
 
 def _labelled_first(folder: Path, tests: list[str]) -> str:
@@ -303,3 +333,17 @@ def _idx_files(name: str, folder: Path, split: str, classes: Sequence[str], chan
 
     pixels, labels = torch.from_numpy(read("images-idx3", 3))[:, None], read("labels-idx1", 1).astype(np.int64)
     return ArrayDataset(name, pixels, labels, DIGITS if name == "mnist" else tuple(classes), channels)
+
+
+def _embedded_loader(name: str) -> DatasetLoader:
+    return lambda split, data_root, channels: _embedded(name, split, channels)
+
+
+def _downloaded_loader(name: str) -> DatasetLoader:
+    return lambda split, data_root, channels: _downloaded(name, split, data_root, channels)
+
+
+for _name in EMBEDDED:
+    DATASETS.add(_name, _embedded_loader(_name))
+for _name in DOWNLOADED:
+    DATASETS.add(_name, _downloaded_loader(_name))

@@ -1,4 +1,4 @@
-"""Batches of images. Training batch number s is a pure function of (seed, s), so that a run can resume anywhere.
+"""Batches of images. The training batch of step s is a pure function of (seed, s), so that a run can resume anywhere.
 
 A batch is {"images": uint8 (b, c, h, w), "labels": int64 (b,), -1 where there is none, "index": int64 (b,)}; with
 pairs also "second", another view of each image.
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from mage import rng
 from mage.data.datasets import ArrayDataset, CorruptImage, ImageDataset
 from mage.data.transforms import Transform
+from mage.share import Share
 
 logger = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
@@ -46,7 +47,7 @@ class Made(NamedTuple):
 
 
 class TrainLoader:
-    """Endless shuffled, augmented batches from number `start_step` on; `batch_size` counts this process's share.
+    """Endless shuffled, augmented batches from step `start` on: the parts of each that are this process's share.
 
     Epoch e visits the images in an order of its own; a ragged end is left out. In place of a corrupt file comes the
     next readable image of the order that lies beyond this step's batch, so that no batch shows an image twice.
@@ -57,46 +58,42 @@ class TrainLoader:
         dataset: ImageDataset,
         transform: Transform,
         *,
-        batch_size: int,
+        share: Share,
         seed: int,
-        start_step: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        start: int = 0,
         num_workers: int = 0,
         pairs: bool = False,
     ) -> None:
         """pairs: each image in two views, varied independently."""
-        if batch_size < 1 or batch_size * world_size > len(dataset):
+        if share.batch_size > len(dataset):
             raise ValueError(
-                f"a batch of {batch_size * world_size} does not fit the {len(dataset)} images of {dataset.name}; "
-                f"choose a batch size from {world_size} to {len(dataset)}"
+                f"a batch of {share.batch_size} does not fit the {len(dataset)} images of {dataset.name}; "
+                f"choose a batch size from 1 to {len(dataset)}"
             )
-        _check_rank(rank, world_size)
-        self.dataset, self.transform, self.batch_size, self.seed = dataset, transform, batch_size, seed
-        self.start_step, self.rank, self.world_size, self.num_workers = start_step, rank, world_size, num_workers
-        self.pairs = pairs
+        self.dataset, self.transform, self.share, self.seed = dataset, transform, share, seed
+        self.start, self.num_workers, self.pairs = start, num_workers, pairs
         self._order, self._epoch = torch.empty(0, dtype=torch.int64), -1
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch, corrupt in compute(self._made, itertools.count(self.start_step), self.num_workers):
+        for batch, corrupt in compute(self._made, itertools.count(self.start * self.share.parts), self.num_workers):
             note_corrupt(self.dataset, corrupt)
             if batch is None:
                 raise none_readable(self.dataset)
             yield batch
 
-    def _made(self, step: int) -> Made:
-        return _collate(self.dataset, self.items(step))
+    def _made(self, number: int) -> Made:
+        return _collate(self.dataset, self.items(*divmod(number, self.share.parts)))
 
-    def items(self, step: int) -> Items:
-        """The images of batch number `step`; none if the whole data set is unreadable."""
-        per_step = self.batch_size * self.world_size
+    def items(self, step: int, part: int = 0) -> Items:
+        """The images of a part of the batch of `step`; none if the whole data set is unreadable."""
+        per_step = self.share.batch_size
         epoch, place = divmod(step, len(self.dataset) // per_step)
         if epoch != self._epoch:
             order = torch.randperm(len(self.dataset), generator=rng.generator(self.seed, "order", epoch))
             self._order, self._epoch = order, epoch
-        first = place * per_step + self.rank * self.batch_size
         items = Items([], [], [], [])
-        for position in range(first, first + self.batch_size):
+        for row in self.share.rows(part):
+            position = place * per_step + row
             beyond = range(position + per_step, position + per_step + len(self.dataset))
             for candidate in itertools.chain((position,), beyond):
                 index = int(self._order[candidate % len(self.dataset)])

@@ -8,22 +8,17 @@ import torch
 from torch import Tensor
 
 from mage import rng
+from mage.data.batches import Batch
 from mage.data.token_cache import TokenCache
+from mage.share import Share
 
 
 def token_batches(
-    cache: TokenCache,
-    *,
-    batch_size: int,
-    seed: int,
-    start: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    pairs: bool = False,
-) -> Iterator[dict[str, Tensor]]:
-    """Endless batches {"tokens", "labels"} from number `start` on; batch k is a pure function of (seed, k).
+    cache: TokenCache, *, share: Share, seed: int, start: int = 0, pairs: bool = False
+) -> Iterator[Batch]:
+    """Endless parts of batches {"tokens", "labels"} from step `start` on; step k's batch is a function of (seed, k).
 
-    Each epoch is a permutation of the images, each image in one of its views; `batch_size` counts this process's share.
+    Each epoch is a permutation of the images, each image in one of its views; share: which rows this process takes.
     pairs: a batch also holds "second", another view of each image. Raises ValueError if a batch is larger than the
     cache, or if there is only one view where two are needed.
     """
@@ -32,26 +27,33 @@ def token_batches(
             f"{cache.folder} holds one view of each image and two are contrasted: "
             "cache it anew with --set data.views=2 or more, or train --online"
         )
-    per_step = batch_size * world_size
-    if per_step > len(cache):
-        raise ValueError(f"a batch of {per_step} is larger than the {len(cache)} images; choose a smaller batch size")
+    size = share.batch_size
+    if size > len(cache):
+        raise ValueError(f"a batch of {size} is larger than the {len(cache)} images; choose a smaller batch size")
 
-    def batches() -> Iterator[dict[str, Tensor]]:
-        per_epoch = len(cache) // per_step
+    def batches() -> Iterator[Batch]:
+        per_epoch = len(cache) // size
         order, views, epoch = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), -1
-        for number in itertools.count(start):
-            if number // per_epoch != epoch:
-                epoch = number // per_epoch
+        for step in itertools.count(start):
+            if step // per_epoch != epoch:
+                epoch = step // per_epoch
                 random = rng.generator(seed, "order", epoch)
                 order = torch.randperm(len(cache), generator=random).numpy()
                 views = torch.randint(cache.key.views, (len(cache),), generator=random).numpy()
-            first = number % per_epoch * per_step + rank * batch_size
-            chosen = order[first : first + batch_size]
-            batch = {"tokens": cache.tokens(chosen, views[chosen]), "labels": torch.from_numpy(cache.labels[chosen])}
+            away = np.zeros(size, dtype=np.int64)
             if pairs:
-                random = rng.generator(seed, "second view", number, rank)
-                away = torch.randint(1, cache.key.views, (batch_size,), generator=random).numpy()
-                batch["second"] = cache.tokens(chosen, (views[chosen] + away) % cache.key.views)
-            yield batch
+                random = rng.generator(seed, "second view", step)
+                away = torch.randint(1, cache.key.views, (size,), generator=random).numpy()
+            first = step % per_epoch * size
+            for part in range(share.parts):
+                rows = np.asarray(share.rows(part))
+                chosen = order[first + rows]
+                batch: dict[str, Tensor] = {
+                    "tokens": cache.tokens(chosen, views[chosen]),
+                    "labels": torch.from_numpy(cache.labels[chosen]),
+                }
+                if pairs:
+                    batch["second"] = cache.tokens(chosen, (views[chosen] + away[rows]) % cache.key.views)
+                yield batch
 
     return batches()

@@ -1,4 +1,4 @@
-"""Token cache: every image encoded once, in several augmented views, as memory-mapped uint16 (METHOD section 6).
+"""Token cache: every image encoded once, in several augmented views, as memory-mapped uint16.
 
 Encoding images is more than half the cost of pre-training; a cache pays it once. A cache is a folder:
 
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mage import atomic, images, rng
-from mage.data.datasets import CorruptImage, ImageDataset
+from mage.data.datasets import CorruptImage, ImageDataset, content_of
 from mage.data.loaders import compute
 from mage.data.transforms import Transform, TransformConfig, build_transform, describe
 from mage.tokenizers import Tokenizer
@@ -41,7 +41,7 @@ class CacheKey:
     transform: str
     """Description of the augmentation."""
     data: str
-    """Name and split of the data set, and its number of images."""
+    """Content and split of the data set, and its number of images."""
     views: int
     """Augmented views per image."""
     seed: int
@@ -64,6 +64,8 @@ class TokenCache:
         height, width = index["grid"]
         self.grid = (height, width)
         self.num_codes = int(index["num_codes"])
+        self.source: str | None = index.get("source")
+        """The data set by name, or its folder; None where it is not known, as of caches of 0.1."""
         self.class_names: tuple[str, ...] = tuple(index["class_names"])
         shape = (self.key.views, height * width)
         self._shards = [self._map(number, (count, *shape)) for number, count in enumerate(index["shards"])]
@@ -111,6 +113,7 @@ def write_cache(
     transform: TransformConfig,
     *,
     split: str = "train",
+    source: str | None = None,
     views: int,
     seed: int,
     encode: Callable[[Tensor], Tensor],
@@ -121,6 +124,7 @@ def write_cache(
 ) -> TokenCache:
     """Encode `views` views of every image; complete shards that are there already are kept.
 
+    source: where the data set comes from, by name or folder: noted, so that a run on the cache can open it again.
     encode: float images (n, C, H, W) in [0, 1] -> ids; the caller chooses device and precision.
     workers: processes that read and cut images; none: this one. The result does not depend on it.
     on_images: called with the number of images done since the last call.
@@ -131,11 +135,13 @@ def write_cache(
     if tokenizer.num_codes > 2**16:
         raise ValueError(f"{tokenizer.num_codes} codes do not fit into 16 bits; the cache takes up to {2**16}")
     folder = Path(folder)
-    key = CacheKey(tokenizer.fingerprint(), describe(transform), f"{dataset.name} {split} {len(dataset)}", views, seed)
+    key = CacheKey(
+        tokenizer.fingerprint(), describe(transform), f"{content_of(dataset)} {split} {len(dataset)}", views, seed
+    )
     index = _start(folder, key, dataset, tokenizer)
     starts = list(range(0, len(dataset), shard_images))
     work = _Views(dataset, build_transform(transform), views, seed)
-    index["num_images"] = len(dataset)
+    index |= {"num_images": len(dataset), "source": source}
     for number, first in enumerate(starts):
         stop = min(first + shard_images, len(dataset))
         if number < len(index["shards"]):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import UInt8
+from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 from torchvision.transforms import v2
@@ -35,6 +36,10 @@ class TransformConfig:
     """Smallest and largest share of the area that a random crop shows."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Narrowest and widest shape of a random crop, width over height."""
+    crop_draws: Literal["until_inside", "once"] = "until_inside"
+    """until_inside: area and shape of a random crop are drawn again, up to ten times, until it lies inside the image,
+    as torchvision does. once: what sticks out is cut off, as the public code of the linear probe does; crops show more.
+    """
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """How a random crop is scaled: pre-training bilinear, the paper's linear probe bicubic."""
     max_shift: int = 2
@@ -58,6 +63,15 @@ class TransformConfig:
             raise ValueError(f"resize {self.resize} is too small to cut {self.size} from; try {max(self.size)} or 0")
         if self.rand_augment and not re.fullmatch(r"rand(-(m|n|mstd|inc|p)\d+(\.\d+)?)+", self.rand_augment):
             raise ValueError(f"rand_augment is written like rand-m9-mstd0.5-inc1, not {self.rand_augment!r}")
+
+
+def evaluation_transform(size: tuple[int, int], resize: float = 292 / 256) -> TransformConfig:
+    """Test images of a probe or a fine-tuned classifier: the shorter side scaled (bicubic), then the centre cut.
+
+    resize: the shorter side over the longer one of `size`; the paper's is 292 for a size of 256. 1: the centre crop
+    shows as much as it can.
+    """
+    return TransformConfig(size=size, resize=round(max(size) * resize) if resize > 1 else 0)
 
 
 def build_transform(config: TransformConfig) -> Transform:
@@ -93,6 +107,7 @@ def describe(config: TransformConfig) -> str:
     if config.augmentation in ("crop", "crop_flip"):
         scale, ratio = config.scale, config.ratio
         text += f" scale {scale[0]:.9g}-{scale[1]:.9g} ratio {ratio[0]:.9g}-{ratio[1]:.9g}"
+        text += " once" if config.crop_draws == "once" else ""
         return text if config.interpolation == "bilinear" else f"{text} {config.interpolation}"
     if config.resize:
         text += f" resize {config.resize}"
@@ -108,7 +123,10 @@ def _centre(image: Tensor, config: TransformConfig) -> Tensor:
 
 
 def _random_resized_crop(image: Tensor, config: TransformConfig, generator: torch.Generator) -> Tensor:
-    """Ten tries to find a crop of the drawn area and shape inside the image, then the largest centre crop that fits."""
+    """Ten tries to find a crop of the drawn area and shape inside the image, then the largest centre crop that fits.
+
+    With `crop_draws="once"` the first draw counts, limited to the image's sides.
+    """
     height, width = image.shape[-2:]
     draws = torch.rand(10, 4, generator=generator).tolist()
     low, high = math.log(config.ratio[0]), math.log(config.ratio[1])
@@ -116,6 +134,8 @@ def _random_resized_crop(image: Tensor, config: TransformConfig, generator: torc
         area = height * width * (config.scale[0] + area_draw * (config.scale[1] - config.scale[0]))
         ratio = math.exp(low + ratio_draw * (high - low))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if config.crop_draws == "once":
+            w, h = min(max(w, 1), width), min(max(h, 1), height)
         if 0 < w <= width and 0 < h <= height:
             top, left = int(top_draw * (height - h + 1)), int(left_draw * (width - w + 1))
             break
@@ -150,5 +170,6 @@ def _rand_augment(image: Tensor, config: TransformConfig, generator: torch.Gener
 
 @lru_cache(maxsize=4)
 def _policy(text: str, side: int) -> Any:
-    """timm's RandAugment, with shifts in proportion to the image and the mean of ImageNet where nothing is."""
-    return rand_augment_transform(text, {"translate_const": int(side * 0.45), "img_mean": (124, 116, 104)})
+    """timm's RandAugment, bicubic, with shifts in proportion to the image and the mean of ImageNet where nothing is."""
+    settings = {"translate_const": int(side * 0.45), "img_mean": (124, 116, 104)}
+    return rand_augment_transform(text, settings | {"interpolation": Image.Resampling.BICUBIC})

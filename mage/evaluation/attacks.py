@@ -8,7 +8,7 @@ so a second attack needs no words: it drives the tokenizer's continuous latent a
 Letters: n images, c channels, h w pixels, k classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,17 +55,19 @@ def perturb(
     loss: Loss,
     images: Float[Tensor, "n c h w"],
     config: AttackConfig,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
     *,
     done: Callable[[Float[Tensor, "n c h w"]], Bool[Tensor, " n"]] | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Change each image within the budget so that its loss grows; stays in [0, 1].
 
+    generators: one per image, for its random start, which then does not depend on the images beside it.
     done: images that it says are finished keep the change that did it.
     """
     change = torch.zeros_like(images)
     if config.random_start:
-        draw = torch.rand(images.shape, generator=generator).to(images) * 2 - 1
+        drawn = [torch.rand(image.shape, generator=own) for image, own in zip(images, generators, strict=True)]
+        draw = torch.stack(drawn).to(images) * 2 - 1
         change = project(draw * config.budget, config)
         change = (images + change).clamp(0, 1) - images
     for _ in range(config.steps):
@@ -133,20 +135,21 @@ def attack_accuracy(
 ) -> AttackResult:
     """Accuracy under attack. An image counts as right only if it is right before and after.
 
+    Random starts follow from the seed and an image's place in `images`, whatever the batch size.
     latent: attack this output instead, driving it away from where it was; labels are then not used in the attack.
     exact: what judges; default `classify`. Give the classifier itself where `classify` only stands in for it.
     """
     exact = exact or classify
     clean, largest, survivors = 0, 0.0, []
-    for number, chosen in enumerate(torch.arange(len(images)).split(batch_size)):
+    for chosen in torch.arange(len(images)).split(batch_size):
         part, label = images[chosen], labels[chosen].to(images.device)
-        generator = rng.generator(seed, "attack", number)
+        generators = [rng.generator(seed, "attack", number) for number in chosen.tolist()]
         right = _right(exact, part, label)
         if latent is None:
             loss, done = _misclassify(classify, label), _wrong(exact, label)
         else:
             loss, done = _drive_away(latent, part), _wrong(exact, label)
-        changed = perturb(loss, part, config, generator, done=done)
+        changed = perturb(loss, part, config, generators, done=done)
         clean += int(right.sum())
         survivors.append((right & _right(exact, changed, label)).cpu())
         largest = max(largest, float(change_norm(changed - part, config.norm).max()))

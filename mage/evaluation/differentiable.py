@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from mage.evaluation.attacks import Scorer
 from mage.evaluation.linear_head import LinearHead
-from mage.models import MAGE, Classifier, MAGEClassifier, PatchEncoder
+from mage.models import Classifier, MAGEClassifier, MAGETransformer, PatchEncoder
 from mage.models.mage import Pool, pooled
 from mage.pipeline import Mage
 from mage.tokenizers.quantizers.base import rows
@@ -55,36 +55,39 @@ def differentiable_scorer(model: Mage, head: LinearHead | None = None, *, pool: 
     head: a linear classifier of the model's features; None: the model is itself a classifier.
     Raises ValueError where there is no classifier, or the tokenizer is one that no gradient can pass.
     """
-    transformer = model.transformer
-    network: Any = transformer
+    transformer = model.require_transformer()
     here = None if head is None else copy.deepcopy(head).to(model.device)
     if head is None and not isinstance(transformer, Classifier):
         raise ValueError("this model has no classifier: give a head, or fine-tune the model")
-    if isinstance(transformer, MAGE | MAGEClassifier):
+    if isinstance(transformer, MAGETransformer | MAGEClassifier):
         tokenizer = _tokenizer(model)
+        words: Any = transformer.encoder  # modules of modules have no types
 
-        def encoder(images: Tensor) -> Tensor:
-            mixed: Tensor = network.encoder.forward_mixed(token_shares(tokenizer, images))
+        def encode(images: Tensor) -> Tensor:
+            mixed: Tensor = words.forward_mixed(token_shares(tokenizer, images))
             return mixed
 
+        norm: nn.LayerNorm | None = words.norm
     else:
-        encoder = transformer if isinstance(transformer, PatchEncoder) else transformer.encoder
-
-    norm: nn.LayerNorm | None = transformer.norm if isinstance(transformer, PatchEncoder) else transformer.encoder.norm
+        patches: Any = transformer if isinstance(transformer, PatchEncoder) else transformer.encoder
+        encode, norm = patches, patches.norm
 
     def score(images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n m"]:
         with model.autocast():
-            x = encoder(images.to(model.device))
+            x = encode(images.to(model.device))
             features = transformer.pooled(x) if isinstance(transformer, Classifier) else pooled(x, pool, norm)
-            scores: Tensor = here(features) if here is not None else transformer.score(features)
-            return scores
+            if here is not None:
+                scores: Tensor = here(features)
+                return scores
+            assert isinstance(transformer, Classifier)
+            return transformer.score(features)
 
     return score
 
 
 def latent_of(model: Mage) -> Callable[[Tensor], Tensor] | None:
     """The continuous vectors that a model's tokens stand for; None for a model that sees pixels."""
-    if not isinstance(model.transformer, MAGE | MAGEClassifier):
+    if not isinstance(model.transformer, MAGETransformer | MAGEClassifier):
         return None
     return _tokenizer(model).latent
 

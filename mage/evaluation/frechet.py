@@ -20,6 +20,22 @@ from mage import atomic, images
 from mage.nn.backbones import PooledFeatures, efflite0
 
 
+def too_few(name: str, *sets: "FeatureStatistics") -> str:
+    """A warning where a set has fewer images than the features have numbers; "" where all have enough.
+
+    A covariance of d numbers needs more than d images: with fewer, most of the distance measures how few there are.
+    """
+    smallest = min((one.count for one in sets if one.count), default=0)
+    width = max((len(one.mean) for one in sets), default=0)
+    if not 0 < smallest <= width:
+        return ""
+    return (
+        f"{name} is of {smallest:,} images, too few for a covariance of {width:,} features: its value says more about "
+        f"their number than about the images. Compare it only with values of equally many, or take 10,000 and more; a "
+        "kernel distance can do with fewer"
+    )
+
+
 class FeatureStatistics:
     """Mean and covariance of features that come in parts; float64, constant memory.
 

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from mage import images
 from mage.evaluation.extractors import Extractor, Seen
-from mage.evaluation.frechet import FeatureStatistics, frechet_distance
+from mage.evaluation.frechet import FeatureStatistics, frechet_distance, too_few
 from mage.evaluation.inception_score import InceptionScoreSums
 from mage.evaluation.kernel_distance import kernel_distance
 from mage.evaluation.manifold import manifold
@@ -51,6 +52,8 @@ class SeenImages:
         self.moments = FeatureStatistics(extractor)
         self.scores: InceptionScoreSums | None = None
         self.total, self.count = total, 0
+        self.rounding: images.Rounding | None = None
+        """How generated floats became 8 bits; None where they came as such, from files."""
         self._protocol = protocol
         order = np.random.RandomState(protocol.seed).permutation(total)
         self._keep = torch.from_numpy(np.isin(np.arange(total), order[: protocol.kept]))
@@ -133,6 +136,8 @@ class GenerationQuality:
     protocols: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     """What could not be measured, and why."""
+    warnings: list[str] = field(default_factory=list)
+    """Which numbers should not be trusted, and why."""
 
     def add(self, name: str, value: float, protocol: str) -> None:
         """One more number."""
@@ -154,14 +159,17 @@ def compare(
     found = GenerationQuality()
     n, m = samples.count, reference.moments.count
     where = f"{n:,} images against {f'{m:,} of' if m else ''} {reference.name}".replace("  ", " ")
+    bits = {None: "", "nearest": ", rounded to 8 bits", "truncate": ", truncated to 8 bits"}[samples.rounding]
     tail = f"{extractor}_{reference.name}{count_name(n)}{suffix}"
     frechet, kernel = ("fid", "kid") if extractor == "inception" else ("fd", "kd")
-    found.add(f"{frechet}_{tail}", frechet_distance(samples.moments, reference.moments), where)
+    found.add(f"{frechet}_{tail}", frechet_distance(samples.moments, reference.moments), where + bits)
+    if warning := too_few(f"{frechet}_{tail}", samples.moments, reference.moments):
+        found.warnings.append(warning)
     if samples.scores is None:
         found.left_out.append(f"is_{tail}: the extractor gives no class scores, or there are too few images")
     else:
         score = samples.scores.score()
-        found.add(f"is_{tail}", score.mean, f"{n:,} images in {protocol.parts} parts, +- {score.deviation:.3g}")
+        found.add(f"is_{tail}", score.mean, f"{n:,} images in {protocol.parts} parts, +- {score.deviation:.3g}{bits}")
     if reference.features is None:
         found.left_out.append(
             f"{kernel}_{tail}, precision and its kin: the reference holds no features of single images"
@@ -171,7 +179,7 @@ def compare(
     size = min(protocol.subset_size, len(x), len(y))
     kid = kernel_distance(x, y, subsets=protocol.subsets, subset_size=size, seed=protocol.seed)
     how = f"{protocol.subsets} subsets of {size:,} of {len(x):,} and {len(y):,} images, +- {kid.deviation:.3g}"
-    found.add(f"{kernel}_{tail}", kid.mean, how)
+    found.add(f"{kernel}_{tail}", kid.mean, how + bits)
     most = max(protocol.neighbours, protocol.density_neighbours)
     if min(len(x), len(y)) <= most:
         found.left_out.append(f"precision_{tail} and its kin: {min(len(x), len(y))} images have no {most} neighbours")
@@ -183,7 +191,7 @@ def compare(
         ("density", shape.density, protocol.density_neighbours),
         ("coverage", shape.coverage, protocol.density_neighbours),
     ):
-        found.add(f"{name}_{tail}", value, f"{len(x):,} images against {len(y):,}, {k} neighbours")
+        found.add(f"{name}_{tail}", value, f"{len(x):,} images against {len(y):,}, {k} neighbours{bits}")
     return found
 
 

@@ -74,7 +74,8 @@ def neighbour_predictions(
     found: dict[int, list[Tensor]] = {k: [] for k in neighbours}
     chunk_size = max(1, SIMILARITIES_AT_ONCE // len(bank))
     for chunk in torch.split(functional.normalize(queries.float(), dim=1), chunk_size):
-        similarity, index = (chunk @ bank.T).topk(max(neighbours), dim=1)
+        with torch.autocast(chunk.device.type, enabled=False):
+            similarity, index = (chunk @ bank.T).topk(max(neighbours), dim=1)
         weight = torch.ones_like(similarity) if temperature is None else (similarity / temperature).exp()
         votes, counted = weight.new_zeros(len(chunk), classes), 0
         for k in sorted(set(neighbours)):  # the votes of a smaller k are part of those of a larger one

@@ -106,23 +106,23 @@ def fit_lbfgs(train: Features, *, seed: int = 0) -> FittedHead:
 
 
 def fit_ridge(train: Features, *, seed: int = 0) -> FittedHead:
-    """Least squares from features to class indicators, in closed form.
+    """Least squares with an intercept from features to class indicators, in closed form.
 
     The penalty is chosen on a held-out tenth of the training images; one eigendecomposition serves all penalties.
     """
     mean, deviation = _scale(train)
     x = ((train.features - mean) / deviation).double()
-    indicator = functional.one_hot(train.labels, int(train.labels.max()) + 1).double()
-    target = indicator - indicator.mean(dim=0)
+    target = functional.one_hot(train.labels, int(train.labels.max()) + 1).double()
     order = torch.randperm(len(x), generator=rng.generator(seed, "probe split"))
     held, rest = order[: max(1, len(order) // 10)], order[max(1, len(order) // 10) :]
     found = {}
-    for penalty, weight in _ridge_weights(x[rest], target[rest]).items():
-        found[penalty] = float((x[held] @ weight).argmax(dim=1).eq(train.labels[held]).double().mean())
+    for penalty, (weight, bias) in _ridge_solutions(x[rest], target[rest]).items():
+        found[penalty] = float((x[held] @ weight + bias).argmax(dim=1).eq(train.labels[held]).double().mean())
     best = max(reversed(found), key=lambda penalty: found[penalty])  # of equally good ones the strongest
-    weight = _ridge_weights(x, target)[best].T
+    weight, bias = _ridge_solutions(x, target)[best]
+    bias = bias.masked_fill(~target.bool().any(dim=0), -math.inf)
     settings = {"penalty": best, "held_out_accuracy": found[best], "seed": seed}
-    return FittedHead(LinearHead(mean, deviation, weight, weight.new_zeros(len(weight))), settings)
+    return FittedHead(LinearHead(mean, deviation, weight.T, bias), settings)
 
 
 def _scale(train: Features) -> tuple[Tensor, Tensor]:
@@ -132,10 +132,14 @@ def _scale(train: Features) -> tuple[Tensor, Tensor]:
     return train.features.mean(dim=0), variance.sqrt().clamp(min=1e-6)
 
 
-def _ridge_weights(x: Float[Tensor, "n d"], target: Float[Tensor, "n k"]) -> dict[float, Tensor]:
-    """Penalty, as a share of the mean eigenvalue -> weights (d, k)."""
+def _ridge_solutions(x: Float[Tensor, "n d"], target: Float[Tensor, "n k"]) -> dict[float, tuple[Tensor, Tensor]]:
+    """Penalty, as a share of the mean eigenvalue -> weights (d, k) and intercept (k,), which is not penalised."""
+    middle, share = x.mean(dim=0), target.mean(dim=0)  # of these rows, which may be a part of what x was scaled by
+    x, target = x - middle, target - share
     values, vectors = torch.linalg.eigh(x.T @ x)
     projected, scale = vectors.T @ (x.T @ target), values.mean()
-    return {
-        penalty: vectors @ (projected / (values.clamp(min=0) + penalty * scale)[:, None]) for penalty in RIDGE_PENALTIES
-    }
+    solutions = {}
+    for penalty in RIDGE_PENALTIES:
+        weight = vectors @ (projected / (values.clamp(min=0) + penalty * scale)[:, None])
+        solutions[penalty] = (weight, share - middle @ weight)
+    return solutions

@@ -1,9 +1,10 @@
-"""Linear probe: how well a linear classifier does on frozen features (paper, section 4.3; METHOD section 8).
+"""Linear probe: how well a linear classifier does on frozen features (paper, section 4.3).
 
 Three protocols, and a result always says which. `lars` is the published one: BatchNorm without affine part, a linear
-layer, LARS for 90 epochs. `lbfgs` is multinomial logistic regression solved to convergence, its L2 penalty chosen on
-held-out training images: quicker on small sets, and without a learning rate to get wrong. `ridge` is least squares on
-the class indicators, in closed form: seconds, a little worse, for looking at a training while it runs.
+layer, LARS for 90 epochs; with random crops it differs in what `RANDOM_CROPS` names. `lbfgs` is multinomial logistic
+regression solved to convergence, its L2 penalty chosen on held-out training images: quicker on small sets, and without
+a learning rate to get wrong. `ridge` is least squares on the class indicators, in closed form: seconds, a little worse,
+for looking at a training while it runs.
 
 Letters: n images, d feature width, k classes.
 """
@@ -28,8 +29,14 @@ from mage.data.loaders import TrainLoader
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.features import Features, check_pair
 from mage.evaluation.linear_head import FittedHead, Solver, fit_head
+from mage.share import Share
 
 logger = logging.getLogger(__name__)
+RANDOM_CROPS = "random crops as published; ours: BatchNorm over the whole batch, accuracy of the last epoch"
+"""What `lars_probe_on_crops` is, in the line beside its number.
+
+The public code normalises over the images of one process (128) and logs the best epoch, chosen on the test images.
+"""
 ENOUGH_MOVEMENT = 2.0
 """LARS moves the weights by this many times their norm before a probe can be near its best (measured on small sets)."""
 
@@ -108,11 +115,11 @@ def lars_probe_on_crops(
     keep: Path | None = None,
     on_images: Callable[[int], None] | None = None,
 ) -> ProbeResult:
-    """The published protocol to the letter: a new random crop of every image in every epoch.
+    """The published protocol but for what `RANDOM_CROPS` names: a new random crop of every image in every epoch.
 
     It costs as many feature passes as it has epochs. describe: images in [0, 1] (n, c, h, w) -> features (n, d).
-    transform: the paper's is a crop of scale (0.2, 1), bicubic, mirrored half of the time; its test images are scaled
-    to 292 pixels and cut to 256. keep: a file that holds the state after every epoch, from where the same call goes on.
+    transform: the paper's is `probe_crops`, and its test images are cut by `evaluation_transform`.
+    keep: a file that holds the state after every epoch, from where the same call goes on.
     """
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
@@ -124,9 +131,13 @@ def lars_probe_on_crops(
 
     def batches(start: int) -> Iterator[Features]:
         loader = TrainLoader(
-            dataset, build_transform(transform), batch_size=batch_size, seed=seed, num_workers=num_workers,
-            start_step=start,
-        )  # fmt: skip
+            dataset,
+            build_transform(transform),
+            share=Share(batch_size),
+            seed=seed,
+            num_workers=num_workers,
+            start=start,
+        )
         for batch in itertools.islice(loader, steps - start):
             parts = []
             for part in batch["images"].split(images_at_once):
@@ -136,6 +147,11 @@ def lars_probe_on_crops(
             yield Features(torch.cat(parts), batch["labels"])
 
     return _lars(batches, len(dataset), classes, test, config, seed, keep)
+
+
+def probe_crops(size: tuple[int, int], scale: tuple[float, float] = (0.2, 1.0)) -> TransformConfig:
+    """The training crops of the public code: area and shape drawn once, bicubic, mirrored half of the time."""
+    return TransformConfig(size=size, augmentation="crop_flip", scale=scale, interpolation="bicubic", crop_draws="once")
 
 
 def _lars_batch_size(config: LarsConfig, count: int) -> int:

@@ -5,6 +5,9 @@ Precision: the share of generated images inside the real manifold. Recall: of re
 Density: in how many real balls a generated image lies, over k; it may exceed 1. Coverage: the share of real balls that
 hold a generated image. All depend on the number of images; compare equal numbers only.
 
+An image on the edge of a ball is inside it for precision and recall and outside it for density and coverage, as in the
+code of either paper.
+
 Letters: n generated, m real images, d feature width.
 """
 
@@ -41,6 +44,9 @@ def manifold(
     most = max(neighbours, density_neighbours)
     if min(len(generated), len(real)) <= most:
         raise ValueError(f"neighbourhoods of {most} need more than {most} images, not {len(generated)} and {len(real)}")
+    # Distances are small beside the features where these lie far from 0: both are moved near it, without rounding.
+    origin = real[0].double()
+    real, generated = real.double() - origin, generated.double() - origin
     wide, tight = radii(real, (neighbours, density_neighbours), chunk)
     (generated_radii,) = radii(generated, (neighbours,), chunk)
     inside, balls, recalled = 0, 0, 0
@@ -48,7 +54,7 @@ def manifold(
     for part in generated.split(chunk):
         distances = torch.cdist(part, real)
         inside += int((distances <= wide).any(dim=1).sum())
-        within = distances <= tight
+        within = distances < tight
         balls += int(within.sum())
         covered |= within.any(dim=0)
     for part in real.split(chunk):

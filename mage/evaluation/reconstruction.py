@@ -4,16 +4,60 @@ Letters: n images, c channels, H W pixels, h w tokens, k codes.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
 from torch.nn import functional
 
-from mage import rng
+from mage import images, rng
+from mage.tokenizers import Tokenizer
+from mage.tokenizers.quantizers import codebook_usage
 
 WINDOW, SIGMA = 11, 1.5
 """SSIM's Gaussian window, in pixels."""
+
+
+class ReconstructionQuality(NamedTuple):
+    """What a tokenizer keeps of some images."""
+
+    metrics: dict[str, float]
+    """psnr_db (mean over images, clamped to [0, 1]), codes_used (a share), codebook_perplexity."""
+    code_counts: Int[Tensor, " k"]
+    """How often each code occurs."""
+
+
+def reconstruction_quality(tokenizer: Tokenizer, pixels: UInt8[Tensor, "n c H W"]) -> ReconstructionQuality:
+    """A first look at a tokenizer: `mage.evaluation.tokenizer` measures more. Batches go to where its weights are."""
+    device = _device_of(tokenizer)
+    errors, ids = [], []
+    for part in pixels.split(256):
+        targets = images.to_float(part.to(device))
+        codes = tokenizer.encode(targets)
+        errors.append(images.psnr(tokenizer.decode(codes), targets))
+        ids.append(codes.cpu())
+    usage = codebook_usage(torch.cat(ids), tokenizer.num_codes)
+    metrics = {
+        "psnr_db": float(torch.cat(errors).mean()),
+        "codes_used": usage.used,
+        "codebook_perplexity": usage.perplexity,
+    }
+    return ReconstructionQuality(metrics, usage.counts)
+
+
+def rows_of_reconstructions(
+    tokenizer: Tokenizer, pixels: UInt8[Tensor, "n c H W"], *, columns: int = 8
+) -> Float[Tensor, "c gh gw"]:
+    """A grid with originals in every other row and their reconstructions below."""
+    originals = images.to_float(pixels.to(_device_of(tokenizer)))
+    again = tokenizer.decode(tokenizer.encode(originals))
+    rows = [part for pair in zip(originals.split(columns), again.split(columns), strict=True) for part in pair]
+    return images.make_grid(torch.cat(rows).cpu(), columns=columns)
+
+
+def _device_of(tokenizer: Tokenizer) -> torch.device:
+    return next(tokenizer.parameters()).device if isinstance(tokenizer, nn.Module) else torch.device("cpu")
 
 
 def ssim(first: Float[Tensor, "n c H W"], second: Float[Tensor, "n c H W"]) -> Float[Tensor, " n"]:

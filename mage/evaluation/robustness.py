@@ -83,8 +83,8 @@ def corruption_accuracy(
         for kind, severity in right:
             numbers = zip(pixels, batch["index"].tolist(), strict=True)
             changed = [corrupt(one, kind, severity, rng.generator(seed, kind, index)) for one, index in numbers]
-            rounded = images.to_float(images.to_uint8(torch.stack(changed)))  # as a file would hold them
-            right[kind, severity] += _right(classify, rounded, labels)
+            held = images.to_uint8(torch.stack(changed), "truncate")  # as the official files hold them
+            right[kind, severity] += _right(classify, images.to_float(held), labels)
             if on_images is not None:
                 on_images(len(labels))
         count += len(labels)
@@ -137,9 +137,17 @@ def official_sets(folder: Path, class_names: Sequence[str]) -> Iterator[tuple[st
             yield kind, severity, dataset
 
 
-def baseline_error(name: str) -> dict[str, float]:
-    """Errors per kind of a named baseline: "alexnet", or the JSON file that `mage robustness --out` wrote."""
+def baseline_error(name: str, *, official: bool) -> dict[str, float]:
+    """Errors per kind of a named baseline: "alexnet", or the JSON file that `mage robustness --out` wrote.
+
+    official: whether they are for the images of an official folder. Raises ValueError for alexnet where they are not.
+    """
     if name == "alexnet":
+        if not official:
+            raise ValueError(
+                "AlexNet's errors are those on the official ImageNet-C: give its folder with --official, or as "
+                "--baseline the JSON of another model measured on the same made corruptions"
+            )
         return ALEXNET_ERROR
     try:
         values: dict[str, Any] = json.loads(Path(name).read_text())

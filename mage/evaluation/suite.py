@@ -20,7 +20,7 @@ from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.attacks import AttackConfig, attack_accuracy, fgsm
 from mage.evaluation.attentive_probe import TokenFeatures, attentive_probe
 from mage.evaluation.classification import Scorer
-from mage.evaluation.corruptions import KINDS, SEVERITIES
+from mage.evaluation.corruptions import KINDS, SEVERITIES, ours
 from mage.evaluation.differentiable import differentiable_scorer, latent_of
 from mage.evaluation.features import Features, check_pair, extract_features
 from mage.evaluation.fewshot import COUNTS, DRAWS, few_shot
@@ -198,7 +198,8 @@ def _corruptions(
         seed=config.seed,
     )
     how = f"{judge}; {len(config.kinds)} kinds x {len(config.severities)} severities on {len(chosen):,} test images"
-    result.note("corruption_accuracy", found.mean, how)
+    made = ours(config.kinds)
+    result.note("corruption_accuracy", found.mean, f"{how}; {made}" if made else how)
     result.note("corruption_clean_accuracy", found.clean, f"{judge}; the same images, not corrupted")
     result.corruption_accuracy, result.corruption_accuracy_per_kind = found.accuracy, found.per_kind
 

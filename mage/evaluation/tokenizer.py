@@ -16,7 +16,7 @@ from mage.data.datasets import ImageDataset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.features import Features
-from mage.evaluation.frechet import FeatureStatistics, frechet_distance
+from mage.evaluation.frechet import FeatureStatistics, frechet_distance, too_few
 from mage.evaluation.linear_probe import lbfgs_probe
 from mage.evaluation.reconstruction import (
     divergence,
@@ -102,6 +102,8 @@ def evaluate_tokenizer(
     for name, found_statistics in statistics.items():
         if count >= 2:
             quality.metrics[f"fd_{name}"] = frechet_distance(reference[name], found_statistics)
+            if warning := too_few(f"fd_{name}", reference[name], found_statistics):
+                quality.warnings.append(warning)
             quality.protocols[f"fd_{name}"] = (
                 f"{count:,} reconstructions against the same {count:,} images; 0 is perfect"
             )
@@ -121,7 +123,7 @@ def side_by_side(originals: Float[Tensor, "n c H W"], again: Float[Tensor, "n c 
 
 
 def _judge_tokens(quality: TokenizerQuality, model: Mage, ids: Tensor, labels: Tensor | None) -> None:
-    num_codes = model.tokenizer.num_codes
+    num_codes = model.require_tokenizer().num_codes
     usage = codebook_usage(ids, num_codes)
     entropy = position_entropy(ids, num_codes)
     quality.code_counts, quality.entropy_map = usage.counts.tolist(), entropy.tolist()
@@ -161,7 +163,7 @@ def _probe_histograms(
         known.append(batch["labels"])
         if on_images is not None:
             on_images(len(known[-1]))
-    num_codes = model.tokenizer.num_codes
+    num_codes = model.require_tokenizer().num_codes
     features = [
         Features(token_histograms(i, num_codes), given)
         for i, given in ((torch.cat(seen), torch.cat(known)), (ids, labels))

@@ -47,8 +47,11 @@ class Classifier(nn.Module):
         }
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that weight decay leaves alone although they are no vectors."""
-        return {"encoder.class_token", "encoder.position", "encoder.embedding.position.weight"}
+        """Parameters that weight decay leaves alone although they are no vectors, as the public code of each does.
+
+        MAE's leaves class token and positions alone; MAGE's positions are an embedding, and decay as the words do.
+        """
+        return {"encoder.class_token", "encoder.position"}
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """What the encoder takes, from what the caller has."""
@@ -87,17 +90,25 @@ class MAGEClassifier(Classifier):
         self,
         config: MAGEConfig,
         vocabulary: Vocabulary,
-        grid: tuple[int, int],
+        grid: tuple[int, ...],
         *,
         num_classes: int,
         pool: Pool = "mean",
         head_kind: HeadKind = "linear",
         drop_path: float = 0.0,
+        embedding_dropout: float | None = None,
     ) -> None:
-        encoder = MAGEEncoder(config, vocabulary, grid, final_norm=pool == "class", drop_path=drop_path)
+        encoder = MAGEEncoder(
+            config,
+            vocabulary,
+            grid,
+            final_norm=pool == "class",
+            drop_path=drop_path,
+            embedding_dropout=embedding_dropout,
+        )
         xavier_linears(encoder)
         super().__init__(encoder, config.width, num_classes, pool, head_kind)
-        self.config, self.vocabulary, self.grid = config, vocabulary, grid
+        self.config, self.vocabulary, self.grid = config, vocabulary, encoder.grid
 
     def prepare(self, inputs: Int[Tensor, "..."]) -> Int[Tensor, "n l"]:
         """Token grids as rows."""

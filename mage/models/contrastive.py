@@ -1,4 +1,4 @@
-"""Contrast between two views of an image: MAGE-C (paper, section 3.3; METHOD section 9) and SimCLR's form of it.
+"""Contrast between two views of an image: MAGE-C (paper, section 3.3) and SimCLR's form of it.
 
 Each view becomes one unit vector; the other view of the same image is its positive, the images of the whole batch, of
 all processes, are its negatives.
@@ -18,17 +18,27 @@ from mage import distributed
 
 
 @dataclass(frozen=True)
-class ContrastiveConfig:
-    """Whether and how two views are contrasted, beside the reconstruction of both."""
+class ContrastConfig:
+    """How two views are compared."""
 
-    weight: float = 0.0
-    """Weight of the contrastive loss beside the reconstruction's; 0: no contrast, MAGE. MAGE-C: 0.1."""
     temperature: float = 0.2
     """Similarities are divided by this."""
     hidden_width: int = 0
     """Hidden width of the projection MLP; 0: that of the encoder, twice."""
     width: int = 256
     """Length of the vectors that are compared."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or self.width < 1 or self.hidden_width < 0:
+            raise ValueError("contrastive: hidden_width must be 0 or more, temperature and width positive")
+
+
+@dataclass(frozen=True)
+class ContrastiveConfig(ContrastConfig):
+    """MAGE-C's contrast, beside the reconstruction of both views."""
+
+    weight: float = 0.1
+    """Weight of the contrastive loss beside the reconstruction's."""
     share_ratio: bool = False
     """Mask both views of an image at the same ratio."""
     max_ratio: float = 1.0
@@ -39,8 +49,9 @@ class ContrastiveConfig:
     """Each view is pulled towards the other, which holds still, instead of both moving."""
 
     def __post_init__(self) -> None:
-        if self.weight < 0 or self.temperature <= 0 or self.width < 1 or self.hidden_width < 0:
-            raise ValueError("contrastive: weight and hidden_width must be 0 or more, temperature and width positive")
+        super().__post_init__()
+        if self.weight <= 0:
+            raise ValueError(f"contrastive.weight must be positive, not {self.weight}; without contrast it is MAGE")
         if not 0 < self.max_ratio <= 1:
             raise ValueError(f"contrastive.max_ratio must lie in (0, 1], not {self.max_ratio}")
 
@@ -53,7 +64,7 @@ class ContrastiveConfig:
 class Projection(nn.Module):
     """Two layers to the unit sphere; LayerNorm between them: batch statistics would tie the processes together."""
 
-    def __init__(self, width: int, config: ContrastiveConfig) -> None:
+    def __init__(self, width: int, config: ContrastConfig) -> None:
         super().__init__()
         hidden = config.hidden_width or 2 * width
         self.layers = nn.Sequential(
@@ -79,7 +90,20 @@ def info_nce(
     with `same_view` those of the view itself too, except the image's own (SimCLR; Chen et al. 2020, equation 1).
     use: the images that count, as anchors and as negatives; the mean is over those of all processes.
     Averaged over processes of equal batches, values and gradients are those of one process with the whole batch.
+    Similarities are computed in the vectors' own precision under autocast, too: divided by a small temperature, what
+    bfloat16 rounds away is a part of the gradient.
     """
+    with torch.autocast(first.device.type, enabled=False):
+        return _info_nce(first, second, temperature, use, same_view)
+
+
+def _info_nce(
+    first: Float[Tensor, "n z"],
+    second: Float[Tensor, "n z"],
+    temperature: float,
+    use: Bool[Tensor, " n"] | None,
+    same_view: bool,
+) -> Float[Tensor, ""]:
     everything = [distributed.gather_with_gradient(part) for part in (first, second)]
     counts = first.new_ones(len(first), dtype=torch.bool) if use is None else use
     counted = distributed.gather_with_gradient(counts.to(first.dtype)) > 0
@@ -99,6 +123,7 @@ def info_nce(
 
 
 def agreement(first: Float[Tensor, "n z"], second: Float[Tensor, "n z"]) -> Float[Tensor, ""]:
-    """Share of this process's images whose nearest vector among its own batch's other views is their own."""
-    nearest = (first @ second.T).argmax(dim=1)
-    return (nearest == torch.arange(len(first), device=first.device)).float().mean()
+    """Share of this process's images whose nearest vector among all other views, of every process, is their own."""
+    nearest = (first @ distributed.gather_with_gradient(second).T).argmax(dim=1)
+    own = torch.arange(len(first), device=first.device) + distributed.rank() * len(first)
+    return (nearest == own).float().mean()

@@ -1,6 +1,6 @@
 """Dense features: what the blocks of an encoder put out, in timm's manner (`forward_intermediates`).
 
-Letters: n images, l positions, d width, h w grid.
+Letters: n images, l positions of a grid of any dimensions, d width.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ MapFormat = Literal["NCHW", "NLC"]
 def intermediates(
     encoder: Any, inputs: Tensor, indices: int | Sequence[int] | None, norm: bool, output_fmt: MapFormat
 ) -> list[Float[Tensor, "..."]]:
-    """Outputs of some blocks, float32, without the class position: maps (n, d, h, w) or rows (n, l, d).
+    """Outputs of some blocks, float32, without the class position: maps (n, d, *grid) or rows (n, l, d).
 
     encoder: has `embed`, `blocks`, `norm`, `grid`. inputs: what it takes; token grids or images.
     indices: numbers of blocks, from 0 or, negative, from the end; one number n: the last n; None: all. In block order.

@@ -3,6 +3,10 @@
 Three quarters of the patches are left out; a light decoder predicts their pixels, each patch normalised to mean 0 and
 variance 1. The encoder of MAGE without tokens: what changes between the two is what is predicted, and the mask ratio.
 
+Positions are fixed in pre-training, as published. Ours is the scale of pixels: the encoder sees [-1, 1] and a patch is
+normalised from [0, 1], where the public code standardises each channel by ImageNet's mean and deviation first, so that
+targets weigh the channels a little differently.
+
 Letters: n images, c channels, H W pixels, l patches, k kept patches, d encoder width, p decoder width, q numbers of a
 patch.
 """
@@ -21,7 +25,7 @@ from mage.nn.positions import sincos_positions
 
 @dataclass(frozen=True)
 class MAEConfig:
-    """What MAE adds to its encoder; the defaults are the published ones."""
+    """What MAE adds to its encoder; the defaults are those of the published pre-training."""
 
     decoder_width: int = 512
     """Width of the decoder."""
@@ -32,7 +36,7 @@ class MAEConfig:
     mask_ratio: float = 0.75
     """Share of the patches that are left out and predicted."""
     normalize_patches: bool = True
-    """Predict each patch's pixels less their mean, over their deviation."""
+    """Predict each patch's pixels less their mean, over their deviation: the public code's --norm_pix_loss."""
 
     def __post_init__(self) -> None:
         if not 0 < self.mask_ratio < 1:

@@ -7,8 +7,8 @@ Without a decoder (`decoder_depth=0`) and with nothing dropped this is MaskGIT's
 Classes may enter in two places (METHOD section 10): as a word at the encoder's class position, for training from
 scratch, or as a vector added to the decoder's input, which a trained network learns while its encoder stays as it is.
 
-Letters: n images, h w grid, l tokens, k kept tokens, d encoder width, p decoder width, v words, c codes,
-u positions that are scored.
+Letters: n images, l tokens of a grid of one, two or three dimensions, k kept tokens, d encoder width, p decoder width,
+v words, c codes, u positions that are scored.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from torch.nn import functional
 from mage.masking import Mask
 from mage.nn.blocks import choose_attention, transformer_blocks, xavier_linears
 from mage.nn.embedding import TokenEmbedding
+from mage.nn.grids import area, check_grid
 from mage.nn.heads import TokenHead
 from mage.nn.positions import sincos_positions
 from mage.vocabulary import Vocabulary
@@ -73,14 +74,17 @@ class MAGEEncoder(nn.Module):
         self,
         config: MAGEConfig,
         vocabulary: Vocabulary,
-        grid: tuple[int, int],
+        grid: tuple[int, ...],
         *,
         final_norm: bool = True,
         drop_path: float = 0.0,
+        embedding_dropout: float | None = None,
     ) -> None:
+        """embedding_dropout: None: the configuration's, as in the blocks."""
         super().__init__()
-        self.vocabulary, self.grid = vocabulary, grid
-        self.embedding = TokenEmbedding(vocabulary.size, grid[0] * grid[1] + 1, config.width, dropout=config.dropout)
+        self.vocabulary, self.grid = vocabulary, check_grid(grid)
+        dropout = config.dropout if embedding_dropout is None else embedding_dropout
+        self.embedding = TokenEmbedding(vocabulary.size, area(self.grid) + 1, config.width, dropout=dropout)
         self.blocks = transformer_blocks(
             config.depth,
             config.width,
@@ -147,10 +151,10 @@ def pooled(x: Float[Tensor, "n l1 d"], pool: Pool, norm: nn.LayerNorm | None) ->
     return token if pool == "class" else torch.cat([mean, token], dim=1)
 
 
-def rows_of_tokens(ids: Int[Tensor, "..."], grid: tuple[int, int]) -> Int[Tensor, "n l"]:
-    """Token grids (n, h, w), or rows (n, l), as rows. Raises ValueError for any other shape."""
-    if tuple(ids.shape[1:]) not in ((grid[0], grid[1]), (grid[0] * grid[1],)):
-        raise ValueError(f"tokens have shape {tuple(ids.shape)}; this model takes (N, {grid[0]}, {grid[1]})")
+def rows_of_tokens(ids: Int[Tensor, "..."], grid: tuple[int, ...]) -> Int[Tensor, "n l"]:
+    """Token grids (n, *grid), or rows (n, l), as rows. Raises ValueError for any other shape."""
+    if tuple(ids.shape[1:]) not in (tuple(grid), (area(grid),)):
+        raise ValueError(f"tokens have shape {tuple(ids.shape)}; this model takes (N, {', '.join(map(str, grid))})")
     return ids.flatten(1)
 
 
@@ -162,7 +166,7 @@ class MAGEOutput:
     """Encoder output after its norm, class position first."""
     decoded: Float[Tensor, "n l p"]
     """Decoder output after its norm, without the class position."""
-    model: "MAGE"
+    model: "MAGETransformer"
 
     @cached_property
     def logits(self) -> Float[Tensor, "n l v"]:
@@ -180,13 +184,13 @@ class MAGEOutput:
         return self.model.word_logits(chosen, self.model.vocabulary.num_codes)
 
 
-class MAGE(nn.Module):
+class MAGETransformer(nn.Module):
     """The network of the paper, without the tokenizer."""
 
-    def __init__(self, config: MAGEConfig, vocabulary: Vocabulary, grid: tuple[int, int]) -> None:
+    def __init__(self, config: MAGEConfig, vocabulary: Vocabulary, grid: tuple[int, ...]) -> None:
         super().__init__()
-        self.config, self.vocabulary, self.grid = config, vocabulary, grid
-        self.encoder = MAGEEncoder(config, vocabulary, grid)
+        self.config, self.vocabulary, self.grid = config, vocabulary, check_grid(grid)
+        self.encoder = MAGEEncoder(config, vocabulary, self.grid)
         if config.decoder_depth:
             self._add_decoder()
         self.head = TokenHead(
@@ -210,7 +214,7 @@ class MAGE(nn.Module):
     def _add_decoder(self) -> None:
         config = self.config
         self.decoder_embed = nn.Linear(config.width, config.decoder_width)
-        self.decoder_position = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1] + 1, config.decoder_width))
+        self.decoder_position = nn.Parameter(torch.empty(1, area(self.grid) + 1, config.decoder_width))
         self.decoder_blocks = transformer_blocks(
             config.decoder_depth,
             config.decoder_width,
@@ -228,7 +232,7 @@ class MAGE(nn.Module):
             self.decoder_position[0, 1:] = sincos_positions(self.grid, self.config.decoder_width)
 
     def forward(self, ids: Int[Tensor, "..."], mask: Mask, classes: Int[Tensor, " n"] | None = None) -> MAGEOutput:
-        """Predict all positions from the unmasked ones. `ids` is (n, h, w) or (n, l); masked ones are not read.
+        """Predict all positions from the unmasked ones. `ids` is (n, *grid) or (n, l); masked ones are not read.
 
         classes: one per image, -1 = none. Raises ValueError if this network knows no classes.
         """

@@ -77,7 +77,7 @@ class PatchEncoder(nn.Module):
 
     def embed(self, images: Float[Tensor, "n c H W"], mask: Mask | None = None) -> Float[Tensor, "n k1 d"]:
         """What enters the first block."""
-        check_images(images, (self.config.channels, *self.config.image_size))
+        check_images(images, (self.config.channels, *self.config.image_size), reader="encoder")
         x = self.patches(to_patches(images, self.config.patch_size) * 2 - 1) + self.position
         if mask is not None and mask.num_kept < x.shape[1]:
             x = x.gather(1, mask.kept_index[..., None].expand(-1, -1, x.shape[2]))

@@ -9,14 +9,14 @@ Letters: n images, c channels, H W pixels, z width of the compared vectors.
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mage.models.contrastive import ContrastiveConfig, Projection, info_nce
+from mage.models.contrastive import ContrastConfig, Projection, info_nce
 from mage.models.pixels import PatchEncoder, PatchEncoderConfig
 
 
 class SimCLR(nn.Module):
     """Encoder and projection; after pre-training only the encoder is kept."""
 
-    def __init__(self, encoder: PatchEncoderConfig, config: ContrastiveConfig) -> None:
+    def __init__(self, encoder: PatchEncoderConfig, config: ContrastConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = PatchEncoder(encoder)

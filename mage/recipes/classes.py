@@ -6,9 +6,15 @@ mage pretrain --recipe cifar10-clusters --tokenizer RUN --init-from RUN --out NE
 
 from dataclasses import replace
 
+from mage.masking import MaskRatioConfig
 from mage.recipes.schema import Recipe
 from mage.recipes.small import cifar10
 from mage.training.conditions import ConditionConfig
+from mage.training.methods import MAGEMethod
+
+
+def _told(conditions: ConditionConfig) -> MAGEMethod:
+    return MAGEMethod(masking=MaskRatioConfig(per_image=True), conditions=conditions)
 
 
 def cifar10_classes() -> Recipe:
@@ -17,7 +23,7 @@ def cifar10_classes() -> Recipe:
     return replace(
         base,
         name="cifar10-classes",
-        conditions=ConditionConfig(source="labels"),
+        method=_told(ConditionConfig(source="labels")),
         sampling=replace(base.sampling, guidance=2.0),
     )
 
@@ -30,7 +36,7 @@ def cifar10_labels() -> Recipe:
         name="cifar10-labels",
         model=replace(base.model, class_input="decoder"),
         pretraining=replace(base.pretraining, steps=1500),
-        conditions=ConditionConfig(source="labels", freeze_encoder=True),
+        method=_told(ConditionConfig(source="labels", freeze_encoder=True)),
         sampling=replace(base.sampling, guidance=2.0),
     )
 
@@ -41,6 +47,6 @@ def cifar10_clusters() -> Recipe:
     return replace(
         base,
         name="cifar10-clusters",
-        conditions=ConditionConfig(source="clusters", clusters=64, freeze_encoder=True),
+        method=_told(ConditionConfig(source="clusters", clusters=64, freeze_encoder=True)),
         sampling=replace(base.sampling, guidance=1.0),
     )

@@ -1,4 +1,4 @@
-"""The paper's recipes on ImageNet-1K at 256 x 256 (METHOD section 6): ViT-B and ViT-L.
+"""The paper's recipes on ImageNet-1K at 256 x 256 (appendix): ViT-B and ViT-L.
 
 Command: torchrun --nproc-per-node=8 -m mage pretrain --recipe imagenet-base --data /path/to/imagenet ...
 Published: 64 V100 for 5.5 days (B) and 10.7 days (L); final loss of ViT-B 5.76.
@@ -6,8 +6,8 @@ Published: 64 V100 for 5.5 days (B) and 10.7 days (L); final loss of ViT-B 5.76.
 
 from dataclasses import replace
 
+from mage.data.splits import ValidationConfig
 from mage.data.transforms import TransformConfig
-from mage.masking import MaskRatioConfig
 from mage.models.presets import PRESETS
 from mage.recipes.schema import DataConfig, Recipe
 from mage.tokenizers import QuantizerConfig, VQGANConfig
@@ -26,7 +26,7 @@ MASKGIT_LOSS = TokenizerLossConfig(
         betas=(0.0, 0.99), discriminator=DiscriminatorConfig(kind="style", levels=6),
     ),
 )  # fmt: skip
-"""MaskGIT's tokenizer (METHOD section 2); the perceptual network was a ResNet-50, `timm:resnet50` with a connection."""
+"""MaskGIT's tokenizer; the perceptual network was a ResNet-50, `timm:resnet50` with a connection."""
 
 TAMING_LOSS = TokenizerLossConfig(
     squared=0.0,
@@ -45,7 +45,9 @@ def imagenet_base() -> Recipe:
     crops = TransformConfig(size=(256, 256), augmentation="crop_flip", scale=(0.2, 1.0))
     return Recipe(
         name="imagenet-base",
-        data=DataConfig(name="imagenet", tokenizer_transform=crops, transform=crops, views=10, validation_images=2000),
+        data=DataConfig(name="imagenet", tokenizer_transform=crops, transform=crops, views=10,
+            validation=ValidationConfig(share=0.01, images=2000),
+        ),
         tokenizer=VQGANConfig(quantizer=QuantizerConfig(entropy=0.1)),
         tokenizer_loss=MASKGIT_LOSS,
         tokenizer_training=OptimConfig(
@@ -53,7 +55,6 @@ def imagenet_base() -> Recipe:
             ema_decay=0.999,
         ),
         model=PRESETS["base"],
-        masking=MaskRatioConfig(),
         pretraining=OptimConfig(batch_size=4096, epochs=1600, base_learning_rate=1.5e-4, warmup=40 / 1600, clip=3.0),
         run=RunConfig(log_every=100, observe_every=5000, checkpoint_every=5000),
     )  # fmt: skip

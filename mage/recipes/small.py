@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from mage.data.splits import ValidationConfig
 from mage.data.transforms import TransformConfig
 from mage.masking import MaskRatioConfig
 from mage.models import MAGEConfig
@@ -10,6 +11,7 @@ from mage.sampling.settings import SamplingConfig
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.tokenizers.discriminator import DiscriminatorConfig
 from mage.training.adversarial import AdversarialConfig
+from mage.training.methods import MAGEMethod
 from mage.training.optim import OptimConfig
 from mage.training.run import RunConfig
 from mage.training.tokenizer import TokenizerLossConfig
@@ -20,7 +22,9 @@ def mnist5k() -> Recipe:
     plain = TransformConfig(size=(28, 28), augmentation="none")
     return Recipe(
         name="mnist5k",
-        data=DataConfig(name="mnist5k", tokenizer_transform=plain, transform=plain),
+        data=DataConfig(
+            name="mnist5k", tokenizer_transform=plain, transform=plain, validation=ValidationConfig(share=0.1)
+        ),
         tokenizer=VQGANConfig(
             image_size=(28, 28),
             channels=1,
@@ -42,7 +46,7 @@ def mnist5k() -> Recipe:
             160, 8, 5, decoder_width=128, decoder_depth=1, decoder_heads=4, dropout=0.0, label_smoothing=0.0,
             position_init="sincos",
         ),
-        masking=MaskRatioConfig(per_image=True),
+        method=MAGEMethod(masking=MaskRatioConfig(per_image=True)),
         pretraining=OptimConfig(
             batch_size=96, steps=1230, optimizer="muon", base_learning_rate=1.1e-2, warmup=0.05, weight_decay=0.2,
             clip=3.0, ema_decay=0.998,
@@ -57,7 +61,10 @@ def cifar10() -> Recipe:
     flips = TransformConfig(size=(32, 32), augmentation="flip")
     return Recipe(
         name="cifar10",
-        data=DataConfig(name="cifar10", tokenizer_transform=flips, transform=flips, views=2),
+        data=DataConfig(
+            name="cifar10", tokenizer_transform=flips, transform=flips, views=2,
+            validation=ValidationConfig(share=0.04),
+        ),
         tokenizer=VQGANConfig(
             image_size=(32, 32),
             width=128,
@@ -82,7 +89,7 @@ def cifar10() -> Recipe:
         model=MAGEConfig(
             192, 8, 3, decoder_width=128, decoder_depth=2, decoder_heads=2, dropout=0.0, position_init="sincos"
         ),
-        masking=MaskRatioConfig(per_image=True),
+        method=MAGEMethod(masking=MaskRatioConfig(per_image=True)),
         pretraining=OptimConfig(
             batch_size=128, steps=2400, optimizer="muon", base_learning_rate=7e-3, warmup=0.05, weight_decay=0.1,
             clip=3.0, ema_decay=0.998,
@@ -96,6 +103,7 @@ def photos64() -> Recipe:
     """Any folder of photographs at 64 x 64, as 8 x 8 tokens; takes --data. Hours on 2 cores, minutes on a GPU."""
     crops = TransformConfig(size=(64, 64), augmentation="crop_flip", scale=(0.6, 1.0))
     small = cifar10()
+    assert small.tokenizer is not None
     return replace(
         small,
         name="photos64",
@@ -111,7 +119,9 @@ def smoke() -> Recipe:
     plain = TransformConfig(size=(8, 8), augmentation="none")
     return Recipe(
         name="smoke",
-        data=DataConfig(name="digits", tokenizer_transform=plain, transform=plain, validation_images=64),
+        data=DataConfig(
+            name="digits", tokenizer_transform=plain, transform=plain, validation=ValidationConfig(images=64)
+        ),
         tokenizer=VQGANConfig(
             image_size=(8, 8),
             channels=1,
@@ -127,7 +137,6 @@ def smoke() -> Recipe:
         tokenizer_loss=TokenizerLossConfig(),
         tokenizer_training=OptimConfig(batch_size=16, steps=12, base_learning_rate=1e-2, ema_decay=0.9),
         model=MAGEConfig(16, 1, 2, decoder_width=16, decoder_depth=1, decoder_heads=2),
-        masking=MaskRatioConfig(),
         pretraining=OptimConfig(batch_size=16, steps=12, base_learning_rate=1e-2, ema_decay=0.9),
         sampling=SamplingConfig(steps=4, choice_temperature=2.0),
         run=RunConfig(log_every=3, observe_every=6, checkpoint_every=6),

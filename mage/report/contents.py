@@ -125,7 +125,7 @@ def _counts(path: Path) -> list[int]:
 
 
 def _log(folder: Path) -> list[dict[str, Any]]:
-    lines = [line for line in read_log(folder) if isinstance(line, dict) and isinstance(line.get("step"), int | float)]
+    lines = read_log(folder)
     if not lines and (folder / "metrics.jsonl").stat().st_size:
         raise ValueError("no line of it is a JSON object with a step")
     return lines

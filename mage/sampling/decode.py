@@ -9,7 +9,7 @@ Letters: n grids, l tokens, u positions that are scored, c codes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,36 +27,8 @@ UNKNOWN = -1
 LogitsFn = Callable[[Tensor, Tensor, float], Tensor]
 """Grids (n, l) with UNKNOWN at masked positions, positions (n, u), and the part of the steps that this one completes,
 from above 0 to 1 -> logits of the codes there (n, u, c)."""
-
-
-@overload
-def decode(
-    tokens: Int[Tensor, "n l"],
-    logits_fn: LogitsFn,
-    *,
-    generators: Sequence[torch.Generator],
-    settings: SamplingConfig = ...,
-    priority: Float[Tensor, "n l"] | None = None,
-    on_step: Callable[[int, Tensor], None] | None = None,
-    relaxed: Literal[False] = False,
-    softness: float = 1.0,
-    **changes: Any,
-) -> Int[Tensor, "n l"]: ...
-
-
-@overload
-def decode(
-    tokens: Int[Tensor, "n l"],
-    logits_fn: LogitsFn,
-    *,
-    generators: Sequence[torch.Generator],
-    settings: SamplingConfig = ...,
-    priority: Float[Tensor, "n l"] | None = None,
-    on_step: Callable[[int, Tensor], None] | None = None,
-    relaxed: Literal[True],
-    softness: float = 1.0,
-    **changes: Any,
-) -> Float[Tensor, "n l c"]: ...
+OnStep = Callable[[int, Tensor], None]
+"""Called before each step with its number and the grids so far."""
 
 
 def decode(
@@ -66,11 +38,9 @@ def decode(
     generators: Sequence[torch.Generator],
     settings: SamplingConfig = SamplingConfig(),  # noqa: B008  # frozen
     priority: Float[Tensor, "n l"] | None = None,
-    on_step: Callable[[int, Tensor], None] | None = None,
-    relaxed: bool = False,
-    softness: float = 1.0,
+    on_step: OnStep | None = None,
     **changes: Any,
-) -> Int[Tensor, "n l"] | Float[Tensor, "n l c"]:
+) -> Int[Tensor, "n l"]:
     """Fill the unknown tokens of each grid; known ones stay as they are.
 
     settings: of the sampler; changes: single ones of them, such as steps=8.
@@ -78,14 +48,50 @@ def decode(
     priority: tokens with the smallest become known first; without it the most confident ones do. The confidence is the
     log-probability at temperature 1, whatever codes are drawn from, plus Gumbel noise that falls to 0 at the last step.
     on_step: called before each step with its number and the grids so far.
-    relaxed: give rows with a single 1 at each token's code instead of codes. Gradients flow from them to the logits
-    that each token was drawn from, by a Gumbel softmax of this `softness` (see `draw.relaxed_codes`), so that a loss on
-    embeddings (rows @ codebook) can train a network through its samples. The steps after see codes, without gradient.
     Raises ValueError unless there is one generator per grid.
     """
+    return _decode(tokens, logits_fn, generators, replace(settings, **changes), priority, on_step, None).tokens
+
+
+def decode_relaxed(
+    tokens: Int[Tensor, "n l"],
+    logits_fn: LogitsFn,
+    *,
+    generators: Sequence[torch.Generator],
+    settings: SamplingConfig = SamplingConfig(),  # noqa: B008  # frozen
+    priority: Float[Tensor, "n l"] | None = None,
+    on_step: OnStep | None = None,
+    softness: float = 1.0,
+    **changes: Any,
+) -> Float[Tensor, "n l c"]:
+    """As `decode`, but with rows that have a single 1 at each token's code, through which gradients flow.
+
+    They flow to the logits that each token was drawn from, by a Gumbel softmax of this `softness` (see
+    `draw.relaxed_codes`), so that a loss on embeddings (rows @ codebook) can train a network through its samples. The
+    steps after see codes, without gradient.
+    """
+    rows = _decode(tokens, logits_fn, generators, replace(settings, **changes), priority, on_step, softness).rows
+    assert rows is not None
+    return rows
+
+
+class _Decoded(NamedTuple):
+    tokens: Int[Tensor, "n l"]
+    rows: Float[Tensor, "n l c"] | None
+
+
+def _decode(
+    tokens: Int[Tensor, "n l"],
+    logits_fn: LogitsFn,
+    generators: Sequence[torch.Generator],
+    settings: SamplingConfig,
+    priority: Float[Tensor, "n l"] | None,
+    on_step: OnStep | None,
+    softness: float | None,
+) -> _Decoded:
+    """softness: None for codes alone."""
     if len(generators) != len(tokens):
         raise ValueError(f"{len(generators)} generators for {len(tokens)} grids: give one per grid")
-    settings = replace(settings, **changes)
     tokens = tokens.long()
     length, steps = tokens.shape[1], settings.steps
     at_start: list[int] = (tokens == UNKNOWN).sum(dim=1).tolist()
@@ -99,13 +105,14 @@ def decode(
         places = first_places(unknown, unknown_counts)
         asked = unknown.gather(1, places)
         log_probability = logits_fn(tokens, places, progress).float().log_softmax(dim=-1)
-        how = settings.drawing_at(progress)
-        if relaxed:
-            drawn = relaxed_codes(log_probability, generators, places, length, **how, softness=softness)
+        drawing = settings.drawing_at(progress)
+        drawn: Tensor | None = None
+        if softness is None:
+            sampled = draw_codes(log_probability, generators, places, length, **drawing)
+        else:
+            drawn = relaxed_codes(log_probability, generators, places, length, **drawing, softness=softness)
             sampled = drawn.detach().argmax(dim=-1)
             log_probability = log_probability.detach()
-        else:
-            sampled = draw_codes(log_probability, generators, places, length, **how)
         if priority is not None:
             confidence = -priority.gather(1, places)
         else:
@@ -124,16 +131,16 @@ def decode(
         forgotten = rank < torch.tensor(unknown_counts, device=rank.device)[:, None]
         taken = asked & ~forgotten
         tokens = tokens.scatter(1, places, torch.where(taken, sampled, tokens.gather(1, places)))
-        if relaxed:
+        if drawn is not None:
             if rows is None:
                 rows = functional.one_hot(tokens.clamp(min=0), drawn.shape[-1]).to(drawn)
             wide = places[..., None].expand_as(drawn)
             rows = rows.scatter(1, wide, torch.where(taken[..., None], drawn, rows.gather(1, wide)))
-    return tokens if rows is None else rows
+    return _Decoded(tokens, rows)
 
 
 def first_places(chosen: Bool[Tensor, "n l"], counts: Sequence[int]) -> Int[Tensor, "n u"]:
-    """Each grid's chosen positions, in order; where others have more, some of its other ones, which are to be ignored.
+    """Each grid's chosen positions, in order. A grid with fewer than another has others behind them, to be ignored.
 
     counts: how many each grid has, known without asking the device.
     """

@@ -8,13 +8,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from mage.nn.grids import rows_and_columns
 
-def token_mask(pixels: Bool[Tensor, "n H W"], grid: tuple[int, int]) -> Bool[Tensor, "n h w"]:
-    """A token is drawn anew if the mask touches any of its pixels."""
+
+def token_mask(pixels: Bool[Tensor, "n H W"], grid: tuple[int, ...]) -> Bool[Tensor, "n h w"]:
+    """A token is drawn anew if the mask touches any of its pixels. Raises ValueError for a grid that is no image's."""
+    rows, columns = rows_and_columns(grid, "a mask of pixels")
     height, width = pixels.shape[-2:]
-    if height % grid[0] or width % grid[1]:
-        raise ValueError(f"a mask of {height} x {width} pixels does not divide into {grid[0]} x {grid[1]} tokens")
-    blocks = pixels.reshape(len(pixels), grid[0], height // grid[0], grid[1], width // grid[1])
+    if height % rows or width % columns:
+        raise ValueError(f"a mask of {height} x {width} pixels does not divide into {rows} x {columns} tokens")
+    blocks = pixels.reshape(len(pixels), rows, height // rows, columns, width // columns)
     return blocks.any(dim=4).any(dim=2)
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mage import rng
 from mage.masking import Mask
-from mage.models.mage import MAGE
+from mage.models.mage import MAGETransformer
+from mage.nn.grids import area
 from mage.sampling.decode import UNKNOWN, LogitsFn, decode
 from mage.sampling.guidance import guided
 from mage.sampling.orders import priorities
@@ -37,7 +38,7 @@ class DropNoise:
 
 
 def logits_function(
-    transformer: MAGE,
+    transformer: MAGETransformer,
     encoder_keep: float = 1.0,
     noise: Callable[[int, Tensor], Tensor] | None = None,
     classes: Int[Tensor, " n"] | None = None,
@@ -71,7 +72,7 @@ def logits_function(
 
 
 def fill(
-    transformer: MAGE,
+    transformer: MAGETransformer,
     start: Int[Tensor, "n l"],
     *,
     indices: Sequence[int],
@@ -113,6 +114,6 @@ def fill(
             on_batch(len(chosen))
 
 
-def unknown_grids(transformer: MAGE, count: int, device: torch.device) -> Int[Tensor, "n l"]:
+def unknown_grids(transformer: MAGETransformer, count: int, device: torch.device) -> Int[Tensor, "n l"]:
     """Grids of which nothing is known."""
-    return torch.full((count, transformer.grid[0] * transformer.grid[1]), UNKNOWN, device=device)
+    return torch.full((count, area(transformer.grid)), UNKNOWN, device=device)

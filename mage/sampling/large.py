@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from mage.nn.grids import rows_and_columns
 from mage.sampling.decode import UNKNOWN
 
 
@@ -25,8 +26,9 @@ def window_starts(length: int, window: int) -> list[int]:
     return [*range(0, length - window, step), length - window]
 
 
-def windows(size: tuple[int, int], window: tuple[int, int]) -> list[tuple[int, int]]:
-    """Top left tokens of all windows, row by row."""
+def windows(size: tuple[int, int], window: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Top left tokens of all windows, row by row. Raises ValueError for windows that are no image's."""
+    window = rows_and_columns(window, "a window that slides over an image")
     rows, columns = (window_starts(*pair) for pair in zip(size, window, strict=True))
     return [(row, column) for row in rows for column in columns]
 

@@ -1,49 +1,91 @@
-"""Orders in which tokens become known that do not ask the network: Halton's and chance (Besnier et al. 2025).
+"""Orders in which tokens become known: by confidence, or by what does not ask the network, Halton's and chance.
 
 A low-discrepancy sequence puts the tokens of one step far apart, so that those drawn at once depend little on one
-another. Each image's sequence is shifted at random around the edges, else all would begin at the same place.
+another (Besnier et al. 2025). Each image's sequence is shifted at random around the edges, else all would begin at the
+same place.
 
-Letters: n images, h w grid, l tokens.
+A new order is a function registered in ORDERS: (grid, generators) -> one number per token, rows first, those with the
+smallest become known first; None where the network's confidence decides. What it draws for an image comes from that
+image's generator alone, so that an image does not depend on the others in its batch.
+
+Letters: n images, l tokens of a grid of one, two or three dimensions.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mage.sampling.settings import Order
+from mage.nn.grids import area
+from mage.registry import Registry
+
+Order = Callable[[tuple[int, ...], Sequence[torch.Generator]], Tensor | None]
+"""(sides of the grid, one generator per image) -> (n, l) on the CPU, or None."""
+ORDERS: Registry[Order] = Registry(kind="order", group="mage.orders")
+BASES = (2, 3, 5)
+"""Of the Halton sequence, for each dimension of a grid."""
 
 
 def priorities(
-    order: Order, grid: tuple[int, int], generators: Sequence[torch.Generator], device: torch.device
+    order: str, grid: tuple[int, ...], generators: Sequence[torch.Generator], device: torch.device
 ) -> Float[Tensor, "n l"] | None:
-    """One number per token: those with the smallest become known first. None where the network's confidence decides."""
-    if order == "confidence":
+    """One number per token: those with the smallest become known first. None where the network's confidence decides.
+
+    Raises ValueError where the order gives numbers of another shape.
+    """
+    numbers = ORDERS.get(order)(grid, generators)
+    if numbers is None:
         return None
-    if order == "random":
-        return torch.stack([torch.rand(grid[0] * grid[1], generator=generator) for generator in generators]).to(device)
+    expected = (len(generators), area(grid))
+    if tuple(numbers.shape) != expected:
+        raise ValueError(
+            f"the order {order!r} gave numbers of shape {tuple(numbers.shape)} for {len(generators)} grids of "
+            f"{' x '.join(map(str, grid))} tokens; it must give one per token: {expected}"
+        )
+    return numbers.float().to(device)
+
+
+@ORDERS.register("confidence")
+def by_confidence(grid: tuple[int, ...], generators: Sequence[torch.Generator]) -> None:
+    """The paper's: the tokens that the network is most sure of."""
+
+
+@ORDERS.register("halton")
+def by_halton(grid: tuple[int, ...], generators: Sequence[torch.Generator]) -> Int[Tensor, "n l"]:
+    """Spread evenly over the grid, from a place that differs from image to image."""
     ranks = halton_ranks(grid)
     rows = []
     for generator in generators:
         shift = [int(torch.randint(side, (), generator=generator)) for side in grid]
-        rows.append(ranks.roll(shift, (0, 1)).flatten())
-    return torch.stack(rows).float().to(device)
+        rows.append(ranks.roll(shift, tuple(range(len(grid)))).flatten())
+    return torch.stack(rows)
+
+
+@ORDERS.register("random")
+def by_chance(grid: tuple[int, ...], generators: Sequence[torch.Generator]) -> Float[Tensor, "n l"]:
+    """Any order, one for each image."""
+    return torch.stack([torch.rand(area(grid), generator=generator) for generator in generators])
 
 
 @cache
-def halton_ranks(grid: tuple[int, int]) -> Int[Tensor, "h w"]:
-    """When each cell of the grid is first visited by the Halton sequence in bases 2 and 3: ranks from 0."""
+def halton_ranks(grid: tuple[int, ...]) -> Int[Tensor, "*grid"]:
+    """When each cell of the grid is first visited by the Halton sequence in bases 2, 3 and 5: ranks from 0.
+
+    Raises ValueError for more than three dimensions.
+    """
+    if len(grid) > len(BASES):
+        raise ValueError(f"the order halton knows grids of up to {len(BASES)} dimensions, not {len(grid)}")
     ranks = torch.full(grid, -1)
-    found = 0
-    for first, second in zip(radical_inverses(2), radical_inverses(3), strict=True):
-        row, column = int(first * grid[0]), int(second * grid[1])
-        if ranks[row, column] < 0:
-            ranks[row, column] = found
-            found += 1
-            if found == ranks.numel():
+    visited = 0
+    for places in zip(*(radical_inverses(base) for base in BASES[: len(grid)]), strict=True):
+        cell = tuple(int(place * side) for place, side in zip(places, grid, strict=True))
+        if ranks[cell] < 0:
+            ranks[cell] = visited
+            visited += 1
+            if visited == ranks.numel():
                 break
     return ranks
 

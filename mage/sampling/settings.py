@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
 
 from mage.masking import Schedule
+from mage.sampling.orders import ORDERS
 
-Order = Literal["confidence", "halton", "random"]
 GuidanceSchedule = Literal["constant", "linear", "interval"]
 ReviseBy = Literal["critic", "random"]
 
@@ -31,7 +31,7 @@ class SamplingConfig:
     """Temperature of the softmax that codes are drawn from; 0 takes the most probable code."""
     encoder_keep: float = 1.0
     """Share of the tokens that the encoder sees while more are unknown: 0.5 is what it saw in training, and faster."""
-    order: Order = "confidence"
+    order: str = "confidence"
     """Which tokens become known first: confidence is the paper's; halton spreads them evenly over the image; random."""
     schedule: Schedule = "cosine"
     """How many tokens stay unknown after each step: cosine is the paper's; linear, arccos, power."""
@@ -63,7 +63,8 @@ class SamplingConfig:
         temperatures = (self.choice_temperature, self.token_temperature, self.token_temperature_end or 0.0)
         if not all(0 <= temperature < math.inf for temperature in temperatures):
             raise ValueError(f"temperatures must not be negative, nor infinite: {temperatures}")
-        words = {"order": Order, "schedule": Schedule, "revise_by": ReviseBy, "guidance_schedule": GuidanceSchedule}
+        ORDERS.get(self.order)  # raises ValueError for an order that nobody registered
+        words = {"schedule": Schedule, "revise_by": ReviseBy, "guidance_schedule": GuidanceSchedule}
         for name, known in words.items():
             if getattr(self, name) not in get_args(known):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, not {getattr(self, name)!r}")

@@ -42,11 +42,11 @@ class Tokenizer(Protocol):
         """A short text that changes when any weight changes: caches are keyed by it."""
 
 
-def check_images(images: Tensor, expected: tuple[int, ...]) -> None:
-    """Raise ValueError unless `images` are floats of shape (n, *expected)."""
+def check_images(images: Tensor, expected: tuple[int, ...], *, reader: str = "tokenizer") -> None:
+    """Raise ValueError unless `images` are floats of shape (n, *expected); reader: what takes them, for the message."""
     if images.ndim != 4 or tuple(images.shape[1:]) != expected:
         given = tuple(images.shape)
-        raise ValueError(f"images have shape {given}; this tokenizer takes (N, {', '.join(map(str, expected))})")
+        raise ValueError(f"images have shape {given}; this {reader} takes (N, {', '.join(map(str, expected))})")
     if not images.is_floating_point():
         raise ValueError(f"images are {images.dtype}; give floats in [0, 1] (mage.images.to_float converts uint8)")
 

@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mage import distributed
+
 GanLoss = Literal["hinge", "non_saturating"]
 
 
@@ -156,7 +158,13 @@ def r1_penalty(network: nn.Module, images: Float[Tensor, "n c H W"]) -> Float[Te
 def adaptive_weight(
     reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last: Tensor, *, largest: float = 1e4
 ) -> Float[Tensor, ""]:
-    """How much stronger the reconstruction pulls at the decoder's last weights (Esser et al. 2021, equation 7)."""
-    pull, push = (torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (reconstruction, adversarial))
+    """How much stronger the reconstruction pulls at the decoder's last weights (Esser et al. 2021, equation 7).
+
+    Gradients are those of the images of all processes.
+    """
+    pull, push = (
+        distributed.sum_over_processes(torch.autograd.grad(loss, last, retain_graph=True)[0]) / distributed.world_size()
+        for loss in (reconstruction, adversarial)
+    )
     ratio: Tensor = pull.norm() / (push.norm() + 1e-4)
     return ratio.clamp(0, largest).detach()

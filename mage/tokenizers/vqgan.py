@@ -234,6 +234,6 @@ class VQGAN(nn.Module):
 
     def fingerprint(self) -> str:
         """Changes with any weight that decides ids."""
-        deciding = ("encoder.", "quantizer.codebook")
-        weights = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(deciding)}
-        return weights_fingerprint(weights)
+        deciding = {f"encoder.{name}": tensor for name, tensor in self.encoder.state_dict().items()}
+        deciding |= {f"quantizer.{name}": tensor for name, tensor in self.quantizer.deciding().items()}
+        return weights_fingerprint(deciding)

@@ -1,4 +1,4 @@
-"""The adversarial part of a tokenizer's training: a discriminator that learns beside it (METHOD section 2).
+"""The adversarial part of a tokenizer's training: a discriminator that learns beside it.
 
 Two published forms: taming's (hinge loss, patches, weight balanced against the reconstruction's gradient) and that of
 MaskGIT's tokenizer (non-saturating loss, one verdict per image, fixed weight, R1 penalty).
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mage.precision import autocast
+from mage.device import autocast
 from mage.tokenizers.discriminator import (
     DiscriminatorConfig,
     GanLoss,
@@ -25,6 +25,7 @@ from mage.tokenizers.discriminator import (
     r1_penalty,
 )
 from mage.training.optim import OptimConfig
+from mage.training.task import Reading, TrainingWarning
 
 
 @dataclass(frozen=True)
@@ -113,46 +114,52 @@ class Adversary:
 
     def push(
         self, reconstruction: Float[Tensor, "n c H W"], loss: Float[Tensor, ""], last: Tensor
-    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    ) -> tuple[Float[Tensor, ""], dict[str, Reading]]:
         """What the tokenizer pays on top of `loss`; `last`: the decoder's last weights. The network itself is left."""
         # Not through the wrapper that exchanges gradients: here the discriminator's own are not wanted.
         with _frozen(self.module), autocast(self._precision, reconstruction.device):
             adversarial = generator_loss(self.module.network(reconstruction), self.config.loss)
-        metrics = {"adversarial": adversarial}
+        readings = {"adversarial": Reading(adversarial)}
         weight = adversarial.new_tensor(self.config.weight)
         if self.config.adaptive:
             weight = weight * adaptive_weight(loss, adversarial, last)
-            metrics["adversarial_weight"] = weight
-        return weight * adversarial, metrics
+            readings["adversarial_weight"] = Reading(weight)
+        return weight * adversarial, readings
 
     def learn(
         self, wrapped: nn.Module, real: Float[Tensor, "n c H W"], fake: Float[Tensor, "n c H W"], *, step: int
-    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    ) -> tuple[Float[Tensor, ""], dict[str, Reading]]:
         """The discriminator's loss; `wrapped` is its module as the training loop wrapped it."""
         penalize = self.config.r1 > 0 and (step - self._first) % self.config.r1_every == 0
-        found: Verdicts = wrapped(real, fake.detach(), penalize=penalize)
-        metrics = {"discriminator/right": found.right, "discriminator/largest": found.largest}
-        if found.r1 is not None:
-            metrics["discriminator/r1"] = found.r1 * self.config.r1_every
-        return found.loss, metrics
+        verdicts: Verdicts = wrapped(real, fake.detach(), penalize=penalize)
+        readings = {
+            "discriminator/right": Reading(verdicts.right),
+            "discriminator/largest": Reading(verdicts.largest, "max"),
+        }
+        if verdicts.r1 is not None:
+            readings["discriminator/r1"] = Reading(verdicts.r1 * self.config.r1_every)
+        return verdicts.loss, readings
 
 
-def warnings(metrics: Mapping[str, float]) -> Iterator[str]:
-    """What is wrong with the game, in one sentence each, from the means over some steps."""
+def warnings(metrics: Mapping[str, float]) -> Iterator[TrainingWarning]:
+    """What is wrong with the game, from the numbers of some steps."""
     if metrics.get("discriminator/right", 0.0) > 0.98:
-        yield (
+        yield TrainingWarning(
+            "discriminator_wins",
             f"the discriminator tells {metrics['discriminator/right']:.1%} of the images right and teaches nothing any "
-            "more: lower adversarial.base_learning_rate, or set adversarial.r1"
+            "more: lower adversarial.base_learning_rate, or set adversarial.r1",
         )
     if metrics.get("discriminator/largest", 0.0) > 100:
-        yield (
+        yield TrainingWarning(
+            "discriminator_diverges",
             f"the discriminator diverges, its verdicts reach {metrics['discriminator/largest']:.3g}: lower "
-            "adversarial.base_learning_rate, or set adversarial.r1"
+            "adversarial.base_learning_rate, or set adversarial.r1",
         )
     if metrics.get("adversarial_weight", 0.0) > 1e3:
-        yield (
+        yield TrainingWarning(
+            "adversarial_gradient_vanishes",
             f"the adversarial loss is scaled by {metrics['adversarial_weight']:.3g}, its gradient has vanished: lower "
-            "adversarial.weight, or set adversarial.adaptive=false"
+            "adversarial.weight, or set adversarial.adaptive=false",
         )
 
 

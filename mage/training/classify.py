@@ -1,4 +1,4 @@
-"""Fine-tuning: encoder and head learn the labels together (paper, section 4.3; METHOD section 8).
+"""Fine-tuning: encoder and head learn the labels together (paper, section 4.3).
 
 Images are mixed before they are tokenized, as in the paper: the tokens of a mixture, not a mixture of tokens.
 
@@ -17,12 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage import images, rng
-from mage.models import Classifier
-from mage.precision import autocast
+from mage.data.batches import Batches
+from mage.device import autocast
+from mage.models import Classifier, MAGEClassifier, PatchClassifier
+from mage.share import Turn
+from mage.store import folder as store
+from mage.store.parts import ModelParts
 from mage.tokenizers import Tokenizer
 from mage.training.optim import OptimConfig
-from mage.training.pretrain import TokenBatches, write_model
-from mage.training.task import Loss, Observation
+from mage.training.task import Loss, Observation, Reading, Task
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,11 @@ class Mixed(NamedTuple):
 def mix(
     images: Float[Tensor, "n c H W"], labels: Int[Tensor, " n"], num_classes: int, config: MixConfig, seed: int
 ) -> Mixed:
-    """Mix each image with its mirror place in the batch, by mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019)."""
+    """Mix each image with its neighbour in the batch, by mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019).
+
+    Neighbours are rows 2k and 2k + 1, of an odd number the last stays unmixed: so a batch is mixed in the same way
+    however many processes share it.
+    """
     targets = functional.one_hot(labels, num_classes).float()
     generator = np.random.default_rng(seed)
     cut = config.cutmix > 0 and (config.mixup == 0 or generator.random() < 0.5)
@@ -59,6 +66,8 @@ def mix(
     if alpha == 0:
         return Mixed(images, targets)
     own = float(generator.beta(alpha, alpha))
+    partner = torch.arange(len(images), device=images.device)
+    partner = torch.where(partner % 2 == 0, (partner + 1).clamp(max=len(images) - 1), partner - 1)
     if cut:
         height, width = images.shape[-2:]
         h, w = round(height * (1 - own) ** 0.5), round(width * (1 - own) ** 0.5)
@@ -66,54 +75,45 @@ def mix(
         top, bottom = max(0, y - h // 2), min(height, y - h // 2 + h)
         left, right = max(0, x - w // 2), min(width, x - w // 2 + w)
         mixed = images.clone()
-        mixed[..., top:bottom, left:right] = images.flip(0)[..., top:bottom, left:right]
+        mixed[..., top:bottom, left:right] = images[partner, :, top:bottom, left:right]
         own = 1 - (bottom - top) * (right - left) / (height * width)
     else:
-        mixed = torch.lerp(images.flip(0), images, own)
-    return Mixed(mixed, torch.lerp(targets.flip(0), targets, own))
+        mixed = torch.lerp(images[partner], images, own)
+    return Mixed(mixed, torch.lerp(targets[partner], targets, own))
 
 
-class Finetuning:
+class Finetuning(Task):
     """The task: one classifier, one optimizer; the tokenizer, where there is one, stays as it is."""
 
     def __init__(
         self,
         classifier: Classifier,
         tokenizer: Tokenizer | None,
-        source: TokenBatches,
+        source: Batches,
         *,
         num_images: int,
         optim: OptimConfig,
         mixing: MixConfig,
         recipe: dict[str, Any],
         seed: int,
-        validation: tuple[UInt8[Tensor, "n c H W"], Int[Tensor, " n"]],
+        validation: tuple[UInt8[Tensor, "n C H W"], Int[Tensor, " n"]],
         notes: dict[str, Any] | None = None,
         precision: str = "float32",
     ) -> None:
         """source: gives "images" (uint8) and "labels". precision: in which images are tokenized."""
-        self.modules: dict[str, nn.Module] = {"classifier": classifier}
-        self.frozen: tuple[nn.Module, ...] = ()
-        self.optim = {"classifier": optim}
-        self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)
-        self._classes, self._tokenizer, self._source, self._mixing = classifier.num_classes, tokenizer, source, mixing
+        super().__init__("classifier", classifier, source, optim, num_images=num_images)
+        self._classes, self._tokenizer, self._mixing = classifier.num_classes, tokenizer, mixing
         self._recipe, self._seed, self._validation = recipe, seed, validation
         self._notes, self._precision = notes or {}, precision
 
-    def batches(self, start: int, *, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
-        """This process's batches from number `start` on."""
-        return self._source(start, rank, world_size)
-
-    def losses(
-        self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], *, number: int, rank: int
-    ) -> Iterator[Loss]:
+    def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
         """Cross-entropy with the shares of the classes in mixed images."""
-        seed = rng.stream_seed(self._seed, "mix", number, rank)
+        seed = rng.stream_seed(self._seed, "mix", turn.step)
         mixed = mix(images.to_float(batch["images"]), batch["labels"], self._classes, self._mixing, seed)
         scores = modules["classifier"](self._inputs(mixed.images))
         loss = functional.cross_entropy(scores, mixed.targets, label_smoothing=self._mixing.label_smoothing)
         right = (scores.argmax(dim=1) == mixed.targets.argmax(dim=1)).float().mean()
-        yield Loss("classifier", loss, {"train/accuracy": right})
+        yield Loss("classifier", loss, {"train/accuracy": Reading(right)})
 
     @torch.no_grad()
     def _inputs(self, pixels: Float[Tensor, "n c H W"]) -> Tensor:
@@ -122,8 +122,8 @@ class Finetuning:
         with autocast(self._precision, pixels.device):
             return self._tokenizer.encode(pixels)
 
-    def observe(self, modules: Mapping[str, nn.Module], *, pictures: bool) -> Observation:
-        """Accuracy and loss on test images, unmixed."""
+    def observe(self, modules: Mapping[str, nn.Module]) -> Observation:
+        """Accuracy and loss on validation images, unmixed."""
         pixels, labels = self._validation
         device = next(modules["classifier"].parameters()).device
         parts = [modules["classifier"](self._inputs(images.to_float(part.to(device)))) for part in pixels.split(256)]
@@ -134,13 +134,5 @@ class Finetuning:
     def export(self, modules: Mapping[str, nn.Module], folder: Path) -> None:
         """Write tokenizer and classifier as a model folder."""
         classifier = modules["classifier"]
-        assert isinstance(classifier, Classifier)
-        write_model(self._tokenizer, classifier, self._recipe, self._notes, folder)  # type: ignore[arg-type]
-
-    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
-        """Nothing is known to go wrong silently."""
-        return []
-
-    def state(self) -> dict[str, Any]:
-        """Nothing beyond the classifier."""
-        return {}
+        assert isinstance(classifier, MAGEClassifier | PatchClassifier)
+        store.write(ModelParts(self._tokenizer, classifier, self._recipe, self._notes), folder)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mage import rng
 from mage.sampling.classes import NO_CLASS
+from mage.share import Turn
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class ConditionConfig:
             raise ValueError(f"conditions.clusters must be at least 2, not {self.clusters}")
 
 
-def hide_some(labels: Int[Tensor, " n"], drop: float, seed: int, number: int, rank: int) -> Int[Tensor, " n"]:
-    """Replace a share of the labels by "no class"; batch `number` of a process always hides the same ones."""
-    uniform = torch.rand(len(labels), generator=rng.generator(seed, "class drop", number, rank))
-    return labels.masked_fill((uniform < drop).to(labels.device), NO_CLASS)
+def drop_classes(labels: Int[Tensor, " n"], drop: float, seed: int, turn: Turn) -> Int[Tensor, " n"]:
+    """Replace a share of the labels by "no class"; row r of step s always keeps or loses its own."""
+    uniform = torch.rand(turn.share.batch_size, generator=rng.generator(seed, "class drop", turn.step))
+    return labels.masked_fill((turn.take(uniform) < drop).to(labels.device), NO_CLASS)

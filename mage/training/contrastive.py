@@ -1,4 +1,4 @@
-"""MAGE-C: two masked views of each image are reconstructed and contrasted (paper, section 3.3; METHOD section 9).
+"""MAGE-C: two masked views of each image are reconstructed and contrasted (paper, section 3.3).
 
 Beside the published form, ways to keep generation intact that ContrastiveConfig names: contrast only images masked
 little, a weight that grows or fades, a view that holds still.
@@ -7,18 +7,21 @@ Letters: n images, l tokens.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mage import rng
-from mage.masking import Mask, MaskRatioConfig, mask_from_noise, sample_mask_ratio
-from mage.models import MAGE
+from mage.masking import Mask, MaskRatioConfig, StepMask, masks_of_rows, sample_mask_ratio
+from mage.models import MAGETransformer
 from mage.models.contrastive import ContrastiveConfig, Projection, agreement, info_nce
-from mage.training.pretrain import Pretraining
-from mage.training.task import Loss
+from mage.share import Turn
+from mage.training.method import METHODS, MethodConfig, MethodInputs
+from mage.training.pretrain import Pretraining, new_network, task_settings
+from mage.training.task import Loss, Reading, Task
 
 
 class PairLosses(NamedTuple):
@@ -33,7 +36,7 @@ class PairLosses(NamedTuple):
 class ContrastiveObjective(nn.Module):
     """The network with both losses, as one module, so that wrappers for many processes see a single forward."""
 
-    def __init__(self, network: MAGE, config: ContrastiveConfig) -> None:
+    def __init__(self, network: MAGETransformer, config: ContrastiveConfig) -> None:
         super().__init__()
         self.network, self.config = network, config
         self.projection = Projection(network.config.width, config)
@@ -55,40 +58,65 @@ class ContrastiveObjective(nn.Module):
 class ContrastivePretraining(Pretraining):
     """The task of MAGE-C: as MAGE's, on pairs of views."""
 
-    def __init__(self, network: MAGE, *arguments: Any, contrastive: ContrastiveConfig, **more: Any) -> None:
+    def __init__(self, network: MAGETransformer, *arguments: Any, contrastive: ContrastiveConfig, **more: Any) -> None:
         """Arguments as of Pretraining; the source gives "tokens" and "second", or "images" and "second" uint8."""
         super().__init__(network, *arguments, **more)
         self.modules = {"mage": ContrastiveObjective(network, contrastive)}
         self._contrastive = contrastive
 
-    def losses(
-        self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], *, number: int, rank: int
-    ) -> Iterator[Loss]:
+    def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
         """Masked cross-entropy of both views plus the weighted contrast between them."""
         if "tokens" in batch:
             tokens = torch.cat([batch["tokens"], batch["second"]])
         else:
             tokens = self.encode(torch.cat([batch["images"], batch["second"]]))
         config = self._contrastive
-        random = rng.generator(self._seed, "mask", number, rank)
-        mask = pair_mask(self._masking, len(tokens) // 2, tokens[0].numel(), random, share_ratio=config.share_ratio)
-        shares = mask.masked.float().mean(dim=1).view(2, -1)
+        random = rng.generator(self._seed, "mask", turn.step)
+        drawn = pair_mask(
+            self._masking, turn.share.batch_size, tokens[0].numel(), random, turn.rows, share_ratio=config.share_ratio
+        )
+        shares = drawn.mask.masked.float().mean(dim=1).view(2, -1)
         use = (shares <= config.max_ratio).all(dim=0)
-        found: PairLosses = modules["mage"](tokens.flatten(1), mask.to(tokens.device), use.to(tokens.device))
-        weight = config.weight_at(number / (self.steps * self.optim["mage"].accumulation))
-        metrics = {
-            "reconstruction": found.reconstruction,
-            "contrastive": found.contrastive,
-            "view_agreement": found.agreement,
+        output: PairLosses = modules["mage"](tokens.flatten(1), drawn.mask.to(tokens.device), use.to(tokens.device))
+        reconstruction = drawn.weight * output.reconstruction
+        readings = {
+            "reconstruction": Reading(reconstruction),
+            "contrastive": Reading(output.contrastive),
+            "view_agreement": Reading(output.agreement),
         }
-        yield Loss("mage", found.reconstruction + weight * found.contrastive, metrics)
+        yield Loss("mage", reconstruction + config.weight_at(turn.step / self.steps) * output.contrastive, readings)
 
 
 def pair_mask(
-    config: MaskRatioConfig, count: int, length: int, generator: torch.Generator, *, share_ratio: bool
-) -> Mask:
-    """Masks of `count` first views and as many second ones, with ratios of their own or shared; on the CPU."""
-    ratios = [sample_mask_ratio(config, count if config.per_image else 1, generator).expand(count) for _ in range(2)]
-    noise = torch.rand(2 * count, length, generator=generator)
-    ratio = torch.cat([ratios[0], ratios[0] if share_ratio else ratios[1]])
-    return mask_from_noise(noise, ratio, drop_ratio=config.drop_ratio)
+    config: MaskRatioConfig, count: int, length: int, generator: torch.Generator, rows: range, *, share_ratio: bool
+) -> StepMask:
+    """Masks of the first views of `rows`, then of their second ones, with ratios of their own or shared; on the CPU."""
+    ratios = torch.stack(
+        [sample_mask_ratio(config, count if config.per_image else 1, generator).expand(count) for _ in range(2)]
+    )
+    if share_ratio:
+        ratios = ratios[:1].expand(2, -1)
+    return masks_of_rows(ratios, length, generator, rows, drop_ratio=config.drop_ratio)
+
+
+@METHODS.register("mage-c")
+@dataclass(frozen=True)
+class MAGECMethod(MethodConfig):
+    """MAGE-C: MAGE on two views of each image, which are contrasted (paper, section 3.3)."""
+
+    name: str = "mage-c"
+    """Name of the method."""
+    masking: MaskRatioConfig = field(default_factory=MaskRatioConfig)
+    """What is hidden in training."""
+    contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
+    """The contrast between the views."""
+
+    pairs: ClassVar[bool] = True
+
+    def build(self, inputs: MethodInputs) -> Task:
+        """The task of a run."""
+        network = new_network(inputs)
+        with inputs.random_weights("projection"):
+            return ContrastivePretraining(
+                network, inputs.tokenizer, inputs.source, contrastive=self.contrastive, **task_settings(self, inputs)
+            )

@@ -1,11 +1,11 @@
-"""The one training loop: runs any task, on accelerate, and can be stopped and resumed at any step.
+"""The one training loop: runs any task, on PyTorch's own engine, and can be stopped and resumed at any step.
 
 Everything random in step s is seeded from (seed, s), so a resumed run repeats exactly what an uninterrupted one would
-have done; a checkpoint holds weights, optimizers, averages and the step, no generator states.
+have done; a checkpoint holds weights, optimizers, averages and the step, no generator states. Of several processes
+each works on its share of every batch (`mage.share`), and gradients are averaged once a step.
 """
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -13,22 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
 from mage import distributed, images, rng
+from mage.device import autocast, resolve
 from mage.nn.blocks import choose_attention
-from mage.precision import resolve
+from mage.settings import differences
+from mage.share import Share, Turn
 from mage.training.checkpoint import drop_old_checkpoints, newest_checkpoint, read_checkpoint, write_checkpoint
 from mage.training.interrupt import interrupt_flag
 from mage.training.optim import WeightAverage, build_optimizer, learning_rate
+from mage.training.progress import Progress
 from mage.training.run import Interrupted, NonFiniteLoss, RunConfig, TrainResult
 from mage.training.runlog import RunLog
-from mage.training.task import Task
+from mage.training.task import Reading, Task
+from mage.training.window import Window
+from mage.training.wrap import Wrapped, no_exchange
 
 logger = logging.getLogger(__name__)
+FREE = ("data.name",)
+"""Settings that may change when a run is resumed; the data's content is in data.fingerprint."""
 
 
 def train(
@@ -46,16 +50,20 @@ def train(
 ) -> TrainResult:
     """Train `task` in the run folder `folder`.
 
-    settings: the recipe as plain values, kept in checkpoints; a run resumes only under the settings it began with.
-    Raises Interrupted after Ctrl-C, NonFiniteLoss naming the last good checkpoint, ValueError for an unusable folder.
+    settings: what decides what is learned, as plain values, kept in checkpoints; a run resumes only under the settings
+    it began with, except that it may get longer: its learning rate follows the longer schedule from there on.
+    Raises Interrupted after Ctrl-C or SIGTERM, NonFiniteLoss naming the last good checkpoint, ValueError for a folder
+    that cannot be used.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if distributed.is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+    distributed.wait_for_all()
     with torch.random.fork_rng(devices=[]), interrupt_flag() as interrupted:
         trainer = Trainer(task, folder, seed, settings, precision=precision, device=device, compiled=run.compile)
         if resume:
             trainer.restore(newest_checkpoint(folder))
             if trainer.step == task.steps:  # the process may have died between the last checkpoint and the model
-                task.export(trainer.averaged(), folder / "model")
+                trainer.export()
         elif newest_checkpoint(folder) is not None:
             raise ValueError(f"{folder} already holds a run; add --resume to go on with it, or choose another folder")
         with trainer.logging(run, progress):
@@ -64,14 +72,16 @@ def train(
                 if on_step is not None:
                     on_step(trainer.step)
                 last = trainer.step == task.steps
+                stop = interrupted.is_set_anywhere() and not last
                 if trainer.step % run.log_every == 0 or last:
                     trainer.flush_log()
                 if trainer.step % run.observe_every == 0 or last:
                     trainer.observe()
-                if trainer.step % run.checkpoint_every == 0 or last or interrupted.is_set():
+                if trainer.step % run.checkpoint_every == 0 or last or stop:
                     trainer.save(run.keep_checkpoints)
-                if interrupted.is_set() and not last:
-                    raise Interrupted(f"stopped after step {trainer.step} of {task.steps}, which is saved in {folder}")
+                if stop:
+                    sentence = f"stopped after step {trainer.step} of {task.steps}, which is saved in {folder}"
+                    raise Interrupted(sentence, interrupted.signal or 15)
         return TrainResult(trainer.step, trainer.seconds, trainer.observed, warnings=tuple(trainer.warned.values()))
 
 
@@ -97,99 +107,76 @@ class Trainer:
         compiled: bool = False,
     ) -> None:
         self.task, self.folder, self.seed, self.settings = task, folder, seed, settings
-        mixed = "bf16" if resolve(precision, device) == "bf16" else "no"
-        AcceleratorState._reset_state()  # else an earlier run of this process would forbid another precision
-        self.accelerator = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
+        self.device, self.precision = device, resolve(precision, device)
+        self.share = Share(task.batch_size, task.accumulation, distributed.rank(), distributed.world_size())
         self.modules: dict[str, nn.Module] = {}
-        self.optimizers: dict[str, Any] = {}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.averages: dict[str, WeightAverage] = {}
         for name, module in task.modules.items():
-            module.to(self.accelerator.device).train().requires_grad_(True)
+            module.to(device).train().requires_grad_(True)
             for part in task.frozen:
                 part.requires_grad_(False)
-            choose_attention(module, self.accelerator.device)
+            choose_attention(module, device)
             if task.optim[name].ema_decay:
                 self.averages[name] = WeightAverage(module, task.optim[name].ema_decay)
-            optimizer = build_optimizer(module, task.optim[name])
+            self.optimizers[name] = build_optimizer(module, task.optim[name])
             if compiled:
                 compile_repeated(module)
-            self.modules[name], self.optimizers[name] = self.accelerator.prepare(module, optimizer)
+            self.modules[name] = Wrapped(module, self.precision, device)
         self.step, self.seconds = 0, 0.0
         self.observed: dict[str, float] = {}
-        self.warned: dict[str, str] = {}
-        self.window: dict[str, Tensor] = {}
-        self.window_steps = 0
-        self.finite = torch.ones((), dtype=torch.bool, device=self.accelerator.device)
+        self.warned: dict[str, Any] = {}
+        self.window = Window(device)
 
     @contextmanager
     def logging(self, run: RunConfig, progress: bool) -> Iterator[None]:
-        """Open the diary and the progress bar."""
-        main = self.accelerator.is_main_process
-        self.data = self.task.batches(
-            self.step * self._accumulation, rank=self.accelerator.process_index, world_size=self._world_size
-        )
-        self.log = RunLog(self.folder, step=self.step) if main else None
-        self.bar = tqdm(
-            total=self.task.steps, initial=self.step, unit="step", disable=None if progress and main else True
-        )
+        """Open the log and the progress bar."""
+        first = distributed.is_first()
+        self.data = self.task.batches(self.step, self.share)
+        self.log: RunLog | None = None
+        if first:
+            self.log = RunLog(self.folder, step=self.step, trackers=run.trackers, settings=self.settings)
+        self.progress = Progress(self.task.steps, self.step, self.task.batch_size, shown=progress and first)
         self.clock, self.clock_step = time.perf_counter(), self.step
         try:
             yield
         finally:
-            self.bar.close()
+            self.progress.close()
             if self.log is not None:
                 self.log.close()
 
-    @property
-    def _accumulation(self) -> int:
-        return max(optim.accumulation for optim in self.task.optim.values())
-
-    @property
-    def _world_size(self) -> int:
-        return int(self.accelerator.num_processes)
-
     def train_step(self) -> None:
         """One optimizer step of each module, over all accumulated parts of the batch."""
-        for part in range(self._accumulation):
-            number = self.step * self._accumulation + part
+        parts = self.share.parts
+        for part in range(parts):
+            last = part == parts - 1
             # Dropout draws from the global generators: give each part its own, known, place in the sequence.
-            torch.manual_seed(rng.stream_seed(self.seed, "step", number, self.accelerator.process_index))
-            batch = {
-                name: value.to(self.accelerator.device, non_blocking=True) for name, value in next(self.data).items()
-            }
-            rank = self.accelerator.process_index
-            last = part == self._accumulation - 1
-            for loss in self.task.losses(self.modules, batch, number=number, rank=rank):
-                module = self.modules[loss.module]
-                # Processes exchange gradients once per step, with the last part.
-                with nullcontext() if last else self.accelerator.no_sync(module):
-                    self.accelerator.backward(loss.value / self._accumulation)
-                self._note(loss.metrics | {_name(loss.module, self.modules): loss.value}, part)
-                if last:
-                    self._update(loss.module)
+            torch.manual_seed(rng.stream_seed(self.seed, "step", self.step * parts + part, self.share.rank))
+            batch = {name: value.to(self.device, non_blocking=True) for name, value in next(self.data).items()}
+            # Gradients are exchanged with the last part, which takes both passes inside or outside of the context.
+            with nullcontext() if last else no_exchange(self.modules):
+                for loss in self.task.losses(self.modules, batch, Turn(self.step, part, self.share)):
+                    (loss.value / parts).backward()
+                    name = _name(loss.module, self.modules)
+                    self.window.add({**loss.readings, name: Reading(loss.value)}, 1 / parts)
+                    if last:
+                        self._update(loss.module)
         self.step += 1
-        self.window_steps += 1
-        self.bar.update()
+        self.window.steps += 1
+        self.progress.step()
 
     def _update(self, name: str) -> None:
-        config, optimizer = self.task.optim[name], self.optimizers[name]
+        config, optimizer, module = self.task.optim[name], self.optimizers[name], self.task.modules[name]
         if config.clip:
-            norm = self.accelerator.clip_grad_norm_(self.modules[name].parameters(), config.clip)
-            self._note({_name(name, self.modules, "grad_norm"): norm}, 0)
+            norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip)
+            self.window.add({_name(name, self.modules, "grad_norm"): Reading(norm)})
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, self.step, self.task.steps) * group.get("lr_scale", 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        self.task.after_update(name, self.step)
         if name in self.averages:
-            self.averages[name].update_parameters(self.accelerator.unwrap_model(self.modules[name]))
-
-    def _note(self, metrics: dict[str, Tensor], part: int) -> None:
-        """Sum metrics on the device; nothing is read back until the log is written."""
-        weight = 1.0 if "grad_norm" in next(iter(metrics)) else 1 / self._accumulation
-        for name, value in metrics.items():
-            value = value.detach().float() * weight
-            self.finite &= value.isfinite()
-            self.window[name] = self.window[name] + value if name in self.window else value
+            self.averages[name].update_parameters(module)
 
     def flush_log(self) -> None:
         """Write the means since the last line, and check that they are finite."""
@@ -198,27 +185,24 @@ class Trainer:
         self.seconds += now - self.clock
         pace = (self.step - self.clock_step) * self.task.batch_size / max(1e-9, now - self.clock)
         self.clock, self.clock_step = now, self.step
-        values = {name: float(total) / self.window_steps for name, total in self.window.items()}
+        values = self.window.read()
         for name, config in self.task.optim.items():
             values[_name(name, self.modules, "lr")] = learning_rate(config, self.step - 1, self.task.steps)
         if self.log is not None:
             self.log.write(self.step, {**values, "images_per_second": pace, "seconds": self.seconds})
-        self.bar.set_postfix_str(
-            f"{pace:.0f} images/s, loss {values[_name(next(iter(self.modules)), self.modules)]:.4f}"
-        )
-        self.window, self.window_steps = {}, 0
+        self.progress.show(f"{pace:.0f} images/s, loss {values[_name(next(iter(self.modules)), self.modules)]:.4f}")
         self._warn(values)
 
     def _warn(self, metrics: dict[str, float]) -> None:
-        """Log what the task finds wrong with some metrics, each kind once."""
-        found = {_kind(text): text for text in self.task.warnings(metrics)}
-        for kind in found.keys() - self.warned.keys():
-            logger.warning("step %d: %s", self.step, found[kind])
-        self.warned |= found
+        """Log what the task thinks is wrong with some metrics, each kind once."""
+        for warning in self.task.warnings(metrics):
+            if warning.kind not in self.warned and distributed.is_first():
+                logger.warning("step %d: %s", self.step, warning.sentence)
+            self.warned[warning.kind] = warning
 
     def check_finite(self) -> None:
-        """Raise NonFiniteLoss if any metric since the last check was NaN or infinite."""
-        if not bool(self.finite):
+        """Raise NonFiniteLoss if any metric since the last check was NaN or infinite, in all processes alike."""
+        if not self.window.is_finite():
             good = newest_checkpoint(self.folder)
             where = f"the last good checkpoint is {good}" if good else "no checkpoint had been written yet"
             raise NonFiniteLoss(
@@ -229,72 +213,102 @@ class Trainer:
     def averaged(self) -> dict[str, nn.Module]:
         """The weights to look at and to keep: moving averages where there are some."""
         return {
-            name: self.averages[name].module if name in self.averages else self.accelerator.unwrap_model(module)
-            for name, module in self.modules.items()
+            name: self.averages[name].module if name in self.averages else module
+            for name, module in self.task.modules.items()
         }
 
     def observe(self) -> None:
         """Validate, draw a sample grid, and log both; every process learns the numbers."""
-        if self.accelerator.is_main_process:
-            self._observe()
-        self.observed = distributed.value_from_first_process(self.observed)
+        self.observed = distributed.by_first_process(self._observe)
+        self._warn(self.observed)
 
-    def _observe(self) -> None:
+    def _observe(self) -> dict[str, float]:
         modules = self.averaged()
         for module in modules.values():
             module.eval()
-        with torch.inference_mode(), self.accelerator.autocast():
-            observation = self.task.observe(modules, pictures=True)
-        for module in self.modules.values():
+        with torch.inference_mode(), autocast(self.precision, self.device):
+            observation = self.task.observe(modules)
+        for module in self.task.modules.values():
             module.train()
-        self.observed = observation.metrics
         assert self.log is not None
         self.log.write(self.step, observation.metrics)
-        self._warn(observation.metrics)
         if observation.image is not None:
             images.save_png(self.folder / "samples" / f"step-{self.step:07d}.png", observation.image)
+        return observation.metrics
+
+    def export(self) -> None:
+        """Write the model folder; no process goes on before it is there."""
+        if distributed.is_first():
+            self.task.export(self.averaged(), self.folder / "model")
+        distributed.wait_for_all()
 
     def save(self, keep: int) -> None:
         """Write a checkpoint and the model folder; remove the oldest checkpoints."""
         self.check_finite()
         self.seconds += time.perf_counter() - self.clock
         self.clock = time.perf_counter()
-        if not self.accelerator.is_main_process:
-            return
-        state = {
+        if distributed.is_first():
+            write_checkpoint(self._state(), self.folder, self.step)
+        self.export()
+        if distributed.is_first():
+            drop_old_checkpoints(self.folder, keep)
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "step": self.step,
+            "steps": self.task.steps,
             "seconds": self.seconds,
             "settings": self.settings,
-            "modules": {n: self.accelerator.unwrap_model(m).state_dict() for n, m in self.modules.items()},
+            "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "averages": {name: average.state_dict() for name, average in self.averages.items()},
-            "window": self.window,
-            "window_steps": self.window_steps,
+            "window": self.window.state(),
             "observed": self.observed,
+            "task": self.task.state(),
         }
-        write_checkpoint(state, self.folder, self.step)
-        self.task.export(self.averaged(), self.folder / "model")
-        drop_old_checkpoints(self.folder, keep)
 
     def restore(self, path: Path | None) -> None:
-        """Continue from a checkpoint."""
+        """Continue from a checkpoint. Raises ValueError where it was written under settings that learn otherwise."""
         if path is None:
             raise ValueError(f"{self.folder} holds no checkpoint to resume from; start the run without --resume")
-        state = read_checkpoint(path, self.settings, self.accelerator.device)
-        for name, module in self.modules.items():
-            self.accelerator.unwrap_model(module).load_state_dict(state["modules"][name])
+        state = read_checkpoint(path)
+        changed = changed_settings(state["settings"], self.settings)
+        if changed:
+            raise ValueError(
+                f"the run in {self.folder} was begun with other settings: {changed[0]}; resume with the same ones, "
+                "or begin a new run in another folder"
+            )
+        if self.task.steps < max(state["step"], state.get("steps", 0)):
+            raise ValueError(
+                f"the run in {self.folder} is {state.get('steps', state['step'])} steps long and can get longer, not "
+                f"shorter: {self.task.steps} were asked for"
+            )
+        for name, module in self.task.modules.items():
+            module.load_state_dict(state["modules"][name])
             self.optimizers[name].load_state_dict(state["optimizers"][name])
             if name in self.averages:
                 self.averages[name].load_state_dict(state["averages"][name])
         self.step, self.seconds, self.observed = state["step"], state["seconds"], state["observed"]
-        self.window, self.window_steps = state["window"], state["window_steps"]
+        if "means" in state["window"]:  # checkpoints of 0.1 held the sums alone
+            self.window.restore(state["window"])
+        self.task.restore(state.get("task", {}))
+
+
+def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Where a run would go on learning otherwise than it began, such as "model.width: 192 is not 256".
+
+    What a newer version of the library added is no change; neither is another length of the run or another place of
+    the same data.
+    """
+    lines = [line for name in now if name in before for line in differences(before[name], now[name], name, added=False)]
+    names = [line.partition(":")[0] for line in lines]
+    return [
+        line
+        for name, line in zip(names, lines, strict=True)
+        if name not in FREE and name.rpartition(".")[2] not in ("steps", "epochs")
+    ]
 
 
 def _name(module: str, modules: dict[str, nn.Module], metric: str = "loss") -> str:
     """Metrics are named plainly where only one module is trained."""
     return metric if len(modules) == 1 else f"{module}/{metric}"
-
-
-def _kind(warning: str) -> str:
-    """A warning without its numbers."""
-    return re.sub(r"[\d.]+(e[+-]?\d+)?%?", "", warning)

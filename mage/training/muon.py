@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mage.precision import bf16_is_fast
+from mage.device import bf16_is_fast
 
 NEWTON_SCHULZ = (
     (8.2373, -23.1577, 16.6806),

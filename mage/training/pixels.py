@@ -1,32 +1,37 @@
 """Pre-training the rivals that see pixels, MAE and SimCLR, on the loop that trains MAGE."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mage import images, rng
-from mage.data.colour import ColourConfig, colour_jitter
+from mage.data.batches import Batches
+from mage.data.colour import ColourConfig, colour_draws, colour_jitter
 from mage.masking import Mask, mask_from_noise
-from mage.models.contrastive import agreement
-from mage.models.mae import MAE
+from mage.models.contrastive import ContrastConfig, agreement
+from mage.models.mae import MAE, MAEConfig
 from mage.models.pixels import PatchEncoder
 from mage.models.simclr import SimCLR
+from mage.nn.grids import area
+from mage.share import Turn
+from mage.store import folder as store
+from mage.store.parts import ModelParts
+from mage.training.method import METHODS, MethodConfig, MethodInputs
 from mage.training.optim import OptimConfig
-from mage.training.pretrain import TokenBatches, Watch, write_model
-from mage.training.task import Loss, Observation
+from mage.training.task import Loss, Observation, Reading, Task, Watch
 
 
-class PixelPretraining(ABC):
+class PixelPretraining(Task):
     """What both have in common: batches of images in, an encoder out."""
 
     def __init__(
         self,
         objective: nn.Module,
-        source: TokenBatches,
+        source: Batches,
         *,
         num_images: int,
         optim: OptimConfig,
@@ -36,29 +41,16 @@ class PixelPretraining(ABC):
         watch: Watch | None = None,
     ) -> None:
         """source: where batches of "images" (and "second") come from. validation: images (n, c, h, w), uint8."""
-        self.modules: dict[str, nn.Module] = {"mage": objective}
-        self.frozen: tuple[nn.Module, ...] = ()
-        self.optim = {"mage": optim}
-        self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)
-        self._source, self._recipe, self._seed = source, recipe, seed
+        super().__init__("mage", objective, source, optim, num_images=num_images)
+        self._recipe, self._seed = recipe, seed
         self._validation, self._watch = validation, watch
 
-    def batches(self, start: int, *, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
-        """This process's batches from number `start` on."""
-        return self._source(start, rank, world_size)
-
-    @abstractmethod
-    def losses(
-        self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], *, number: int, rank: int
-    ) -> Iterator[Loss]:
-        """The loss of one batch."""
-
-    @abstractmethod
     def validation_loss(self, objective: nn.Module, pixels: Tensor, index: int) -> float:
         """The loss on held-out images in [0, 1], with the randomness of batch `index`."""
+        raise NotImplementedError
 
-    def observe(self, modules: Mapping[str, nn.Module], *, pictures: bool) -> Observation:
-        """Loss on held-out images, and what the watch finds."""
+    def observe(self, modules: Mapping[str, nn.Module]) -> Observation:
+        """Loss on held-out images, and what the watch measures."""
         objective = modules["mage"]
         metrics = {} if self._watch is None else self._watch(objective.encoder)
         device = next(objective.parameters()).device
@@ -71,15 +63,7 @@ class PixelPretraining(ABC):
         """Write the averaged encoder as a model folder; decoder and projection stay behind."""
         encoder = modules["mage"].encoder
         assert isinstance(encoder, PatchEncoder)
-        write_model(None, encoder, self._recipe, {}, folder)
-
-    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
-        """Nothing is known to go wrong silently."""
-        return []
-
-    def state(self) -> dict[str, Any]:
-        """Nothing beyond the network."""
-        return {}
+        store.write(ModelParts(None, encoder, self._recipe), folder)
 
 
 class LossOf(nn.Module):
@@ -102,52 +86,108 @@ class LossOf(nn.Module):
 class MAEPretraining(PixelPretraining):
     """MAE: one view, three quarters of it left out."""
 
-    def __init__(self, network: MAE, source: TokenBatches, **more: Any) -> None:
+    def __init__(self, network: MAE, source: Batches, **more: Any) -> None:
         super().__init__(LossOf(network), source, **more)
-        self._ratio, self._length = network.config.mask_ratio, network.encoder.grid[0] * network.encoder.grid[1]
+        self.frozen = (network.encoder.position,)  # fine-tuning learns it
+        self._ratio, self._length = network.config.mask_ratio, area(network.encoder.grid)
 
-    def losses(
-        self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], *, number: int, rank: int
-    ) -> Iterator[Loss]:
+    def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
         """Squared error of the left-out patches."""
         pixels = images.to_float(batch["images"])
-        mask = self._mask(len(pixels), rng.generator(self._seed, "mask", number, rank))
-        yield Loss("mage", modules["mage"](pixels, mask.to(pixels.device)), {})
+        noise = torch.rand(turn.share.batch_size, self._length, generator=rng.generator(self._seed, "mask", turn.step))
+        yield Loss("mage", modules["mage"](pixels, self._mask(turn.take(noise)).to(pixels.device)))
 
     def validation_loss(self, objective: nn.Module, pixels: Tensor, index: int) -> float:
         """Under fixed masks."""
-        mask = self._mask(len(pixels), rng.generator(self._seed, "validation mask", index))
+        noise = torch.rand(len(pixels), self._length, generator=rng.generator(self._seed, "validation mask", index))
+        mask = self._mask(noise)
         return float(objective(pixels, mask.to(pixels.device)))
 
-    def _mask(self, count: int, generator: torch.Generator) -> Mask:
-        noise = torch.rand(count, self._length, generator=generator)
+    def _mask(self, noise: Tensor) -> Mask:
         return mask_from_noise(noise, self._ratio, drop_ratio=self._ratio)
 
 
 class SimCLRPretraining(PixelPretraining):
     """SimCLR: two views, cut and coloured differently."""
 
-    def __init__(self, network: SimCLR, source: TokenBatches, *, colour: ColourConfig, **more: Any) -> None:
+    def __init__(self, network: SimCLR, source: Batches, *, colour: ColourConfig, **more: Any) -> None:
         super().__init__(network, source, **more)
         self._network, self._colour = network, colour
 
-    def losses(
-        self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], *, number: int, rank: int
-    ) -> Iterator[Loss]:
+    def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
         """NT-Xent between the views."""
         pixels = images.to_float(torch.cat([batch["images"], batch["second"]]))
-        first, second = self._vectors(modules["mage"], pixels, rng.generator(self._seed, "colour", number, rank))
-        metrics = {"view_agreement": agreement(first.detach(), second.detach())}
-        yield Loss("mage", self._network.loss(first, second), metrics)
+        whole = colour_draws(2 * turn.share.batch_size, rng.generator(self._seed, "colour", turn.step))
+        draws = torch.cat([turn.take(view, dim=1) for view in whole.chunk(2, dim=1)], dim=1)
+        first, second = self._vectors(modules["mage"], pixels, draws)
+        readings = {"view_agreement": Reading(agreement(first.detach(), second.detach()))}
+        yield Loss("mage", self._network.loss(first, second), readings)
 
     def validation_loss(self, objective: nn.Module, pixels: Tensor, index: int) -> float:
         """Between an image and its mirror image, coloured differently."""
-        random = rng.generator(self._seed, "validation colour", index)
-        first, second = self._vectors(objective, torch.cat([pixels, pixels.flip(-1)]), random)
+        draws = colour_draws(2 * len(pixels), rng.generator(self._seed, "validation colour", index))
+        first, second = self._vectors(objective, torch.cat([pixels, pixels.flip(-1)]), draws)
         return float(self._network.loss(first, second))
 
-    def _vectors(self, objective: nn.Module, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _vectors(self, objective: nn.Module, pixels: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
         if pixels.shape[1] == 3:
-            pixels = colour_jitter(pixels, self._colour, generator)
+            pixels = colour_jitter(pixels, self._colour, draws)
         first, second = objective(pixels).chunk(2)
         return first, second
+
+
+def pixel_settings(inputs: MethodInputs) -> dict[str, Any]:
+    """Keywords of PixelPretraining that follow from a run."""
+    return dict(
+        num_images=inputs.num_images,
+        optim=inputs.optim,
+        recipe=inputs.recipe,
+        seed=inputs.seed,
+        validation=inputs.validation,
+        watch=inputs.watch,
+    )
+
+
+@METHODS.register("mae")
+@dataclass(frozen=True)
+class MAEMethod(MethodConfig):
+    """MAE: pixels of left-out patches are predicted (He et al. 2022)."""
+
+    name: str = "mae"
+    """Name of the method."""
+    patch_size: int = 16
+    """Pixels per side of a patch."""
+    mae: MAEConfig = field(default_factory=MAEConfig)
+    """Decoder and mask."""
+
+    reads: ClassVar[Literal["tokens", "images"]] = "images"
+
+    def build(self, inputs: MethodInputs) -> Task:
+        """The task of a run."""
+        with inputs.random_weights("mae"):
+            network = MAE(inputs.patch_encoder(self.patch_size), self.mae)
+        return MAEPretraining(network, inputs.source, **pixel_settings(inputs))
+
+
+@METHODS.register("simclr")
+@dataclass(frozen=True)
+class SimCLRMethod(MethodConfig):
+    """SimCLR: two strongly varied views attract each other (Chen et al. 2020)."""
+
+    name: str = "simclr"
+    """Name of the method."""
+    patch_size: int = 16
+    """Pixels per side of a patch."""
+    contrast: ContrastConfig = field(default_factory=ContrastConfig)
+    """How views are compared."""
+    colour: ColourConfig = field(default_factory=ColourConfig)
+    """Colour jitter of the views."""
+
+    reads: ClassVar[Literal["tokens", "images"]] = "images"
+    pairs: ClassVar[bool] = True
+
+    def build(self, inputs: MethodInputs) -> Task:
+        """The task of a run."""
+        with inputs.random_weights("simclr"):
+            network = SimCLR(inputs.patch_encoder(self.patch_size), self.contrast)
+        return SimCLRPretraining(network, inputs.source, colour=self.colour, **pixel_settings(inputs))

@@ -1,6 +1,7 @@
-"""Pre-training MAGE: masked tokens in, cross-entropy on what was masked out (paper, section 3.2; METHOD section 6)."""
+"""Pre-training MAGE: masked tokens in, cross-entropy on what was masked out (paper, section 3.2)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,27 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from mage import images, rng
-from mage.masking import Mask, MaskRatioConfig, random_mask
-from mage.models import MAGE, Transformer
-from mage.pipeline import Mage
-from mage.precision import autocast
+from mage.data.batches import Batches
+from mage.device import autocast
+from mage.masking import Mask, MaskRatioConfig, random_mask, step_mask
+from mage.models import MAGEConfig, MAGETransformer
 from mage.sampling.generator import fill, unknown_grids
 from mage.sampling.settings import SamplingConfig
+from mage.share import Turn
+from mage.store import folder as store
+from mage.store.parts import ModelParts
 from mage.tokenizers import Tokenizer
-from mage.training.conditions import ConditionConfig, hide_some
+from mage.training.conditions import ConditionConfig, drop_classes
+from mage.training.method import METHODS, MethodConfig, MethodInputs
 from mage.training.optim import OptimConfig
-from mage.training.task import Loss, Observation
-
-TokenBatches = Callable[[int, int, int], Iterator[dict[str, Tensor]]]
-"""(number of the first batch, rank, world size) -> batches with "tokens" (n, h, w), or "images" uint8 to be encoded."""
-Watch = Callable[[Any], dict[str, float]]
-"""(network with `features`) -> numbers for the log: an online probe, wired in by the recipes."""
+from mage.training.task import Loss, Observation, Task, Watch
+from mage.vocabulary import Vocabulary
 
 
 class PretrainObjective(nn.Module):
     """The network with its loss, as one module, so that wrappers for many processes see a single forward."""
 
-    def __init__(self, network: MAGE) -> None:
+    def __init__(self, network: MAGETransformer) -> None:
         super().__init__()
         self.network = network
 
@@ -37,14 +38,14 @@ class PretrainObjective(nn.Module):
         return self.network.loss(self.network(tokens, mask, classes), tokens, mask)
 
 
-class Pretraining:
+class Pretraining(Task):
     """The task: one network, one optimizer."""
 
     def __init__(
         self,
-        network: MAGE,
+        network: MAGETransformer,
         tokenizer: Tokenizer | None,
-        source: TokenBatches,
+        source: Batches,
         *,
         num_images: int,
         optim: OptimConfig,
@@ -60,35 +61,31 @@ class Pretraining:
     ) -> None:
         """source: where batches come from; with "labels" (n,) where conditions are trained.
 
-        validation: token grids (n, h, w) that training does not see.
+        validation: token grids (n, *grid) that training does not see.
         notes: the tokenizer's, kept in the model. precision: in which images are tokenized, where batches hold images.
         watch: called at every observation with the averaged network.
         """
+        super().__init__("mage", PretrainObjective(network), source, optim, num_images=num_images)
         self.network = network
-        self.modules: dict[str, nn.Module] = {"mage": PretrainObjective(network)}
-        self.optim = {"mage": optim}
-        self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)
-        self._tokenizer, self._source, self._masking = tokenizer, source, masking
+        self._tokenizer, self._masking = tokenizer, masking
         self._sampling, self._recipe, self._seed, self._validation = sampling, recipe, seed, validation
         self._notes, self._precision, self._watch = notes or {}, precision, watch
         self._conditions = conditions
-        self.frozen: tuple[nn.Module, ...] = (network.encoder,) if conditions.freeze_encoder else ()
+        self.frozen = (network.encoder,) if conditions.freeze_encoder else ()
 
-    def batches(self, start: int, *, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
-        """This process's batches from number `start` on."""
-        return self._source(start, rank, world_size)
+    def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
+        """Masked cross-entropy, so that its mean over pieces is the mean over the masked tokens of the step's batch.
 
-    def losses(
-        self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], *, number: int, rank: int
-    ) -> Iterator[Loss]:
-        """Masked cross-entropy; images are tokenized first where no cache was given."""
+        Images are tokenized first where no cache was given.
+        """
         tokens = batch["tokens"] if "tokens" in batch else self.encode(batch["images"])
-        length = tokens[0].numel()
-        mask = random_mask(self._masking, len(tokens), length, rng.generator(self._seed, "mask", number, rank))
+        random = rng.generator(self._seed, "mask", turn.step)
+        drawn = step_mask(self._masking, turn.share.batch_size, tokens[0].numel(), random, turn.rows)
         classes = None
         if self.network.config.num_classes:
-            classes = hide_some(batch["labels"], self._conditions.drop, self._seed, number, rank)
-        yield Loss("mage", modules["mage"](tokens.flatten(1), mask.to(tokens.device), classes), {})
+            classes = drop_classes(batch["labels"], self._conditions.drop, self._seed, turn)
+        loss = modules["mage"](tokens.flatten(1), drawn.mask.to(tokens.device), classes)
+        yield Loss("mage", drawn.weight * loss)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
@@ -97,10 +94,10 @@ class Pretraining:
         with autocast(self._precision, pixels.device):
             return self._tokenizer.encode(images.to_float(pixels))
 
-    def observe(self, modules: Mapping[str, nn.Module], *, pictures: bool) -> Observation:
+    def observe(self, modules: Mapping[str, nn.Module]) -> Observation:
         """Validation loss without classes under fixed masks, what the watch finds, 64 samples class after class."""
         network = modules["mage"].network
-        assert isinstance(network, MAGE)
+        assert isinstance(network, MAGETransformer)
         metrics = {} if self._watch is None else self._watch(network)
         device = network.head.bias.device
         if self._validation is not None:
@@ -112,7 +109,7 @@ class Pretraining:
                 tokens = part.to(device).flatten(1)
                 total += float(network.loss(network(tokens, mask), tokens, mask)) * len(part)
             metrics["valid/loss"] = total / len(self._validation)
-        if not pictures or self._tokenizer is None:
+        if self._tokenizer is None:
             return Observation(metrics)
         classes = network.config.num_classes
         batches = fill(
@@ -131,30 +128,83 @@ class Pretraining:
     def export(self, modules: Mapping[str, nn.Module], folder: Path) -> None:
         """Write tokenizer and averaged network as a model folder."""
         network = modules["mage"].network
-        assert isinstance(network, MAGE)
-        write_model(self._tokenizer, network, self._recipe, self._notes, folder)
-
-    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
-        """Nothing is known to go wrong silently."""
-        return []
-
-    def state(self) -> dict[str, Any]:
-        """Nothing beyond the network."""
-        return {}
+        assert isinstance(network, MAGETransformer)
+        store.write(ModelParts(self._tokenizer, network, self._recipe, self._notes), folder)
 
 
-def write_model(
-    tokenizer: Tokenizer | None,
-    network: Transformer | None,
-    recipe: dict[str, Any],
-    notes: dict[str, Any],
-    folder: Path,
-) -> None:
-    """Write a model folder without disturbing the networks, which may be in training."""
-    from mage import atomic
-    from mage.checkpoints import io
+@METHODS.register("mage")
+@dataclass(frozen=True)
+class MAGEMethod(MethodConfig):
+    """MAGE: masked tokens are predicted, at a mask ratio that varies."""
 
-    model = Mage.__new__(Mage)
-    model._tokenizer, model._transformer, model.recipe, model.notes = tokenizer, network, recipe, notes
-    with atomic.replacing_folder(folder) as temporary:
-        io.write_into(model, temporary)
+    name: str = "mage"
+    """Name of the method."""
+    masking: MaskRatioConfig = field(default_factory=MaskRatioConfig)
+    """What is hidden in training."""
+    conditions: ConditionConfig = field(default_factory=ConditionConfig)
+    """Classes that generation can be asked for."""
+
+    @property
+    def class_conditions(self) -> ConditionConfig:
+        """Classes that the network is told."""
+        return self.conditions
+
+    def check(self, model: MAGEConfig) -> None:
+        """Raise ValueError where the method cannot train a network of these sizes."""
+        if not model.decoder_depth and self.masking.drop:
+            raise ValueError(
+                "model.decoder_depth=0 goes with method.masking.drop=false: without a decoder every token is seen"
+            )
+        told = self.conditions.source != "none"
+        if told and self.conditions.freeze_encoder and model.class_input == "encoder":
+            raise ValueError(
+                "method.conditions.freeze_encoder goes with model.class_input=decoder: the encoder learns no class"
+            )
+
+    def build(self, inputs: MethodInputs) -> Task:
+        """The task of a run."""
+        return Pretraining(new_network(inputs), inputs.tokenizer, inputs.source, **task_settings(self, inputs))
+
+
+@METHODS.register("maskgit")
+@dataclass(frozen=True)
+class MaskGITMethod(MAGEMethod):
+    """MaskGIT: one transformer that sees every position, cosine mask ratio (Chang et al. 2022)."""
+
+    name: str = "maskgit"
+    """Name of the method."""
+    masking: MaskRatioConfig = field(
+        default_factory=lambda: MaskRatioConfig(distribution="cosine", low=0.01, high=1.0, drop=False, per_image=True)
+    )
+    """What is hidden in training."""
+
+    def check(self, model: MAGEConfig) -> None:
+        """Raise ValueError where the method cannot train a network of these sizes."""
+        if model.decoder_depth:
+            raise ValueError(f"maskgit has no decoder: model.decoder_depth must be 0, not {model.decoder_depth}")
+        super().check(model)
+
+
+def new_network(inputs: MethodInputs) -> MAGETransformer:
+    """A network with random weights, for the run's tokens and classes."""
+    count = len(inputs.class_names)
+    words = Vocabulary.fresh(inputs.num_codes, count if inputs.model.class_input == "encoder" else 0)
+    with inputs.random_weights("mage"):
+        return MAGETransformer(replace(inputs.model, num_classes=count), words, inputs.grid)
+
+
+def task_settings(method: "MAGEMethod | Any", inputs: MethodInputs) -> dict[str, Any]:
+    """Keywords of Pretraining that follow from a run and a method with `masking`."""
+    return dict(
+        num_images=inputs.num_images,
+        optim=inputs.optim,
+        masking=method.masking,
+        sampling=inputs.sampling,
+        recipe=inputs.recipe,
+        seed=inputs.seed,
+        validation=inputs.validation,
+        notes=inputs.notes,
+        precision=inputs.precision,
+        watch=inputs.watch,
+        conditions=method.class_conditions,
+    )

@@ -1,56 +1,64 @@
-"""A run's diary: metrics.jsonl, one JSON object per line, and the same in TensorBoard where that is installed."""
+"""A run's numbers: metrics.jsonl, one JSON object per line, and the same to the trackers that the recipe asks for."""
 
+import contextlib
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from mage import atomic
+from mage.training.trackers import TRACKERS
 
 
 class RunLog:
     """Appends to `metrics.jsonl` in a run folder. On resume, lines after `step` are cut off: they will come again."""
 
-    def __init__(self, folder: Path, *, step: int = 0) -> None:
-        self.path = folder / "metrics.jsonl"
-        kept = [line for line in read_log(folder) if line["step"] <= step]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._file = self.path.open("a")
-        self._board = _summary_writer(folder / "tensorboard", step)
+    def __init__(
+        self, folder: Path, *, step: int = 0, trackers: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """trackers: names of TRACKERS. settings: what they show too. Raises ValueError for a missing one."""
+        with contextlib.ExitStack() as opened:  # where one cannot start, those before it are closed
+            self._trackers = []
+            for name in trackers:
+                self._trackers.append(TRACKERS.get(name)(folder, step, settings or {}))
+                opened.callback(self._trackers[-1].close)
+            self.path = folder / "metrics.jsonl"
+            kept = [line for line in read_log(folder) if line["step"] <= step]
+            atomic.write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+            self._file = opened.enter_context(self.path.open("a"))
+            self._opened = opened.pop_all()
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, float]) -> None:
         """Log numbers under a step; those that are not finite become null."""
         finite: dict[str, Any] = {name: _rounded(value) for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.log(step, values)
 
     def close(self) -> None:
         """Flush everything to disk."""
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        self._opened.close()
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a last line that was cut by a crash is left out."""
+    """The lines of a run's metrics.jsonl. What is none, such as a last one that was cut by a crash, is left out."""
     path = folder / "metrics.jsonl"
     lines = []
-    for text in path.read_text().splitlines() if path.is_file() else []:
+    for text in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
+            line = json.loads(text)
+        except (ValueError, RecursionError):  # no JSON, no text, a number of 5,000 digits, or lists in lists in lists
+            continue
+        if isinstance(line, dict) and _is_step(line.get("step")):
+            lines.append(line)
     return lines
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _rounded(value: float) -> float | None:
     return float(f"{value:.7g}") if math.isfinite(value) else None
-
-
-def _summary_writer(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # the extra `tracking` is not installed
-        return None
-    return SummaryWriter(str(folder), purge_step=step + 1)

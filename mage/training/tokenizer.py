@@ -1,9 +1,10 @@
 """Training a VQGAN: pixels, what a classifier sees of them, commitment to the codebook, and a discriminator.
 
-The discriminator is a second module with its own optimizer and yields a second loss per batch (METHOD section 2).
+The discriminator is a second module with its own optimizer and yields a second loss per batch.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage import images
+from mage.data.batches import Batches
+from mage.evaluation.reconstruction import reconstruction_quality, rows_of_reconstructions
+from mage.share import Turn
+from mage.store import folder as store
+from mage.store.parts import ModelParts
 from mage.tokenizers.discriminator import build_discriminator
-from mage.tokenizers.quantizers import codebook_usage
 from mage.tokenizers.vqgan import VQGAN
 from mage.training import adversarial
 from mage.training.adversarial import AdversarialConfig, Adversary
 from mage.training.optim import OptimConfig
-from mage.training.pretrain import write_model
-from mage.training.task import Loss, Observation
-
-ImageBatches = Callable[[int, int, int], Iterator[dict[str, Tensor]]]
-"""(number of the first batch, rank, world size) -> batches with "images", uint8 (n, c, h, w)."""
+from mage.training.task import Loss, Observation, Reading, Task, TrainingWarning
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ class TokenizerLossConfig:
     """The discriminator."""
 
 
-class TokenizerTraining:
+class TokenizerTraining(Task):
     """The task: a VQGAN, and a discriminator with an optimizer of its own where the losses ask for one."""
 
     def __init__(
         self,
         tokenizer: VQGAN,
-        source: ImageBatches,
+        source: Batches,
         *,
         num_images: int,
         optim: OptimConfig,
@@ -68,11 +69,8 @@ class TokenizerTraining:
 
         precision: in which the discriminator judges for the tokenizer; the loop's own.
         """
-        self.modules: dict[str, nn.Module] = {"tokenizer": tokenizer}
-        self.frozen: tuple[nn.Module, ...] = ()
-        self.optim = {"tokenizer": optim}
-        self.batch_size, self.steps = optim.batch_size, optim.num_steps(num_images)
-        self._source, self._weights, self._recipe = source, loss, recipe
+        super().__init__("tokenizer", tokenizer, source, optim, num_images=num_images)
+        self._weights, self._recipe = loss, recipe
         self._validation, self._perceptual = validation, perceptual
         self._adversary: Adversary | None = None
         if loss.adversarial.weight:
@@ -83,13 +81,7 @@ class TokenizerTraining:
         self._notes: dict[str, Any] = {}
         self._last_weights = tokenizer.decoder.out.weight
 
-    def batches(self, start: int, *, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
-        """This process's batches from number `start` on."""
-        return self._source(start, rank, world_size)
-
-    def losses(
-        self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], *, number: int, rank: int
-    ) -> Iterator[Loss]:
+    def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
         """Reconstruction and codebook; then the discriminator, once it has joined."""
         targets = images.to_float(batch["images"])
         output = modules["tokenizer"](targets)
@@ -98,74 +90,68 @@ class TokenizerTraining:
         absolute = functional.l1_loss(reconstruction, targets)
         weights = self._weights
         total = weights.squared * squared + weights.absolute * absolute + output.quantizer_loss
-        metrics = {"squared_error": squared, "quantizer_loss": output.quantizer_loss}
+        readings = {"squared_error": Reading(squared), "quantizer_loss": Reading(output.quantizer_loss)}
         if self._perceptual is not None:
-            count = max(1, round(len(targets) * weights.perceptual_share))
-            perceptual = self._perceptual.to(targets.device)(reconstruction[:count], targets[:count])
+            perceptual = self._perceptual_loss(reconstruction, targets, turn)
             total = total + weights.perceptual * perceptual
-            metrics["perceptual"] = perceptual
-        step = number // self.optim["tokenizer"].accumulation
-        adversary = self._adversary if self._adversary is not None and self._adversary.takes_part(step) else None
+            readings["perceptual"] = Reading(perceptual)
+        adversary = self._adversary if self._adversary is not None and self._adversary.takes_part(turn.step) else None
         if adversary is not None:
-            push, found = adversary.push(reconstruction, total, self._last_weights)
-            total, metrics = total + push, metrics | found
-        yield Loss("tokenizer", total, metrics)
+            push, more = adversary.push(reconstruction, total, self._last_weights)
+            total, readings = total + push, readings | more
+        yield Loss("tokenizer", total, readings)
         if adversary is not None:
-            yield Loss("discriminator", *adversary.learn(modules["discriminator"], targets, reconstruction, step=step))
+            wrapped = modules["discriminator"]
+            yield Loss("discriminator", *adversary.learn(wrapped, targets, reconstruction, step=turn.step))
 
-    def observe(self, modules: Mapping[str, nn.Module], *, pictures: bool) -> Observation:
+    def _perceptual_loss(self, reconstruction: Tensor, targets: Tensor, turn: Turn) -> Tensor:
+        """Over a share of the step's images, spread evenly, so that no process has all or none of them."""
+        assert self._perceptual is not None
+        share, size = self._weights.perceptual_share, turn.share.batch_size
+        total = max(1, round(size * share))
+        chosen = [row for row in turn.rows if row * total // size != (row + 1) * total // size]
+        if not chosen:
+            return reconstruction.sum() * 0
+        own = torch.tensor(chosen, device=targets.device) - turn.rows.start
+        loss: Tensor = self._perceptual.to(targets.device)(reconstruction[own], targets[own])
+        return loss * (len(chosen) * size / (total * len(targets)))
+
+    def observe(self, modules: Mapping[str, nn.Module]) -> Observation:
         """PSNR and codebook usage on the validation images; originals above their reconstructions."""
         tokenizer = modules["tokenizer"]
         assert isinstance(tokenizer, VQGAN)
-        metrics, counts = reconstruction_quality(tokenizer, self._validation)
-        self._notes = {"psnr_db": metrics["psnr_db"], "code_counts": counts.tolist(), "images": len(self._validation)}
-        if not pictures:
-            return Observation(metrics)
-        return Observation(metrics, side_by_side(tokenizer, self._validation[:16]))
+        quality = reconstruction_quality(tokenizer, self._validation)
+        self._notes = {
+            "psnr_db": quality.metrics["psnr_db"],
+            "code_counts": quality.code_counts.tolist(),
+            "images": len(self._validation),
+        }
+        return Observation(quality.metrics, rows_of_reconstructions(tokenizer, self._validation[:16]))
 
     def export(self, modules: Mapping[str, nn.Module], folder: Path) -> None:
         """Write the averaged tokenizer as a model folder."""
         tokenizer = modules["tokenizer"]
         assert isinstance(tokenizer, VQGAN)
-        write_model(tokenizer, None, self._recipe, {"tokenizer": self._notes} if self._notes else {}, folder)
+        notes = {"tokenizer": self._notes} if self._notes else {}
+        store.write(ModelParts(tokenizer, None, self._recipe, notes), folder)
 
-    def warnings(self, metrics: Mapping[str, float]) -> list[str]:
+    def warnings(self, metrics: Mapping[str, float]) -> list[TrainingWarning]:
         """A collapsed codebook, a game that one side has won."""
-        found = list(adversarial.warnings(metrics))
-        if metrics.get("codes_used", 1.0) < 0.25:
-            found.append(
-                f"the codebook has collapsed to {metrics['codes_used']:.1%} of its codes: set "
-                "tokenizer.quantizer.kind=normalized with a small tokenizer.code_width, or keep_alive=true"
+        warnings = list(adversarial.warnings(metrics))
+        if metrics.get("codes_used", math.inf) < 0.25:
+            warnings.append(
+                TrainingWarning(
+                    "codebook_collapse",
+                    f"the codebook has collapsed to {metrics['codes_used']:.1%} of its codes: set "
+                    "tokenizer.quantizer.kind=normalized with a small tokenizer.code_width, or keep_alive=true",
+                )
             )
-        return found
+        return warnings
 
     def state(self) -> dict[str, Any]:
-        """Nothing beyond the networks."""
-        return {}
+        """What the last observation noted for the model folder."""
+        return {"notes": self._notes}
 
-
-def reconstruction_quality(tokenizer: VQGAN, uint8_images: Tensor) -> tuple[dict[str, float], Tensor]:
-    """PSNR in dB (mean over images, clamped to [0, 1]) and codebook usage; and the counts of the codes."""
-    device = next(tokenizer.parameters()).device
-    found, ids = [], []
-    for part in uint8_images.split(256):
-        targets = images.to_float(part.to(device))
-        codes = tokenizer.encode(targets)
-        found.append(images.psnr(tokenizer.decode(codes), targets))
-        ids.append(codes.cpu())
-    usage = codebook_usage(torch.cat(ids), tokenizer.num_codes)
-    metrics = {
-        "psnr_db": float(torch.cat(found).mean()),
-        "codes_used": usage.used,
-        "codebook_perplexity": usage.perplexity,
-    }
-    return metrics, usage.counts
-
-
-def side_by_side(tokenizer: VQGAN, uint8_images: Tensor) -> Tensor:
-    """A grid with originals in every other row and their reconstructions below."""
-    device = next(tokenizer.parameters()).device
-    originals = images.to_float(uint8_images.to(device))
-    again = tokenizer.decode(tokenizer.encode(originals))
-    rows = [part for pair in zip(originals.split(8), again.split(8), strict=True) for part in pair]
-    return images.make_grid(torch.cat(rows).cpu(), columns=8)
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up the notes."""
+        self._notes = state.get("notes", {})

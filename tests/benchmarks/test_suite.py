@@ -9,8 +9,8 @@ from mage.benchmarks import suite
 from mage.benchmarks.measure import Timing, count_flops, take_turns
 from mage.benchmarks.suite import PATHS, Row, metrics
 from mage.masking import MaskRatioConfig, mask_from_noise
-from mage.models import MAGE, MAGEConfig
-from mage.recipes.budget import training_flops
+from mage.models import MAGEConfig, MAGETransformer
+from mage.runs.budget import training_flops
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.vocabulary import Vocabulary
 
@@ -55,7 +55,7 @@ def test_ways_take_turns_and_the_median_counts(monkeypatch: pytest.MonkeyPatch) 
 
 def test_flops_are_those_of_the_budget() -> None:
     config = MAGEConfig(32, 2, 2, decoder_width=32, decoder_depth=1, decoder_heads=2, dropout=0.0)
-    network = MAGE(config, Vocabulary.fresh(50), (8, 8))
+    network = MAGETransformer(config, Vocabulary.fresh(50), (8, 8))
     ids = torch.zeros(4, 64, dtype=torch.int64)
     ratio = MaskRatioConfig(mode=0.694, std=0.0, low=0.5).mode
     mask = mask_from_noise(torch.rand(4, 64), ratio)

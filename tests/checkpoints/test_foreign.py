@@ -15,6 +15,7 @@ import mage
 from mage.checkpoints import foreign
 from mage.checkpoints.pickles import unpickle
 from mage.cli.main import main
+from mage.pipeline import Mage
 from mage.tokenizers import LDMConfig, LDMTokenizer, Tokenizer
 from tests.reference import ldm
 
@@ -45,7 +46,7 @@ def test_a_taming_file_becomes_a_tokenizer_that_computes_the_same(tmp_path: Path
         "loss.perceptual_loss.lin0.model.1.weight": torch.ones(1),
     }
     torch.save({"state_dict": OrderedDict(state | extra), "epoch": 3, "global_step": 7}, tmp_path / "last.ckpt")
-    model = foreign.read_taming(tmp_path / "last.ckpt", image_size=(16, 24))
+    model = Mage.of(foreign.read_taming(tmp_path / "last.ckpt", image_size=(16, 24)), precision="float32", device="cpu")
     assert model.tokenizer.config == SMALL
     assert isinstance(model.tokenizer, Tokenizer)
     images = pictures(3, 3, 16, 24)
@@ -83,7 +84,7 @@ def test_training_state_of_other_libraries_is_left_behind_unread(
     torch.save(
         {"callbacks": {ModelCheckpoint: {"best": 1}, "object": ModelCheckpoint()}, "state_dict": taming_state()}, path
     )
-    model = foreign.read_taming(path, image_size=(16, 24))
+    model = Mage.of(foreign.read_taming(path, image_size=(16, 24)), precision="float32", device="cpu")
     assert model.tokenizer.num_codes == 20
     assert ModelCheckpoint.made == 0
     with pytest.raises(ValueError, match=r"holds a pytorch_lightning\.callbacks\.ModelCheckpoint"):
@@ -145,7 +146,7 @@ def test_a_diffusers_folder_becomes_a_tokenizer_that_computes_the_same(safe: boo
             torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim == 1 else parameter[0].numel() ** -0.5)
     network.save_pretrained(tmp_path / "theirs", safe_serialization=safe)
     assert foreign.is_diffusers(tmp_path / "theirs")
-    model = foreign.read_diffusers(tmp_path / "theirs")
+    model = Mage.of(foreign.read_diffusers(tmp_path / "theirs"), precision="float32", device="cpu")
     assert model.tokenizer.grid == (8, 8)
     images = pictures(2, 3, 16, 16)
     with torch.no_grad():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import mage
 from mage.checkpoints import official
-from mage.models import MAGE, MAGEClassifier, MAGEConfig
+from mage.models import MAGEClassifier, MAGEConfig, MAGETransformer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CONFIG: dict[str, Any] = json.loads((GOLDEN / "expected.json").read_text())["config"]
@@ -132,7 +132,7 @@ def test_kinds_become_the_right_networks(tmp_path: Path) -> None:
         ("fine_tuned_mean_pool", "linear", "class"),
     ]:
         state = tensors(layout) if pool == "mean" else with_class_pool(tensors(layout))
-        converted = official.read_released(write(tmp_path / "in.pth", state), CONFIG, device="cpu")
+        converted = official.read_released(write(tmp_path / "in.pth", state), CONFIG)
         classifier = converted.model.transformer
         assert isinstance(classifier, MAGEClassifier)
         assert (classifier.head_kind, classifier.pool, classifier.num_classes) == (head, pool, 10)
@@ -163,7 +163,7 @@ def test_tokenizer_file_alone_and_with_a_network(tmp_path: Path) -> None:
     assert official.load_released(network, CONFIG).tokenizer is None
     for paths in ([network, tokenizer], [tokenizer, network]):
         both = official.load_released(paths, CONFIG)
-        assert isinstance(both.transformer, MAGE)
+        assert isinstance(both.transformer, MAGETransformer)
         assert both.tokenizer.fingerprint() == alone.model.tokenizer.fingerprint()
     back = there_and_back([network, tokenizer], tmp_path / "folder")  # type: ignore[arg-type]
     assert_same_bytes(back["model"], state | {f"vqgan.{name}": value for name, value in tensors("tokenizer").items()})

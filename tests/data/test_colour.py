@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from mage import rng
-from mage.data.colour import ColourConfig, colour_jitter, turn_hue
+from mage.data.colour import ColourConfig, colour_draws, colour_jitter, turn_hue
 
 NOTHING = ColourConfig(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def jitter(images: torch.Tensor, config: ColourConfig, seed: int = 0) -> torch.Tensor:
-    return colour_jitter(images, config, rng.generator(seed, "colour"))
+    return colour_jitter(images, config, colour_draws(len(images), rng.generator(seed, "colour")))
 
 
 def test_strength_zero_changes_nothing(images: torch.Tensor) -> None:

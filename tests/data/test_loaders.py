@@ -14,6 +14,7 @@ from mage import rng
 from mage.data.datasets import ArrayDataset, FolderDataset, load_dataset
 from mage.data.loaders import TrainLoader, decode_to_memory, evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
+from mage.share import Share
 
 SHIFT = build_transform(TransformConfig(size=(8, 8), augmentation="shift"))
 PLAIN = build_transform(TransformConfig(size=(8, 8)))
@@ -53,24 +54,24 @@ def assert_same(first: list[dict[str, Tensor]], second: list[dict[str, Tensor]])
 
 @WORKERS
 def test_batches_from_a_later_start_are_those_of_a_whole_run(num_workers):
-    whole = take(TrainLoader(numbered(10), SHIFT, batch_size=3, seed=1), 9)
-    resumed = TrainLoader(numbered(10), SHIFT, batch_size=3, seed=1, start_step=4, num_workers=num_workers)
+    whole = take(TrainLoader(numbered(10), SHIFT, share=Share(3), seed=1), 9)
+    resumed = TrainLoader(numbered(10), SHIFT, share=Share(3), seed=1, start=4, num_workers=num_workers)
     assert_same(take(resumed, 5), whole[4:])
 
 
 def test_a_batch_is_uint8_with_labels_and_the_numbers_of_its_images():
     dataset = numbered(10)
-    batch = take(TrainLoader(dataset, PLAIN, batch_size=4, seed=0), 1)[0]
+    batch = take(TrainLoader(dataset, PLAIN, share=Share(4), seed=0), 1)[0]
     assert batch["images"].dtype == torch.uint8
     assert batch["labels"].dtype == batch["index"].dtype == torch.int64
     assert torch.equal(batch["labels"], batch["index"])
     assert torch.equal(batch["images"], dataset.array[batch["index"]])
-    unlabelled = take(TrainLoader(numbered(10, labelled=False), PLAIN, batch_size=4, seed=0), 1)[0]
+    unlabelled = take(TrainLoader(numbered(10, labelled=False), PLAIN, share=Share(4), seed=0), 1)[0]
     assert unlabelled["labels"].tolist() == [-1] * 4
 
 
 def test_an_epoch_shows_each_image_once_and_the_next_one_in_another_order_and_view():
-    batches = take(TrainLoader(numbered(12), SHIFT, batch_size=4, seed=0), 6)
+    batches = take(TrainLoader(numbered(12), SHIFT, share=Share(4), seed=0), 6)
     first, second = (torch.cat([batch["index"] for batch in part]) for part in (batches[:3], batches[3:]))
     assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(12))
     assert first.tolist() != second.tolist()
@@ -79,18 +80,16 @@ def test_an_epoch_shows_each_image_once_and_the_next_one_in_another_order_and_vi
 
 
 def test_a_ragged_end_is_left_out_and_another_seed_gives_another_order():
-    batches = take(TrainLoader(numbered(11), PLAIN, batch_size=4, seed=0), 4)
+    batches = take(TrainLoader(numbered(11), PLAIN, share=Share(4), seed=0), 4)
     assert all(len(batch["index"]) == 4 for batch in batches)
     assert len(set(torch.cat([batch["index"] for batch in batches[:2]]).tolist())) == 8
-    other = take(TrainLoader(numbered(11), PLAIN, batch_size=4, seed=1), 1)
+    other = take(TrainLoader(numbered(11), PLAIN, share=Share(4), seed=1), 1)
     assert other[0]["index"].tolist() != batches[0]["index"].tolist()
 
 
 def test_processes_share_the_batch_of_one_process():
-    whole = take(TrainLoader(numbered(20), SHIFT, batch_size=6, seed=3), 5)
-    parts = [
-        take(TrainLoader(numbered(20), SHIFT, batch_size=3, seed=3, rank=rank, world_size=2), 5) for rank in (0, 1)
-    ]
+    whole = take(TrainLoader(numbered(20), SHIFT, share=Share(6), seed=3), 5)
+    parts = [take(TrainLoader(numbered(20), SHIFT, share=Share(6, 1, rank, 2), seed=3), 5) for rank in (0, 1)]
     joined = [{name: torch.cat([one[name], two[name]]) for name in one} for one, two in zip(*parts, strict=True)]
     assert_same(joined, whole)
 
@@ -98,20 +97,50 @@ def test_processes_share_the_batch_of_one_process():
 @WORKERS
 def test_loading_leaves_the_global_generator_alone(num_workers):
     before = torch.get_rng_state()
-    take(TrainLoader(numbered(10), SHIFT, batch_size=3, seed=1, num_workers=num_workers), 2)
+    take(TrainLoader(numbered(10), SHIFT, share=Share(3), seed=1, num_workers=num_workers), 2)
     list(evaluation_batches(numbered(4), PLAIN, batch_size=2, num_workers=num_workers))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("batch_size", "world_size"), [(11, 1), (6, 2), (0, 1)])
-def test_a_batch_that_does_not_fit_is_refused(batch_size, world_size):
-    with pytest.raises(ValueError, match="does not fit the 10 images of numbered; choose a batch size from"):
-        TrainLoader(numbered(10), PLAIN, batch_size=batch_size, seed=0, world_size=world_size)
+def test_a_batch_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="does not fit the 10 images of numbered; choose a batch size from 1 to 10"):
+        TrainLoader(numbered(10), PLAIN, share=Share(12, 1, 0, 2), seed=0)
 
 
-def test_a_rank_outside_of_the_processes_is_refused():
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ((10, 1, 0, 4), "10 does not divide by 4 processes x 1 parts; choose a batch size of 8 or 12"),
+        ((10, 4, 0, 2), "10 does not divide by 2 processes x 4 parts; choose a batch size of 8 or 16"),
+        ((3, 1, 0, 4), "choose a batch size of 4"),
+        ((0, 1, 0, 1), "choose a batch size of 1"),
+        ((4, 1, 2, 2), "process 2 is none of 2"),
+    ],
+)
+def test_a_share_that_is_none_names_the_next_sizes(numbers, message):
+    with pytest.raises(ValueError, match=message):
+        Share(*numbers)
+
+
+def test_the_pieces_of_a_batch_cover_it_once():
+    shares = [Share(24, 3, rank, 4) for rank in range(4)]
+    rows = [row for share in shares for part in range(3) for row in share.rows(part)]
+    assert sorted(rows) == list(range(24))
+
+
+def test_accumulated_parts_give_the_batch_of_one():
+    whole = take(TrainLoader(numbered(20), SHIFT, share=Share(6), seed=3), 5)
+    parts = take(TrainLoader(numbered(20), SHIFT, share=Share(6, 3), seed=3), 15)
+    joined = [
+        {name: torch.cat([part[name] for part in parts[first : first + 3]]) for name in parts[0]}
+        for first in range(0, 15, 3)
+    ]
+    assert_same(joined, whole)
+
+
+def test_evaluation_batches_need_a_size_and_a_rank():
     with pytest.raises(ValueError, match="rank must lie between 0 and 1 for 2 processes, not 2"):
-        TrainLoader(numbered(10), PLAIN, batch_size=1, seed=0, rank=2, world_size=2)
+        evaluation_batches(numbered(10), PLAIN, rank=2, world_size=2)
     with pytest.raises(ValueError, match="batch size must be positive"):
         evaluation_batches(numbered(10), PLAIN, batch_size=0)
 
@@ -119,7 +148,7 @@ def test_a_rank_outside_of_the_processes_is_refused():
 @WORKERS
 def test_corrupt_files_are_replaced_in_training_noted_once_and_warned_about(tmp_path, caplog, num_workers):
     dataset = folder(tmp_path, 12, corrupt=(2, 7))
-    loader = TrainLoader(dataset, PLAIN, batch_size=4, seed=0, num_workers=num_workers)
+    loader = TrainLoader(dataset, PLAIN, share=Share(4), seed=0, num_workers=num_workers)
     with caplog.at_level(logging.WARNING):
         batches = take(loader, 9)
     bad = {str(tmp_path / "train/even/02.png"), str(tmp_path / "train/odd/07.png")}
@@ -131,7 +160,7 @@ def test_corrupt_files_are_replaced_in_training_noted_once_and_warned_about(tmp_
         assert len(batch["index"]) == len(set(batch["index"].tolist())) == 4
         assert not {2, 7} & set(pixels.tolist())
         assert batch["labels"].tolist() == (pixels % 2).tolist()
-    again = TrainLoader(dataset, PLAIN, batch_size=4, seed=0, start_step=3)
+    again = TrainLoader(dataset, PLAIN, share=Share(4), seed=0, start=3)
     assert_same(take(again, 6), batches[3:])
 
 
@@ -163,7 +192,7 @@ def test_a_share_that_is_all_corrupt_is_no_error_where_another_share_is_readable
 def test_a_data_set_without_a_readable_file_is_one_sentence(tmp_path, num_workers):
     dataset = folder(tmp_path, 4, corrupt=(0, 1, 2, 3))
     for read in (
-        lambda: next(iter(TrainLoader(dataset, PLAIN, batch_size=2, seed=0, num_workers=num_workers))),
+        lambda: next(iter(TrainLoader(dataset, PLAIN, share=Share(2), seed=0, num_workers=num_workers))),
         lambda: list(evaluation_batches(dataset, PLAIN, num_workers=num_workers)),
         lambda: list(evaluation_batches(dataset, PLAIN, rank=1, world_size=2)),
         lambda: decode_to_memory(dataset),

@@ -7,12 +7,15 @@ import pytest
 import torch
 
 import mage
+from mage import runs
 from mage.cli.main import main
 from mage.data.own_tokens import write_tokens
 from mage.data.token_batches import token_batches
 from mage.data.token_cache import TokenCache
-from mage.recipes import named, runs
+from mage.recipes import named
 from mage.settings import override
+from mage.share import Share
+from tests.reference.launches import quiet
 
 COUNTING = np.stack([(np.arange(12) + start) % 20 for start in range(20)] * 4)
 """Sequences that count up: each token follows from any other."""
@@ -29,7 +32,7 @@ def test_every_shape_comes_back(shape: tuple[int, ...], grid: tuple[int, int], v
     flat = tokens.reshape(6, views, *grid)
     assert np.array_equal(again.numpy(), flat[[5, 0], [views - 1, 0]])
     assert cache.labels.tolist() == list(range(6))
-    batch = next(token_batches(TokenCache(tmp_path / "cache"), batch_size=3, seed=0))
+    batch = next(token_batches(TokenCache(tmp_path / "cache"), share=Share(3), seed=0))
     assert batch["tokens"].shape == (3, *grid)
 
 
@@ -58,10 +61,10 @@ def test_a_sequence_model_learns_to_count_and_fills_gaps(tmp_path: Path) -> None
         named("smoke"),
         ["model.width=64", "model.depth=2", "model.heads=4", "model.decoder_width=64", "model.position_init=sincos",
          "model.dropout=0", "model.label_smoothing=0", "pretraining.steps=400", "pretraining.batch_size=40",
-         "pretraining.optimizer=muon", "pretraining.base_learning_rate=0.05", "masking.low=0.2",
+         "pretraining.optimizer=muon", "pretraining.base_learning_rate=0.05", "method.masking.low=0.2",
          "run.observe_every=400", "run.checkpoint_every=400", "run.log_every=100"],
     )  # fmt: skip
-    result = runs.pretrain_on_tokens(recipe, cache, tmp_path / "run", validation=cache, progress=False)
+    result = runs.pretrain(recipe, quiet(tmp_path / "run"), cache=cache, validation=cache)
     assert result.metrics["valid/loss"] < 1.5  # 3.0 is chance
     model = mage.load(tmp_path / "run")
     start = torch.from_numpy(COUNTING[:8]).view(8, 1, 12).clone()

@@ -18,6 +18,7 @@ from mage.data.token_cache import TokenCache, write_cache
 from mage.data.transforms import TransformConfig, build_transform
 from mage.models import MAGEConfig
 from mage.recipes import named
+from mage.share import Share
 
 TRANSFORM = TransformConfig(size=(8, 8), augmentation="crop_flip", scale=(0.5, 1.0))
 
@@ -117,16 +118,16 @@ def test_damage_is_noticed(parts: SimpleNamespace, tmp_path: Path) -> None:
 
 def test_batches_are_a_function_of_their_number_and_cover_an_epoch(parts: SimpleNamespace, tmp_path: Path) -> None:
     cache = write(parts, tmp_path / "cache")
-    from_start = list(islice(token_batches(cache, batch_size=50, seed=0), 8))
-    from_fifth = list(islice(token_batches(cache, batch_size=50, seed=0, start=5), 3))
+    from_start = list(islice(token_batches(cache, share=Share(50), seed=0), 8))
+    from_fifth = list(islice(token_batches(cache, share=Share(50), seed=0, start=5), 3))
     for whole, part in zip(from_start[5:], from_fifth, strict=True):
         assert torch.equal(whole["tokens"], part["tokens"])
-    halves = [list(islice(token_batches(cache, batch_size=25, seed=0, rank=rank, world_size=2), 2)) for rank in (0, 1)]
+    halves = [list(islice(token_batches(cache, share=Share(50, 1, rank, 2), seed=0), 2)) for rank in (0, 1)]
     for number in range(2):
         joined = torch.cat([halves[rank][number]["tokens"] for rank in (0, 1)])
         assert torch.equal(joined, from_start[number]["tokens"])
     with pytest.raises(ValueError, match="larger than"):
-        next(token_batches(cache, batch_size=1000, seed=0))
+        next(token_batches(cache, share=Share(1000), seed=0))
 
 
 def test_tokens_take_two_bytes_each(parts: SimpleNamespace, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -96,6 +97,26 @@ def test_random_crops_have_the_areas_and_shapes_that_were_asked_for():
     assert max(tops) > 80
 
 
+def test_crops_drawn_once_are_cut_off_at_the_edges_as_in_the_public_probe():
+    """Their mean area on a photo's shape is that of the formula, min(width, ..) times min(height, ..): 0.575."""
+    transforms = {
+        draws: build_transform(TransformConfig(size=(64, 64), augmentation="crop", crop_draws=draws))
+        for draws in ("once", "until_inside")
+    }
+    image, areas = ramp(150, 200), {draws: [] for draws in transforms}
+    for draws, transform in transforms.items():
+        for number in range(1500):
+            result = transform(image, rng.generator(0, number)).float()
+            sides = [(result[i].max() - result[i].min()).item() * 64 / 63 for i in (0, 1)]
+            areas[draws].append(sides[0] * sides[1] / (150 * 200))
+    random = np.random.default_rng(0)
+    area, ratio = random.uniform(0.2, 1, 200_000) * 150 * 200, np.exp(random.uniform(-1, 1, 200_000) * np.log(4 / 3))
+    public = np.minimum(np.sqrt(area * ratio), 200) * np.minimum(np.sqrt(area / ratio), 150) / (150 * 200)
+    assert np.mean(areas["once"]) == pytest.approx(public.mean(), abs=0.015)
+    assert public.mean() == pytest.approx(0.575, abs=0.005)
+    assert np.mean(areas["until_inside"]) == pytest.approx(0.495, abs=0.015)
+
+
 def test_an_image_too_long_for_any_crop_is_cut_in_the_centre():
     config = TransformConfig(size=(12, 12), augmentation="crop", scale=(1.0, 1.0))
     result = build_transform(config)(ramp(10, 250), rng.generator(0)).float()
@@ -127,6 +148,7 @@ def test_descriptions_differ_where_results_do_and_are_one_line():
         replace(crop, scale=(0.2000001, 1.0)),
         replace(crop, ratio=(0.75001, 4 / 3)),
         replace(crop, interpolation="bicubic"),
+        replace(crop, crop_draws="once"),
     ]
     texts = [describe(config) for config in different]
     assert len(set(texts)) == len(texts)

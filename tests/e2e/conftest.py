@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import mage
-from mage import images
+from mage import images, runs
 from mage.cli.main import main
 from mage.models import MAGEConfig
-from mage.recipes import named, runs
+from mage.recipes import named
+from tests.reference.launches import quiet
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +26,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     mage.Mage(model.tokenizer, None).save(root / "tokenizer")
     other = mage.build(sizes, tokenizer=recipe.tokenizer, precision="float32", seed=1)
     mage.Mage(other.tokenizer, None).save(root / "other-tokenizer")
-    runs.tokenize(recipe, model, root / "tokens")
+    runs.tokenize(recipe, quiet(root / "tokens"), model)
     for name, size in (("photo", (20, 30)), ("square", (16, 16))):
         images.save_png(root / f"{name}.png", torch.rand(1, *size, generator=torch.Generator().manual_seed(0)))
     images.save_png(root / "mask.png", (torch.arange(16) < 8).float().expand(1, 16, 16))

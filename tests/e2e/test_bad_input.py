@@ -15,7 +15,8 @@ RECIPE = [
     ("--recipe smoke --set model.widht=3", r"there is no setting 'model\.widht'"),
     ("--recipe smoke --set model.width=wide", r"model\.width must be int"),
     ("--recipe smoke --set model.width", "not of the form"),
-    ("--recipe smoke --set masking.mode=0.1", "mask ratios need"),
+    ("--recipe smoke --set method.masking.mode=0.1", "mask ratios need"),
+    ("--recipe smoke --set pretraining.steps=[1", "not readable as YAML"),
 ]
 DATA = [
     ("--data {root}/none", "no data set"),
@@ -51,7 +52,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         *((f"{arguments} --tokenizer {{root}}/tokenizer --out {{out}}", message) for arguments, message in RECIPE[:6]),
         *((f"{TRAIN} --tokenizer {{root}}/tokenizer {arguments}", message) for arguments, message in DATA + COMMON),
         *((f"{TRAIN} {a.replace('--model', '--tokenizer')}", message) for a, message in MODEL[:5]),
-        ("--recipe smoke --tokenizer {root}/tokenizer --out {out} --views 0", "at least 1 view"),
+        ("--recipe smoke --tokenizer {root}/tokenizer --out {out} --views 0", "--views must be at least 1"),
         ("--recipe smoke --tokenizer {root}/other-tokenizer --out {root}/tokens", "holds a token cache with tokenizer"),
         ("--recipe smoke --tokenizer {root}/tokenizer --out {root}/folder", "not a token cache"),
     ],
@@ -69,7 +70,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("--model {root}/tokenizer --out {out}", "without a transformer"),
         ("--model {root}/model --out {out} --num 0", "at least 1"),
         ("--model {root}/model --out {out} --num many", "num"),
-        ("--model {root}/model --out {out} --steps 0", "at least 1 step"),
+        ("--model {root}/model --out {out} --steps 0", "--steps must be at least 1"),
         ("--model {root}/model --out {out} --choice-temperature -1", "not be negative"),
         ("--model {root}/model --out {out} --encoder-keep 0", "encoder_keep"),
         ("--model {root}/model --out {root}/photo.png/x", "is a file"),
@@ -90,8 +91,8 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("--model {root}/model", "give --data"),
         ("--model {root}/model --data digits --num 1", "at least 2"),
         ("--model {root}/model --data digits --try-guidances 1", "guidance needs a model with classes"),
-        ("--model {root}/model --data digits --try-steps 0", "at least 1 step"),
-        ("--model {root}/model --data digits --try-orders diagonal", "try-orders"),
+        ("--model {root}/model --data digits --try-steps 0", "--try-steps must be at least 1"),
+        ("--model {root}/model --data digits --try-orders diagonal", "there is no order .diagonal."),
     ],
     "reproduce": [
         ("imagenet --checkpoint {root}/none.pth --data {root}/folder --out {out}", "none.pth"),
@@ -135,16 +136,22 @@ CASES: dict[str, list[tuple[str, str]]] = {
                 ("--mask {root}/text.png", "cannot read"),
                 ("--expand 1 2 3", "1 or 4 numbers"),
                 ("--expand 0", "at least one positive"),
-                ("--expand -3", "non-negative"),
+                ("--expand -3", "--expand must be at least 0"),
                 ("--expand 30 0 0 0", "proportions"),
                 ("--box 0 0 8 8 --num 0", "at least 1"),
+                ("--box 0 0 8 8 --num 9223372036854775808", "--num must be at most 1,000"),
+                ("--expand 10000000", "--expand must be at most 4,096"),
                 ("--vary 1.5", "must lie in"),
                 ("--vary 0.5 --paste", "goes without"),
-                ("--box 0 0 8 8 --grow -1", "not negative"),
+                ("--box 0 0 8 8 --grow -1", "--grow must be at least 0"),
                 ("--box 0 0 8 8 --class 1", "without classes"),
             ]
         ),
         ("--model {root}/model --image {root}/text.png --box 0 0 8 8 --out {out}.png", "cannot read"),
+        (
+            "--model {root}/model --image {root}/photo.png --box 0 0 4 20 --out {out}.png",
+            r"columns 5 to 25 and rows 0 to 20 of 30 x 20; add --full-size .* or mark something inside",
+        ),
     ],
     "convert": [
         ("{root}/none.pth --out {out}", "no file"),
@@ -171,7 +178,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("{root}/none {root}/empty", "empty"),
         ("{root}/text.yaml", "text.yaml"),
     ],
-    "plan": [*RECIPE, ("--images 0", "must be positive"), ("--recipe smoke --seed x", "seed")],
+    "plan": [*RECIPE, ("--images 0", "--images must be at least 1"), ("--recipe smoke --seed x", "seed")],
     "benchmark": [
         *COMMON,
         ("--size gigantic", "no size 'gigantic'"),
@@ -215,16 +222,16 @@ PROBE_CASES = [
 ]
 CASES["probe"] = [
     *PROBE_CASES,
-    ("--model {root}/model --data digits --epochs 0 --protocol lars", "must be positive"),
+    ("--model {root}/model --data digits --epochs 0 --protocol lars", "--epochs must be at least 1"),
     ("--model {root}/model --data digits --crops random", "goes with --protocol lars"),
     ("--model {root}/model --data digits --crops random --protocol lars --crop-scale 0 1", "crop scale"),
 ]
-CASES["knn"] = [*PROBE_CASES, ("--model {root}/model --data digits --neighbours 0", "must be positive")]
+CASES["knn"] = [*PROBE_CASES, ("--model {root}/model --data digits --neighbours 0", "--neighbours must be at least 1")]
 
 CASES["fewshot"] = [
     *PROBE_CASES,
-    ("--model {root}/model --data digits --counts 0", "at least one draw and one image"),
-    ("--model {root}/model --data digits --draws 0", "at least one draw"),
+    ("--model {root}/model --data digits --counts 0", "--counts must be at least 1"),
+    ("--model {root}/model --data digits --draws 0", "--draws must be at least 1"),
     ("--model {root}/model --data digits --counts 5000", "smallest class has"),
 ]
 CASES["transfer"] = [
@@ -235,10 +242,11 @@ CASES["transfer"] = [
 ROBUST = "--model {root}/model --data digits"
 CASES["robustness"] = [
     *PROBE_CASES[:13],
-    (f"{ROBUST} --batch-size 0", "must be positive"),
-    (f"{ROBUST} --corruption-images 0", "must be positive"),
+    (f"{ROBUST} --batch-size 0", "--batch-size must be at least 1"),
+    (f"{ROBUST} --corruption-images 0", "--corruption-images must be at least 1"),
     (f"{ROBUST} --official {{root}}/empty --no-attacks", "holds no corruption"),
     (f"{ROBUST} --baseline resnet", "neither alexnet"),
+    (f"{ROBUST} --baseline alexnet", "give its folder with --official"),
     (f"{ROBUST} --out {{out}}.txt", "must end in .json"),
 ]
 CASES["evaluate"] += [
@@ -248,7 +256,7 @@ CASES["evaluate"] += [
     ("representations --data digits --model {root}/model --finetune huge", "no recipe 'huge'"),
     ("representations --data digits --model {root}/model --finetune small", "give --out"),
     ("representations --data {root}/folder/a --model {root}/model", "no labels"),
-    ("representations --data digits --model {root}/model --attack-images 0", "must be positive"),
+    ("representations --data digits --model {root}/model --attack-images 0", "--attack-images must be at least 1"),
 ]
 SAMPLES = "generation --samples {root}/folder"
 CASES["evaluate"] += [
@@ -274,7 +282,7 @@ CASES["finetune"] = [
     ("--model {root}/model --data {root}/folder/a --out {out}", "no labels"),
     (f"{TUNE} --recipe huge", "no recipe 'huge'"),
     (f"{TUNE} --config {{root}}/wrong.yaml", "no setting 'modell'"),
-    (f"{TUNE} --config {{root}}/none.yaml", "not readable as YAML"),
+    (f"{TUNE} --config {{root}}/none.yaml", "there is no recipe file"),
     (f"{TUNE} --set optim.layer_decay=2", "layer_decay must lie in"),
     (f"{TUNE} --set mixing.mixup=-1", "mixup and cutmix must be"),
     (f"{TUNE} --resume", "no checkpoint to resume"),

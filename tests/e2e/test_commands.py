@@ -19,7 +19,9 @@ import mage
 from mage import images
 from mage.cli.demo import advice
 from mage.cli.main import COMMANDS
+from mage.evaluation.linear_probe import RANDOM_CROPS
 from mage.recipes import named
+from mage.recipes.resolve import from_yaml
 from mage.training.checkpoint import newest_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -48,7 +50,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 def test_training_reports_what_it_measured(run: SimpleNamespace) -> None:
     assert run.tokenizer["steps"] == 12
     assert 0 < run.tokenizer["metrics"]["codes_used"] <= 1
-    assert run.tokens["images"] == 1500
+    assert run.tokens["images"] == 1425, "5 % of the training images are held out"
     assert run.tokens["views"] == 2
     assert run.trained["metrics"]["valid/loss"] > 0
     assert mage.load(run.root / "model").transformer.grid == (4, 4)
@@ -162,22 +164,28 @@ def test_a_tuned_sampler_is_stored_with_its_model(run: SimpleNamespace, command:
     result = command(*words, "--try-orders", "halton", "--top-p", 0.9, "--out", tmp_path / "all.json", "--json")
     assert result.code == 0, result.err
     found = json.loads(result.out)
-    assert found["metric"] == "fd_efflite0_test20"
+    assert found["metric"] == "fd_efflite0_validation20"
+    assert "digits validation has 75 images" in found["warnings"][0]
+    assert "partly the luckiest" in found["warnings"][0]
     assert found["trials"] == json.loads((tmp_path / "all.json").read_text())["trials"]
     model = mage.load(tmp_path / "model")
     assert (model.sampling.order, model.sampling.steps, model.sampling.top_p) == ("halton", 2, 0.9)
     assert model.sampling.token_temperature == found["best"]["token_temperature"]
-    assert model.notes["sampling_tuned"]["metric"] == "fd_efflite0_test20"
+    assert model.notes["sampling_tuned"]["metric"] == "fd_efflite0_validation20"
+    assert (model.notes["sampling_tuned"]["data"], model.notes["sampling_tuned"]["split"]) == ("digits", "validation")
     kept = mage.load(run.root / "model").transformer.state_dict()
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.transformer.state_dict().items())
-    score = command(*words, "--try-orders", "random", "--metric", "recall", "--no-store", "--json")
-    assert 0 <= json.loads(score.out)["value"] <= 1
+    more = ("--try-orders", "random", "--metric", "recall", "--split", "test", "--no-store", "--json")
+    score = json.loads(command(*words, *more).out)
+    assert 0 <= score["value"] <= 1
+    assert score["metric"] == "recall_efflite0_test20"
+    assert "chosen by test images" in score["warnings"][0]
     assert mage.load(tmp_path / "model").sampling.order == "halton"
 
 
 def test_classes_from_training_to_picture(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:
     words = ("--tokenizer", run.root / "tokenizer", "--recipe", "smoke", "--out", tmp_path / "run")
-    assert command("pretrain", *words, "--set", "conditions.source=labels").code == 0
+    assert command("pretrain", *words, "--set", "method.conditions.source=labels").code == 0
     model = ("--model", tmp_path / "run", "--precision", "float32")
     assert command("generate", *model, "--num", 12, "--class", "all", "--out", tmp_path / "all").code == 0
     assert command("generate", *model, "--num", 1, "--class", 3, "--guidance", 2, "--out", tmp_path / "three").code == 0
@@ -270,7 +278,7 @@ def test_probe_on_random_crops_takes_a_pass_per_epoch(run: SimpleNamespace, comm
     result = command("probe", *words, "--crops", "random", "--crop-scale", 0.8, 1.0)
     assert result.code == 0, result.err
     found = json.loads(result.out)
-    assert found["protocol"] == "lars_2ep mean random crops"
+    assert found["protocol"] == f"lars_2ep mean {RANDOM_CROPS}"
     assert (found["train_images"], found["test_images"]) == (1500, 297)
 
 
@@ -373,11 +381,30 @@ def test_every_command_has_help(name: str, command: Command) -> None:
 
 
 def test_plan_prints_a_recipe_that_can_be_read_again(command: Command, tmp_path: Path) -> None:
-    result = command("plan", "--recipe", "imagenet-base")
+    words = ("--recipe", "imagenet-base", "--no-measure")
+    result = command("plan", *words)
     assert result.code == 0
-    text = result.out.split("budget on")[0]
-    (tmp_path / "recipe.yaml").write_text(text)
-    assert command("plan", "--config", tmp_path / "recipe.yaml").out == result.out
+    assert result.out.startswith("# imagenet-base: ")
+    (tmp_path / "recipe.yaml").write_text(result.out)  # the summary is a comment
+    assert command("plan", "--config", tmp_path / "recipe.yaml", "--no-measure").out == result.out
+    assert from_yaml(tmp_path / "recipe.yaml") == named("imagenet-base")
+
+
+def test_plan_warns_of_a_batch_that_does_not_fit_the_images(command: Command) -> None:
+    told = command("plan", "--recipe", "smoke", "--images", "12", "--no-measure").out
+    assert "a batch of 16 does not fit 11 images: --set tokenizer_training.batch_size=11" in told
+    assert "--set pretraining.batch_size=11" in told
+    assert "does not fit" not in command("plan", "--recipe", "smoke", "--images", "100", "--no-measure").out
+
+
+def test_plan_tells_the_time_of_both_trainings(command: Command) -> None:
+    values = json.loads(command("plan", "--recipe", "smoke", "--images", "1000", "--json").out)
+    assert (values["train_images"], values["held_out_images"]) == (950, 50)
+    assert 0 < values["tokenizer_seconds"] < 600
+    assert 0 < values["pretraining_seconds"] < 600
+    told = command("plan", "--recipe", "smoke", "--images", "1000")
+    assert "a step on this machine, about" in told.out
+    assert "--no-measure" in told.err
 
 
 def test_ctrl_c_says_how_to_resume(run: SimpleNamespace, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import mage
-from mage.recipes import named, runs
+from mage import runs
+from mage.recipes import named
+from tests.reference.launches import quiet
 
 
 @pytest.mark.parametrize(
@@ -32,11 +34,11 @@ def test_nothing_assumes_a_size(
         tokenizer_training=replace(recipe.tokenizer_training, batch_size=4, steps=2),
         pretraining=replace(recipe.pretraining, batch_size=4, steps=2),
     )
-    runs.train_tokenizer(recipe, tmp_path / "tokenizer", progress=False)
+    runs.train_tokenizer(recipe, quiet(tmp_path / "tokenizer"))
     tokenizer = runs.load_tokenizer(tmp_path / "tokenizer")
-    cache = runs.tokenize(recipe, tokenizer, tmp_path / "tokens")
+    cache = runs.tokenize(recipe, quiet(tmp_path / "tokens"), tokenizer)
     assert cache.grid == grid
-    runs.pretrain(recipe, tokenizer, tmp_path / "run", cache=cache, progress=False)
+    runs.pretrain(recipe, quiet(tmp_path / "run"), tokenizer, cache=cache)
     model = mage.load(tmp_path / "run")
     assert model.generate(2, steps=3).shape == (2, channels, *size)
     assert model.features(torch.rand(2, channels, *size)).shape == (2, 16)

@@ -41,13 +41,17 @@ def linear(images: Tensor) -> Tensor:
     return torch.stack([-lead, lead], dim=1)
 
 
+def starts(count: int) -> list[torch.Generator]:
+    return [rng.generator(1, number) for number in range(count)]
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_changes_stay_within_the_budget_and_the_image(norm: Norm) -> None:
     images = torch.rand(6, 3, 8, 8, generator=rng.generator(0))
     labels = torch.arange(6) % 2
     for budget in (0.02, 1.5):
         for config in (fgsm(norm, budget), AttackConfig(norm, budget, steps=7)):
-            changed = perturb(lambda x: -linear(x)[torch.arange(6), labels], images, config, rng.generator(1))
+            changed = perturb(lambda x: -linear(x)[torch.arange(6), labels], images, config, starts(6))
             assert float(change_norm(changed - images, norm).max()) <= budget * (1 + 1e-5)
             assert 0 <= float(changed.min()) <= float(changed.max()) <= 1
             assert not torch.equal(changed, images)
@@ -91,6 +95,23 @@ def test_pgd_is_at_least_as_strong_as_fgsm() -> None:
             assert many.largest_norm <= budget * (1 + 1e-5)
             stronger += many.success > one.success
     assert stronger >= 2
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_an_attack_does_not_depend_on_the_batch_size(norm: Norm) -> None:
+    """One step that does not reach the edge of the budget: the random start decides about images near the border."""
+    images = 0.4 + 0.2 * torch.rand(60, 3, 8, 8, generator=rng.generator(0))
+    labels = linear(images).argmax(dim=1)
+    lead = linear(images).amax(dim=1)
+    budget = float(lead.median()) * (2 if norm == "linf" else 16)
+    config = AttackConfig(norm, budget, steps=1, step_share=0.5)
+    found = [attack_accuracy(linear, images, labels, config, batch_size=size) for size in (1, 7, 60)]
+    assert 0 < found[0].attacked < 1
+    for other in found[1:]:
+        assert torch.equal(other.survivors, found[0].survivors)
+        assert other.largest_norm == pytest.approx(found[0].largest_norm, rel=1e-6)
+    again = attack_accuracy(linear, images, labels, config, seed=1)
+    assert again.largest_norm != found[0].largest_norm or norm == "linf", "another seed starts elsewhere"
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -141,7 +162,7 @@ def test_an_attack_on_the_latent_moves_tokens_without_labels() -> None:
     noise = (images + 0.1 * torch.randn(images.shape, generator=rng.generator(0)).sign()).clamp(0, 1)
     with torch.no_grad():
         changed = perturb(
-            lambda x: (latent(x) - latent(images)).flatten(1).square().sum(dim=1), images, config, rng.generator(0)
+            lambda x: (latent(x) - latent(images)).flatten(1).square().sum(dim=1), images, config, starts(8)
         )
         shift = [float((latent(other) - latent(images)).square().mean()) for other in (changed, noise)]
     assert shift[0] > 1.5 * shift[1]

@@ -82,6 +82,33 @@ def test_manifold_agrees_with_plain_loops(chunk: int) -> None:
     assert 0 < found.recall < 1
 
 
+def test_manifold_does_not_depend_on_where_the_features_lie() -> None:
+    generated, real = noise(60, 8, name="generated") + 0.3, noise(50, 8, name="real")
+    far = [
+        (part * 1024).round() / 1024 + 4096 for part in (generated, real)
+    ]  # steps that float32 holds at either place
+    near = [part - 4096 for part in far]
+    assert manifold(*far) == manifold(*near)
+    assert 0 < manifold(*near).precision < 1
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_manifold_agrees_with_the_papers_code(tied: bool) -> None:
+    """The code of density and coverage leaves the edge of a ball out, that of precision and recall takes it in."""
+    theirs = pytest.importorskip("prdc")
+    fidelity = pytest.importorskip("torch_fidelity.metric_prc")
+    generated, real = noise(90, 3, name="generated") + 0.3, noise(80, 3, name="real")
+    if tied:
+        generated, real = generated.mul(2).round(), real.mul(2).round()
+    found = manifold(generated, real, neighbours=3, density_neighbours=5)
+    dense = theirs.compute_prdc(real.numpy(), generated.numpy(), nearest_k=5)
+    assert found.density == pytest.approx(dense["density"])
+    assert found.coverage == pytest.approx(dense["coverage"])
+    shares = fidelity.prc_features_to_metric(generated.double(), real.double(), verbose=False)
+    assert found.precision == pytest.approx(shares["precision"])
+    assert found.recall == pytest.approx(shares["recall"])
+
+
 def test_manifold_knows_copies_and_strangers() -> None:
     real = noise(50, 4)
     copied, strange = manifold(real, real), manifold(real + 100, real)
@@ -158,6 +185,20 @@ def test_what_cannot_be_measured_is_said() -> None:
     found = compare(few, Reference.of("test", seen(noise(9, 3, name="other"))), "toy", protocol=SMALL)
     assert set(found.metrics) == {"fd_toy_test4", "kd_toy_test4"}
     assert len(found.left_out) == 2
+
+
+@pytest.mark.parametrize(("samples", "real", "warned"), [(32, 100, 32), (100, 30, 30), (100, 33, None)])
+def test_a_frechet_distance_of_fewer_images_than_features_is_warned_of(
+    samples: int, real: int, warned: int | None
+) -> None:
+    found = compare(
+        seen(noise(samples, 32)), Reference.of("test", seen(noise(real, 32, name="real"))), "toy", protocol=SMALL
+    )
+    if warned is None:
+        assert found.warnings == []
+    else:
+        assert f"fd_toy_test{samples} is of {warned} images" in found.warnings[0]
+        assert "covariance of 32 features" in found.warnings[0]
 
 
 def test_other_extractors_are_refused() -> None:

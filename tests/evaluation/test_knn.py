@@ -69,6 +69,14 @@ def test_small_sets_leave_large_k_out() -> None:
         neighbour_accuracy(train, test, (31,), None)
 
 
+def test_neighbours_are_told_apart_in_float32_under_autocast() -> None:
+    clusters = torch.randn(2, 16, generator=rng.generator(0)) * 0.02 + 1  # bfloat16 keeps 8 bits: all look alike
+    labels = torch.arange(64) % 2
+    bank = Features(clusters[labels], labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert neighbour_accuracy(bank, bank, (5,), 0.07) == {5: 1.0}
+
+
 def test_length_of_a_feature_does_not_count() -> None:
     train, test = clusters(100, "train", spread=1.0), clusters(50, "test", spread=1.0)
     scale = torch.rand(100, 1, generator=rng.generator(0, "scale")) + 0.1

@@ -13,6 +13,7 @@ from mage import rng
 from mage.data.datasets import ArrayDataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.features import Features, extract_features
+from mage.evaluation.linear_head import fit_ridge
 from mage.evaluation.linear_probe import (
     LarsConfig,
     accuracies,
@@ -263,21 +264,36 @@ def test_random_crops_need_comparable_sets() -> None:
         )  # fmt: skip
 
 
-def test_ridge_is_the_closed_form() -> None:
-    digits = load_digits()
-    features = torch.from_numpy(digits.data).float()
-    labels = torch.from_numpy(digits.target).long()
-    train, test = Features(features[:1200], labels[:1200]), Features(features[1200:], labels[1200:])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_ridge_scores_are_those_of_scikit_learn_with_an_intercept(
+    digits: tuple[Features, Features], classes: int
+) -> None:
+    train, test = (Features(part.features, part.labels.remainder(classes)) for part in digits)
+    fitted = fit_ridge(train)
+    head = fitted.head
+    x, queries = (((part.features - head.mean) / head.deviation).double().numpy() for part in (train, test))
+    scatter = np.cov(x.T, bias=True) * len(x)
+    oracle = Ridge(alpha=fitted.settings["penalty"] * float(np.linalg.eigvalsh(scatter).mean()))
+    expected = oracle.fit(x, np.eye(classes)[train.labels.numpy()]).predict(queries)
+    np.testing.assert_allclose(head(test.features).numpy(), expected, atol=2e-5)
     result = linear_probe(train, test, protocol="ridge")
     assert result.protocol == "ridge"
-    mean, deviation = train.features.mean(dim=0), train.features.std(dim=0).clamp(min=1e-6)
-    x, queries = (((part.features - mean) / deviation).double().numpy() for part in (train, test))
-    penalty = result.settings["penalty"] * float(np.linalg.eigvalsh(x.T @ x).mean())
-    oracle = Ridge(alpha=penalty, fit_intercept=False)
-    targets = np.eye(10)[train.labels.numpy()]
-    predicted = oracle.fit(x, targets - targets.mean(axis=0)).predict(queries).argmax(axis=1)
-    assert result.accuracy == pytest.approx(float((predicted == test.labels.numpy()).mean()))
-    assert result.accuracy > 0.85
+    assert result.accuracy == pytest.approx(float((expected.argmax(axis=1) == test.labels.numpy()).mean()))
+
+
+def test_ridge_tells_a_rare_class_from_the_rest(digits: tuple[Features, Features]) -> None:
+    """One digit in ten is a one: without an intercept the line between the two lies where they are equally frequent."""
+    train, test = (Features(part.features, (part.labels == 1).long()) for part in digits)
+    result = linear_probe(train, test, protocol="ridge")
+    assert result.accuracy > 0.97
+    assert result.settings["held_out_accuracy"] > 0.95  # the penalty is chosen with the intercept, too
+
+
+def test_ridge_never_names_a_class_without_images(digits: tuple[Features, Features]) -> None:
+    train, test = (Features(part.features, part.labels + part.labels.ge(5).long()) for part in digits)
+    scores = fit_ridge(train).head(test.features)
+    assert scores[:, 5].eq(-torch.inf).all()
+    assert scores[:, [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]].isfinite().all()
 
 
 def test_a_stopped_probe_goes_on_after_its_last_epoch(tmp_path: Path) -> None:

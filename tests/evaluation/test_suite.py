@@ -66,6 +66,11 @@ def test_a_classifier_is_judged_by_its_own_head() -> None:
         tuned, *DATA, SuiteConfig(parts=("corruptions",), kinds=("contrast",), severities=(1,), corruption_images=50)
     )
     assert result.protocol["corruption_accuracy"].startswith("fine-tuned classifier")
+    assert "ours" not in result.protocol["corruption_accuracy"]
+    frosted = measure_representation(
+        tuned, *DATA, SuiteConfig(parts=("corruptions",), kinds=("frost",), severities=(1,), corruption_images=2)
+    )
+    assert frosted.protocol["corruption_accuracy"].endswith("; ours: frost (made, not photographed)")
     assert set(result.metrics) == {"corruption_accuracy", "corruption_clean_accuracy"}
 
 

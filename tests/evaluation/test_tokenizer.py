@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 import mage
-from mage import images
+from mage import images, runs
 from mage.data.datasets import ArrayDataset, load_dataset
 from mage.evaluation.judge import judge_features
 from mage.evaluation.tokenizer import evaluate_tokenizer
-from mage.recipes import named, runs
+from mage.recipes import named
+from tests.reference.launches import quiet
 
 
 class FourLevels:
@@ -68,7 +69,7 @@ def test_a_collapsed_codebook_is_named() -> None:
 
 
 def test_images_far_from_the_training_data_are_named(tmp_path: Path) -> None:
-    runs.train_tokenizer(named("smoke"), tmp_path / "run", progress=False)
+    runs.train_tokenizer(named("smoke"), quiet(tmp_path / "run"))
     model = runs.load_tokenizer(tmp_path / "run", precision="float32", device="cpu")
     assert model.notes["tokenizer"]["images"] == 64
     near = evaluate_tokenizer(model, load_dataset("digits", split="test"))

@@ -8,17 +8,20 @@ import pytest
 import torch
 
 import mage
+from mage import runs
 from mage.building import build
 from mage.data.datasets import load_dataset, subset
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import Reference, compare
 from mage.evaluation.suite import SuiteConfig, measure_representation
 from mage.nn.norms import GroupNorm
-from mage.recipes import named, rivals, runs
-from mage.recipes.finetune import FINETUNES, finetune
-from mage.recipes.generation import look_at_dataset, look_at_model
-from mage.recipes.production import Production
+from mage.recipes import named
+from mage.recipes.finetune import FINETUNES
+from mage.runs.finetune import finetune
+from mage.runs.generation import look_at_dataset, look_at_model
+from mage.runs.production import Production
 from mage.settings import override
+from tests.reference.launches import quiet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU: make test-gpu")
 GPU = "cuda"
@@ -67,7 +70,7 @@ def test_every_protocol_of_representations_runs(model: mage.Mage, tmp_path: Path
     found = measure_representation(model, subset(train, range(600)), subset(test, range(100)), config)
     assert found.metrics["linear_probe_accuracy"] > 0.1
     recipe = override(FINETUNES["small"](), ["data.name=digits", "optim.epochs=1", "optim.batch_size=64"])
-    assert finetune(model, recipe, tmp_path / "tuned", device=GPU, progress=False).steps == 23
+    assert finetune(recipe, quiet(tmp_path / "tuned", device=GPU), model).steps == 23
 
 
 def test_generated_images_are_measured(model: mage.Mage) -> None:
@@ -80,18 +83,19 @@ def test_generated_images_are_measured(model: mage.Mage) -> None:
 
 def test_tokenizer_and_networks_train_and_resume(tmp_path: Path) -> None:
     recipe = override(named("smoke"), ["data.views=2"])
-    runs.train_tokenizer(recipe, tmp_path / "tokenizer", device=GPU, progress=False)
+    runs.train_tokenizer(recipe, quiet(tmp_path / "tokenizer", device=GPU))
     tokenizer = runs.load_tokenizer(tmp_path / "tokenizer", device=GPU)
-    cache = runs.tokenize(recipe, tokenizer, tmp_path / "tokens", workers=2)
-    for name, changes in (("mage", []), ("mage_c", ["contrastive.weight=0.1"])):
+    cache = runs.tokenize(recipe, quiet(tmp_path / "tokens", device=GPU, workers=2), tokenizer)
+    for name, changes in (("mage", []), ("mage_c", ["method={name: mage-c}"])):
         changed = override(recipe, changes)
         source = None if name == "mage_c" else cache  # the one from live images, the other from the cache
-        result = runs.pretrain(changed, tokenizer, tmp_path / name, cache=source, device=GPU, progress=False)
+        result = runs.pretrain(changed, quiet(tmp_path / name, device=GPU), tokenizer, cache=source)
         assert result.steps == recipe.pretraining.steps
     for method in ("mae", "simclr"):
-        rival = replace(recipe, method=method, pixels=replace(recipe.pixels, patch_size=2))
-        rivals.pretrain_on_pixels(rival, tmp_path / method, device=GPU, progress=False, workers=2)
-    again = runs.pretrain(recipe, tokenizer, tmp_path / "mage", cache=cache, device=GPU, progress=False, resume=True)
+        changes = ["data.channels=1", f"method={{name: {method}, patch_size: 2}}", "tokenizer=null"]
+        rival = override(recipe, changes)
+        runs.pretrain(rival, quiet(tmp_path / method, device=GPU, workers=2))
+    again = runs.pretrain(recipe, quiet(tmp_path / "mage", device=GPU, resume=True), tokenizer, cache=cache)
     assert again.steps == recipe.pretraining.steps
 
 

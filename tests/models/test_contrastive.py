@@ -32,6 +32,15 @@ def test_info_nce_is_that_of_the_loops(same_view: bool, use: list[bool]) -> None
     assert float(found) == pytest.approx(wanted, rel=1e-12)
 
 
+def test_autocast_takes_nothing_from_the_similarities() -> None:
+    first, second = (part.float().requires_grad_() for part in vectors(32, width=64))
+    exact = torch.autograd.grad(info_nce(first, second, temperature=0.05), (first, second))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = info_nce(first, second, temperature=0.05)
+    for found, wanted in zip(torch.autograd.grad(loss, (first, second)), exact, strict=True):
+        assert torch.equal(found, wanted)
+
+
 def test_no_image_to_contrast_costs_nothing() -> None:
     first, second = vectors(4)
     first.requires_grad_()

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from mage import rng
 from mage.masking import Mask, mask_from_noise
-from mage.models import MAGE, PRESETS, MAGEConfig
+from mage.models import PRESETS, MAGEConfig, MAGETransformer
+from mage.models.intermediates import intermediates
 from mage.models.mage import MAGEEncoder
 from mage.models.presets import preset
 from mage.nn.positions import sincos_positions
@@ -23,9 +24,9 @@ LENGTH = 15
 
 
 @pytest.fixture(scope="module")
-def model() -> MAGE:
+def model() -> MAGETransformer:
     """With biases, norms and positions of visible size, as after training."""
-    network = MAGE(SIZES, WORDS, GRID).eval()
+    network = MAGETransformer(SIZES, WORDS, GRID).eval()
     random = rng.generator(0, "weights")
     with torch.no_grad():
         for parameter in network.parameters():
@@ -55,7 +56,7 @@ def first_input(blocks: nn.ModuleList, call: Callable[[], object]) -> Tensor:
 
 
 def test_the_encoder_sees_the_class_and_the_kept_tokens_at_their_own_places(
-    model: MAGE, ids: Tensor, mask: Mask
+    model: MAGETransformer, ids: Tensor, mask: Mask
 ) -> None:
     found = first_input(model.encoder.blocks, lambda: model(ids, mask))
     assert found.shape == (4, 1 + LENGTH // 2, 16)
@@ -70,7 +71,7 @@ def test_the_encoder_sees_the_class_and_the_kept_tokens_at_their_own_places(
 
 @pytest.mark.parametrize("dropping", [True, False])
 def test_the_decoder_sees_the_class_output_wherever_a_token_was_masked(
-    model: MAGE, ids: Tensor, mask: Mask, dropping: bool
+    model: MAGETransformer, ids: Tensor, mask: Mask, dropping: bool
 ) -> None:
     mask = mask if dropping else Mask.nothing_dropped(mask.masked)
     latent = model(ids, mask).latent
@@ -85,7 +86,7 @@ def test_the_decoder_sees_the_class_output_wherever_a_token_was_masked(
 
 
 @pytest.mark.parametrize("dropping", [True, False])
-def test_what_is_masked_is_not_read(model: MAGE, ids: Tensor, mask: Mask, dropping: bool) -> None:
+def test_what_is_masked_is_not_read(model: MAGETransformer, ids: Tensor, mask: Mask, dropping: bool) -> None:
     mask = mask if dropping else Mask.nothing_dropped(mask.masked)
     expected = model(ids, mask).logits
     hidden = mask.masked.view(4, *GRID)
@@ -98,7 +99,7 @@ def test_what_is_masked_is_not_read(model: MAGE, ids: Tensor, mask: Mask, droppi
 
 
 def test_rows_and_grids_of_tokens_are_the_same_and_images_do_not_see_each_other(
-    model: MAGE, ids: Tensor, mask: Mask
+    model: MAGETransformer, ids: Tensor, mask: Mask
 ) -> None:
     whole = model(ids, mask).decoded
     assert whole.shape == (4, LENGTH, 12)
@@ -107,7 +108,27 @@ def test_rows_and_grids_of_tokens_are_the_same_and_images_do_not_see_each_other(
     torch.testing.assert_close(model(ids[2:3], one).decoded, whole[2:3])
 
 
-def test_the_class_position_carries_the_null_class_and_no_class_word(model: MAGE, ids: Tensor, mask: Mask) -> None:
+@pytest.mark.parametrize("grid", [(LENGTH,), (1, 3, 5)])
+def test_a_grid_of_any_dimensions_is_its_rows_and_has_the_same_weights(
+    model: MAGETransformer, ids: Tensor, mask: Mask, grid: tuple[int, ...]
+) -> None:
+    """What a network computes from a grid depends on its number of tokens; its dimensions are those of its shapes."""
+    other = MAGETransformer(SIZES, WORDS, grid).eval().requires_grad_(False)
+    other.load_state_dict(model.state_dict())
+    given = ids.view(4, *grid)
+    assert torch.equal(other(given, mask).decoded, model(ids, mask).decoded)
+    assert torch.equal(other.features(given), model.features(ids))
+    every = intermediates(model.encoder, ids, None, True, "NCHW")
+    for mine, maps in zip(intermediates(other.encoder, given, None, True, "NCHW"), every, strict=True):
+        assert mine.shape == (4, 16, *grid)
+        assert torch.equal(mine, maps.view(4, 16, *grid))
+    with pytest.raises(ValueError, match=rf"this model takes \(N, {', '.join(map(str, grid))}\)"):
+        other.features(ids)
+
+
+def test_the_class_position_carries_the_null_class_and_no_class_word(
+    model: MAGETransformer, ids: Tensor, mask: Mask
+) -> None:
     words = model.encoder.embedding.word.weight
     before = model(ids, mask).latent
     saved = words.clone()
@@ -121,7 +142,7 @@ def test_the_class_position_carries_the_null_class_and_no_class_word(model: MAGE
         words.copy_(saved)
 
 
-def test_logits_are_computed_when_asked_for_and_once(model: MAGE, ids: Tensor, mask: Mask) -> None:
+def test_logits_are_computed_when_asked_for_and_once(model: MAGETransformer, ids: Tensor, mask: Mask) -> None:
     sizes: list[int] = []
     handle = model.head.register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[2]))
     output = model(ids, mask)
@@ -137,7 +158,7 @@ def test_logits_are_computed_when_asked_for_and_once(model: MAGE, ids: Tensor, m
     torch.testing.assert_close(codes, everything[..., :11])
 
 
-def test_the_loss_is_that_of_plain_loops(model: MAGE, ids: Tensor, mask: Mask) -> None:
+def test_the_loss_is_that_of_plain_loops(model: MAGETransformer, ids: Tensor, mask: Mask) -> None:
     output = model(ids, mask)
     expected = reference.masked_cross_entropy(
         output.logits.tolist(), ids.flatten(1).tolist(), mask.masked.tolist(), WORDS.num_codes, smoothing=0.2
@@ -146,7 +167,7 @@ def test_the_loss_is_that_of_plain_loops(model: MAGE, ids: Tensor, mask: Mask) -
     assert model.loss(output, ids.flatten(1), mask).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_loss_scores_masked_positions_and_no_other(model: MAGE, ids: Tensor, mask: Mask) -> None:
+def test_the_loss_scores_masked_positions_and_no_other(model: MAGETransformer, ids: Tensor, mask: Mask) -> None:
     output = model(ids, mask)
     hidden = mask.masked.view(4, *GRID)
     loss = model.loss(output, ids, mask)
@@ -154,7 +175,7 @@ def test_the_loss_scores_masked_positions_and_no_other(model: MAGE, ids: Tensor,
     assert not torch.equal(model.loss(output, torch.where(hidden, (ids + 1) % 11, ids), mask), loss)
 
 
-def test_features_of_complete_grids_mask_nothing(model: MAGE, ids: Tensor) -> None:
+def test_features_of_complete_grids_mask_nothing(model: MAGETransformer, ids: Tensor) -> None:
     found = first_input(model.encoder.blocks, lambda: model.features(ids))
     embedding = model.encoder.embedding
     tokens = embedding.norm(embedding.word.weight[ids[1].flatten()] + embedding.position.weight[1:])
@@ -174,7 +195,7 @@ def test_an_encoder_without_norm_has_no_class_features(ids: Tensor) -> None:
 
 
 def test_dropout_is_for_training_only(ids: Tensor, mask: Mask) -> None:
-    network = MAGE(SIZES, WORDS, GRID).requires_grad_(False)
+    network = MAGETransformer(SIZES, WORDS, GRID).requires_grad_(False)
     assert not torch.equal(network(ids, mask).decoded, network(ids, mask).decoded)
     network.eval()
     assert torch.equal(network(ids, mask).decoded, network(ids, mask).decoded)
@@ -184,7 +205,7 @@ def test_dropout_is_for_training_only(ids: Tensor, mask: Mask) -> None:
 def test_sizes_have_the_parameters_that_their_tables_say(name: str) -> None:
     sizes = preset(name)
     with torch.device("meta"):
-        network = MAGE(sizes, Vocabulary.released(), (16, 16))
+        network = MAGETransformer(sizes, Vocabulary.released(), (16, 16))
     assert all(parameter.is_meta for parameter in network.parameters())
     counts = {part: sum(p.numel() for p in child.parameters()) for part, child in network.named_children()}
     width, decoder = sizes.width, sizes.decoder_width
@@ -210,17 +231,18 @@ def test_an_unknown_size_is_refused_with_the_known_ones() -> None:
         preset("medium")
 
 
-def test_positions_can_start_as_sines() -> None:
+@pytest.mark.parametrize("grid", [(LENGTH,), GRID, (2, 3, 4)])
+def test_positions_can_start_as_sines(grid: tuple[int, ...]) -> None:
     sizes = MAGEConfig(16, 1, 2, decoder_width=12, decoder_depth=1, decoder_heads=3, position_init="sincos")
-    network = MAGE(sizes, WORDS, GRID)
-    torch.testing.assert_close(network.decoder_position[0, 1:], sincos_positions(GRID, 12))
-    torch.testing.assert_close(network.encoder.embedding.position.weight[1:], 0.02 * sincos_positions(GRID, 16))
+    network = MAGETransformer(sizes, WORDS, grid)
+    torch.testing.assert_close(network.decoder_position[0, 1:], sincos_positions(grid, 12))
+    torch.testing.assert_close(network.encoder.embedding.position.weight[1:], 0.02 * sincos_positions(grid, 16))
     assert network.decoder_position[0, 0].abs().max() < 0.2, "the class position starts as ever"
-    assert MAGE(SIZES, WORDS, GRID).decoder_position.std().item() == pytest.approx(0.02, rel=0.3)
+    assert MAGETransformer(SIZES, WORDS, GRID).decoder_position.std().item() == pytest.approx(0.02, rel=0.3)
 
 
 @pytest.mark.parametrize("shape", [(4, 14), (4, 3, 4), (4, 5, 3), (15,), (4, 16), (2, 2, 3, 5)])
-def test_grids_of_another_size_are_refused(model: MAGE, mask: Mask, shape: tuple[int, ...]) -> None:
+def test_grids_of_another_size_are_refused(model: MAGETransformer, mask: Mask, shape: tuple[int, ...]) -> None:
     ids = torch.zeros(shape, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"tokens have shape \(.*\); this model takes \(N, 3, 5\)"):
         model(ids, mask)
@@ -229,14 +251,14 @@ def test_grids_of_another_size_are_refused(model: MAGE, mask: Mask, shape: tuple
 
 
 @pytest.mark.parametrize("shape", [(4, 14), (3, 15), (1, 15)])
-def test_masks_of_another_size_are_refused(model: MAGE, ids: Tensor, shape: tuple[int, int]) -> None:
+def test_masks_of_another_size_are_refused(model: MAGETransformer, ids: Tensor, shape: tuple[int, int]) -> None:
     mask = Mask.nothing_dropped(torch.ones(shape, dtype=torch.bool))
     with pytest.raises(ValueError, match=rf"mask is \({shape[0]}, {shape[1]}\) for tokens \(4, 15\)"):
         model(ids, mask)
 
 
 def test_without_a_decoder_the_head_reads_the_encoder(ids: Tensor, mask: Mask) -> None:
-    network = MAGE(dataclasses.replace(SIZES, decoder_depth=0), WORDS, GRID).eval()
+    network = MAGETransformer(dataclasses.replace(SIZES, decoder_depth=0), WORDS, GRID).eval()
     assert not [name for name in network.state_dict() if name.startswith("decoder")]
     seen = Mask.nothing_dropped(mask.masked)
     output = network(ids, seen)

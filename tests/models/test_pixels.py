@@ -11,6 +11,7 @@ from mage.models.intermediates import block_numbers, intermediates
 from mage.models.mae import MAE, MAEConfig
 from mage.models.pixels import PatchEncoder, PatchEncoderConfig, to_patches
 from mage.models.simclr import SimCLR
+from mage.nn.positions import sincos_positions
 
 SIZES = PatchEncoderConfig(image_size=(8, 12), channels=2, patch_size=4, width=16, depth=2, heads=2)
 DECODER = MAEConfig(decoder_width=12, decoder_depth=1, decoder_heads=3)
@@ -113,7 +114,9 @@ def test_mae_and_simclr_learn_from_a_few_images(images: Tensor) -> None:
         found = losses(network)
         assert found[-1] < 0.7 * found[0], type(network).__name__
         unused = [name for name, parameter in network.named_parameters() if parameter.grad is None]
-        assert unused == []
+        assert not unused
+    assert torch.equal(mae.encoder.position[0], sincos_positions(SIZES.grid, SIZES.width)), "fixed, as published"
+    assert not torch.equal(simclr.encoder.position[0], sincos_positions(SIZES.grid, SIZES.width))
 
 
 def test_intermediates_are_the_blocks_outputs(images: Tensor) -> None:
@@ -130,3 +133,9 @@ def test_intermediates_are_the_blocks_outputs(images: Tensor) -> None:
     for wrong in (0, [6], 7):
         with pytest.raises(ValueError, match="numbered 0 to 5"):
             block_numbers(6, wrong)
+
+
+def test_an_image_of_another_size_is_refused_by_the_encoders_own_name() -> None:
+    encoder = PatchEncoder(SIZES)
+    with pytest.raises(ValueError, match="this encoder takes"):
+        encoder.features(torch.rand(2, SIZES.channels, 3, 5))

@@ -9,8 +9,9 @@ import yaml
 
 from mage import settings
 from mage.recipes import RECIPES, named
-from mage.recipes.budget import block_flops, budget
-from mage.recipes.schema import from_yaml, to_yaml
+from mage.recipes.resolve import from_yaml
+from mage.recipes.schema import to_yaml
+from mage.runs.budget import block_flops, budget
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +47,7 @@ def test_flops_of_a_block_counted_by_hand() -> None:
     ("change", "message"),
     [
         ("model.width=1.5", "model.width must be int"),
-        ("tokenizer.quantizer.kind=magic", "must be one of vq, ema, normalized"),
+        ("tokenizer.quantizer.kind=magic", "there is no quantizer 'magic'; there are vq, ema, normalized"),
         ("tokenizer.image_size=[8]", "tokenizer.image_size must be"),
         ("data.transform.size=[16, 16]", "must agree"),
         ("pretraining.accumulation=3", "does not divide into 3"),

@@ -42,12 +42,15 @@ def ball_sizes(points: list[list[float]], k: int) -> list[float]:
 
 
 def manifold(generated: list[list[float]], real: list[list[float]], k: int, dense_k: int) -> dict[str, float]:
-    """Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020)."""
+    """Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020).
+
+    The edge belongs to the ball in the first paper's code (`<=`), and does not in the second's (`<`).
+    """
     real_k, real_dense, generated_k = ball_sizes(real, k), ball_sizes(real, dense_k), ball_sizes(generated, k)
     precision = sum(any(math.dist(g, r) <= size for r, size in zip(real, real_k, strict=True)) for g in generated)
     recall = sum(any(math.dist(r, g) <= size for g, size in zip(generated, generated_k, strict=True)) for r in real)
-    balls = sum(math.dist(g, r) <= size for g in generated for r, size in zip(real, real_dense, strict=True))
-    covered = sum(any(math.dist(g, r) <= size for g in generated) for r, size in zip(real, real_dense, strict=True))
+    balls = sum(math.dist(g, r) < size for g in generated for r, size in zip(real, real_dense, strict=True))
+    covered = sum(any(math.dist(g, r) < size for g in generated) for r, size in zip(real, real_dense, strict=True))
     return {
         "precision": precision / len(generated),
         "recall": recall / len(real),

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mage import rng
-from mage.sampling.decode import UNKNOWN, decode
+from mage.sampling.decode import UNKNOWN, decode, decode_relaxed
 from mage.sampling.draw import draw_codes, most_probable, relaxed_codes
 from mage.sampling.settings import SamplingConfig
 
@@ -65,14 +65,14 @@ def test_relaxed_decoding_gives_rows_of_a_single_one_and_keeps_what_is_known() -
     start = torch.full((3, 6), UNKNOWN)
     start[1, :4] = 2
     settings = SamplingConfig(steps=3, choice_temperature=1.0)
-    rows = decode(start, logits_of(weights), generators=many(3), settings=settings, relaxed=True)  # type: ignore[arg-type]
+    rows = decode_relaxed(start, logits_of(weights), generators=many(3), settings=settings)
     assert rows.shape == (3, 6, 5)
     assert torch.equal(rows.detach().round(), torch.nn.functional.one_hot(rows.argmax(-1), 5).float())
     torch.testing.assert_close(rows.sum(dim=-1), torch.ones(3, 6))
     assert (rows.argmax(-1)[1, :4] == 2).all()
     greedy = SamplingConfig(steps=3, choice_temperature=0.0, token_temperature=0.0)
-    codes = decode(start, logits_of(weights), generators=many(3), settings=greedy)  # type: ignore[arg-type]
-    rows = decode(start, logits_of(weights), generators=many(3), settings=greedy, relaxed=True)  # type: ignore[arg-type]
+    codes = decode(start, logits_of(weights), generators=many(3), settings=greedy)
+    rows = decode_relaxed(start, logits_of(weights), generators=many(3), settings=greedy)
     assert torch.equal(rows.argmax(-1), codes)
 
 
@@ -80,8 +80,8 @@ def test_gradients_reach_the_logits_of_what_was_drawn() -> None:
     weights = torch.zeros(6, 5, requires_grad=True)
     start = torch.full((2, 6), UNKNOWN)
     start[:, 0] = 1
-    rows = decode(
-        start, logits_of(weights), generators=many(2), settings=SamplingConfig(steps=3), relaxed=True, softness=0.7  # type: ignore[arg-type]
+    rows = decode_relaxed(
+        start, logits_of(weights), generators=many(2), settings=SamplingConfig(steps=3), softness=0.7
     )  # fmt: skip
     (rows @ torch.arange(5.0)).sum().backward()
     assert weights.grad is not None
@@ -95,9 +95,8 @@ def test_training_through_samples_moves_them_where_the_loss_wants_them() -> None
     wanted = torch.tensor([3, 0, 4, 1])
     for step in range(60):
         generators = [rng.generator(step, "train", index) for index in range(16)]
-        rows = decode(
-            torch.full((16, 4), UNKNOWN), logits_of(weights), generators=generators, settings=SamplingConfig(steps=2),  # type: ignore[arg-type]
-            relaxed=True,
+        rows = decode_relaxed(
+            torch.full((16, 4), UNKNOWN), logits_of(weights), generators=generators, settings=SamplingConfig(steps=2),
         )  # fmt: skip
         loss = -rows.gather(2, wanted.expand(16, -1)[..., None]).mean()
         optimizer.zero_grad()

@@ -1,12 +1,15 @@
 """From a network to filled grids."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
 
+import mage
 from mage import rng
 from mage.masking import Mask
-from mage.models import MAGE, MAGEConfig
+from mage.models import MAGEConfig, MAGETransformer
 from mage.sampling.decode import UNKNOWN
 from mage.sampling.generator import DropNoise, fill, logits_function
 from mage.sampling.settings import SamplingConfig
@@ -16,10 +19,10 @@ GRID, CODES = (4, 4), 9
 
 
 @pytest.fixture(scope="module")
-def network() -> MAGE:
+def network() -> MAGETransformer:
     torch.manual_seed(0)
     config = MAGEConfig(16, 2, 2, decoder_width=16, decoder_depth=1, decoder_heads=2)
-    return MAGE(config, Vocabulary.fresh(CODES), GRID).eval().requires_grad_(False)
+    return MAGETransformer(config, Vocabulary.fresh(CODES), GRID).eval().requires_grad_(False)
 
 
 def partly_known() -> Tensor:
@@ -29,7 +32,9 @@ def partly_known() -> Tensor:
     return grids
 
 
-def completed(network: MAGE, grids: Tensor, *, batch_size: int, encoder_keep: float, first: int = 0) -> Tensor:
+def completed(
+    network: MAGETransformer, grids: Tensor, *, batch_size: int, encoder_keep: float, first: int = 0
+) -> Tensor:
     batches = fill(
         network, grids, indices=range(first, first + len(grids)), seed=0, stream="sample",
         settings=SamplingConfig(steps=5, choice_temperature=4.0, encoder_keep=encoder_keep), batch_size=batch_size,
@@ -37,8 +42,27 @@ def completed(network: MAGE, grids: Tensor, *, batch_size: int, encoder_keep: fl
     return torch.cat(list(batches))
 
 
+@pytest.mark.parametrize("order", ["confidence", "random"])
+def test_sampling_sees_tokens_in_a_row_whatever_their_grid(network: MAGETransformer, order: Literal["random"]) -> None:
+    """Rows, grids and clips with equal weights are filled with equal tokens."""
+    model = mage.Mage(None, network, precision="float32", device="cpu")
+    start = partly_known()
+    expected = model.generate_tokens(4, start=start, steps=5, order=order)
+    assert expected.shape == (4, *GRID)
+    for grid in ((16,), (2, 2, 4)):
+        other = MAGETransformer(network.config, network.vocabulary, grid).eval().requires_grad_(False)
+        other.load_state_dict(network.state_dict())
+        model = mage.Mage(None, other, precision="float32", device="cpu")
+        filled = model.generate_tokens(4, start=start.view(4, *grid), steps=5, order=order)
+        assert torch.equal(filled, expected.view(4, *grid))
+        again = model.mask_tokens(filled, 0.5, seed=0)
+        assert again.shape == filled.shape
+        assert ((again == UNKNOWN).flatten(1).sum(dim=1) == 8).all()
+        assert model.generate_tokens(2, order="halton").shape == (2, *grid)
+
+
 @pytest.mark.parametrize("encoder_keep", [1.0, 0.5, 0.3])
-def test_a_grid_does_not_depend_on_its_batch(network: MAGE, encoder_keep: float) -> None:
+def test_a_grid_does_not_depend_on_its_batch(network: MAGETransformer, encoder_keep: float) -> None:
     grids = partly_known()
     together = completed(network, grids, batch_size=4, encoder_keep=encoder_keep)
     alone = completed(network, grids, batch_size=1, encoder_keep=encoder_keep)
@@ -47,7 +71,7 @@ def test_a_grid_does_not_depend_on_its_batch(network: MAGE, encoder_keep: float)
     assert torch.equal(together[grids >= 0], grids[grids >= 0])
 
 
-def test_the_encoder_sees_all_known_tokens_and_a_share_of_all(network: MAGE) -> None:
+def test_the_encoder_sees_all_known_tokens_and_a_share_of_all(network: MAGETransformer) -> None:
     seen: list[Mask] = []
     hook = network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
     try:
@@ -60,7 +84,7 @@ def test_the_encoder_sees_all_known_tokens_and_a_share_of_all(network: MAGE) -> 
     assert all((mask.masked | ~mask.dropped).all() for mask in seen), "a known token is never dropped"
 
 
-def test_dropping_nothing_is_the_papers_pass(network: MAGE) -> None:
+def test_dropping_nothing_is_the_papers_pass(network: MAGETransformer) -> None:
     grids = partly_known()
     places = torch.arange(16).expand(4, -1)
     scores = logits_function(network)(grids, places, 1.0)
@@ -76,7 +100,7 @@ def test_impossible_shares_are_refused(share: float) -> None:
         SamplingConfig(encoder_keep=share)
 
 
-def test_both_passes_of_guidance_drop_the_same_tokens(network: MAGE) -> None:
+def test_both_passes_of_guidance_drop_the_same_tokens(network: MAGETransformer) -> None:
     noise = DropNoise([rng.generator(0, row) for row in range(2)])
     like = torch.zeros(2, 16)
     first = noise.fresh(16, like)

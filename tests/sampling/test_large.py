@@ -18,6 +18,8 @@ def test_windows_cover_everything_and_overlap_by_half() -> None:
     assert (0, 0) in windows((4, 7), WINDOW)
     with pytest.raises(ValueError, match="fewer than the 4"):
         window_starts(3, 4)
+    with pytest.raises(ValueError, match="needs a grid of rows and columns, not one of 16 tokens"):
+        windows((4, 7), (16,))
 
 
 def test_padding_repeats_the_border() -> None:

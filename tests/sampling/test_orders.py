@@ -12,10 +12,10 @@ from mage.sampling.decode import UNKNOWN, decode
 from mage.sampling.guidance import guided
 from mage.sampling.orders import priorities
 from mage.sampling.revise import own_likelihood, revise
-from mage.sampling.settings import Order, SamplingConfig
+from mage.sampling.settings import SamplingConfig
 
 GRID = (8, 8)
-KINDS: tuple[Order, Order] = ("halton", "random")
+KINDS: tuple[str, str] = ("halton", "random")
 
 
 def streams(count: int) -> list[torch.Generator]:
@@ -63,9 +63,29 @@ def test_halton_follows_its_sequence() -> None:
     assert len(shifts) == 1
 
 
-def test_random_order_is_random_and_confidence_has_no_priority() -> None:
-    priority = priorities("random", GRID, streams(2), torch.device("cpu"))
+@pytest.mark.parametrize("grid", [(12,), (3, 4, 5)])
+def test_halton_has_a_base_for_each_dimension(grid: tuple[int, ...]) -> None:
+    """Up to the shift of each sequence or clip, tokens come as cells of the grid are met by plain loops."""
+    cells: list[tuple[int, ...]] = []
+    for index in range(1, 5000):
+        cell = tuple(int(halton(index, base) * side) for base, side in zip((2, 3, 5), grid, strict=False))
+        if cell not in cells:
+            cells.append(cell)
+    assert len(cells) == math.prod(grid)
+    expected = torch.tensor(cells)
+    priority = priorities("halton", grid, streams(3), torch.device("cpu"))
     assert priority is not None
+    for row in priority:
+        places = torch.stack(torch.unravel_index(row.argsort(), grid), dim=1)
+        shift = places[0] - expected[0]
+        assert torch.equal(places, (expected + shift) % torch.tensor(grid))
+
+
+@pytest.mark.parametrize("grid", [GRID, (64,), (4, 4, 4)])
+def test_random_order_is_random_and_confidence_has_no_priority(grid: tuple[int, ...]) -> None:
+    priority = priorities("random", grid, streams(2), torch.device("cpu"))
+    assert priority is not None
+    assert priority.shape == (2, 64)
     assert not torch.equal(priority[0].argsort(), priority[1].argsort())
     assert priorities("confidence", GRID, streams(2), torch.device("cpu")) is None
 

@@ -46,7 +46,12 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
         SamplingConfig(**settings)
 
 
-@pytest.mark.parametrize("name", ["order", "schedule", "revise_by", "guidance_schedule"])
+def test_an_unknown_order_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="there is no order 'foo'; there are confidence, halton, random"):
+        SamplingConfig(order="foo")
+
+
+@pytest.mark.parametrize("name", ["schedule", "revise_by", "guidance_schedule"])
 def test_unknown_words_are_refused_with_the_known_ones(name: str) -> None:
     config = SamplingConfig()
     object.__setattr__(config, name, "foo")  # types are checked in tests before the settings can check themselves

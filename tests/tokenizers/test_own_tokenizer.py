@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import mage
-from mage.recipes import named, runs
+from mage import runs
+from mage.recipes import named
 from mage.settings import override
 from mage.tokenizers import Tokenizer
+from tests.reference.launches import quiet
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,8 +47,8 @@ class Thirds:
 def test_a_model_asks_for_the_tokenizer_it_was_trained_with(tmp_path: Path) -> None:
     recipe = override(named("smoke"), ["pretraining.steps=2", "model.depth=1"])
     tokenizer = mage.Mage(Thirds(), None)
-    cache = runs.tokenize(recipe, tokenizer, tmp_path / "tokens")
-    runs.pretrain(recipe, tokenizer, tmp_path / "run", cache=cache, progress=False)
+    cache = runs.tokenize(recipe, quiet(tmp_path / "tokens"), tokenizer)
+    runs.pretrain(recipe, quiet(tmp_path / "run"), tokenizer, cache=cache)
     bare = mage.load(tmp_path / "run")
     assert bare.tokenizer is None
     assert bare.generate_tokens(2).shape == (2, 8, 8)
@@ -61,6 +63,6 @@ def test_a_model_asks_for_the_tokenizer_it_was_trained_with(tmp_path: Path) -> N
 
     with pytest.raises(ValueError, match="fingerprint thirds"):
         mage.load(tmp_path / "run", tokenizer=Others())
-    runs.train_tokenizer(named("smoke"), tmp_path / "tokenizer", progress=False)
+    runs.train_tokenizer(named("smoke"), quiet(tmp_path / "tokenizer"))
     with pytest.raises(ValueError, match="tokenizer of its own"):
         mage.load(tmp_path / "tokenizer", tokenizer=Thirds())

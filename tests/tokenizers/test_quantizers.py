@@ -8,8 +8,8 @@ from torch import Tensor
 
 from mage.tokenizers.quantizers import (
     FSQ,
-    KINDS,
     LFQ,
+    QUANTIZERS,
     QuantizerConfig,
     RunningMeanQuantizer,
     SimVQ,
@@ -58,9 +58,14 @@ def test_loss_and_gradients_are_those_of_the_formula(latent: Tensor, generator: 
 
 
 def small(kind: str, **settings: object) -> QuantizerConfig:
-    """Sixteen codes of width 4 of any kind."""
-    levels = (2, 2, 2, 2) if kind == "fsq" else ()
+    """Sixteen codes of any kind, of the width below."""
+    levels = (4, 4) if kind == "fsq" else ()
     return QuantizerConfig(kind=kind, num_codes=16, levels=levels, **settings)  # type: ignore[arg-type]
+
+
+def width_of(kind: str) -> int:
+    """4; of fsq 2, because fewer than three levels per number are dead."""
+    return 2 if kind == "fsq" else 4
 
 
 def test_normalized_words_follow_the_running_mean_of_their_vectors(latent: Tensor) -> None:
@@ -108,14 +113,15 @@ def test_usage_counts_and_perplexity() -> None:
     assert skewed == pytest.approx(math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUANTIZERS.names())
 def test_every_kind_agrees_with_itself(kind: str, latent: Tensor) -> None:
     """ids, lookup, words and forward tell the same story; gradients pass straight through; states load."""
-    quantizer = build_quantizer(small(kind), 4).eval()
-    latent.requires_grad_(True)
+    width = width_of(kind)
+    quantizer = build_quantizer(small(kind), width).eval()
+    latent = latent[:, :width].clone().requires_grad_(True)
     output = quantizer(latent)
     assert torch.equal(output.ids, quantizer.ids(latent))
-    assert quantizer.words().shape == (16, 4)
+    assert quantizer.words().shape == (16, width)
     assert output.ids.min() >= 0
     assert output.ids.max() < 16
     torch.testing.assert_close(output.vectors, quantizer.lookup(output.ids))
@@ -125,21 +131,21 @@ def test_every_kind_agrees_with_itself(kind: str, latent: Tensor) -> None:
     ids = torch.arange(16).view(1, 4, 4)
     if kind != "fsq":  # its words are inside the range that tanh reaches only at infinity
         assert torch.equal(quantizer.ids(quantizer.lookup(ids)), ids)
-    again = build_quantizer(small(kind), 4)
+    again = build_quantizer(small(kind), width)
     again.load_state_dict(quantizer.state_dict())
     assert torch.equal(again.ids(latent), output.ids)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUANTIZERS.names())
 def test_every_kind_learns_to_reproduce_clusters(kind: str) -> None:
     """A linear encoder and decoder around each quantizer halve the error of the mean, and use most codes."""
     random = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         quantizer = build_quantizer(
-            small(kind, keep_alive=True, warmup_steps=20, entropy=0.1 if kind == "lfq" else 0.0), 4
+            small(kind, keep_alive=True, warmup_steps=20, entropy=0.1 if kind == "lfq" else 0.0), width_of(kind)
         ).train()
-        encoder, decoder = torch.nn.Conv2d(6, 4, 1), torch.nn.Conv2d(4, 6, 1)
+        encoder, decoder = torch.nn.Conv2d(6, width_of(kind), 1), torch.nn.Conv2d(width_of(kind), 6, 1)
     centres = torch.randn(16, 6, generator=random)
     parameters = [*encoder.parameters(), *decoder.parameters(), *quantizer.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-2)
@@ -272,6 +278,7 @@ def test_simvq_moves_all_words_with_one_step(latent: Tensor) -> None:
         ({"kind": "fsq", "num_codes": 1024, "levels": (8, 5, 5, 5)}, 4, "make 1000 codes"),
         ({"kind": "fsq", "num_codes": 1000, "levels": (8, 5, 5, 5)}, 6, "code_width 6"),
         ({"kind": "fsq", "num_codes": 1000}, 4, "For about 1,000 codes"),
+        ({"kind": "fsq", "num_codes": 40, "levels": (5, 2, 4)}, 3, r"hold one of 2, and take 3 or more.*take kind lfq"),
         ({"kind": "lfq", "num_codes": 1000}, 10, "has 1024 codes"),
         ({"num_codes": 1}, 4, "at least 2"),
         ({"decay": 1.0}, 4, "decay"),
@@ -297,6 +304,21 @@ def test_fsq_agrees_with_the_package_vector_quantize_pytorch(
     found = ours(latent)
     assert torch.equal(found.ids, ids.long())
     torch.testing.assert_close(found.vectors, words)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("levels", [(2, 2), (8, 2, 5), (3, 3), (8, 5, 5, 5)])
+def test_fsq_refuses_the_levels_that_vector_quantize_pytorch_refuses(levels: tuple[int, ...]) -> None:
+    package = pytest.importorskip("vector_quantize_pytorch")
+    config = QuantizerConfig(kind="fsq", num_codes=math.prod(levels), levels=levels)
+    refused = []
+    for make in (lambda: package.FSQ(list(levels)), lambda: build_quantizer(config, len(levels))):
+        try:
+            make()
+            refused.append(False)
+        except (AssertionError, ValueError):
+            refused.append(True)
+    assert refused[0] == refused[1]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -1,5 +1,7 @@
 """The tokenizer's networks: shapes, the released peculiarities, sizes, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -219,3 +221,27 @@ def test_the_fingerprint_changes_with_whatever_decides_ids(kind: str) -> None:
         assert (network.fingerprint() == before) == name.startswith("decoder."), name
         tensor.data.copy_(saved)
     assert network.fingerprint() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "pinned"),
+    [
+        ("vq", "7c56fea1d8e8783d"),
+        ("ema", "7c56fea1d8e8783d"),
+        ("normalized", "7c56fea1d8e8783d"),
+        ("simvq", "25208880183ddfe5"),
+        ("fsq", "4239a874a4585fd1"),
+        ("lfq", "6922f09d7f058cc1"),
+    ],
+)
+@pytest.mark.parametrize("keep_alive", [False, True])
+def test_fingerprints_are_those_of_earlier_versions(kind: str, pinned: str, keep_alive: bool) -> None:
+    """Pinned at version 0.2, for all caches that were made since."""
+    levels = (4, 4) if kind == "fsq" else ()
+    quantizer = QuantizerConfig(kind=kind, num_codes=16, levels=levels, keep_alive=keep_alive)
+    width = 2 if kind == "fsq" else 4
+    network = VQGAN(replace(config(), code_width=width, quantizer=quantizer))
+    for name, tensor in network.state_dict().items():
+        if name != "quantizer.codebook_levels":
+            tensor.copy_(torch.arange(tensor.numel()).reshape(tensor.shape) % 7 - 3)
+    assert network.fingerprint() == pinned

@@ -1,10 +1,15 @@
 """Fine-tuning: layer decay against a table made by hand, mixing conserves shares, a model learns its labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from timm.data import create_transform
+from timm.data.auto_augment import RandAugment
+from torch import nn
+from torchvision.transforms import v2
 
 import mage
 from mage import building, rng
@@ -12,12 +17,14 @@ from mage.data.transforms import TransformConfig, build_transform
 from mage.models import MAGEConfig, PatchClassifier, PatchEncoder, PatchEncoderConfig
 from mage.models.classifier import Classifier
 from mage.pipeline import Mage
-from mage.recipes.finetune import FINETUNES, FinetuneRecipe, finetune, start_classifier
+from mage.recipes.finetune import FINETUNES, FinetuneRecipe, protocol
+from mage.runs.finetune import finetune, start_classifier
 from mage.settings import override
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.training.classify import MixConfig, mix
 from mage.training.engine import Trainer
-from mage.training.optim import OptimConfig, build_optimizer
+from mage.training.optim import OptimConfig, build_optimizer, learning_rate
+from tests.reference.launches import quiet
 
 SIZES = MAGEConfig(width=32, depth=3, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2, dropout=0.0)
 TOKENIZER = VQGANConfig(
@@ -42,11 +49,11 @@ def rates(module: Classifier) -> dict[str, tuple[float, float]]:
 
 
 def test_layer_decay_is_the_table_made_by_hand(pretrained: Mage) -> None:
-    """Three blocks: embedding 0.5^4, block i 0.5^(3 - i), head 1; vectors, positions and class token do not decay."""
+    """Three blocks: embedding 0.5^4, block i 0.5^(3 - i), head 1; vectors do not decay, words and positions do."""
     found = rates(start_classifier(pretrained, 10))
     expected = {
         "encoder.embedding.word.weight": (0.0625, 0.05),
-        "encoder.embedding.position.weight": (0.0625, 0.0),
+        "encoder.embedding.position.weight": (0.0625, 0.05),
         "encoder.embedding.norm.weight": (0.0625, 0.0),
         "encoder.blocks.0.attn.qkv.weight": (0.125, 0.05),
         "encoder.blocks.0.norm1.bias": (0.125, 0.0),
@@ -83,7 +90,7 @@ def test_each_group_learns_at_its_share(pretrained: Mage, tmp_path: Path) -> Non
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_update", spy)
-        finetune(pretrained, recipe, tmp_path / "run", precision="float32", device="cpu", progress=False)
+        finetune(recipe, quiet(tmp_path / "run", precision="float32", device="cpu"), pretrained)
     top = 2e-3 * 8 / 256
     assert sorted(seen[0]) == pytest.approx([top * 0.5**power for power in (4, 3, 2, 1, 0)])
 
@@ -132,7 +139,7 @@ def test_starts_at_the_encoder_and_learns(pretrained: Mage, tmp_path: Path) -> N
         FINETUNES["small"](), ["optim.batch_size=64", "optim.steps=120", "mixing.mixup=0", "mixing.cutmix=0",
                                "data.transform.augmentation=none", "optim.base_learning_rate=8e-3"],
     )  # fmt: skip
-    result = finetune(pretrained, recipe, tmp_path / "run", precision="float32", device="cpu", progress=False)
+    result = finetune(recipe, quiet(tmp_path / "run", precision="float32", device="cpu"), pretrained)
     assert result.metrics["valid/accuracy"] > 0.25  # random tokens know little more; chance is 0.1
     tuned = mage.load(tmp_path / "run", precision="float32")
     assert tuned.transformer.num_classes == 10
@@ -142,8 +149,8 @@ def test_starts_at_the_encoder_and_learns(pretrained: Mage, tmp_path: Path) -> N
 
 def test_a_model_of_pixels_is_tuned_without_tokenizer(tmp_path: Path) -> None:
     encoder = PatchEncoder(PatchEncoderConfig((28, 28), 1, 7, 32, 2, 2))
-    recipe = override(FINETUNES["small"](), ["optim.batch_size=16", "optim.steps=3", "data.validation_images=20"])
-    finetune(Mage(None, encoder), recipe, tmp_path / "run", precision="float32", device="cpu", progress=False)
+    recipe = override(FINETUNES["small"](), ["optim.batch_size=16", "optim.steps=3", "data.validation.images=20"])
+    finetune(recipe, quiet(tmp_path / "run", precision="float32", device="cpu"), Mage(None, encoder))
     assert isinstance(mage.load(tmp_path / "run").transformer, PatchClassifier)
 
 
@@ -153,7 +160,50 @@ def test_settings_are_the_published_ones() -> None:
     assert (large.optim.epochs, large.optim.layer_decay, large.drop_path) == (50, 0.75, 0.2)
     assert base.optim.warmup * base.optim.epochs == large.optim.warmup * large.optim.epochs == 5
     assert (base.mixing.mixup, base.mixing.cutmix, base.mixing.label_smoothing) == (0.8, 1.0, 0.1)
-    assert base.optim.peak_learning_rate == pytest.approx(1e-3)
+    for recipe in (base, large):
+        steps = recipe.optim.num_steps(1_281_167)
+        assert recipe.optim.peak_learning_rate == pytest.approx(1e-3)
+        assert learning_rate(recipe.optim, steps, steps) == pytest.approx(1e-6)
+        assert recipe.data.transform.scale == (0.2, 1.0)
+        cut = recipe.data.test_transform((256, 256))
+        assert (cut.resize, cut.size, cut.augmentation) == (292, (256, 256), "none")
+        assert protocol(recipe, 7, (256, 256)).endswith("7 steps, test images scaled to 292 and cut to 256")
+    small = FINETUNES["small"]()
+    assert small.data.test_transform((32, 32)) == TransformConfig(size=(32, 32))
+    assert protocol(small, 7, (32, 32)) == "recipe small, 7 steps, fixed centre crops"
+
+
+def test_fine_tuning_drops_out_on_the_embedding_alone() -> None:
+    """As the public code, whatever the pre-training had in its blocks (0.1)."""
+    whole = building.build(replace(SIZES, dropout=0.1), tokenizer=TOKENIZER, precision="float32")
+    recipe = FINETUNES["base"]()
+    classifier = start_classifier(whole, 10, dropout=recipe.dropout, embedding_dropout=recipe.embedding_dropout)
+    shares = {name: layer.p for name, layer in classifier.named_modules() if isinstance(layer, nn.Dropout)}
+    assert shares.pop("encoder.embedding.dropout") == 0.1
+    assert shares
+    assert set(shares.values()) == {0.0}
+    classifier.train()
+    inner = classifier.encoder.embed(torch.zeros(2, 196, dtype=torch.long))
+    runs = []
+    for _ in range(2):
+        x = inner
+        for block in classifier.encoder.blocks:
+            x = block(x)
+        runs.append(x)
+    assert torch.equal(*runs), "blocks add no noise in training"
+
+
+def test_rand_augment_is_bicubic_as_the_public_code_asks_timm_for() -> None:
+    image = torch.randint(256, (3, 32, 32), dtype=torch.uint8, generator=rng.generator(0))
+    text = "rand-m9-mstd0.5-inc1"
+    steps = create_transform((3, 32, 32), is_training=True, auto_augment=text, interpolation="bicubic").transforms
+    policy = next(step for step in steps if isinstance(step, RandAugment))
+    transform = build_transform(TransformConfig(size=(32, 32), rand_augment=text))
+    for seed in range(20):
+        drawn = int(torch.randint(2**31, (), generator=rng.generator(seed)))
+        with rng.global_generators(drawn):
+            expected = policy(v2.functional.to_pil_image(image))
+        assert torch.equal(transform(image, rng.generator(seed)), v2.functional.pil_to_tensor(expected))
 
 
 def test_a_model_without_encoder_is_an_error(pretrained: Mage) -> None:

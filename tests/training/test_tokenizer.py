@@ -8,15 +8,18 @@ import pytest
 import torch
 
 import mage
-from mage.recipes import named, runs
+from mage import runs
+from mage.recipes import named
 from mage.recipes.schema import Recipe
 from mage.settings import override
+from mage.share import Share, Turn
 from mage.tokenizers import VQGAN
 from mage.training import adversarial
 from mage.training.checkpoint import newest_checkpoint
 from mage.training.optim import OptimConfig
 from mage.training.runlog import read_log
 from mage.training.tokenizer import TokenizerLossConfig, TokenizerTraining
+from tests.reference.launches import quiet
 
 GAME = [
     "tokenizer_loss.adversarial.weight=0.5",
@@ -54,12 +57,12 @@ def task_of(recipe: Recipe) -> TokenizerTraining:
 def test_a_run_with_a_discriminator_resumes_to_the_last_bit(changes: list[str], tmp_path: Path) -> None:
     recipe = recipe_with(changes)
     for name in ("whole", "cut"):
-        runs.train_tokenizer(recipe, tmp_path / name, progress=False)
+        runs.train_tokenizer(recipe, quiet(tmp_path / name))
     newest = newest_checkpoint(tmp_path / "cut")
     assert newest is not None
     final = torch.load(newest, weights_only=True)
     newest.unlink()  # as if the process had died between step 6 and step 12
-    runs.train_tokenizer(recipe, tmp_path / "cut", progress=False, resume=True)
+    runs.train_tokenizer(recipe, quiet(tmp_path / "cut", resume=True))
     again = torch.load(newest, weights_only=True)
     for part in ("tokenizer", "discriminator"):
         assert all(torch.equal(tensor, again["modules"][part][name]) for name, tensor in final["modules"][part].items())
@@ -72,7 +75,7 @@ def test_a_run_with_a_discriminator_resumes_to_the_last_bit(changes: list[str], 
 
 def test_the_discriminator_joins_when_told(tmp_path: Path) -> None:
     recipe = recipe_with(["run.log_every=1"])
-    runs.train_tokenizer(recipe, tmp_path / "run", progress=False)
+    runs.train_tokenizer(recipe, quiet(tmp_path / "run"))
     joined = [line["step"] for line in read_log(tmp_path / "run") if "discriminator/loss" in line]
     assert joined == list(range(4, 13))  # of 12 steps the first quarter is without
 
@@ -80,7 +83,7 @@ def test_the_discriminator_joins_when_told(tmp_path: Path) -> None:
 def test_each_loss_moves_its_own_network_only() -> None:
     task = task_of(recipe_with(["tokenizer_loss.adversarial.start=0"]))
     batch = {"images": torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8)}
-    for loss in task.losses(task.modules, batch, number=0, rank=0):
+    for loss in task.losses(task.modules, batch, Turn(0, 0, Share(4))):
         for module in task.modules.values():
             module.zero_grad()
         loss.value.backward()
@@ -98,9 +101,9 @@ def test_the_push_is_balanced_at_the_decoders_last_weights() -> None:
     output = tokenizer(images)
     total = (output.reconstruction - images).square().mean() + output.quantizer_loss
     pull = torch.autograd.grad(total, last, retain_graph=True)[0].norm()
-    push, metrics = task._adversary.push(output.reconstruction, total, last)
+    push, readings = task._adversary.push(output.reconstruction, total, last)
     assert torch.autograd.grad(push, last)[0].norm().item() == pytest.approx(pull.item(), rel=1e-2)
-    assert metrics["adversarial_weight"] > 0
+    assert readings["adversarial_weight"].value > 0
 
 
 @pytest.mark.parametrize("kind", ["patch", "style"])
@@ -116,12 +119,12 @@ def test_a_discriminator_learns_to_tell_images_from_bad_copies(kind: str) -> Non
     optimizer = torch.optim.AdamW(adversary.module.parameters(), lr=3e-3, betas=config.betas)
     for step in range(80):
         real = (torch.rand(16, 1, 8, 8) > 0.5).float()
-        loss, metrics = adversary.learn(adversary.module, real, real * 0.5 + 0.25, step=step)
+        loss, readings = adversary.learn(adversary.module, real, real * 0.5 + 0.25, step=step)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert metrics["discriminator/right"] > 0.9
-    assert "discriminator/r1" not in metrics  # step 79 is none of every fourth from the start on
+    assert readings["discriminator/right"].value > 0.9
+    assert "discriminator/r1" not in readings  # step 79 is none of every fourth from the start on
 
 
 @pytest.mark.parametrize(
@@ -137,23 +140,23 @@ def test_a_discriminator_learns_to_tell_images_from_bad_copies(kind: str) -> Non
 def test_what_goes_wrong_is_said(metrics: dict[str, float], words: str) -> None:
     found = task_of(recipe_with([])).warnings(metrics)
     assert len(found) == bool(words)
-    assert all(words in text and ("set" in text or "lower" in text) for text in found)
+    assert all(words in one.sentence and ("set" in one.sentence or "lower" in one.sentence) for one in found)
 
 
 def test_a_discriminator_that_diverges_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recipe = recipe_with(["tokenizer_loss.adversarial.base_learning_rate=30", "run.log_every=1"])
     with caplog.at_level(logging.WARNING):
-        result = runs.train_tokenizer(recipe, tmp_path / "run", progress=False)
+        result = runs.train_tokenizer(recipe, quiet(tmp_path / "run"))
     said = [record.getMessage() for record in caplog.records if "diverges" in record.getMessage()]
     assert len(said) == 1
     assert "lower adversarial.base_learning_rate" in said[0]
-    assert sum("diverges" in text for text in result.warnings) == 1
+    assert [warning.kind for warning in result.warnings].count("discriminator_diverges") == 1
 
 
 def test_a_collapsed_codebook_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     changes = ["tokenizer.quantizer.kind=vq", "tokenizer.code_width=16", "tokenizer.quantizer.num_codes=1024"]
     with caplog.at_level(logging.WARNING):
-        runs.train_tokenizer(override(named("smoke"), changes), tmp_path / "run", progress=False)
+        runs.train_tokenizer(override(named("smoke"), changes), quiet(tmp_path / "run"))
     assert any("the codebook has collapsed" in record.getMessage() for record in caplog.records)
 
 
@@ -165,8 +168,8 @@ def test_multispectral_images_train_against_a_discriminator_but_not_a_perceptual
         np.save(tmp_path / "bands" / f"{index}.npy", image)
     recipe = recipe_with(["tokenizer_loss.perceptual=0.1", "tokenizer.channels=6", f"data.name={tmp_path / 'bands'}"])
     with pytest.raises(ValueError, match="not 6 channels"):
-        runs.train_tokenizer(recipe, tmp_path / "run", progress=False)
-    runs.train_tokenizer(override(recipe, ["tokenizer_loss.perceptual=0"]), tmp_path / "run", progress=False)
+        runs.train_tokenizer(recipe, quiet(tmp_path / "run"))
+    runs.train_tokenizer(override(recipe, ["tokenizer_loss.perceptual=0"]), quiet(tmp_path / "run"))
     tokenizer = mage.load(tmp_path / "run").tokenizer
     assert tokenizer.decode(tokenizer.encode(torch.rand(2, 6, 8, 8))).shape == (2, 6, 8, 8)
 

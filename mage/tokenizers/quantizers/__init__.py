@@ -1,5 +1,6 @@
 """Quantizers: how a continuous vector becomes one of a fixed number of codes. `QuantizerConfig.kind` chooses."""
 
+from mage.tokenizers.quantizers.base import QUANTIZERS as QUANTIZERS
 from mage.tokenizers.quantizers.base import CodebookUsage as CodebookUsage
 from mage.tokenizers.quantizers.base import Quantized as Quantized
 from mage.tokenizers.quantizers.base import Quantizer as Quantizer
@@ -11,16 +12,14 @@ from mage.tokenizers.quantizers.learned import RunningMeanQuantizer as RunningMe
 from mage.tokenizers.quantizers.learned import SimVQ as SimVQ
 from mage.tokenizers.quantizers.learned import VectorQuantizer as VectorQuantizer
 
-KINDS: dict[str, type[VectorQuantizer] | type[RunningMeanQuantizer] | type[FSQ] | type[LFQ]] = {
-    "vq": VectorQuantizer,
-    "ema": RunningMeanQuantizer,
-    "normalized": RunningMeanQuantizer,
-    "simvq": SimVQ,
-    "fsq": FSQ,
-    "lfq": LFQ,
-}
+QUANTIZERS.add("vq", VectorQuantizer)
+QUANTIZERS.add("ema", RunningMeanQuantizer)
+QUANTIZERS.add("normalized", RunningMeanQuantizer)
+QUANTIZERS.add("simvq", SimVQ)
+QUANTIZERS.add("fsq", FSQ)
+QUANTIZERS.add("lfq", LFQ)
 
 
 def build_quantizer(config: QuantizerConfig, width: int) -> Quantizer:
     """The quantizer that `config.kind` names, for vectors of `width`. Raises ValueError if sizes do not agree."""
-    return KINDS[config.kind](config, width)
+    return QUANTIZERS.get(config.kind)(config, width)

@@ -4,22 +4,28 @@ Letters: n images, d code width, h w grid, m vectors, k codes.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-Kind = Literal["vq", "ema", "normalized", "simvq", "fsq", "lfq"]
+from mage import distributed
+from mage.registry import Registry
+
+QuantizerKind = Callable[["QuantizerConfig", int], "Quantizer"]
+"""(configuration, width of the vectors) -> quantizer; usually a class."""
+QUANTIZERS: Registry[QuantizerKind] = Registry(kind="quantizer", group="mage.quantizers")
 
 
 @dataclass(frozen=True)
 class QuantizerConfig:
     """Codebook and how it learns."""
 
-    kind: Kind = "vq"
+    kind: str = "vq"
     """vq: the paper's, words move by gradient. ema: words are running means. normalized: those on the unit sphere.
     simvq: words are one learned map of fixed random vectors. fsq: a fixed grid of numbers. lfq: signs, one bit each."""
     num_codes: int = 1024
@@ -42,6 +48,7 @@ class QuantizerConfig:
     """fsq: values of each number of a code; their product is num_codes, their count is code_width."""
 
     def __post_init__(self) -> None:
+        QUANTIZERS.get(self.kind)  # raises ValueError for a kind that nobody registered
         if self.num_codes < 2:
             raise ValueError(f"a codebook needs at least 2 codes, not {self.num_codes}")
         if not 0 <= self.decay < 1:
@@ -61,7 +68,14 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(nn.Module, ABC):
-    """A codebook: `ids` finds words, `lookup` returns them, `forward` does both with gradients and losses."""
+    """A codebook: `ids` finds words, `lookup` returns them, `forward` does both with gradients and losses.
+
+    A new kind is a subclass registered in QUANTIZERS.
+    """
+
+    fingerprint_ignores: tuple[str, ...] = ()
+    """Tensors, or parts that hold some, that the tokenizer's fingerprint leaves out: they decide no id, or follow from
+    the configuration."""
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
@@ -78,6 +92,12 @@ class Quantizer(nn.Module, ABC):
     def nearest(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
         """Id of each vector's word, the one of largest affinity; in float32."""
         return self.affinity(vectors).argmax(dim=1)
+
+    def deciding(self) -> dict[str, Tensor]:
+        """Every tensor that ids depend on, also those that are not saved."""
+        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        ignored = self.fingerprint_ignores
+        return {n: t for n, t in tensors.items() if n not in ignored and n.split(".")[0] not in ignored}
 
     @abstractmethod
     def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:
@@ -113,7 +133,7 @@ def entropy_loss(affinity: Float[Tensor, "m k"], temperature: float) -> Float[Te
     log_share = (affinity.float() / temperature).log_softmax(dim=1)
     share = log_share.exp()
     each = -(share * log_share).sum(dim=1).mean()
-    mean = share.mean(dim=0)
+    mean = distributed.mean_with_gradient(share.mean(dim=0))
     loss: Tensor = each + torch.special.xlogy(mean, mean.clamp(min=1e-12)).sum()
     return loss
 

@@ -26,13 +26,19 @@ BITS_AT_ONCE = 12
 class FSQ(Quantizer):
     """Finite scalar quantization: each number is bounded and rounded to one of its levels (Mentzer et al. 2023)."""
 
+    fingerprint_ignores = ("codebook",)  # it follows from the levels
     codebook_levels: Tensor
     codebook: Tensor
 
     def __init__(self, config: QuantizerConfig, width: int) -> None:
         super().__init__(config)
         levels = config.levels
-        if not levels or min(levels) < 2 or math.prod(levels) != config.num_codes or len(levels) != width:
+        if levels and min(levels) < 3:
+            raise ValueError(
+                f"fsq: levels {levels} hold one of {min(levels)}, and take 3 or more. Of two levels the second is "
+                "reached far from 0 only, and its half of the codes is dead; for one bit per number take kind lfq"
+            )
+        if not levels or math.prod(levels) != config.num_codes or len(levels) != width:
             raise ValueError(
                 f"fsq: {len(levels)} levels {levels} make {math.prod(levels)} codes; num_codes is {config.num_codes} "
                 f"and code_width {width}. For about 1,000 codes take levels (8, 5, 5, 5), num_codes 1000, code_width 4"
@@ -80,6 +86,7 @@ class FSQ(Quantizer):
 class LFQ(Quantizer):
     """Lookup-free quantization: the signs of the numbers are the bits of the id (Yu et al. 2024, section 3.1)."""
 
+    fingerprint_ignores = ("codebook",)  # all corners of the cube
     codebook: Tensor
 
     def __init__(self, config: QuantizerConfig, width: int) -> None:

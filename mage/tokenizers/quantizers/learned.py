@@ -23,6 +23,8 @@ from mage.tokenizers.quantizers.life import CodebookLife, negative_distances
 class VectorQuantizer(Quantizer):
     """The paper's: nearest word in L2, codebook learned by gradient (van den Oord et al. 2017, equation 3)."""
 
+    fingerprint_ignores = ("life",)
+
     def __init__(self, config: QuantizerConfig, width: int) -> None:
         super().__init__(config)
         self.codebook = nn.Parameter(torch.empty(config.num_codes, width))
@@ -43,7 +45,8 @@ class VectorQuantizer(Quantizer):
         if self.training and self.life is not None:
             step = self.life.begin_step()
             if step < 0:
-                return Quantized(latent, self.ids(latent), latent.new_zeros(()))
+                # Words take no part yet, but processes that exchange gradients wait for one of every parameter.
+                return Quantized(latent, self.ids(latent), 0 * self.words().float().sum())
             # Words move before the graph is built: backward must find those that forward saw.
             if step == 0:
                 everywhere = torch.ones_like(self.life.usage[:, None]).bool()
@@ -96,6 +99,7 @@ class RunningMeanQuantizer(Quantizer):
     sphere, best in few dimensions (Yu et al. 2022, section 3.2).
     """
 
+    fingerprint_ignores = ("life", "sums")
     codebook: Tensor
     sums: Tensor
 

@@ -67,8 +67,9 @@ class CodebookLife(nn.Module):
     def revive(self, vectors: Float[Tensor, "m d"]) -> tuple[Bool[Tensor, "k 1"], Float[Tensor, "k d"]]:
         """Which words to move, and a vector of this batch for each word; their use is taken as average from now on."""
         random = rng.generator(0, "revive", self._step)
-        chosen = torch.randint(len(vectors), (self.config.num_codes,), generator=random)
-        candidates = distributed.from_first_process(vectors[chosen.to(vectors.device, non_blocking=True)])
+        count = len(vectors) * distributed.world_size()
+        chosen = torch.randint(count, (self.config.num_codes,), generator=random)
+        candidates = distributed.rows_of_all(vectors, chosen.to(vectors.device, non_blocking=True))
         starving = self.usage < self.config.revive_below
         self.usage.copy_(torch.where(starving, torch.ones_like(self.usage), self.usage))
         return starving[:, None], candidates
@@ -77,10 +78,11 @@ class CodebookLife(nn.Module):
 def k_means(vectors: Float[Tensor, "m d"], count: int, *, spherical: bool, rounds: int = 10) -> Float[Tensor, "k d"]:
     """Lloyd's algorithm from vectors chosen at random; spherical: by angle, centres of length 1."""
     random = rng.generator(0, "k-means")
-    chosen = torch.randint(len(vectors), (count,), generator=random)
-    if len(vectors) >= count:
-        chosen = torch.randperm(len(vectors), generator=random)[:count]
-    words = distributed.from_first_process(vectors[chosen.to(vectors.device)])
+    everywhere = len(vectors) * distributed.world_size()
+    chosen = torch.randint(everywhere, (count,), generator=random)
+    if everywhere >= count:
+        chosen = torch.randperm(everywhere, generator=random)[:count]
+    words = distributed.rows_of_all(vectors, chosen.to(vectors.device))
     for _ in range(rounds):
         nearness = vectors @ words.T if spherical else negative_distances(vectors, words)
         ids = nearness.argmax(dim=1)

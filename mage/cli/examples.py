@@ -1,0 +1,71 @@
+"""Two examples for every command, shown by its help and parsed by the tests."""
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "demo": ("mage demo", "mage demo --recipe cifar10 --data-root data --out runs/cifar10"),
+    "train-tokenizer": (
+        "mage train-tokenizer --recipe cifar10 --data photos/ --out runs/photos-tokenizer",
+        "mage train-tokenizer --recipe cifar10 --data photos/ --out runs/photos-tokenizer --resume",
+    ),
+    "tokenize": (
+        "mage tokenize --tokenizer runs/photos-tokenizer --data photos/ --out tokens --views 4",
+        "mage tokenize --array text.npy --num-codes 128 --out text-tokens",
+    ),
+    "pretrain": (
+        "mage pretrain --tokenizer runs/photos-tokenizer --out runs/photos",
+        "mage pretrain --recipe cifar10-mae --data-root data --out runs/mae",
+    ),
+    "generate": (
+        "mage generate --model runs/photos --num-images 64 --out samples",
+        "mage generate --model runs/classes --class all --guidance 2 --out samples",
+    ),
+    "reconstruct": (
+        "mage reconstruct --model runs/photos --image cat.jpg dog.jpg --out figure.png",
+        "mage reconstruct --model runs/photos --image cat.jpg --mask-ratio 0.5 0.9 --steps 8 --out figure.png",
+    ),
+    "edit": (
+        "mage edit --model runs/photos --image cat.jpg --box 10 10 20 20 --out edited.png",
+        "mage edit --model runs/photos --image cat.jpg --expand 16 --full-size --out wider.png",
+    ),
+    "evaluate": (
+        "mage evaluate tokenizer --tokenizer runs/photos-tokenizer --out runs/photos-tokenizer",
+        "mage evaluate generation --samples runs/photos --num 1000",
+    ),
+    "tune-sampler": (
+        "mage tune-sampler --model runs/photos",
+        "mage tune-sampler --model runs/photos --try-orders halton --try-steps 4 8 --no-store",
+    ),
+    "probe": (
+        "mage probe --model runs/photos --data photos/",
+        "mage probe --model runs/photos --data cifar10 --protocol lars --crops random",
+    ),
+    "knn": ("mage knn --model runs/photos --data photos/", "mage knn --model runs/photos --data cifar10 --pool both"),
+    "fewshot": (
+        "mage fewshot --model runs/photos --data photos/ --counts 1 5",
+        "mage fewshot --model runs/photos --data cifar10 --draws 10",
+    ),
+    "finetune": (
+        "mage finetune --model runs/photos --data photos/ --out runs/classifier",
+        "mage finetune --model models/mage-base --recipe base --data imagenet/ --out runs/finetuned",
+    ),
+    "transfer": (
+        "mage transfer --model runs/photos --data digits cifar10",
+        "mage transfer --model runs/before runs/after --data photos/ --protocol ridge",
+    ),
+    "robustness": (
+        "mage robustness --model runs/photos --data photos/",
+        "mage robustness --model runs/photos --data imagenet/ --official ImageNet-C --baseline alexnet",
+    ),
+    "convert": (
+        "mage convert mage-vitb-1600.pth vqgan_jax_strongaug.ckpt --out models/mage-base",
+        "mage convert models/mage-base --out mage-base.pth",
+    ),
+    "report": ("mage report runs/photos", "mage report runs/demo --json"),
+    "compare": ("mage compare runs/a runs/b", "mage compare runs/a runs/b --out comparison.html"),
+    "reproduce": (
+        "mage reproduce imagenet --checkpoint mage-vitb-1600.pth --tokenizer vqgan.ckpt --data imagenet/ --out r",
+        "mage reproduce imagenet --checkpoint models/mage-base --data imagenet/ --out r --parts fewshot",
+    ),
+    "plan": ("mage plan --recipe imagenet-base", "mage plan --recipe cifar10 --data photos/"),
+    "benchmark": ("mage benchmark", "mage benchmark --size base --batch-sizes 4 16 --record speed.json"),
+    "info": ("mage info runs/photos", "mage info runs/photos --json"),
+}

@@ -1,0 +1,62 @@
+"""Whole numbers of the command line, each kind with its range: nothing out of range reaches the library.
+
+A range is wider than any sensible value, and narrow enough that no number overflows in C++ or fills the memory.
+"""
+
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+
+@dataclass(frozen=True)
+class Between:
+    """A range of whole numbers, both ends included."""
+
+    low: int
+    high: int
+
+
+Seed = Annotated[int, Between(0, 2**63 - 1)]
+"""What PyTorch's generators take."""
+Count = Annotated[int, Between(1, 10**9)]
+"""Images, codes, neighbours, epochs: anything that is counted one by one."""
+Several = Annotated[int, Between(2, 10**9)]
+"""Images of which a distribution is measured."""
+Samples = Annotated[int, Between(100, 10**6)]
+"""Images that a demonstration is judged by."""
+Number = Annotated[int, Between(0, 10**6)]
+"""Zero or more: codes, rounds, the number of a part, a position in an image."""
+BatchSize = Annotated[int, Between(1, 2**16)]
+"""Images at a time."""
+Steps = Annotated[int, Between(1, 10_000)]
+"""Passes of the network for one image."""
+Workers = Annotated[int, Between(0, 1024)]
+"""Processes beside the main one."""
+Processes = Annotated[int, Between(1, 1024)]
+"""Processes that share the work."""
+Variants = Annotated[int, Between(1, 1000)]
+"""Results that are in memory at the same time."""
+Margin = Annotated[int, Between(0, 4096)]
+"""Pixels around something."""
+Side = Annotated[int, Between(1, 2**14)]
+"""Height or width of an image, in pixels."""
+
+
+def check_numbers(options: Any) -> None:
+    """Raise ValueError naming the first option, of a dataclass, that is out of its range."""
+    for name, hint in typing.get_type_hints(type(options), include_extras=True).items():
+        allowed, value = _range(hint), getattr(options, name)
+        if allowed is None or value is None:
+            continue
+        for number in value if isinstance(value, tuple) else (value,):
+            if not allowed.low <= number <= allowed.high:
+                limit = f"at least {allowed.low}" if number < allowed.low else f"at most {allowed.high:,}"
+                raise ValueError(f"--{name.replace('_', '-')} must be {limit}, not {number}")
+
+
+def _range(hint: Any) -> Between | None:
+    """The range in a type such as `Count`, `Count | None` or `tuple[Count, ...]`."""
+    found = [part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Between)]
+    if found:
+        return found[0]
+    return next((inner for part in typing.get_args(hint) if (inner := _range(part)) is not None), None)

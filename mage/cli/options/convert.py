@@ -1,0 +1,27 @@
+"""Options of `mage convert`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mage.cli.options.base import Common
+from mage.cli.options.bounds import Side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Read released files (.pth) into a model folder; or write a converted folder back as .pth."""
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """released file(s): MAGE, tokenizer, both, linear probe or fine-tuned; a tokenizer trained elsewhere: a taming or
+    latent-diffusion VQGAN file, a diffusers VQModel folder; or one folder made by `mage convert`, to go back"""
+    out: Path
+    """model folder to write; or, on the way back, a .pth file"""
+    config: Path | None = None
+    """JSON with sizes that stand in no tensor, such as num_heads"""
+    image_size: tuple[Side, Side] | None = None
+    """height and width for a tokenizer trained elsewhere; default: the folder's, else 256 256"""
+    allow_extra: bool = False
+    """keep unknown tensors instead of refusing the file"""

@@ -1,0 +1,42 @@
+"""Options of `mage evaluate generation`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mage.cli.options.base import SamplerOptions
+from mage.cli.options.bounds import BatchSize, Several
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(SamplerOptions):
+    """Measure generated images against real ones: OUT/generation.json. Every name says extractor, reference, number."""
+
+    samples: Path
+    """folder of images, of tar shards or of features, by `mage generate`; or a model or run, which then generates"""
+    num: Several = 10_000
+    """images to generate, of a model"""
+    data: str | None = None
+    """data set of real images by name, or a folder; default: what the model was trained on"""
+    data_root: str | None = None
+    """folder where a named data set's files are"""
+    split: Literal["train", "test", "all"] = "test"
+    """part of the data set that is the reference; as many images of the other part give the value of real images"""
+    reference: Path | None = None
+    """.npz of ready statistics instead: by --save-reference, or mu and sigma in the layout of ADM and pytorch-fid"""
+    save_reference: Path | None = None
+    """write the reference's statistics to this .npz"""
+    extractor: str = "efflite0"
+    """efflite0, inception, timm:NAME or fidelity:NAME"""
+    extractor_weights: str = ""
+    """file of the extractor's weights, where it is not found by itself"""
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    """how real images of another size are scaled to the samples' size, before their centre is cut"""
+    rounding: Literal["nearest", "truncate"] = "nearest"
+    """how the images that a model generates become 8 bits; truncate: as the published FID was measured"""
+    real: bool = True
+    """leave out the measures of real images of the other part, which are otherwise told too"""
+    out: Path | None = None
+    """folder for the numbers as JSON"""
+    batch_size: BatchSize = 64
+    """images at a time"""

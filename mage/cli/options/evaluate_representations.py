@@ -1,0 +1,41 @@
+"""Options of `mage evaluate representations`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mage.cli.options.base import Common
+from mage.cli.options.bounds import BatchSize, Count, Seed, Workers
+from mage.cli.options.choices import SUITE_PARTS, SuitePart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Measure everything of a representation: OUT/representations.json, shown by `mage report` and `mage compare`."""
+
+    model: Path
+    """model or run folder"""
+    data: str
+    """data set by name, or a folder with one folder per class"""
+    data_root: str | None = None
+    """folder where a named data set's files are"""
+    out: Path | None = None
+    """folder for the numbers, such as the run itself"""
+    parts: tuple[SuitePart, ...] = SUITE_PARTS
+    """what to measure"""
+    pool: Literal["mean", "class", "both"] = "mean"
+    """features: mean over the tokens, the class token, or the two side by side"""
+    corruption_images: Count = 1000
+    """test images, at most, that are corrupted in every way"""
+    attack_images: Count = 500
+    """test images, at most, that are attacked"""
+    finetune: str = ""
+    """also fine-tune, by this recipe: small, base or large"""
+    finetune_set: tuple[str, ...] = ()
+    """settings of fine-tuning to override, such as optim.epochs=5"""
+    seed: Seed = 0
+    """seed of everything random"""
+    batch_size: BatchSize = 256
+    """images at a time"""
+    workers: Workers = 0
+    """processes that read and augment images in fine-tuning; 0: the main one"""

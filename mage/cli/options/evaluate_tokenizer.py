@@ -1,0 +1,36 @@
+"""Options of `mage evaluate tokenizer`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mage.cli.options.base import Common
+from mage.cli.options.bounds import BatchSize, Several
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Measure a tokenizer on a data set's test images: OUT/evaluation.json and OUT/side_by_side.png."""
+
+    tokenizer: Path
+    """folder of a tokenizer or of a whole model"""
+    data: str | None = None
+    """data set by name, or a folder of images; default: what the tokenizer was trained on"""
+    data_root: str | None = None
+    """folder where a named data set's files are"""
+    split: Literal["train", "test"] = "test"
+    """which part of the data set"""
+    num: Several = 10_000
+    """images, at most"""
+    out: Path | None = None
+    """folder for the numbers as JSON and the picture"""
+    perceptual: str = "efflite0"
+    """perceptual distance: efflite0, lpips-vgg, timm:NAME or none"""
+    perceptual_weights: str = ""
+    """file or folder of the perceptual network's weights"""
+    judge: bool = False
+    """also train a small classifier on the labelled training images, for a Frechet distance in its features"""
+    histogram_probe: bool = False
+    """also train a linear classifier on counts of the tokens of the training images"""
+    batch_size: BatchSize = 128
+    """images at a time"""

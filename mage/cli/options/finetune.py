@@ -1,0 +1,18 @@
+"""Options of `mage finetune`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mage.cli.options.base import TrainOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(TrainOptions):
+    """Train encoder and a new head on labelled images; OUT/model is then a classifier.
+
+    Recipes: base and large are the paper's, for ViT-B and ViT-L on ImageNet; small, the default, is for small
+    models and data sets.
+    """
+
+    model: Path
+    """pre-trained model or run folder"""

@@ -1,0 +1,21 @@
+"""Options of `mage pretrain`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mage.cli.options.base import TrainOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(TrainOptions):
+    """Pre-train MAGE. --data may also be a token cache; otherwise one is made in OUT/tokens, unless --online."""
+
+    tokenizer: Path | None = None
+    """folder of a tokenizer or of a whole model; none for methods that see pixels, and for a cache of other tokens, by
+    `mage tokenize --array`"""
+    online: bool = False
+    """encode images on the fly instead of reading a cache"""
+    validation: Path | None = None
+    """token cache to watch training on, where there is no tokenizer"""
+    init_from: Path | None = None
+    """model to start from instead of random weights, as far as it fits: domain adaptation"""

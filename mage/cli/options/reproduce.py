@@ -1,0 +1,54 @@
+"""Options of `mage reproduce`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from mage.cli.options.base import Common
+from mage.cli.options.bounds import BatchSize, Count, Seed, Steps, Workers
+from mage.cli.options.choices import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Convert, generate 50,000 images, FID and IS, linear probe, few-shot: OUT/table.md beside the published values.
+
+    The same command goes on after a stop. Fine-tuning has to be asked for: --parts finetune.
+    """
+
+    what: Annotated[Literal["imagenet"], tyro.conf.Positional] = "imagenet"
+    """the paper's numbers on ImageNet-1K at 256 x 256"""
+    checkpoint: Path
+    """released MAGE (.pth), or a model folder"""
+    tokenizer: Path | None = None
+    """released tokenizer, where the checkpoint does not hold it"""
+    config: Path | None = None
+    """JSON with sizes that stand in no tensor, as for `mage convert`"""
+    data: str
+    """folder in ImageNet's layout: train/CLASS/ and val/CLASS/"""
+    out: Path
+    """folder for the converted model, features, numbers and the table"""
+    parts: tuple[Part, ...] = ("generation", "linear", "fewshot")
+    """generation, linear, fewshot, finetune"""
+    num: Count = 50_000
+    """generated images"""
+    steps: Steps = 20
+    """network passes per image"""
+    choice_temperature: float | None = None
+    """default: the published one, 6 for ViT-B and 11 for ViT-L"""
+    epochs: Count = 90
+    """epochs of the linear probe"""
+    crops: Literal["random", "fixed"] = "random"
+    """of the linear probe. random: as published, a pass over ImageNet per epoch; fixed: one pass, under another name"""
+    extractor: str = "inception"
+    """of the generated images; another than inception gives no FID, and says so in its name"""
+    extractor_weights: str = ""
+    """file of the extractor's weights, where it is not found by itself"""
+    batch_size: BatchSize = 64
+    """images at a time"""
+    workers: Workers = 0
+    """processes that read images; a full ImageNet needs as many as there are cores"""
+    seed: Seed = 0
+    """seed of everything random"""

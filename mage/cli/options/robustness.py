@@ -1,0 +1,38 @@
+"""Options of `mage robustness`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mage.cli.options.base import Common
+from mage.cli.options.bounds import BatchSize, Count, Seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Corrupt and attack test images. A fine-tuned model is judged itself, another by a probe on its features."""
+
+    model: Path
+    """model or run folder"""
+    data: str
+    """data set by name, or a folder with one folder per class"""
+    data_root: str | None = None
+    """folder where a named data set's files are"""
+    official: Path | None = None
+    """folder of official corrupted images, in the layout of ImageNet-C or CIFAR-10-C, instead of making them"""
+    baseline: str | None = None
+    """for the mean corruption error: alexnet (with --official only), or the JSON of another model by this command"""
+    attacks: bool = True
+    """leave out the attacks, FGSM and PGD"""
+    corruption_images: Count = 1000
+    """test images, at most, that are corrupted in every way"""
+    attack_images: Count = 500
+    """test images, at most, that are attacked"""
+    pool: Literal["mean", "class", "both"] = "mean"
+    """features of the linear probe"""
+    out: Path | None = None
+    """file for the numbers as JSON"""
+    seed: Seed = 0
+    """seed of everything random"""
+    batch_size: BatchSize = 256
+    """images at a time"""

@@ -1,0 +1,26 @@
+"""Options of `mage transfer`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mage.cli.options.base import Common
+from mage.cli.options.bounds import Seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Common):
+    """Linear probe and k-NN of each model on each data set; several models, such as before and after an adaptation."""
+
+    model: tuple[Path, ...]
+    """models or run folders"""
+    data: tuple[str, ...]
+    """data sets by name, or folders with one folder per class"""
+    data_root: str | None = None
+    """folder where named data sets' files are"""
+    pool: Literal["mean", "class", "both"] = "mean"
+    """features: mean over the tokens, the class token, or the two side by side"""
+    protocol: Literal["lars", "lbfgs", "ridge"] = "lbfgs"
+    """of the linear probe, as in `mage probe`"""
+    seed: Seed = 0
+    """seed of everything random"""

@@ -1,0 +1,56 @@
+"""How commands print, and how they check before any work that a result can be written."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mage import distributed
+from mage.cli.options.base import Common
+
+
+def emit(options: Common, result: dict[str, Any], sentence: str) -> None:
+    """Print a command's result, once for all processes: JSON for machines, a sentence for people."""
+    if distributed.rank() == 0:
+        print(json.dumps(result) if options.json else sentence)
+
+
+def skipped_sentence(skipped: Sequence[str]) -> str:
+    """How many files could not be read, with the first names; "" if there were none."""
+    if not skipped:
+        return ""
+    more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    return f"; {len(skipped)} unreadable files skipped: {', '.join(skipped[:3])}{more}"
+
+
+def note(options: Common, sentence: str) -> None:
+    """Say something on the way; silent with --json."""
+    if not options.json and distributed.rank() == 0:
+        print(sentence, file=sys.stderr)
+
+
+@contextmanager
+def counting(total: int, unit: str, options: Common) -> Iterator[Any]:
+    """A progress bar; yields the function that takes the number of things done since the last call."""
+    with tqdm(total=total, unit=unit, disable=True if options.json else None) as bar:
+        yield bar.update
+
+
+def check_output_file(path: Path, suffixes: tuple[str, ...] = (".png",)) -> None:
+    """Raise ValueError before any work if a result could not be written to `path`."""
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"--out {path} must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder; give the name of a file")
+    check_parent(path)
+
+
+def check_parent(path: Path) -> None:
+    """Raise ValueError if a file stands where a folder is needed."""
+    for parent in path.parents:
+        if parent.exists() and not parent.is_dir():
+            raise ValueError(f"cannot write {path}: {parent} is a file, not a folder")

@@ -1,0 +1,129 @@
+"""Where and how numbers are computed: the device, the process among its fellows, and the precision.
+
+`start` is the only code that reads a launcher's environment (torchrun, SLURM with torchrun's names), the only one that
+chooses a device, and the only one that joins processes; asked again, it gives the same answer.
+
+Precision is a policy, chosen once: float32, or bfloat16 autocast where the hardware is fast at it.
+"""
+
+import contextlib
+import copy
+import os
+from typing import Literal, TypeVar
+
+import torch
+from torch import nn
+
+from mage import distributed
+
+Precision = Literal["auto", "float32", "bf16"]
+Network = TypeVar("Network", bound=nn.Module)
+PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bf16")
+
+
+def start(device: str | torch.device = "auto") -> torch.device:
+    """The device of this process; under a launcher also joins its processes. Raises ValueError for what is not there.
+
+    device: "auto", "cpu", "cuda", "cuda:1", "mps". Of several processes on one machine each takes the GPU of its local
+    rank, so that a number after "cuda" is for a single process.
+    """
+    world_size, local_rank = _launched("WORLD_SIZE", 1), _launched("LOCAL_RANK", 0)
+    if world_size == 1:
+        chosen = resolve_device(device)
+    else:
+        chosen = _of_local_rank(str(device), local_rank)
+        distributed.join("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    return chosen
+
+
+def _launched(name: str, otherwise: int) -> int:
+    """A number that a launcher left in the environment."""
+    value = os.environ.get(name, "")
+    return int(value) if value.isdigit() else otherwise
+
+
+def _of_local_rank(device: str, local_rank: int) -> torch.device:
+    kind, _, number = device.partition(":")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or (number and number != str(local_rank)):
+        raise ValueError(
+            f"several processes were launched, each takes a GPU of its own: give --device cuda or cpu, not {device}"
+        )
+    if local_rank >= torch.cuda.device_count():
+        raise ValueError(
+            f"process {local_rank} of this machine has no GPU, there are {torch.cuda.device_count()}: launch as many "
+            "processes as there are GPUs, or give --device cpu"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """ "auto" is the first CUDA GPU, else Apple's GPU, else the CPU. Raises ValueError for one that is not there."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {str(device)!r} is not available here ({reason}); try --device cpu") from None
+    if chosen.type == "cuda" and chosen.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return chosen
+
+
+def device_of(device: str, number: int) -> str:
+    """The device of the process `number` that this process started itself: GPUs in turn, unless one was named."""
+    if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+        return f"cuda:{number % torch.cuda.device_count()}"
+    return device
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether `device` multiplies bfloat16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        cpu_has = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)
+        return any(supported() for supported in cpu_has)
+    return False
+
+
+def resolve(precision: str, device: torch.device) -> Literal["float32", "bf16"]:
+    """Turn a policy into what is used on `device`: "auto" becomes "bf16" where that is fast, else "float32"."""
+    if precision == "auto":
+        return "bf16" if bf16_is_fast(device) else "float32"
+    if precision == "float32" or precision == "bf16":
+        return precision  # type: ignore[return-value]  # mypy does not narrow str by comparison
+    raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+
+
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """The context in which networks run under a policy; under float32 it does nothing."""
+    if resolve(precision, device) == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def cast_for_inference(network: Network, precision: str) -> Network:
+    """The network for several passes without gradients: under bf16 a copy whose weights are cast once and for all.
+
+    Autocast casts every weight again in every pass, which for a few images takes longer than some layers. The copy
+    shares everything but the weights of linear layers and convolutions, and gives the same numbers to the last bit.
+    It does not follow later changes of the weights: make it anew for each job.
+    """
+    if precision != "bf16":
+        return network
+    shared: dict[int, object] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            for tensor in layer.parameters():
+                shared[id(tensor)] = nn.Parameter(tensor.detach().to(torch.bfloat16), requires_grad=False)
+    return copy.deepcopy(network, shared)  # its memo: what stands there is not copied

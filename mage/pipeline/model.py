@@ -1,0 +1,299 @@
+"""The object a user meets: a tokenizer and a transformer that generate, edit, reconstruct and describe images.
+
+Letters: n images, c channels, H W pixels, h w tokens, d feature width, k classes.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mage import rng
+from mage.inputs import Images, Masks, as_images, as_mask
+from mage.models import Classifier, PatchEncoder
+from mage.models.intermediates import MapFormat, intermediates
+from mage.models.mage import Pool
+from mage.pipeline import generating
+from mage.pipeline.generating import OnBatch
+from mage.pipeline.modes import evaluating, in_batches
+from mage.pipeline.networks import Networks
+from mage.sampling.classes import Classes, class_numbers, drawn_classes
+from mage.sampling.decode import UNKNOWN
+from mage.sampling.edit import marked_pixels, one_mask_each, token_mask
+from mage.sampling.keywords import SamplingKeywords, with_sampling_keywords
+from mage.sampling.settings import SamplingConfig
+from mage.settings import from_dict
+from mage.store import folder as store
+from mage.tokenizers import Tokenizer
+
+
+def load(
+    path: str | Path,
+    *,
+    tokenizer: Tokenizer | None = None,
+    precision: str = "auto",
+    device: str | torch.device = "auto",
+) -> "Mage":
+    """Read a model folder, or the `model` folder inside a run. Raises ValueError for anything else.
+
+    tokenizer: your own, for a model that was trained on its tokens; without it such a model works on tokens only.
+    precision: "auto", "float32" or "bf16"; device: "auto", "cpu", "cuda", "cuda:1", "mps".
+    """
+    return Mage.of(store.read(path, tokenizer=tokenizer), precision=precision, device=device)
+
+
+class Mage(Networks):
+    """A tokenizer, a transformer, and the recipe that made them.
+
+    Images are taken as float tensors in [0, 1], uint8 tensors and arrays, PIL images, paths, lists of these, or a
+    folder (see `mage.inputs`). Results are ordinary tensors on the model's device. Every method computes in evaluation
+    mode and without gradients; `tokenizer` and `transformer` are ordinary modules, to be trained, moved and compiled.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that this model draws or tells apart, as far as it knows them."""
+        return tuple(self.notes.get("class_names", ()))
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """The sampler's settings for this model: its recipe's, else the paper's."""
+        return from_dict(SamplingConfig, self.recipe.get("sampling", {}), where="sampling")
+
+    @with_sampling_keywords
+    def generate(
+        self,
+        n: int,
+        *,
+        classes: Classes = None,
+        seed: int = 0,
+        first_index: int = 0,
+        batch_size: int = 64,
+        on_batch: OnBatch | None = None,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> Float[Tensor, "n c H W"]:
+        """`n` new images, float in [0, 1].
+
+        classes: one for all or one each, by number or name, -1 = none. Without it a model of labels draws without
+        class, a model of clusters each cluster as often as it occurred.
+        first_index: number of the first image; image k of a seed is the same whatever the batch.
+        on_batch: called with the number of images finished since the last call.
+        """
+        tokens = self.generate_tokens(
+            n, classes=classes, seed=seed, first_index=first_index, batch_size=batch_size, on_batch=on_batch, **sampling
+        )
+        return self.decode_tokens(tokens, batch_size=batch_size)
+
+    @with_sampling_keywords
+    def generate_tokens(
+        self,
+        n: int,
+        *,
+        classes: Classes = None,
+        seed: int = 0,
+        start: Int[Tensor, "..."] | None = None,
+        first_index: int = 0,
+        batch_size: int = 64,
+        on_batch: OnBatch | None = None,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> Int[Tensor, "n *grid"]:
+        """`n` token grids by iterative decoding (section 3.2), without their pixels.
+
+        start: grids (n, *grid) to complete, -1 = unknown; default all unknown. Other arguments as of `generate`.
+        """
+        network = self.require_generator()
+        if n < 1 or batch_size < 1:
+            raise ValueError(f"the number of images and the batch size must be positive, not {n} and {batch_size}")
+        settings = self.check_generation(classes, **sampling)
+        grids = generating.starting_grids(network, n, start, self.device)
+        indices = range(first_index, first_index + n)
+        wanted = None
+        if classes is not None:
+            wanted = class_numbers(classes, n, network.config.num_classes, self.class_names)
+        elif start is None and self.notes.get("class_shares"):  # what is there already says what it is
+            wanted = drawn_classes(self.notes["class_shares"], seed, indices)
+        with evaluating(network):
+            tokens = generating.complete(
+                network,
+                grids,
+                settings,
+                indices=indices,
+                seed=seed,
+                batch_size=batch_size,
+                classes=wanted,
+                precision=self.precision,
+                on_batch=on_batch,
+            )
+        return tokens.view(n, *network.grid)
+
+    def check_generation(self, classes: Classes = None, **sampling: Unpack[SamplingKeywords]) -> SamplingConfig:
+        """The sampler's settings with these changes, None for none; raises ValueError if this model cannot do so."""
+        network = self.require_generator()
+        settings = generating.changed_settings(self.sampling, sampling)
+        generating.check_generation(network, settings, classes, self.class_names)
+        return settings
+
+    @with_sampling_keywords
+    def edit(
+        self,
+        images: Images,
+        mask: Masks,
+        *,
+        paste: bool = False,
+        classes: Classes = None,
+        seed: int = 0,
+        batch_size: int = 64,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> Float[Tensor, "*n c H W"]:
+        """Draw the marked part of each image anew: inpaint, outpaint, uncrop, another class (section 4.5).
+
+        mask: True (white) = draw anew; one for all images or one each. A token that a marked pixel touches is drawn
+        anew.
+        paste: keep untouched pixels exactly as given; otherwise they pass through the tokenizer.
+        An image of which nothing is marked comes back as it is. Images larger than the model's are edited in windows
+        that slide over their tokens. One image, without a list around it, gives one image. Others as of `generate`.
+        """
+        network = self.require_generator()
+        given = as_images(images, size=self.image_size, channels=self.channels, resize=False)
+        batch = given.pixels.to(self.device)
+        height, width = batch.shape[-2:]
+        masks = one_mask_each(as_mask(mask, (height, width)), batch)
+        rows, columns = self.require_tokenizer().grid
+        cell = (self.image_size[0] // rows, self.image_size[1] // columns)
+        if self._is_larger(batch):
+            numbers = None
+            if classes is not None:
+                numbers = class_numbers(classes, len(batch), network.config.num_classes, self.class_names).tolist()
+
+            def fill_window(part: Tensor, index: int, window: int) -> Tensor:
+                own = rng.stream_seed(seed, "window", window)
+                wanted = None if numbers is None else [numbers[index]]
+                return self.generate_tokens(
+                    1, start=part[None], seed=own, first_index=index, classes=wanted, **sampling
+                )[0]  # fmt: skip
+
+            encode = partial(self.encode, batch_size=batch_size)
+            decode = partial(self.decode_tokens, batch_size=batch_size)
+            result, anew = generating.edit_large(
+                batch, masks, (rows, columns), cell, encode=encode, decode=decode, fill_window=fill_window
+            )
+        else:
+            anew = token_mask(masks, (rows, columns))
+            tokens = self.encode(batch, batch_size=batch_size).masked_fill(anew, UNKNOWN)
+            tokens = self.generate_tokens(
+                len(batch), start=tokens, classes=classes, seed=seed, batch_size=batch_size, **sampling
+            )
+            result = self.decode_tokens(tokens, batch_size=batch_size)
+        keep = ~anew.any(dim=(1, 2))[:, None, None, None]
+        if paste:
+            keep = keep | ~marked_pixels(anew, cell)[:, None, :height, :width]
+        result = torch.where(keep, batch, result.to(batch))
+        return result[0] if given.single else result
+
+    @with_sampling_keywords
+    def variations(
+        self,
+        images: Images,
+        *,
+        strength: float = 0.75,
+        classes: Classes = None,
+        seed: int = 0,
+        batch_size: int = 64,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> Float[Tensor, "*n c H W"]:
+        """Images like the given ones: a share `strength` of the tokens, at random, is drawn anew.
+
+        Near 0 little changes, at 1 nothing but the sampler's settings (and a class) is left. Others as of `generate`.
+        """
+        given = self._images(images)
+        tokens = self.mask_tokens(self.encode(given.pixels, batch_size=batch_size), strength, seed)
+        tokens = self.generate_tokens(
+            len(tokens), start=tokens, classes=classes, seed=seed, batch_size=batch_size, **sampling
+        )
+        result = self.decode_tokens(tokens, batch_size=batch_size)
+        return result[0] if given.single else result
+
+    def reconstruct(
+        self,
+        images: Images,
+        *,
+        mask_ratio: float = 0.75,
+        seed: int = 0,
+        steps: int = 1,
+        choice_temperature: float = 0.0,
+        token_temperature: float = 0.0,
+        batch_size: int = 64,
+    ) -> Float[Tensor, "*n c H W"]:
+        """Mask a random share of the tokens and fill them in again (the paper's figure 2).
+
+        steps=1 is one pass with the most probable codes. Nothing is dropped: the encoder sees every mask token.
+        """
+        return self.variations(
+            images,
+            strength=mask_ratio,
+            seed=seed,
+            steps=steps,
+            choice_temperature=choice_temperature,
+            token_temperature=token_temperature,
+            encoder_keep=1.0,
+            batch_size=batch_size,
+        )
+
+    def mask_tokens(self, ids: Int[Tensor, "n *grid"], mask_ratio: float, seed: int) -> Int[Tensor, "n *grid"]:
+        """Set ceil(mask_ratio x tokens) random tokens of each grid to -1; image k has the same noise at every ratio."""
+        return generating.mask_tokens(ids, mask_ratio, seed)
+
+    def features(self, images: Images, pool: Pool = "mean", *, batch_size: int = 64) -> Float[Tensor, "n f"]:
+        """One vector per image (section 4.3): pool "mean" over tokens, the "class" token, or "both", (n, 2 d)."""
+        network = self.require_transformer()
+        return self._describe(images, batch_size, lambda inputs: network.features(inputs, pool))
+
+    def forward_intermediates(
+        self,
+        images: Images,
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        output_fmt: MapFormat = "NCHW",
+        batch_size: int = 64,
+    ) -> list[Float[Tensor, "..."]]:
+        """Dense features: the outputs of some encoder blocks, in timm's manner and order.
+
+        indices: numbers of blocks, from 0 or, negative, from the end; one number n: the last n; None: all.
+        norm: pass them through the encoder's final norm. output_fmt: maps (n, d, h, w), or rows (n, l, d).
+        """
+        network = self.require_transformer()
+        encoder = network if isinstance(network, PatchEncoder) else network.encoder
+
+        def outputs(inputs: Tensor) -> Tensor:
+            return torch.stack(intermediates(encoder, inputs, indices, norm, output_fmt), dim=1)
+
+        return list(self._describe(images, batch_size, outputs).unbind(1))
+
+    def classify(self, images: Images, *, batch_size: int = 64) -> Float[Tensor, "n k"]:
+        """Class scores; only for checkpoints of a linear probe or of fine-tuning."""
+        network = self.require_transformer()
+        if not isinstance(network, Classifier):
+            raise ValueError("this model has no classifier; `mage finetune` trains one on it")
+        return self._describe(images, batch_size, network)
+
+    def _describe(self, images: Images, batch_size: int, function: Any) -> Tensor:
+        """function of what the transformer takes: tokens, or the images themselves."""
+        tokenizer = self.require_tokenizer() if self._patches() is None else None
+        pixels = self._images(images).pixels
+
+        def describe(batch: Tensor) -> Tensor:
+            described: Tensor = function(batch if tokenizer is None else tokenizer.encode(batch))
+            return described
+
+        with evaluating(self._tokenizer, self._transformer):
+            return in_batches(pixels, batch_size, describe, self.precision, self.device)
+
+    def _is_larger(self, batch: Tensor) -> bool:
+        """Whether images are larger than the model's; smaller ones raise ValueError where they are tokenized."""
+        size = self.image_size
+        return tuple(batch.shape[-2:]) != size and batch.shape[-2] >= size[0] and batch.shape[-1] >= size[1]

@@ -1,0 +1,171 @@
+"""Two networks on their device in their precision: what is common to all that a model does.
+
+Letters: n images, c channels, H W pixels, h w tokens.
+"""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from mage import device as device_policy
+from mage.inputs import ImageBatch, Images, ImageTransform, as_images
+from mage.models import MAGEClassifier, MAGETransformer, PatchClassifier, PatchEncoder, Transformer
+from mage.nn.blocks import choose_attention
+from mage.pipeline.modes import evaluating, in_batches
+from mage.store import folder as store
+from mage.store.parts import ModelParts
+from mage.tokenizers import Tokenizer
+
+Model = TypeVar("Model", bound="Networks")
+
+
+class Networks:
+    """A tokenizer and a transformer, either of which may be missing, with their recipe and notes."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer | None,
+        transformer: Transformer | None,
+        *,
+        recipe: dict[str, Any] | None = None,
+        notes: dict[str, Any] | None = None,
+        precision: str = "auto",
+        device: str | torch.device = "auto",
+    ) -> None:
+        """precision: "auto", "float32" or "bf16"; device: "auto", "cpu", "cuda". Raises ValueError if they clash.
+
+        The networks are moved to the device. notes: what training leaves for later, such as names of classes.
+        """
+        self._tokenizer, self._transformer = tokenizer, transformer
+        self.recipe, self.notes = recipe or {}, notes or {}
+        self.to(device)
+        self.precision = device_policy.resolve(precision, self.device)
+        if tokenizer is not None and isinstance(transformer, MAGETransformer | MAGEClassifier):
+            words = (transformer.vocabulary.num_codes, tuple(transformer.grid))
+            if words != (tokenizer.num_codes, tuple(tokenizer.grid)):
+                raise ValueError(
+                    f"the tokenizer has {tokenizer.num_codes} codes on a grid of {tuple(tokenizer.grid)}, "
+                    f"the transformer knows {words[0]} on {words[1]}"
+                )
+
+    @classmethod
+    def of(
+        cls: type[Model], parts: ModelParts, *, precision: str = "auto", device: str | torch.device = "auto"
+    ) -> Model:
+        """The model made of these parts, its networks in evaluation mode."""
+        for module in (parts.tokenizer, parts.transformer):
+            if isinstance(module, nn.Module):
+                module.eval()
+        return cls(
+            parts.tokenizer,
+            parts.transformer,
+            recipe=parts.recipe,
+            notes=parts.notes,
+            precision=precision,
+            device=device,
+        )
+
+    @property
+    def parts(self) -> ModelParts:
+        """What the model is made of."""
+        return ModelParts(self._tokenizer, self._transformer, self.recipe, self.notes)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model as a folder of safetensors and config.json; whole or not at all."""
+        return store.write(self.parts, path)
+
+    def to(self: Model, device: str | torch.device) -> Model:
+        """The same model, its networks moved to `device`; returns itself, as modules do."""
+        self.device = device_policy.resolve_device(device)
+        for module in (self._tokenizer, self._transformer):
+            if isinstance(module, nn.Module):
+                module.to(self.device)
+                choose_attention(module, self.device)
+        return self
+
+    def __repr__(self) -> str:
+        images = ""
+        if self._tokenizer is not None or self._patches() is not None:
+            images = f", images {self.channels} x {self.image_size[0]} x {self.image_size[1]}"
+        sizes = []
+        for name, module in (("tokenizer", self._tokenizer), ("transformer", self._transformer)):
+            if isinstance(module, nn.Module):
+                count = sum(parameter.numel() for parameter in module.parameters())
+                sizes.append(f"{name} {type(module).__name__} of {count / 1e6:.2f} M parameters")
+            elif module is not None:
+                sizes.append(f"{name} {type(module).__name__}")
+        return f"{type(self).__name__}({', '.join(sizes)}{images}, {self.precision} on {self.device})"
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """encode(images) -> ids (n, h, w); decode(ids) -> images. None if this model has none."""
+        return self._tokenizer
+
+    @property
+    def transformer(self) -> Transformer | None:
+        """The MAGE network, an encoder with a classifier, the pixel encoder of a rival, or None."""
+        return self._transformer
+
+    def require_tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises ValueError if this model has none."""
+        if self._tokenizer is None:
+            raise ValueError("this model has no tokenizer, so it knows tokens but not images")
+        return self._tokenizer
+
+    def require_transformer(self) -> Transformer:
+        """The transformer. Raises ValueError if this model has none."""
+        if self._transformer is None:
+            raise ValueError("this is a tokenizer without a transformer; `mage pretrain` trains one on its tokens")
+        return self._transformer
+
+    def require_generator(self) -> MAGETransformer:
+        """The transformer, if it can generate. Raises ValueError if it cannot."""
+        transformer = self.require_transformer()
+        if not isinstance(transformer, MAGETransformer):
+            raise ValueError("this checkpoint holds an encoder only and cannot generate: it has no decoder")
+        return transformer
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an image, in pixels."""
+        patches = self._patches()
+        return self.require_tokenizer().image_size if patches is None else patches.config.image_size
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image."""
+        patches = self._patches()
+        return self.require_tokenizer().channels if patches is None else patches.config.channels
+
+    @property
+    def transform(self) -> ImageTransform:
+        """What a DataLoader applies to files or PIL images so that the model takes its batches."""
+        return ImageTransform(self.image_size, self.channels)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context that applies this model's precision."""
+        return device_policy.autocast(self.precision, self.device)
+
+    def encode(self, images: Images, *, batch_size: int = 64) -> Int[Tensor, "n h w"]:
+        """Images -> ids, in batches, on the model's device."""
+        tokenizer = self.require_tokenizer()
+        pixels = self._images(images).pixels
+        with evaluating(tokenizer):
+            return in_batches(pixels, batch_size, tokenizer.encode, self.precision, self.device)
+
+    def decode_tokens(self, ids: Int[Tensor, "n h w"], *, batch_size: int = 64) -> Float[Tensor, "n c H W"]:
+        """Ids -> images in [0, 1], in batches, on the model's device."""
+        tokenizer = self.require_tokenizer()
+        with evaluating(tokenizer):
+            return in_batches(ids, batch_size, tokenizer.decode, self.precision, self.device)
+
+    def _images(self, images: Images) -> ImageBatch:
+        return as_images(images, size=self.image_size, channels=self.channels, resize=True)
+
+    def _patches(self) -> PatchEncoder | PatchClassifier | None:
+        """The transformer, if it takes images and not tokens."""
+        return self._transformer if isinstance(self._transformer, PatchEncoder | PatchClassifier) else None

@@ -1,0 +1,36 @@
+"""Recipes of version 0.1, as model folders and YAML files of that time hold them, in today's form."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MOVED = ("masking", "contrastive", "pixels", "conditions")
+"""Parts that stood beside `method` and now belong to one."""
+
+
+def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's plain values in today's form; today's come back as they are."""
+    recipe = dict(values)
+    data = recipe.get("data")
+    if isinstance(data, Mapping) and "validation_images" in data:
+        images = {"images": data["validation_images"]}
+        recipe["data"] = {key: value for key, value in data.items() if key != "validation_images"} | {
+            "validation": images
+        }
+    if not isinstance(recipe.get("method", "mage"), str) or not (set(recipe) & {*MOVED, "method"}):
+        return recipe
+    name = recipe.pop("method", "mage")
+    masking, contrastive, pixels, conditions = (dict(recipe.pop(part, None) or {}) for part in MOVED)
+    if name == "mage" and contrastive.get("weight"):
+        method = {"name": "mage-c", "masking": masking, "contrastive": contrastive}
+    elif name == "mage":
+        whole = recipe.get("model", {}).get("decoder_depth", 1) == 0
+        method = {"name": "maskgit" if whole else "mage", "masking": masking, "conditions": conditions}
+    elif name == "mae":
+        method = {"name": "mae", "mae": dict(pixels.get("mae", {}))}
+    else:
+        kept = ("temperature", "hidden_width", "width")
+        method = {"name": name, "contrast": {key: contrastive[key] for key in kept if key in contrastive}}
+        method |= {"colour": pixels["colour"]} if "colour" in pixels else {}
+    if name in ("mae", "simclr") and "patch_size" in pixels:
+        method["patch_size"] = pixels["patch_size"]
+    return recipe | {"method": method}

@@ -1,0 +1,93 @@
+"""From what was asked for to a recipe: names, YAML files, single settings, the recipe of a tokenizer or a cache.
+
+This is the only road to a recipe that a run follows; front ends pass on what they were given.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from mage.recipes.finetune import FINETUNES, FinetuneRecipe
+from mage.recipes.legacy import upgraded
+from mage.recipes.named import RECIPES
+from mage.recipes.schema import Recipe
+from mage.settings import from_dict, override
+
+Kind = TypeVar("Kind", Recipe, FinetuneRecipe)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What somebody asks for; each field may be left out."""
+
+    recipe: str | None = None
+    """Name of a built-in recipe."""
+    config: str | Path | None = None
+    """A recipe as YAML file, instead."""
+    changes: Sequence[str] = ()
+    """Single settings, such as "pretraining.steps=100", applied last but for the two below."""
+    data: str | None = None
+    """Data set by name, or a folder of images."""
+    seed: int | None = None
+
+
+def resolve(choice: Choice, *, base: Mapping[str, Any] | None = None, default: str = "mnist5k") -> Recipe:
+    """The recipe that is asked for.
+
+    base: the recipe of a tokenizer or a cache as plain values, which is followed where neither name nor file is given.
+    Raises ValueError with one sentence for an unknown name, an unreadable file or a wrong setting.
+    """
+    if choice.recipe is None and choice.config is None and base is not None and "pretraining" in base:
+        recipe = from_dict(Recipe, upgraded(base))
+    else:
+        recipe = _chosen(Recipe, RECIPES, choice, default)
+    return _changed(recipe, choice)
+
+
+def resolve_finetune(choice: Choice, *, default: str = "small") -> FinetuneRecipe:
+    """The recipe of fine-tuning that is asked for; errors as in `resolve`."""
+    return _changed(_chosen(FinetuneRecipe, FINETUNES, choice, default), choice)
+
+
+def named(name: str) -> Recipe:
+    """The recipe called `name`. Raises ValueError with the names there are."""
+    return resolve(Choice(recipe=name))
+
+
+def from_yaml(path: str | Path) -> Recipe:
+    """Read a recipe. Raises ValueError naming what is wrong in the file."""
+    return resolve(Choice(config=path))
+
+
+def _chosen(kind: type[Kind], known: Mapping[str, Callable[[], Kind]], choice: Choice, default: str) -> Kind:
+    if choice.config is not None:
+        if choice.recipe is not None:
+            raise ValueError("--recipe and --config exclude each other")
+        return _read(kind, Path(choice.config))
+    name = choice.recipe or default
+    if name not in known:
+        raise ValueError(f"there is no recipe {name!r}; recipes are {', '.join(known)}; your own: --config FILE.yaml")
+    return known[name]()
+
+
+def _read(kind: type[Kind], path: Path) -> Kind:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"there is no recipe file {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
+        raise ValueError(f"{path} is not readable as YAML: {' '.join(str(error).split())[:120]}") from None
+    try:
+        return from_dict(kind, upgraded(values) if isinstance(values, dict) else values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _changed(recipe: Kind, choice: Choice) -> Kind:
+    recipe = override(recipe, list(choice.changes))
+    if choice.data is not None:
+        recipe = replace(recipe, data=replace(recipe.data, name=choice.data))
+    return recipe if choice.seed is None else replace(recipe, seed=choice.seed)

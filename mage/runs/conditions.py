@@ -1,0 +1,156 @@
+"""Where the classes of a conditional training come from: a data set's labels, or clusters of a model's own features.
+
+Clusters give what labels give, without labels: a network that is told roughly what to draw draws better, and any image
+can be given a cluster.
+
+Letters: n images, d feature width.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from torch import Tensor
+from torch.nn import functional
+
+from mage import atomic, distributed, images
+from mage.data.token_cache import TokenCache
+from mage.device import autocast
+from mage.models import MAGETransformer
+from mage.pipeline import Mage
+from mage.pipeline.modes import evaluating
+from mage.rng import stream_seed
+from mage.runs.launch import Launch
+from mage.training.conditions import ConditionConfig
+
+CLUSTERS = "clusters.npy"
+"""File of a run folder: the cluster of every image of its cache."""
+MANY = 200_000
+"""Beyond so many images, k-means sees them in small batches."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The classes that a network learns."""
+
+    names: tuple[str, ...] = ()
+    shares: tuple[float, ...] = ()
+    """How often each occurs, for classes that samples are drawn from when none is asked for: clusters."""
+
+    def notes(self) -> dict[str, Any]:
+        """What the model has to remember."""
+        found: dict[str, Any] = {"class_names": list(self.names)} if self.names else {}
+        return found | ({"class_shares": list(self.shares)} if self.shares else {})
+
+
+def from_labels(config: ConditionConfig, labels: np.ndarray | None, class_names: Sequence[str]) -> Conditions:
+    """The classes of a labelled data set. Raises ValueError where the recipe asks for what is not there."""
+    if config.source == "none":
+        return Conditions()
+    if config.source == "clusters":
+        raise ValueError("conditions.source=clusters needs a token cache: images get their cluster once")
+    if labels is None or labels.max() < 0:
+        raise ValueError("conditions.source=labels, but the images have no labels; clusters need none")
+    count = int(labels.max()) + 1
+    names = list(class_names) + [str(number) for number in range(len(class_names), count)]
+    return Conditions(tuple(names))
+
+
+def from_cache(
+    config: ConditionConfig, cache: TokenCache, model: Mage | None, launch: Launch, *, seed: int
+) -> tuple[Conditions, TokenCache]:
+    """The classes for a cache of tokens, and the cache with these labels.
+
+    model: whose features are clustered, by the first process. The launch's folder keeps the clusters, because another
+    processor could draw their borders elsewhere; a resumed run takes those that are kept.
+    """
+    if config.source != "clusters":
+        return from_labels(config, cache.labels, cache.class_names), cache
+    count, kept = config.clusters, launch.out / CLUSTERS
+    if launch.resume and kept.is_file():
+        labels = np.load(kept, allow_pickle=False)
+    else:
+        labels = distributed.by_first_process(lambda: _clusters(cache, model, count, launch, seed))
+    shares = np.bincount(labels, minlength=count) / len(labels)
+    names = [f"cluster {number}" for number in range(count)]
+    labelled = copy.copy(cache)  # the same tokens
+    labelled.labels, labelled.class_names = labels.astype(np.int64), tuple(names)
+    return Conditions(tuple(names), tuple(shares.tolist())), labelled
+
+
+def _clusters(cache: TokenCache, model: Mage | None, count: int, launch: Launch, seed: int) -> np.ndarray:
+    """The cluster of each image of a cache, which the launch's folder then keeps."""
+    if model is None or not isinstance(model.transformer, MAGETransformer):
+        raise ValueError("conditions.source=clusters needs --init-from, a model whose features are clustered")
+    if model.tokenizer is not None:
+        cache.check_tokenizer(model.tokenizer)
+    if count > len(cache):
+        raise ValueError(f"{count} clusters for {len(cache)} images: choose a smaller conditions.clusters")
+    labels = cluster(token_features(model, cache, device=launch.start()), count, seed=seed)
+    with atomic.replacing(launch.out / CLUSTERS) as temporary, open(temporary, "wb") as file:
+        np.save(file, labels)
+    return labels
+
+
+@torch.inference_mode()
+def picture(model: Mage, cache: TokenCache, *, rows: int = 16, columns: int = 12) -> Float[Tensor, "c H W"]:
+    """What the classes of a cache look like: some images of each, as the tokenizer shows them; largest first."""
+    assert cache.labels is not None
+    order = np.random.default_rng(stream_seed(0, "cluster picture")).permutation(len(cache))  # files lie by label
+    shown = []
+    for label in range(min(rows, len(cache.class_names))):
+        chosen = order[cache.labels[order] == label][:columns]
+        if not len(chosen):
+            continue
+        found = model.decode_tokens(cache.tokens(chosen, np.zeros_like(chosen))).float().cpu()
+        blank = found.new_ones(columns - len(found), *found.shape[1:])
+        shown.append((cache.class_names[label], torch.cat([found, blank])))
+    return images.labelled_rows(shown)
+
+
+def token_features(
+    model: Mage, cache: TokenCache, *, batch_size: int = 256, device: torch.device | None = None
+) -> Tensor:
+    """Mean-pooled features (n, d) of the first view of every image in a cache, of length 1 each."""
+    device = device or model.device
+    network = model.require_transformer()
+    if device != model.device:
+        network = copy.deepcopy(network).to(device)
+    features = []
+    for first in range(0, len(cache), batch_size):
+        chosen = np.arange(first, min(first + batch_size, len(cache)))
+        tokens = cache.tokens(chosen, np.zeros_like(chosen)).to(device)
+        with evaluating(network), autocast(model.precision if device == model.device else "auto", device):
+            features.append(functional.normalize(network.features(tokens, "mean").float(), dim=1).cpu())
+    return torch.cat(features)
+
+
+def whitened(features: Float[Tensor, "n d"], *, components: int = 64, share: float = 0.99) -> Float[Tensor, "n c"]:
+    """The principal components that hold this share of the variance, at most so many, each of variance 1 and all of
+    them of length 1 together (Caron et al., "Deep clustering", ECCV 2018).
+
+    Else a few directions, such as the thickness of strokes, decide about the clusters alone.
+    """
+    centred = features.double() - features.double().mean(dim=0)
+    variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))  # the largest are the last
+    held = variances.flip(0).cumsum(0) / variances.sum()
+    kept = min(int((held < share).sum()) + 1, components)
+    found = centred @ (directions[:, -kept:] / variances[-kept:].clamp_min(1e-12).sqrt())
+    return functional.normalize(found, dim=1).float()
+
+
+def cluster(features: Float[Tensor, "n d"], count: int, *, seed: int) -> np.ndarray:
+    """k-means on whitened features: the cluster of each row. They are numbered from the largest to the smallest."""
+    features = whitened(features)
+    settings = {"n_init": 1, "max_iter": 100, "random_state": stream_seed(seed, "clusters") % 2**32}
+    means = KMeans(count, **settings) if len(features) <= MANY else MiniBatchKMeans(count, batch_size=8192, **settings)
+    labels = means.fit_predict(features.numpy())
+    order = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(count)
+    return rank[labels]  # type: ignore[no-any-return]

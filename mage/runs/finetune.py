@@ -1,0 +1,110 @@
+"""Fine-tune a pre-trained model on labels."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from mage import rng, settings
+from mage.data.datasets import ImageDataset, content_of, load_dataset
+from mage.data.splits import carve
+from mage.models import Classifier, MAGEClassifier, MAGETransformer, PatchClassifier, PatchEncoder
+from mage.models.mage import Pool
+from mage.pipeline import Mage
+from mage.recipes.finetune import FinetuneRecipe
+from mage.runs.inputs import image_batches, labelled_images, tell_data
+from mage.runs.launch import Launch, announce, run_task
+from mage.training.classify import Finetuning
+from mage.training.run import TrainResult
+
+
+def finetune(recipe: FinetuneRecipe, launch: Launch, model: Mage) -> TrainResult:
+    """Fine-tune a pre-trained model on labels; the run folder then holds a classifier.
+
+    Test images are opened only to see that they have the same classes.
+    """
+    launch.check_out()
+    model.to(launch.start())
+    transform = replace(recipe.data.transform, size=model.image_size)
+    recipe = replace(recipe, data=replace(recipe.data, transform=transform))
+    dataset, test = (
+        load_dataset(recipe.data.name, split=split, data_root=launch.data_root, channels=model.channels)
+        for split in ("train", "test")
+    )
+    classes = check_labels(dataset, test)
+    data = carve(dataset, recipe.data.validation)
+    tell_data(data, recipe.data.name, model.image_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.stream_seed(recipe.seed, "classifier weights"))
+        classifier = start_classifier(
+            model,
+            classes,
+            pool=recipe.pool,
+            drop_path=recipe.drop_path,
+            dropout=recipe.dropout,
+            embedding_dropout=recipe.embedding_dropout,
+        )
+    cut = recipe.data.test_transform(model.image_size)
+    task = Finetuning(
+        classifier,
+        model.tokenizer if isinstance(classifier, MAGEClassifier) else None,
+        image_batches(data.train, transform, recipe.optim, recipe.seed, workers=launch.workers),
+        num_images=len(data.train),
+        optim=recipe.optim,
+        mixing=recipe.mixing,
+        recipe=settings.to_dict(recipe),
+        seed=recipe.seed,
+        validation=labelled_images(data.validation, recipe.data.validation.images, cut),
+        notes=model.notes | {"class_names": list(dataset.class_names)},
+        precision=launch.resolved_precision(),
+    )
+    values = settings.to_dict(recipe)
+    learned: dict[str, Any] = {name: value for name, value in values.items() if name not in ("name", "run")}
+    announce("fine-tuning", recipe, launch, recipe.optim, len(data.train))
+    return run_task(task, recipe, launch, learned | {"content": content_of(data.train)}, data.train)
+
+
+def start_classifier(
+    model: Mage,
+    num_classes: int,
+    *,
+    pool: Pool = "mean",
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+    embedding_dropout: float = 0.0,
+) -> Classifier:
+    """A classifier that begins at a model's encoder, with a new head. Raises ValueError where there is no encoder."""
+    source = model.transformer
+    classifier: Classifier
+    if isinstance(source, PatchEncoder | PatchClassifier):
+        classifier = PatchClassifier(source.config, num_classes=num_classes, pool=pool, drop_path=drop_path)
+    elif isinstance(source, MAGETransformer | MAGEClassifier):
+        classifier = MAGEClassifier(
+            replace(source.config, dropout=dropout),
+            source.vocabulary,
+            source.grid,
+            num_classes=num_classes,
+            pool=pool,
+            drop_path=drop_path,
+            embedding_dropout=embedding_dropout,
+        )
+    else:
+        raise ValueError("fine-tuning needs a pre-trained model, this one has no transformer")
+    given = (source if isinstance(source, PatchEncoder) else source.encoder).state_dict()
+    missing = classifier.encoder.state_dict().keys() - given.keys()
+    if missing:  # a classifier that pools by mean has lost the norm of the class token
+        raise ValueError(f"the model lacks {', '.join(sorted(missing))}; it was made with another pooling")
+    classifier.encoder.load_state_dict({name: given[name] for name in classifier.encoder.state_dict()})
+    return classifier
+
+
+def check_labels(train_set: ImageDataset, test_set: ImageDataset) -> int:
+    """The number of classes. Raises ValueError if the splits cannot be learned and measured."""
+    for dataset in (train_set, test_set):
+        if dataset.labels is None:
+            raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
+    if train_set.class_names != test_set.class_names:
+        raise ValueError("the training and test images have different classes")
+    if len(train_set.class_names) < 2:
+        raise ValueError("the training images have a single class; a classifier needs at least two")
+    return len(train_set.class_names)

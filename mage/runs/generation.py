@@ -1,0 +1,143 @@
+"""Generated and real images through an extractor: from a folder, from tar shards, from a model, from features.
+
+What comes out is compared by `evaluation.generation`; the value of real images stands beside that of generated ones,
+because a Frechet distance is never 0 for a finite number of images.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mage import images, rng
+from mage.data.datasets import ImageDataset, load_dataset, subset
+from mage.data.loaders import evaluation_batches
+from mage.data.tar_images import TarDataset
+from mage.evaluation.extractors import Extractor, Seen
+from mage.evaluation.generation import GenerationQuality, Reference, SeenImages, compare, look_at
+from mage.pipeline import Mage
+from mage.runs.production import Production, rounding_in
+from mage.runs.sinks import feature_files, read_features
+from mage.store.folder import find_folder
+
+OnImages = Callable[[int], None]
+Interpolation = Literal["bicubic", "bilinear"]
+
+
+def look_at_model(
+    model: Mage,
+    production: Production,
+    extractor: Extractor,
+    *,
+    rounding: images.Rounding = "nearest",
+    on_images: OnImages | None = None,
+) -> SeenImages:
+    """Generate and look, without a file in between; rounding: how the images become 8 bits."""
+
+    def batches() -> Iterator[Tensor]:
+        for first in range(0, production.num, production.batch_size):
+            numbers = range(first, min(first + production.batch_size, production.num))
+            yield images.to_uint8(production.make(model, numbers), rounding)
+
+    seen = look_at(batches(), extractor, production.num, on_images=on_images)
+    seen.rounding = rounding
+    return seen
+
+
+def look_at_dataset(
+    dataset: ImageDataset,
+    extractor: Extractor,
+    *,
+    size: tuple[int, int],
+    interpolation: Interpolation = "bicubic",
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    on_images: OnImages | None = None,
+) -> SeenImages:
+    """Look at a data set's images, scaled and cut to `size`. Raises ValueError where one is unreadable."""
+
+    def cut(image: Tensor, _: torch.Generator) -> Tensor:
+        return images.fit(image, size, interpolation)
+
+    found = (batch["images"].to(device) for batch in evaluation_batches(dataset, cut, batch_size=batch_size))
+    try:
+        return look_at(found, extractor, len(dataset), on_images=on_images)
+    except ValueError as error:
+        unreadable = f"; unreadable: {', '.join(dataset.skipped[:3])}" if dataset.skipped else ""
+        raise ValueError(f"{dataset.name}: {error}{unreadable}") from None
+
+
+def look_at_features(folder: Path, extractor: Extractor, num: int | None = None) -> SeenImages:
+    """What `mage generate --to features` left; num: of the first images only.
+
+    Raises ValueError for another extractor's features or a gap.
+    """
+    paths = feature_files(folder)
+    total = sum(len(seen.features) for seen in read_features(paths, extractor.fingerprint))
+    total = total if num is None else min(num, total)
+    found, left = SeenImages(extractor.fingerprint, total), total
+    found.rounding = rounding_in(folder)
+    for seen in read_features(paths, extractor.fingerprint):
+        if left > 0:
+            found.update(Seen(seen.features[:left], None if seen.logits is None else seen.logits[:left]))
+            left -= len(seen.features)
+    return found
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Where generated images come from: one of the three."""
+
+    images: ImageDataset | None = None
+    model: Path | None = None
+    features: Path | None = None
+
+
+def open_samples(path: Path) -> Samples:
+    """What lies at a path: a model or run, images, tar shards, or features. Raises ValueError for anything else."""
+    if not path.is_dir():
+        raise ValueError(f"there is no folder {path}: give a folder of images, of tar shards, or a model")
+    if feature_files(path):
+        return Samples(features=path)
+    if any(path.glob("*.tar")):
+        return Samples(images=TarDataset.open(path))
+    try:
+        find_folder(path)
+    except ValueError:
+        return Samples(images=_without_grid(load_dataset(str(path.resolve()), split="all")))
+    return Samples(model=path)
+
+
+def _without_grid(dataset: ImageDataset) -> ImageDataset:
+    """The images but for the overview that `mage generate` puts beside them."""
+    files = [bytes(name) for name in getattr(dataset, "files", [])]
+    if b"grid.png" in files:
+        return subset(dataset, [index for index, name in enumerate(files) if name != b"grid.png"])
+    return dataset
+
+
+def some(dataset: ImageDataset, count: int) -> ImageDataset:
+    """`count` images at random, the same ones every time; all of a smaller set."""
+    if count >= len(dataset):
+        return dataset
+    order = torch.randperm(len(dataset), generator=rng.generator(0, "real sample"))
+    return subset(dataset, order[:count].tolist())
+
+
+def beside_real(
+    seen: SeenImages, reference: Reference, extractor: Extractor, real: SeenImages | None
+) -> GenerationQuality:
+    """All metrics, and those of real images under the same names with _real."""
+    found = compare(seen, reference, extractor.name)
+    if real is None:
+        return found
+    beside = compare(real, reference, extractor.name, suffix="_real")
+    return GenerationQuality(
+        found.metrics | beside.metrics,
+        found.protocols | beside.protocols,
+        found.left_out + beside.left_out,
+        found.warnings,  # those of the real images would say the same again
+    )

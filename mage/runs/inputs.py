@@ -1,0 +1,98 @@
+"""What goes into a run: data sets with a recipe's channels, held-out images, and batches of images or cached tokens."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mage import distributed, rng
+from mage.data.batches import Batch, Batches
+from mage.data.datasets import ImageDataset, load_dataset, subset
+from mage.data.loaders import TrainLoader, decode_to_memory, evaluation_batches
+from mage.data.splits import TrainingData, carve
+from mage.data.token_batches import token_batches
+from mage.data.token_cache import TokenCache
+from mage.data.transforms import TransformConfig, build_transform
+from mage.recipes.schema import Recipe
+from mage.share import Share
+from mage.training.optim import OptimConfig
+
+logger = logging.getLogger(__name__)
+
+
+def open_data(name: str, split: str, recipe: Recipe, data_root: str | None) -> ImageDataset:
+    """A data set with the recipe's number of channels."""
+    return load_dataset(name, split=split, data_root=data_root, channels=recipe.channels)
+
+
+def training_data(recipe: Recipe, data_root: str | None) -> TrainingData:
+    """The recipe's training images, and those of them that are held out."""
+    return carve(open_data(recipe.data.name, "train", recipe, data_root), recipe.data.validation)
+
+
+def tell_data(data: TrainingData, recipe_name: str, size: tuple[int, int]) -> None:
+    """Say what a run is about to see."""
+    if distributed.is_first():
+        classes = f" in {len(data.train.class_names)} classes" if data.train.class_names else ""
+        logger.info(
+            "%s: %s images%s to train on, %s held out for validation, seen at %d x %d pixels",
+            recipe_name, f"{len(data.train):,}", classes, f"{len(data.validation):,}", size[0], size[1],
+        )  # fmt: skip
+
+
+def validation_images(recipe: Recipe, validation: ImageDataset) -> Tensor:
+    """Up to `validation.images` of the held-out images, cut to size: uint8 (n, c, h, w)."""
+    plain = replace(recipe.data.transform, augmentation="none")
+    count = min(recipe.data.validation.images, len(validation))
+    return load_images(validation, list(range(count)), plain)
+
+
+def load_images(dataset: ImageDataset, indices: list[int], transform: TransformConfig) -> Tensor:
+    """Some images of a data set, cut to size; corrupt ones are left out."""
+    batches = evaluation_batches(subset(dataset, indices), build_transform(transform), batch_size=256)
+    return torch.cat([batch["images"] for batch in batches])
+
+
+def labelled_images(dataset: ImageDataset, count: int, transform: TransformConfig) -> tuple[Tensor, Tensor]:
+    """Up to `count` images (uint8) and their labels, chosen evenly from a shuffled order."""
+    order = torch.randperm(len(dataset), generator=rng.generator(0, "online probe")).tolist()[:count]
+    batches = list(evaluation_batches(subset(dataset, order), build_transform(transform), batch_size=256))
+    return torch.cat([batch["images"] for batch in batches]), torch.cat([batch["labels"] for batch in batches])
+
+
+def image_batches(
+    dataset: ImageDataset,
+    transform: TransformConfig,
+    optim: OptimConfig,
+    seed: int,
+    *,
+    workers: int = 0,
+    pairs: bool = False,
+) -> Batches:
+    """Augmented images for training, in two views each with `pairs`; a set of small images is read into memory once."""
+    source = decode_to_memory(dataset)
+
+    def batches(start: int, share: Share) -> Iterator[Batch]:
+        loader = TrainLoader(
+            source, build_transform(transform), share=share, seed=seed, start=start, num_workers=workers, pairs=pairs
+        )
+        return iter(loader)
+
+    batches(0, _own_share(optim))  # a batch that does not fit is an error now, before anything is written
+    return batches
+
+
+def cached_batches(cache: TokenCache, optim: OptimConfig, seed: int, *, pairs: bool = False) -> Batches:
+    """Tokens for training, in two views of each image with `pairs`."""
+
+    def batches(start: int, share: Share) -> Iterator[Batch]:
+        return token_batches(cache, share=share, seed=seed, start=start, pairs=pairs)
+
+    batches(0, _own_share(optim))
+    return batches
+
+
+def _own_share(optim: OptimConfig) -> Share:
+    return Share(optim.batch_size, optim.accumulation, distributed.rank(), distributed.world_size())

@@ -1,0 +1,116 @@
+"""How and where a recipe is followed: everything about a run that does not change what is learned, as a whole."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mage import atomic, distributed, settings
+from mage import device as device_policy
+from mage.data.datasets import ImageDataset
+from mage.recipes.finetune import FinetuneRecipe
+from mage.recipes.schema import Recipe, to_yaml
+from mage.training.checkpoint import newest_checkpoint
+from mage.training.engine import train
+from mage.training.optim import OptimConfig
+from mage.training.run import TrainResult
+from mage.training.task import Task
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Where a run writes, what it computes on, and how it is shown."""
+
+    out: Path
+    """Run folder."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: str = "auto"
+    """auto, float32, bf16."""
+    resume: bool = False
+    """Go on with the run in `out`."""
+    workers: int = 0
+    """Processes that read and augment images; 0: the main one."""
+    progress: bool = True
+    """Show how the run goes on: a bar on a terminal, a line a minute elsewhere."""
+    data_root: str | None = None
+    """Folder where a named data set's files are."""
+
+    def start(self) -> torch.device:
+        """The device of this process; several processes of a launcher meet here."""
+        return device_policy.start(self.device)
+
+    def resolved_precision(self) -> str:
+        """float32 or bf16, on this launch's device."""
+        return device_policy.resolve(self.precision, self.start())
+
+    def inside(self, name: str) -> "Launch":
+        """The same launch, writing into a folder inside this one's, where it goes on if there is a run."""
+        out = self.out / name
+        return replace(self, out=out, resume=newest_checkpoint(out) is not None)
+
+    def check_out(self) -> None:
+        """Say what is wrong with the run folder before anything is loaded or written. Raises ValueError."""
+        if self.resume and newest_checkpoint(self.out) is None:
+            raise ValueError(f"{self.out} holds no checkpoint to resume from; start the run without --resume")
+        if not self.resume and newest_checkpoint(self.out) is not None:
+            raise ValueError(f"{self.out} already holds a run; add --resume to go on with it, or choose another folder")
+        if self.out.is_file():
+            raise ValueError(f"{self.out} is a file; --out takes a folder")
+
+
+def run_task(
+    task: Task,
+    recipe: Recipe | FinetuneRecipe,
+    launch: Launch,
+    learned: Mapping[str, Any],
+    dataset: ImageDataset | None,
+) -> TrainResult:
+    """Train in the run folder, which says by which recipe.
+
+    learned: the settings that decide what is learned; dataset: whose unreadable files are reported.
+    """
+    device = launch.start()
+    if not launch.resume and distributed.is_first():
+        text = (
+            to_yaml(recipe) if isinstance(recipe, Recipe) else yaml.safe_dump(settings.to_dict(recipe), sort_keys=False)
+        )
+        atomic.write_text(launch.out / "recipe.yaml", text)
+    result = train(
+        task,
+        recipe.run,
+        launch.out,
+        seed=recipe.seed,
+        settings=dict(learned),
+        resume=launch.resume,
+        precision=launch.precision,
+        device=device,
+        progress=launch.progress,
+    )
+    return replace(result, skipped=tuple(dataset.skipped)) if dataset is not None else result
+
+
+def announce(what: str, recipe: Recipe | FinetuneRecipe, launch: Launch, optim: OptimConfig, num_images: int) -> None:
+    """Say what a training run is about to do."""
+    if not distributed.is_first():
+        return
+    steps, device = optim.num_steps(num_images), launch.start()
+    processes = f", {distributed.world_size()} processes" if distributed.world_size() > 1 else ""
+    passes = steps * optim.batch_size / max(1, num_images)
+    logger.info(
+        "%s by recipe %s: %s steps of %s images (%.3g passes over the data), %s on %s%s",
+        what,
+        recipe.name,
+        f"{steps:,}",
+        f"{optim.batch_size:,}",
+        passes,
+        launch.resolved_precision(),
+        device,
+        processes,
+    )

@@ -1,0 +1,157 @@
+"""How long a step of a recipe takes on this machine: a few real steps on black images, in a folder that is then gone.
+
+A step that would take minutes is measured with fewer images and scaled up. Reading and augmenting images, validation
+and checkpoints come on top.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mage import settings
+from mage.data.batches import Batch, Batches
+from mage.recipes.schema import Recipe
+from mage.share import Share
+from mage.tokenizers import VQGAN
+from mage.tokenizers.perceptual import build_perceptual
+from mage.training.engine import Trainer
+from mage.training.method import MethodInputs
+from mage.training.optim import OptimConfig
+from mage.training.run import RunConfig
+from mage.training.task import Task
+from mage.training.tokenizer import TokenizerTraining
+
+FEWEST, FEW = 2, 16
+"""Images of the first step that is measured; and so many that what a step costs besides its images hardly counts."""
+ENOUGH_SECONDS = 0.5
+"""A step with more than a few images that takes this long says what longer ones take."""
+LONG_SECONDS = 2.0
+"""A step this long is not tried with more images."""
+STEPS = 10**6
+"""Steps of the schedule; what is measured lies late in it, where a discriminator has joined."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of one step, as far as it was measured."""
+
+    seconds: float
+    measured_images: int
+    """Images of the step that was measured; the seconds are scaled to the recipe's batch."""
+
+
+def tokenizer_pace(recipe: Recipe, device: torch.device, precision: str) -> Pace:
+    """Seconds of a step of the recipe's tokenizer training. Raises ValueError where its losses miss a package."""
+    config, loss = recipe.tokenizer, recipe.tokenizer_loss
+    if config is None:
+        raise ValueError(f"the recipe {recipe.name} has no tokenizer")
+    perceptual = None
+    if loss.perceptual:
+        perceptual = build_perceptual(
+            loss.perceptual_network, weights=loss.perceptual_weights, size=loss.perceptual_size
+        )
+
+    def build(source: Batches, optim: OptimConfig) -> Task:
+        return TokenizerTraining(
+            VQGAN(config),
+            source,
+            num_images=1,
+            optim=optim,
+            loss=loss,
+            recipe={},
+            validation=torch.zeros(1, recipe.channels, *recipe.image_size, dtype=torch.uint8),
+            perceptual=perceptual,
+            precision=precision,
+        )
+
+    image = torch.zeros(1, recipe.channels, *recipe.image_size, dtype=torch.uint8)
+    return _pace(build, {"images": image}, recipe.tokenizer_training, device, precision)
+
+
+def pretraining_pace(recipe: Recipe, device: torch.device, precision: str) -> Pace:
+    """Seconds of a step of the recipe's pre-training; of methods that read tokens, on cached ones."""
+    method, row = recipe.method, {}
+    with torch.random.fork_rng(devices=[]):
+        words = None if recipe.tokenizer is None else VQGAN(recipe.tokenizer).eval().requires_grad_(False)
+    if method.reads == "tokens" and words is not None:
+        row["tokens"] = torch.zeros(1, *words.grid, dtype=torch.int64)
+    else:
+        row["images"] = torch.zeros(1, recipe.channels, *recipe.image_size, dtype=torch.uint8)
+    if method.pairs:
+        row["second"] = next(iter(row.values()))
+    conditions = method.class_conditions
+    classes = {"none": 0, "labels": 10, "clusters": conditions.clusters}[conditions.source]
+    if classes:
+        row["labels"] = torch.zeros(1, dtype=torch.int64)
+
+    def build(source: Batches, optim: OptimConfig) -> Task:
+        inputs = MethodInputs(
+            model=recipe.model,
+            source=source,
+            num_images=1,
+            optim=optim,
+            recipe=settings.to_dict(recipe),
+            seed=recipe.seed,
+            validation=row.get("tokens", row.get("images")),
+            grid=() if words is None else tuple(words.grid),
+            num_codes=0 if words is None else words.num_codes,
+            tokenizer=words,
+            image_size=recipe.image_size,
+            channels=recipe.channels,
+            class_names=tuple(map(str, range(classes))),
+            precision=precision,
+        )
+        return method.build(inputs)
+
+    return _pace(build, row, recipe.pretraining, device, precision)
+
+
+def _pace(
+    build: Callable[[Batches, OptimConfig], Task],
+    row: dict[str, Tensor],
+    optim: OptimConfig,
+    device: torch.device,
+    precision: str,
+) -> Pace:
+    """Measure steps of more and more images, until one is long enough or has the whole batch."""
+    count = min(FEWEST, optim.batch_size)
+    while True:
+        with torch.random.fork_rng(devices=[]):
+            task = build(_endless(row), replace(optim, batch_size=count, accumulation=1, steps=STEPS))
+            seconds = _step_seconds(task, device, precision)
+        if count == optim.batch_size or seconds >= (ENOUGH_SECONDS if count >= FEW else LONG_SECONDS):
+            return Pace(seconds * optim.batch_size / count, count)
+        count = min(optim.batch_size, count * 4)
+
+
+def _step_seconds(task: Task, device: torch.device, precision: str) -> float:
+    """Seconds of the fastest of a few steps; the first, which warms up, counts only where it takes long anyway."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(task, Path(folder), 0, {}, precision=precision, device=device)
+        trainer.step = STEPS * 3 // 4
+        with trainer.logging(RunConfig(log_every=STEPS), progress=False):
+            times = []
+            for _ in range(4):
+                start = time.perf_counter()
+                trainer.train_step()
+                trainer.window.read()  # waits for the device
+                times.append(time.perf_counter() - start)
+                if sum(times) > LONG_SECONDS:
+                    break
+    return min(times[1:] or times)
+
+
+def _endless(row: dict[str, Tensor]) -> Batches:
+    """One row over and over, in pieces of the length that the share asks for."""
+
+    def batches(start: int, share: Share) -> Iterator[Batch]:
+        batch = {name: value.expand(share.piece, *value.shape[1:]).contiguous() for name, value in row.items()}
+        while True:
+            yield batch
+
+    return batches

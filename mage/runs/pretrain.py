@@ -1,0 +1,162 @@
+"""Pre-train by any method: on a token cache, on images tokenized on the fly, on tokens of no image, on pixels."""
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from mage import distributed, images, settings
+from mage.data.datasets import content_of
+from mage.data.token_cache import TokenCache
+from mage.pipeline import Mage
+from mage.recipes.schema import Recipe
+from mage.runs.adapt import start_from
+from mage.runs.conditions import from_cache, from_labels, picture
+from mage.runs.inputs import cached_batches, image_batches, tell_data, training_data, validation_images
+from mage.runs.launch import Launch, announce, run_task
+from mage.runs.online import watch_images, watch_tokens
+from mage.training.method import MethodInputs
+from mage.training.pretrain import Pretraining
+from mage.training.run import TrainResult
+from mage.training.task import Task
+
+
+def pretrain(
+    recipe: Recipe,
+    launch: Launch,
+    tokenizer: Mage | None = None,
+    *,
+    cache: TokenCache | None = None,
+    validation: TokenCache | None = None,
+    init_from: Mage | None = None,
+) -> TrainResult:
+    """Pre-train by the recipe's method; the run folder then holds the model.
+
+    tokenizer: of methods that read tokens of images; without `cache`, images are tokenized on the fly. A cache without
+    tokenizer holds tokens that are no image's, such as text or actions: `validation` holds more of them to watch by.
+    init_from: a model whose weights are where training begins, as far as they fit (domain adaptation).
+    """
+    launch.check_out()
+    launch.start()
+    if recipe.method.reads == "images":
+        if tokenizer is not None or cache is not None or validation is not None or init_from is not None:
+            raise ValueError(f"{recipe.method.name} sees pixels: it takes no tokenizer, token cache or initial model")
+        return _on_pixels(recipe, launch)
+    if tokenizer is None:
+        if cache is None:
+            raise ValueError(f"{recipe.method.name} reads tokens: give a tokenizer, or a cache of tokens")
+        return _on_tokens(recipe, launch, cache, validation)
+    if validation is not None:
+        raise ValueError("a validation cache goes without a tokenizer: with one, the data's held-out images are used")
+    return _on_images(recipe, launch, tokenizer, cache, init_from)
+
+
+def _on_images(
+    recipe: Recipe, launch: Launch, tokenizer: Mage, cache: TokenCache | None, init_from: Mage | None
+) -> TrainResult:
+    tokenizer.to(launch.start())
+    words = tokenizer.require_tokenizer()
+    optim, method = recipe.pretraining, recipe.method
+    data = training_data(recipe, launch.data_root)
+    tell_data(data, recipe.data.name, recipe.image_size)
+    if cache is not None:
+        cache.check_tokenizer(words)
+        conditions, cache = from_cache(method.class_conditions, cache, init_from, launch, seed=recipe.seed)
+        if method.class_conditions.source == "clusters" and not launch.resume and distributed.is_first():
+            images.save_png(launch.out / "figures" / "clusters.png", picture(tokenizer, cache))
+        num_images, source = len(cache), cached_batches(cache, optim, recipe.seed, pairs=method.pairs)
+        content = cache.key.data
+    else:
+        num_images, content = len(data.train), content_of(data.train)
+        conditions = from_labels(method.class_conditions, data.train.labels, data.train.class_names)
+        source = image_batches(
+            data.train, recipe.data.transform, optim, recipe.seed, workers=launch.workers, pairs=method.pairs
+        )
+    held = tokenizer.encode(images.to_float(validation_images(recipe, data.validation))).cpu().clone()
+    inputs = MethodInputs(
+        model=recipe.model,
+        source=source,
+        num_images=num_images,
+        optim=optim,
+        recipe=settings.to_dict(recipe),
+        seed=recipe.seed,
+        validation=held,
+        watch=watch_tokens(recipe, tokenizer, data) if recipe.data.online_images else None,
+        grid=tuple(words.grid),
+        num_codes=words.num_codes,
+        tokenizer=words,
+        sampling=recipe.sampling,
+        notes=tokenizer.notes | conditions.notes(),
+        class_names=conditions.names,
+        precision=tokenizer.precision,
+    )
+    task = method.build(inputs)
+    if init_from is not None and not launch.resume:
+        if not isinstance(task, Pretraining):
+            raise ValueError(f"the method {method.name} has no network that --init-from could fill")
+        start_from(task.network, init_from, words)
+    learned = _learned(recipe, content) | {"tokenizer": words.fingerprint()}
+    announce("pre-training", recipe, launch, optim, num_images)
+    return run_task(task, recipe, launch, learned, data.train)
+
+
+def _on_tokens(recipe: Recipe, launch: Launch, cache: TokenCache, validation: TokenCache | None) -> TrainResult:
+    held: Tensor | None = None
+    if validation is not None:
+        if (validation.grid, validation.num_codes) != (cache.grid, cache.num_codes):
+            raise ValueError(
+                f"{validation.folder} holds tokens below {validation.num_codes} on a grid of {validation.grid}, "
+                f"{cache.folder} below {cache.num_codes} on {cache.grid}"
+            )
+        chosen = np.arange(min(len(validation), recipe.data.validation.images))
+        held = validation.tokens(chosen, np.zeros_like(chosen))
+    conditions, cache = from_cache(recipe.method.class_conditions, cache, None, launch, seed=recipe.seed)
+    source = cached_batches(cache, recipe.pretraining, recipe.seed, pairs=recipe.method.pairs)
+    inputs = MethodInputs(
+        model=recipe.model,
+        source=source,
+        num_images=len(cache),
+        optim=recipe.pretraining,
+        recipe=settings.to_dict(recipe),
+        seed=recipe.seed,
+        validation=held,
+        grid=tuple(cache.grid),
+        num_codes=cache.num_codes,
+        sampling=recipe.sampling,
+        notes=conditions.notes(),
+        class_names=conditions.names,
+    )
+    announce("pre-training", recipe, launch, recipe.pretraining, len(cache))
+    return run_task(recipe.method.build(inputs), recipe, launch, _learned(recipe, cache.key.data), None)
+
+
+def _on_pixels(recipe: Recipe, launch: Launch) -> TrainResult:
+    data = training_data(recipe, launch.data_root)
+    tell_data(data, recipe.data.name, recipe.image_size)
+    optim = recipe.pretraining
+    source = image_batches(
+        data.train, recipe.data.transform, optim, recipe.seed, workers=launch.workers, pairs=recipe.method.pairs
+    )
+    inputs = MethodInputs(
+        model=recipe.model,
+        source=source,
+        num_images=len(data.train),
+        optim=optim,
+        recipe=settings.to_dict(recipe),
+        seed=recipe.seed,
+        validation=validation_images(recipe, data.validation),
+        watch=watch_images(recipe, data) if recipe.data.online_images else None,
+        image_size=recipe.image_size,
+        channels=recipe.channels,
+    )
+    task: Task = recipe.method.build(inputs)
+    announce("pre-training", recipe, launch, optim, len(data.train))
+    return run_task(task, recipe, launch, _learned(recipe, content_of(data.train)), data.train)
+
+
+def _learned(recipe: Recipe, content: str) -> dict[str, Any]:
+    """The settings that decide what is learned."""
+    values = settings.to_dict(recipe)
+    kept = {name: values[name] for name in ("model", "method", "pretraining", "seed")}
+    data = {name: values["data"][name] for name in ("name", "transform", "views")}
+    return kept | {"data": data, "content": content}

@@ -1,0 +1,179 @@
+"""Images by the ten thousand: in several processes, resumable after a kill, the same set for any number of processes.
+
+Images are numbered, and made in fixed batches of consecutive numbers; batches make up units, which appear on disk as a
+whole: a batch of PNG files, a tar shard, or a file of features for the metrics. Process i of n makes every n-th unit
+and leaves out those that are there. Nobody talks to anybody, so processes may run on one machine, on many, or one
+after the other.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mage import atomic
+from mage.evaluation.extractors import Extractor
+from mage.images import Rounding
+from mage.pipeline import Mage
+from mage.runs.sinks import Sink
+from mage.tokenizers.base import weights_fingerprint
+
+Form = Literal["png", "tar", "features"]
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Production:
+    """What is to be made; image k follows from its number and these settings."""
+
+    num: int
+    """Number of images."""
+    seed: int = 0
+    batch_size: int = 64
+    """Images at a time."""
+    classes: tuple[int | str, ...] = ()
+    """Image k gets the class at place k, counted round; empty: the model decides."""
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """Settings of SamplingConfig that differ from the model's own."""
+
+    def __post_init__(self) -> None:
+        if self.num < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"the number of images and the batch size must be at least 1, not {self.num} and {self.batch_size}"
+            )
+
+    def classes_of(self, numbers: range) -> list[int | str] | None:
+        """The classes of some images, None where the model decides."""
+        return [self.classes[k % len(self.classes)] for k in numbers] if self.classes else None
+
+    def make(self, model: Mage, numbers: range) -> Float[Tensor, "n c H W"]:
+        """One batch of images in [0, 1]."""
+        return model.generate(
+            len(numbers),
+            first_index=numbers.start,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            classes=self.classes_of(numbers),
+            **self.sampling,
+        )
+
+    def class_of(self, number: int) -> str | None:
+        """The class that was asked for, as text."""
+        return str(self.classes[number % len(self.classes)]) if self.classes else None
+
+
+def units(num: int, size: int, part: tuple[int, int] = (0, 1)) -> Iterator[range]:
+    """The units that process `part[0]` of `part[1]` makes, as ranges of image numbers."""
+    for first in range(part[0] * size, num, part[1] * size):
+        yield range(first, min(first + size, num))
+
+
+def check_job(production: Production, sink: Sink, part: tuple[int, int]) -> None:
+    """Raise ValueError for a part that is none, or units that are not made of whole batches."""
+    if not 0 <= part[0] < part[1]:
+        raise ValueError(f"there is no part {part[0]} of {part[1]}; parts count from 0")
+    if sink.unit % production.batch_size:
+        raise ValueError(f"a shard of {sink.unit} images is no multiple of the batch size {production.batch_size}")
+
+
+def produce(model: Mage, production: Production, sink: Sink, part: tuple[int, int] = (0, 1)) -> Iterator[int]:
+    """Make this process's missing units; yields the number of images whenever a unit is done or was there."""
+    check_job(production, sink, part)
+    try:
+        for numbers in units(production.num, sink.unit, part):
+            if not sink.has(numbers):
+                sink.write(numbers, _batches(model, production, numbers))
+            yield len(numbers)
+    finally:
+        sink.close()
+
+
+def _batches(model: Mage, production: Production, numbers: range) -> Iterator[Tensor]:
+    for first in range(numbers.start, numbers.stop, production.batch_size):
+        yield production.make(model, range(first, min(first + production.batch_size, numbers.stop))).cpu()
+
+
+def claim(
+    folder: Path,
+    model: Mage,
+    production: Production,
+    form: Form,
+    unit: int,
+    *,
+    extractor: Extractor | None = None,
+    rounding: Rounding = "nearest",
+) -> None:
+    """Say in the folder what its images are. Raises ValueError if it holds images of other settings, or foreign ones.
+
+    extractor: whose features are kept, of the form "features". rounding: how images become 8 bits.
+    """
+    mine = {
+        "form": form,
+        "model": weights_fingerprint(model.require_transformer().state_dict()),
+        "tokenizer": model.require_tokenizer().fingerprint(),
+        "precision": model.precision,
+        "image_shape": [model.channels, *model.image_size],
+        "seed": production.seed,
+        "batch_size": production.batch_size,
+        "unit": unit,
+        "extractor": None if extractor is None else extractor.fingerprint,
+        "rounding": rounding,
+        "classes": list(production.classes),
+        "class_shares": model.notes.get("class_shares"),
+        # the model's own settings, too: they change when its sampler is tuned
+        "sampling": asdict(model.check_generation(production.classes or None, **production.sampling)),
+    }
+    path = folder / SETTINGS
+    if path.is_file():
+        try:
+            found = {"rounding": "nearest"} | json.loads(path.read_text())  # what it was before it was a choice
+        except (OSError, ValueError):
+            raise ValueError(f"{path} is damaged; choose another folder") from None
+        other = [name for name, value in json.loads(json.dumps(mine)).items() if found.get(name) != value]
+        if other:
+            raise ValueError(
+                f"{folder} holds images made with another {other[0]} ({found.get(other[0])}, not {mine[other[0]]}); "
+                "choose another folder, or discard them first (mage generate --overwrite)"
+            )
+    elif foreign := next(_made(folder), None):
+        raise ValueError(f"{folder} holds {foreign.name}, which was not made by this command: choose another folder")
+    else:
+        atomic.write_json(path, mine)
+
+
+def image_shape_in(folder: Path) -> tuple[int, int, int] | None:
+    """Channels, height and width of the images that a folder of `produce` is made of, if it says so."""
+    try:
+        channels, height, width = json.loads((folder / SETTINGS).read_text())["image_shape"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return int(channels), int(height), int(width)
+
+
+def rounding_in(folder: Path) -> Rounding | None:
+    """How the images of a folder of `produce` became 8 bits, if it says so."""
+    try:
+        settings: dict[str, Any] = json.loads((folder / SETTINGS).read_text())
+        found = settings.get("rounding", "nearest")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return "truncate" if found == "truncate" else "nearest"
+
+
+def discard(folder: Path) -> None:
+    """Remove what `produce` wrote into a folder, and nothing else; in a folder without its settings, nothing."""
+    if not (folder / SETTINGS).is_file():
+        return
+    for path in (*_made(folder), folder / "grid.png", folder / SETTINGS):
+        path.unlink(missing_ok=True)
+
+
+def _made(folder: Path) -> Iterator[Path]:
+    """Files that are called as `produce` calls them."""
+    form = re.compile(r"\d{6,}\.(png|tar)|features-\d{6,}\.npz")
+    return (path for path in sorted(folder.glob("*")) if form.fullmatch(path.name))

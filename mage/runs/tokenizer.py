@@ -1,0 +1,71 @@
+"""Train a tokenizer, and find the one that a model or tokenizer folder holds."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mage import rng, settings
+from mage.data.datasets import content_of
+from mage.pipeline import Mage, load
+from mage.recipes.schema import Recipe
+from mage.runs.inputs import image_batches, tell_data, training_data, validation_images
+from mage.runs.launch import Launch, announce, run_task
+from mage.tokenizers import VQGAN
+from mage.tokenizers.perceptual import build_perceptual
+from mage.training.run import TrainResult
+from mage.training.tokenizer import TokenizerTraining
+
+
+def train_tokenizer(recipe: Recipe, launch: Launch) -> TrainResult:
+    """Train the recipe's VQGAN; the run folder then holds it as a model."""
+    launch.check_out()
+    if recipe.tokenizer is None:
+        raise ValueError(f"the recipe {recipe.name} has no tokenizer: its method sees pixels")
+    launch.start()
+    perceptual, loss = None, recipe.tokenizer_loss
+    if loss.perceptual:
+        if recipe.channels not in (1, 3):
+            raise ValueError(
+                f"a perceptual loss sees grey or RGB images, not {recipe.channels} channels: "
+                "--set tokenizer_loss.perceptual=0"
+            )
+        perceptual = build_perceptual(
+            loss.perceptual_network, weights=loss.perceptual_weights, size=loss.perceptual_size
+        )
+    data = training_data(recipe, launch.data_root)
+    transform, optim = recipe.data.tokenizer_transform, recipe.tokenizer_training
+    tell_data(data, recipe.data.name, transform.size)
+    source = image_batches(data.train, transform, optim, recipe.seed, workers=launch.workers)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.stream_seed(recipe.seed, "tokenizer weights"))
+        tokenizer = VQGAN(recipe.tokenizer)
+        torch.manual_seed(rng.stream_seed(recipe.seed, "discriminator weights"))
+        task = TokenizerTraining(
+            tokenizer,
+            source,
+            num_images=len(data.train),
+            optim=optim,
+            loss=loss,
+            recipe=settings.to_dict(recipe),
+            validation=validation_images(recipe, data.validation),
+            perceptual=perceptual,
+            precision=launch.resolved_precision(),
+        )
+    announce("training a tokenizer", recipe, launch, optim, len(data.train))
+    return run_task(task, recipe, launch, _learned(recipe, content_of(data.train)), data.train)
+
+
+def _learned(recipe: Recipe, content: str) -> dict[str, Any]:
+    values = settings.to_dict(recipe)
+    kept = {name: values[name] for name in ("tokenizer", "tokenizer_loss", "tokenizer_training", "seed")}
+    data = {name: values["data"][name] for name in ("name", "tokenizer_transform")}
+    return kept | {"data": data, "content": content}
+
+
+def load_tokenizer(path: str | Path, *, precision: str = "auto", device: str = "auto") -> Mage:
+    """The tokenizer of any model or tokenizer folder. Raises ValueError where there is none."""
+    model = load(path, precision=precision, device=device)
+    if model.tokenizer is None:
+        raise ValueError(f"{path} holds no tokenizer")
+    return Mage(model.tokenizer, None, recipe=model.recipe, notes=model.notes, precision=precision, device=device)

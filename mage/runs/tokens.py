@@ -1,0 +1,48 @@
+"""Encode a data set once, into a token cache."""
+
+from collections.abc import Callable
+
+from mage import distributed
+from mage.data.token_cache import TokenCache, write_cache
+from mage.pipeline import Mage
+from mage.recipes.schema import Recipe
+from mage.runs.inputs import open_data, training_data
+from mage.runs.launch import Launch
+
+
+def tokenize(
+    recipe: Recipe,
+    launch: Launch,
+    tokenizer: Mage,
+    *,
+    split: str = "train",
+    on_images: Callable[[int], None] | None = None,
+) -> TokenCache:
+    """Write the token cache that the recipe describes into the launch's folder; what is there already is kept.
+
+    split: "train" without the images that are held out for validation, or "test". Of several processes the first one
+    encodes, and the others open what it made.
+    """
+    if split == "train":
+        dataset = training_data(recipe, launch.data_root).train
+    else:
+        dataset = open_data(recipe.data.name, split, recipe, launch.data_root)
+
+    def write() -> None:
+        write_cache(
+            launch.out,
+            dataset,
+            tokenizer.require_tokenizer(),
+            recipe.data.transform,
+            split=split,
+            source=recipe.data.name,
+            views=recipe.data.views,
+            seed=recipe.seed,
+            encode=tokenizer.encode,
+            workers=launch.workers,
+            on_images=on_images,
+        )
+
+    launch.start()
+    distributed.by_first_process(write)
+    return TokenCache(launch.out)

@@ -1,0 +1,185 @@
+"""A model folder: `config.json` says what it is, safetensors files hold the weights. Written whole or not at all.
+
+config.json               kind, tokenizer, transformer, vocabulary, recipe
+tokenizer.safetensors     weights of the tokenizer: our VQGAN, or one that was trained elsewhere (LDMTokenizer)
+transformer.safetensors   weights of MAGE, of an encoder with a classifier, or of a rival's encoder
+released_extra.safetensors   tensors of a released file that our networks do not use (only in converted folders)
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mage import atomic
+from mage.models import (
+    Classifier,
+    MAGEClassifier,
+    MAGEConfig,
+    MAGETransformer,
+    PatchClassifier,
+    PatchEncoder,
+    PatchEncoderConfig,
+    Transformer,
+)
+from mage.nn.grids import check_grid
+from mage.settings import from_dict, to_dict
+from mage.store.parts import ModelParts
+from mage.tokenizers import VQGAN, LDMConfig, LDMTokenizer, Tokenizer, VQGANConfig
+from mage.vocabulary import Vocabulary
+
+FORMAT = 1
+CONFIG, TOKENIZER, TRANSFORMER = "config.json", "tokenizer.safetensors", "transformer.safetensors"
+EXTRA = "released_extra.safetensors"
+HEAD = ("num_classes", "pool", "head_kind")
+
+
+def write(parts: ModelParts, folder: str | Path, *, extra: dict[str, Tensor] | None = None) -> Path:
+    """Write a model folder; an older one at the same place is replaced at the end, in one step."""
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]) and not (folder / CONFIG).exists():
+        raise ValueError(f"{folder} exists and is not a model folder; choose another name, nothing was overwritten")
+    with atomic.replacing_folder(folder) as temporary:
+        _write_files(parts, temporary, extra=extra)
+    return folder
+
+
+def write_settings(parts: ModelParts, folder: Path) -> None:
+    """Write a changed recipe and changed notes into a model folder; weights and everything else stay as they are."""
+    config = json.loads((folder / CONFIG).read_text())
+    atomic.write_json(folder / CONFIG, config | {"recipe": parts.recipe, "notes": parts.notes})
+
+
+def _write_files(parts: ModelParts, folder: Path, *, extra: dict[str, Tensor] | None) -> None:
+    config: dict[str, Any] = {"format": FORMAT, "recipe": parts.recipe, "notes": parts.notes}
+    config |= {"tokenizer": None, "transformer": None}
+    if isinstance(parts.tokenizer, VQGAN | LDMTokenizer):
+        kind = {"kind": "ldm"} if isinstance(parts.tokenizer, LDMTokenizer) else {}
+        config["tokenizer"] = kind | to_dict(parts.tokenizer.config)
+        save_file(_contiguous(parts.tokenizer), folder / TOKENIZER)
+    elif parts.tokenizer is not None:  # the user's own: it is named, and given again when the model is loaded
+        config["tokenizer"] = {
+            "kind": "external",
+            "class": type(parts.tokenizer).__name__,
+            "fingerprint": parts.tokenizer.fingerprint(),
+        }
+    if parts.transformer is not None:
+        config["transformer"] = transformer_dict(parts.transformer)
+        save_file(_contiguous(parts.transformer), folder / TRANSFORMER)
+    if extra:
+        save_file({name: tensor.contiguous() for name, tensor in extra.items()}, folder / EXTRA)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def read(path: str | Path, *, tokenizer: Tokenizer | None = None) -> ModelParts:
+    """Read a model folder, or the `model` folder inside a run, to the CPU. Raises ValueError for anything else.
+
+    tokenizer: your own, for a model that was trained on its tokens; without it such a model works on tokens only.
+    """
+    given = tokenizer
+    folder = find_folder(path)
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        if config["format"] != FORMAT:
+            raise ValueError(f"{folder} has format {config['format']}; this version of mage reads {FORMAT}")
+        tokenizer, transformer = given, None
+        with torch.random.fork_rng(devices=[]):  # new networks draw random weights, which are replaced at once
+            own = _build_tokenizer(config["tokenizer"], given, folder)
+            if config["transformer"] is not None:
+                transformer = build_transformer(config["transformer"])
+        if own is not None:
+            _load_strictly(own, folder / TOKENIZER)
+            tokenizer = own
+        if transformer is not None:
+            _load_strictly(transformer, folder / TRANSFORMER)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder / CONFIG} is not a model configuration ({type(error).__name__}: {error})") from None
+    notes = config.get("notes", {})  # absent in folders of 0.1
+    return ModelParts(tokenizer, transformer, config["recipe"], notes)
+
+
+def _build_tokenizer(
+    values: dict[str, Any] | None, given: Tokenizer | None, folder: Path
+) -> VQGAN | LDMTokenizer | None:
+    """The network whose weights are in the folder, if there is one; checks a tokenizer that the user gave."""
+    values = dict(values) if values is not None else {"kind": "none"}
+    kind = values.pop("kind", "vqgan")
+    if kind == "external" and given is not None and given.fingerprint() != values["fingerprint"]:
+        raise ValueError(
+            f"{folder} was trained on the tokens of a {values['class']} with fingerprint {values['fingerprint']}, "
+            f"not on those of this {type(given).__name__}, {given.fingerprint()}"
+        )
+    if kind in ("external", "none"):
+        return None
+    if given is not None:
+        raise ValueError(f"{folder} holds a tokenizer of its own; load it without another")
+    if kind == "ldm":
+        return LDMTokenizer(from_dict(LDMConfig, values, where="tokenizer"))
+    return VQGAN(from_dict(VQGANConfig, values, where="tokenizer"))
+
+
+def find_folder(path: str | Path) -> Path:
+    """The model folder that `path` means: itself, or `model` inside a run folder."""
+    path = Path(path)
+    for folder in (path, path / "model"):
+        if (folder / CONFIG).is_file():
+            return folder
+    if not path.exists():
+        raise ValueError(f"there is no model at {path}")
+    if path.is_file():
+        raise ValueError(f"{path} is a file, a model is a folder; `mage convert {path} --out DIR` reads released files")
+    raise ValueError(f"{path} holds no model: neither {CONFIG} nor model/{CONFIG} is there")
+
+
+def transformer_dict(transformer: Transformer) -> dict[str, Any]:
+    """What is needed to build the network again, as JSON values."""
+    values: dict[str, Any] = {"sizes": to_dict(transformer.config)}
+    if isinstance(transformer, Classifier):
+        values |= {"num_classes": transformer.num_classes, "pool": transformer.pool, "head_kind": transformer.head_kind}
+    if isinstance(transformer, PatchEncoder | PatchClassifier):
+        return {"kind": "patches" if isinstance(transformer, PatchEncoder) else "patch_classifier", **values}
+    values |= {"grid": list(transformer.grid), "vocabulary": to_dict(transformer.vocabulary)}
+    return {"kind": "mage" if isinstance(transformer, MAGETransformer) else "classifier", **values}
+
+
+def build_transformer(values: dict[str, Any]) -> Transformer:
+    """The network that `transformer_dict` described, with fresh weights."""
+    kind, head = values["kind"], {name: values[name] for name in HEAD if name in values}
+    if kind in ("patches", "patch_classifier"):
+        patches = from_dict(PatchEncoderConfig, values["sizes"])
+        return PatchEncoder(patches) if kind == "patches" else PatchClassifier(patches, **head)
+    config, vocabulary = from_dict(MAGEConfig, values["sizes"]), from_dict(Vocabulary, values["vocabulary"])
+    grid = check_grid(values["grid"])
+    if kind == "mage":
+        return MAGETransformer(config, vocabulary, grid)
+    return MAGEClassifier(config, vocabulary, grid, **head)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file. Raises ValueError for a missing, cut or foreign one."""
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        size = os.path.getsize(path)
+        raise ValueError(f"{path} ({size:,} bytes) is damaged or not safetensors: {error}") from None
+
+
+def _load_strictly(module: nn.Module, path: Path) -> None:
+    tensors, expected = read_tensors(path), module.state_dict()
+    wrong = sorted(tensors.keys() ^ expected.keys())
+    wrong += [name for name in tensors.keys() & expected.keys() if tensors[name].shape != expected[name].shape]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"{path} does not fit its {CONFIG}: {', '.join(wrong[:3])}{more}")
+    module.load_state_dict(tensors)
+
+
+def _contiguous(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}

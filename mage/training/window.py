@@ -1,0 +1,62 @@
+"""The numbers of the steps since the last line of the log, kept on the device until the line is written."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mage import distributed
+from mage.training.task import Reading
+
+
+class Window:
+    """Sums means and keeps largest values; nothing is read back before `read`."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.steps = 0
+        self._means: dict[str, Tensor] = {}
+        self._largest: dict[str, Tensor] = {}
+        self._finite = torch.ones((), device=device)
+
+    def add(self, readings: Mapping[str, Reading], weight: float = 1.0) -> None:
+        """Note numbers of a step; weight: the share of the step that they stand for."""
+        for name, (value, reduce) in readings.items():
+            value = value.detach().float()
+            self._finite = torch.minimum(self._finite, value.isfinite().float())
+            if reduce == "mean":
+                self._means[name] = self._means.get(name, torch.zeros((), device=self._device)) + value * weight
+            else:
+                self._largest[name] = torch.maximum(value, self._largest.get(name, value))
+
+    def is_finite(self) -> bool:
+        """Whether every number so far was finite, in every process; all of them must ask."""
+        return not distributed.any_process(not bool(self._finite))
+
+    def read(self) -> dict[str, float]:
+        """The numbers over all processes, and an empty window again; all processes must ask."""
+        values: dict[str, float] = {}
+        for readings, merge in (
+            (self._means, lambda x: distributed.sum_over_processes(x) / distributed.world_size() / self.steps),
+            (self._largest, distributed.largest_over_processes),
+        ):
+            if readings:
+                names = list(readings)
+                merged = merge(torch.stack([readings[name] for name in names])).tolist()
+                values |= dict(zip(names, merged, strict=True))
+        self.steps, self._means, self._largest = 0, {}, {}
+        return values
+
+    def state(self) -> dict[str, object]:
+        """What a resumed run needs to write the same next line."""
+        return {"steps": self.steps, "means": dict(self._means), "largest": dict(self._largest)}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Take up what `state` gave."""
+        means, largest, steps = state["means"], state["largest"], state["steps"]
+        assert isinstance(means, dict)
+        assert isinstance(largest, dict)
+        assert isinstance(steps, int)
+        self._means = {name: value.to(self._device) for name, value in means.items()}
+        self._largest = {name: value.to(self._device) for name, value in largest.items()}
+        self.steps = steps

@@ -1,0 +1,85 @@
+"""What a recipe will cost: the images that training sees, and the time of a step, by real steps."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mage import images
+from mage.recipes import Choice, named, resolve
+from mage.runs import pace
+from mage.runs.budget import budget, count_images
+from mage.runs.inputs import training_data
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Forty small images in two classes; a tenth of them is the test split."""
+    for number in range(40):
+        images.save_png(tmp_path / "ab"[number % 2] / f"{number}.png", torch.full((3, 9, 12), number / 40))
+    return tmp_path
+
+
+def test_a_folder_is_counted_as_training_will_see_it(photos: Path) -> None:
+    recipe = resolve(Choice("cifar10", data=str(photos)))
+    extent, data = count_images(recipe), training_data(recipe, None)
+    assert (extent.train, extent.held_out, extent.classes) == (len(data.train), len(data.validation), 2)
+    assert extent.train + extent.held_out == 36
+    assert "35 images in 2 classes to train on, 1 held out for validation" in extent.sentence(recipe)
+
+
+def test_public_data_sets_are_planned_without_a_download() -> None:
+    extent = count_images(named("imagenet-base"))
+    share = named("imagenet-base").data.validation.share
+    assert extent.train + extent.held_out == 1_281_167
+    assert extent.held_out == round(share * 1_281_167)
+    assert "imagenet" in extent.source
+    assert count_images(named("cifar10")).train == 48_000
+
+
+def test_a_recipe_whose_data_is_not_there_asks_how_many_images_there_are() -> None:
+    with pytest.raises(ValueError, match=r"no data set.*'photos'.*--images 1000"):
+        count_images(named("photos64"))
+    assert count_images(named("photos64"), images=1000).train == 950
+
+
+def test_steps_of_a_method_that_sees_pixels_are_counted_too() -> None:
+    recipe = named("cifar10-mae")
+    assert budget(recipe, 1000) == {"steps": recipe.pretraining.num_steps(1000)}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        Choice("smoke"),
+        Choice("smoke", changes=("method.conditions.source=labels",)),
+        Choice("cifar10-mae", changes=("model.width=16", "model.heads=2", "model.depth=1", "pretraining.batch_size=4")),
+    ],
+)
+def test_steps_are_timed_for_every_kind_of_batch(choice: Choice) -> None:
+    recipe = resolve(choice)
+    measured = pace.pretraining_pace(recipe, CPU, "float32")
+    assert 0 < measured.seconds < 60
+    assert measured.measured_images == recipe.pretraining.batch_size
+
+
+def test_timing_draws_no_random_numbers_of_the_caller() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    pace.tokenizer_pace(named("smoke"), CPU, "float32")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_long_step_is_measured_with_few_images_and_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def slow(task: object, device: object, precision: str) -> float:
+        sizes.append(task.batch_size)  # type: ignore[attr-defined]
+        return 0.1 * sizes[-1]
+
+    monkeypatch.setattr(pace, "_step_seconds", slow)
+    recipe = resolve(Choice("smoke", changes=("pretraining.batch_size=256",)))
+    assert pace.pretraining_pace(recipe, CPU, "float32") == pace.Pace(25.6, 32)
+    assert sizes == [2, 8, 32]

@@ -1,0 +1,65 @@
+"""The search for a sampler's settings, on functions whose best is known."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from mage.runs.tuning import Trial, TuningConfig, tune
+
+
+def bowl(sampling: Mapping[str, Any], seed: int) -> float:
+    """Best at temperature 5 and many steps; confidence better than halton."""
+    if sampling["order"] == "halton":
+        return 50 + abs(sampling["token_temperature"] - 0.9)
+    return 10 + abs(sampling["choice_temperature"] - 5) + 20 / sampling["steps"] - sampling.get("guidance", 0.0)
+
+
+CONFIG = TuningConfig(steps=(4, 8, 32), choice_temperatures=(2.0, 4.0, 8.0))
+
+
+def test_the_best_is_found_between_the_grid() -> None:
+    tuned = tune(bowl, CONFIG)
+    assert tuned.best.sampling == {"order": "confidence", "steps": 32, "choice_temperature": 6.0} or (
+        tuned.best.sampling == {"order": "confidence", "steps": 32, "choice_temperature": 4.0}
+    )
+    tried = [(trial.sampling, trial.seed) for trial in tuned.trials]
+    assert len(tried) == len({str(one) for one in tried}), "nothing is measured twice"
+    assert {"order": "confidence", "steps": 8, "choice_temperature": 3.0} in [sampling for sampling, _ in tried]
+
+
+def test_fewer_steps_win_when_about_as_good() -> None:
+    tuned = tune(bowl, TuningConfig(orders=("confidence",), steps=(16, 64), tolerance=0.2))
+    assert tuned.best.sampling["steps"] == 16
+    assert tune(bowl, TuningConfig(orders=("confidence",), steps=(16, 64), tolerance=0.0)).best.sampling["steps"] == 64
+
+
+def test_finalists_meet_again_with_other_numbers() -> None:
+    """One setting is lucky with seed 0; it does not win."""
+
+    def lucky(sampling: Mapping[str, Any], seed: int) -> float:
+        luck = seed == 0 and sampling.get("choice_temperature") == 8.0 and sampling["steps"] == 8
+        return 0.0 if luck else bowl(sampling, seed)
+
+    tuned = tune(lucky, CONFIG)
+    assert min(tuned.trials, key=lambda trial: trial.value).sampling["choice_temperature"] == 8.0
+    assert tuned.best.sampling["choice_temperature"] != 8.0
+    assert tuned.best.seed == 1
+
+
+def test_what_is_fixed_is_not_searched_and_guidance_is_tried() -> None:
+    seen: list[Trial] = []
+    fixed = {"order": "confidence", "steps": 5, "top_p": 0.9}
+    config = TuningConfig(guidances=(1.0, 3.0))
+    tuned = tune(bowl, config, fixed=fixed, on_trial=seen.append)
+    assert all(trial.sampling.items() >= fixed.items() for trial in tuned.trials)
+    assert tuned.best.sampling["guidance"] == 3.0
+    assert tuple(seen) == tuned.trials
+    alone = tune(bowl, config, fixed=fixed | {"choice_temperature": 5.0, "guidance": 0.0})
+    assert {trial.sampling["choice_temperature"] for trial in alone.trials} == {5.0}
+
+
+@pytest.mark.parametrize("settings", [{"orders": ()}, {"steps": ()}, {"finalists": 0}, {"tolerance": -1.0}])
+def test_empty_searches_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        TuningConfig(**settings)

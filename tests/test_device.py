@@ -1,0 +1,96 @@
+"""Policies of precision and names of devices."""
+
+import pytest
+import torch
+
+from mage import device
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("avx", "amx"), [(False, False), (True, False), (False, True)])
+def test_auto_uses_bfloat16_where_the_processor_is_fast_at_it(
+    monkeypatch: pytest.MonkeyPatch, avx: bool, amx: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert device.bf16_is_fast(CPU) == (avx or amx)
+    assert device.resolve("auto", CPU) == ("bf16" if avx or amx else "float32")
+
+
+@pytest.mark.parametrize(("capability", "fast"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_gpus_are_fast_from_the_ampere_generation_on(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert device.bf16_is_fast(torch.device("cuda")) == fast
+    assert device.resolve("auto", torch.device("mps")) == "float32"
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_is_asked_for_is_used(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    monkeypatch.setattr(device, "bf16_is_fast", lambda device: fast)
+    assert device.resolve("float32", CPU) == "float32"
+    assert device.resolve("bf16", CPU) == "bf16"
+
+
+def test_networks_run_in_the_precision_of_the_policy() -> None:
+    layer, x = torch.nn.Linear(4, 4), torch.ones(1, 4)
+    with device.autocast("bf16", CPU):
+        assert layer(x).dtype == torch.bfloat16
+    with device.autocast("float32", CPU):
+        assert layer(x).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["fp16", "", "Float32"])
+def test_an_unknown_policy_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ValueError, match=f"one of auto, float32, bf16, not '{name}'"):
+        device.resolve(name, CPU)
+    with pytest.raises(ValueError, match="one of auto, float32, bf16"):
+        device.autocast(name, CPU)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(True, True, "cuda:0"), (True, False, "cuda:0"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_is_the_fastest_device_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert device.resolve_device() == torch.device(expected)
+    assert device.resolve_device("cpu") == CPU
+    assert device.resolve_device(CPU) == CPU
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"device '{name}' is not available here .*try --device cpu"):
+        device.resolve_device(name)
+
+
+def test_of_a_long_explanation_the_first_line_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(size: int, device: torch.device) -> None:
+        raise RuntimeError("no driver\nCompile with `TORCH_USE_CUDA_DSA`")
+
+    monkeypatch.setattr(torch, "empty", fail)
+    with pytest.raises(ValueError, match=r"device 'cuda' is not available here \(no driver\); try --device cpu$"):
+        device.resolve_device("cuda")
+
+
+def test_a_copy_with_cast_weights_computes_the_same_bits() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.GroupNorm(2, 8), torch.nn.Flatten(), torch.nn.Linear(8 * 4, 5)
+    )
+    copy = device.cast_for_inference(network, "bf16")
+    x = torch.randn(4, 3, 4, 4)
+    with torch.inference_mode(), device.autocast("bf16", CPU):
+        assert torch.equal(copy(x), network(x))
+    assert copy[0].weight.dtype == copy[3].weight.dtype == torch.bfloat16
+    assert copy[1].weight is network[1].weight, "what is not cast is shared"
+    assert {weight.dtype for weight in network.parameters()} == {torch.float32}
+    assert all(weight.requires_grad for weight in network.parameters())
+    assert device.cast_for_inference(network, "float32") is network

@@ -1,0 +1,47 @@
+"""Places in the code that the documentation names exist, and so does what it names in them."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+PLACE = re.compile(r"`((?:\w+/)*\w+\.py|(?:\w+/)+)(?::([\w.]+))?`")
+
+
+def places(page: Path) -> list[tuple[str, str]]:
+    """(file or folder, name in it or nothing) as a page writes them."""
+    return PLACE.findall(page.read_text())
+
+
+def names(tree: ast.AST, prefix: str = "") -> set[str]:
+    """Functions, classes and assigned names of a module, and methods and fields as Class.name."""
+    found: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(prefix + node.name)
+            if isinstance(node, ast.ClassDef):
+                found |= names(node, f"{prefix}{node.name}.")
+        for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]:
+            if isinstance(target, ast.Name):
+                found.add(prefix + target.id)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_points_at_is_there(page: Path) -> None:
+    for file, name in places(page):
+        homes = [ROOT / home / file for home in ("mage", ".") if (ROOT / home / file).exists()]
+        if file.endswith("/") and not homes:
+            continue  # a folder of the reader's
+        assert homes, f"{file} is not there"
+        if name:
+            assert name in names(ast.parse(homes[0].read_text())), f"{file} has no {name}"
+
+
+def test_the_tour_names_every_part_of_the_package() -> None:
+    told = {file.rstrip("/") for file, _ in places(ROOT / "docs" / "tour.md")}
+    parts = {path.name for path in (ROOT / "mage").iterdir() if not path.name.startswith(("__", "py.typed"))}
+    assert parts <= told, f"the tour does not name {sorted(parts - told)}"
