@@ -5,97 +5,151 @@ Letters: n images, c channels, h height, w width.
 
 import io
 import math
+import sys
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import Bool, Float, Shaped, UInt8
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
 
-from mage import atomic
+from mage import array_files, atomic, pil_modes
+from mage.pil_modes import Ground
 
 PIL_MODES = {1: "L", 3: "RGB"}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
+"""Of the files in a folder that are taken for images."""
+PROGRAMS = ("EPS", "WMF")
+"""Formats that Pillow hands to another program."""
 Rounding = Literal["nearest", "truncate"]
 """How a float becomes one of 256 levels: the nearest one, or, as in much public code, the one below (on average half a
 level darker)."""
 
 
-def load_image(path: str | Path, channels: int = 3) -> UInt8[Tensor, "c h w"]:
+def load_image(path: str | Path, channels: int = 3, ground: Ground = "white") -> UInt8[Tensor, "c h w"]:
     """Read an image file as grey (`channels=1`), RGB (3), or with any other number of channels from .npy or TIFF.
 
-    Such arrays are (H, W, c) or (c, H, W) of uint8, uint16 or floats in [0, 1]. Raises ValueError for unreadable files.
+    Photographs are turned as their EXIF says; what is transparent shows the `ground`. Arrays are (H, W, c) or
+    (c, H, W) of uint8, uint16 or floats in [0, 1]. Raises ValueError for unreadable files, and for those larger than
+    PIL.Image.MAX_IMAGE_PIXELS.
     """
-    if channels not in PIL_MODES or Path(path).suffix.lower() == ".npy":
-        return _from_bands(_read_bands(Path(path)), channels, str(path))
-    try:
-        with Image.open(path) as image:
-            return from_pil(_eight_bits(image).convert(PIL_MODES[channels]))
-    except FileNotFoundError:
-        raise ValueError(f"no such image file: {path}") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"cannot read {path} as an image ({type(error).__name__})") from None
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return _from_bands(array_files.open_npy(path), channels, str(path))
+    if channels in PIL_MODES:
+        array_files.regular_size(path)
+        return _decoded(path, channels, ground, str(path))
+    if suffix not in (".tif", ".tiff"):
+        raise ValueError(f"{path} cannot hold other than 1 or 3 channels: give .npy or TIFF files")
+    return _from_bands(array_files.read_tiff(path, _most_pixels() * channels), channels, str(path))
 
 
 def from_bytes(data: bytes, channels: int = 3) -> UInt8[Tensor, "c h w"]:
     """The image in the bytes of a PNG, JPEG or the like, as grey (`channels=1`) or RGB (3). Raises ValueError."""
+    return _decoded(io.BytesIO(data), channels, "white", f"these {len(data)} bytes")
+
+
+def from_pil(image: Image.Image, channels: int, ground: Ground = "white") -> UInt8[Tensor, "c h w"]:
+    """A PIL image of any mode as grey (`channels=1`) or RGB (3), upright, what is transparent on the `ground`."""
+    if channels not in PIL_MODES:
+        raise ValueError(f"a PIL image has 1 or 3 channels, not {channels}: give an array or a tensor")
+    array = np.array(pil_modes.plain(image, PIL_MODES[channels], ground), dtype=np.uint8)
+    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+
+
+def _decoded(source: Path | io.BytesIO, channels: int, ground: Ground, name: str) -> UInt8[Tensor, "c h w"]:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return from_pil(_eight_bits(image).convert(PIL_MODES[channels]))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"these {len(data)} bytes are no image ({type(error).__name__})") from None
+        with Image.open(source) as image:
+            width, height = image.size
+            if width * height > _most_pixels():
+                problem = f"{width} x {height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS, {_most_pixels()}"
+            elif image.format in PROGRAMS:
+                problem = f"{image.format} is not a format of pixels: convert it to PNG"
+            else:
+                return from_pil(image, channels, ground)
+    except Exception as error:  # what decoders raise for damaged files is anybody's guess
+        problem = type(error).__name__
+    raise ValueError(f"cannot read {name} as an image ({problem})")
 
 
-def _read_bands(path: Path) -> np.ndarray:
-    """The array in a .npy or TIFF file, whatever its bands mean."""
-    try:
-        if path.suffix.lower() == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
-        if path.suffix.lower() in (".tif", ".tiff"):
-            import tifffile
-
-            return np.asarray(tifffile.imread(path))
-    except ImportError:
-        raise ValueError(f"{path} has many bands, which takes the package tifffile: pip install tifffile") from None
-    except FileNotFoundError:
-        raise ValueError(f"no such image file: {path}") from None
-    except Exception as error:  # what a damaged TIFF raises is anybody's guess
-        raise ValueError(f"cannot read {path} as an array ({type(error).__name__})") from None
-    raise ValueError(f"{path} cannot hold other than 1 or 3 channels: give .npy or TIFF files")
+def _most_pixels() -> int:
+    """Pillow's limit, beyond which it warns of a decompression bomb; None there means none."""
+    return Image.MAX_IMAGE_PIXELS or sys.maxsize
 
 
 def _from_bands(array: np.ndarray, channels: int, name: str) -> UInt8[Tensor, "c h w"]:
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim == 3 and array.shape[-1] != channels and array.shape[0] == channels:
-        array = array.transpose(1, 2, 0)
-    if array.ndim != 3 or array.shape[-1] != channels or not array.size:
+    readings = layouts(array.shape, channels) if array.ndim < 4 and array.size else []
+    if not readings:
         raise ValueError(f"{name} has shape {array.shape}; expected (H, W, {channels}) or ({channels}, H, W)")
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} holds NaN or infinity; give floats in [0, 1]")
-        array = (array.clip(0, 1) * 255).round().astype(np.uint8)
-    elif array.dtype == np.uint16:
-        array = (array / 257).round().astype(np.uint8)
-    elif array.dtype != np.uint8:
+    image = channels_first(array, readings[0])  # of two, (H, W, c)
+    if image.dtype.kind != "f":
+        return with_channels(levels(image, name), channels)
+    floats = torch.from_numpy(image.astype(np.float32))
+    check_range(floats, name)
+    return with_channels(to_uint8(floats), channels)
+
+
+def layouts(shape: tuple[int, ...], channels: int) -> list[str]:
+    """How the shape of an array can be read as images that can be given `channels`: HW, HWC, CHW, NHWC or NCHW."""
+    counts = tuple(PIL_MODES) if channels in PIL_MODES else (channels,)
+    if len(shape) == 2:
+        return ["HW"] if 1 in counts else []
+    if len(shape) not in (3, 4):
+        return []
+    many = "N" if len(shape) == 4 else ""
+    return [many + order for order, at in (("HWC", -1), ("CHW", -3)) if shape[at] in counts]
+
+
+def channels_first(array: np.ndarray, layout: str) -> np.ndarray:
+    """An array of that layout as (*n, c, h, w)."""
+    if layout == "HW":
+        return array[None]
+    return np.moveaxis(array, -1, -3) if layout.endswith("HWC") else array
+
+
+def levels(array: np.ndarray, name: str) -> UInt8[Tensor, "..."]:
+    """The levels of grey in an array of uint8 or uint16, as 0 to 255."""
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         raise ValueError(f"{name} holds {array.dtype}; give uint8, uint16 or floats in [0, 1]")
-    return torch.from_numpy(array.transpose(2, 0, 1).copy())
+    return torch.from_numpy((array / 257).round().astype(np.uint8) if array.dtype.itemsize == 2 else np.array(array))
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey images of 16 bits scaled to 8; Pillow would cut off all but the darkest levels."""
-    if image.mode != "I" and not image.mode.startswith("I;16"):
+def with_channels(image: Shaped[Tensor, "*n c h w"], channels: int) -> Shaped[Tensor, "*n d h w"]:
+    """Grey (1 channel) to RGB (3) or back, by Pillow's weights, so that grey is the same grey as from a file."""
+    count = image.shape[-3]
+    if count == channels:
         return image
-    return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    if {count, channels} != set(PIL_MODES):
+        raise ValueError(f"the image has {count} channels, {channels} are needed; only 1 and 3 are converted")
+    if count == 1:
+        return image.expand(*image.shape[:-3], 3, -1, -1).contiguous()
+    red, green, blue = (image if image.is_floating_point() else image.int()).unbind(-3)
+    grey = 19595 * red + 38470 * green + 7471 * blue
+    grey = grey / 65536 if image.is_floating_point() else (grey + 32768 >> 16).to(torch.uint8)
+    return grey.unsqueeze(-3)
 
 
-def from_pil(image: Image.Image) -> UInt8[Tensor, "c h w"]:
-    """A PIL image in mode L or RGB as a tensor."""
-    array = np.array(image, dtype=np.uint8)
-    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+def check_range(values: Float[Tensor, "..."], name: str) -> None:
+    """Raise ValueError unless floats lie in [0, 1] or as good as; the message says what they look like."""
+    low, high = (float(value) for value in values.detach().aminmax())
+    if -0.01 <= low <= high <= 1.01:
+        return
+    if math.isnan(low) or math.isinf(low) or math.isinf(high):
+        raise ValueError(f"{name} holds NaN or infinity; give floats in [0, 1]")
+    if low >= -1.01 and high <= 1.01:
+        advice = "this looks scaled to [-1, 1]: give (x + 1) / 2"
+    elif -10 <= low < -0.01 and high <= 10:
+        advice = "this looks normalised by a mean and standard deviation; give images in [0, 1]"
+    elif low >= -0.01 and 2 < high <= 255.5:
+        advice = "divide by 255, or give uint8"
+    else:
+        advice = "give images in [0, 1]"
+    raise ValueError(f"{name}: values run from {low:.4g} to {high:.4g}: {advice}")
 
 
 def to_float(images: UInt8[Tensor, "*n c h w"]) -> Float[Tensor, "*n c h w"]:
@@ -122,16 +176,17 @@ def to_pil(image: Float[Tensor, "c h w"]) -> Image.Image:
 
 
 def fit(
-    image: UInt8[Tensor, "c h0 w0"], size: tuple[int, int], interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-) -> UInt8[Tensor, "c h w"]:
+    image: Shaped[Tensor, "c h0 w0"], size: tuple[int, int], interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+) -> Shaped[Tensor, "c h w"]:
     """Scale an image so that it just covers `size` (height, width), then cut the centre (antialiased).
 
-    For a square it is torchvision's Resize(side) and CenterCrop(side), pixel for pixel.
+    Of uint8, or floats in [0, 1]. For a square it is torchvision's Resize(side) and CenterCrop(side), pixel for pixel.
     """
     height, width = image.shape[-2:]
     scaled = _covering((height, width), size)
     if scaled != [height, width]:
         image = v2.functional.resize(image, scaled, v2.InterpolationMode(interpolation), antialias=True)
+        image = image.clamp(0, 1) if image.is_floating_point() else image  # bicubic overshoots at edges
     cut: Tensor = v2.functional.center_crop(image, list(size))
     return cut
 
@@ -200,6 +255,6 @@ def labelled_rows(rows: list[tuple[str, Float[Tensor, "n c h w"]]], side: int = 
         strip = make_grid(row.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3), columns=len(row))
         margin = Image.new("L", (wide, strip.shape[1]), 255)
         ImageDraw.Draw(margin).text((6, strip.shape[1] / 2), text, fill=40, anchor="lm", font=font)
-        label = to_float(from_pil(margin)).expand(strip.shape[0], -1, -1)
+        label = to_float(from_pil(margin, 1)).expand(strip.shape[0], -1, -1)
         strips.append(torch.cat([label.to(strip), strip], dim=2))
     return torch.cat(strips, dim=1)

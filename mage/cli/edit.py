@@ -66,7 +66,7 @@ def _prepare(options: Options, image: Tensor, size: tuple[int, int]) -> tuple[Te
         mask = box_mask(pixels, options.box)
     else:
         assert options.mask is not None
-        painted = images.load_image(options.mask, channels=1)
+        painted = images.load_image(options.mask, channels=1, ground="black")  # what is transparent is not marked
         if tuple(painted.shape[1:]) != pixels:
             raise ValueError(
                 f"the mask {options.mask} is {painted.shape[2]} x {painted.shape[1]} pixels, "

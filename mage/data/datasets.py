@@ -19,15 +19,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
-from PIL import Image
 from torch import Tensor
 
 from mage import images, rng
 from mage.data.embedded import embedded_arrays
+from mage.images import SUFFIXES
 from mage.registry import Registry
 
 Labels = Int64[np.ndarray, " n"]
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 DatasetLoader = Callable[[str, str | Path | None, int | None], "ImageDataset"]
 """(split train or test, data_root, channels or None) -> a data set; of names that are registered in DATASETS."""
@@ -90,13 +89,7 @@ class ArrayDataset:
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """A copy of image `index`."""
         image = self.array[index].clone()
-        if self.channels in (None, len(image)):
-            return image
-        if self.channels == 3:
-            return image.expand(3, -1, -1).contiguous()
-        red, green, blue = image.int()  # Pillow's weights, so that grey is the same grey as from a file
-        grey: Tensor = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
-        return grey.to(torch.uint8).unsqueeze(0)
+        return image if self.channels is None else images.with_channels(image, self.channels)
 
 
 @dataclass
@@ -125,7 +118,7 @@ class FolderDataset:
         path = self.root / os.fsdecode(bytes(self.files[index]))
         try:
             return images.load_image(path, self.channels)
-        except (ValueError, EOFError, struct.error, Image.DecompressionBombError):  # all that decoders raise
+        except ValueError:
             raise CorruptImage(str(path)) from None
 
 
@@ -240,13 +233,29 @@ def _labelled_first(folder: Path, tests: list[str]) -> str:
 
 
 def _image_files(root: Path) -> list[str]:
-    """Names relative to `root` of all images below it, sorted; hidden files and folders are left out."""
-    found = []
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [inside for inside in folders if not inside.startswith(".")]
-        below = Path(folder).relative_to(root).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        found += [prefix + file for file in files if file.lower().endswith(SUFFIXES) and not file.startswith(".")]
+    """Names relative to `root` of all images below it, sorted; hidden files and folders are left out.
+
+    Links to folders are followed after all else and never into a folder that has been read: links may form circles.
+    """
+    found: list[str] = []
+    visited: set[tuple[int, int]] = set()
+    waiting = [str(root)]
+    while waiting:
+        links = []
+        for top in waiting:
+            for folder, folders, files in os.walk(top):
+                status = os.stat(folder)
+                place = (status.st_dev, status.st_ino)
+                if place in visited:
+                    folders.clear()
+                    continue
+                visited.add(place)
+                folders[:] = [inside for inside in folders if not inside.startswith(".")]
+                links += [link for inside in folders if os.path.islink(link := os.path.join(folder, inside))]
+                below = Path(folder).relative_to(root).as_posix()
+                prefix = "" if below == "." else f"{below}/"
+                found += [prefix + name for name in files if name.lower().endswith(SUFFIXES) and name[0] != "."]
+        waiting = sorted(links)
     return sorted(found)
 
 

@@ -13,7 +13,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from mage import atomic, images
-from mage.data.datasets import SUFFIXES, CorruptImage, Labels
+from mage.data.datasets import CorruptImage, Labels
+from mage.images import SUFFIXES
 
 
 def write_shard(path: str | Path, files: Iterable[tuple[str, bytes]]) -> None:

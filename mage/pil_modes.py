@@ -1,0 +1,67 @@
+"""A PIL image of any mode as grey or RGB with 8 bits: upright, and without transparency."""
+
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+Ground = Literal["white", "black"]
+"""What shows through where a picture is transparent."""
+ORIENTATION = 0x0112
+"""EXIF's tag for how the camera was held."""
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def plain(image: Image.Image, mode: str, ground: Ground = "white") -> Image.Image:
+    """The picture in mode "L" or "RGB". Raises ValueError for values that are no levels of grey."""
+    image.load()  # some formats turn the picture themselves, or know their EXIF, only now
+    turned = UPRIGHT.get(_orientation(image))
+    if turned is not None:
+        image = image.transpose(turned)
+    if image.mode == mode and "transparency" not in image.info:
+        return image
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _levels(image)
+    elif image.mode == "LAB":
+        image = _from_lab(image)
+    if image.has_transparency_data:
+        # La and RGBa are premultiplied, and reach RGBA by way of LA
+        over = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, ground), over).convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8. Pillow's own exif_transpose writes the other tags anew, which fails where one of them is damaged."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # EXIF that cannot be read says nothing, and the pixels are good
+        return 1
+
+
+def _levels(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits, scaled to 8; Pillow would cut off all but the darkest levels."""
+    values = np.asarray(image)
+    if image.mode != "F":  # 16 bits, the upper ones of 32 are not used by any camera or scanner
+        return Image.fromarray((values.clip(0, 65535) / 257).round().astype(np.uint8))
+    low, high = float(values.min()), float(values.max())
+    if not -0.01 <= low <= high <= 255.5:  # false for NaN too
+        raise ValueError(f"its values run from {low:g} to {high:g}; expected 0 to 1, or 0 to 255")
+    return Image.fromarray((values * (255 if high <= 1.01 else 1)).clip(0, 255).round().astype(np.uint8))
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert converted is not None
+    return converted
