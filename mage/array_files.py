@@ -23,7 +23,7 @@ def regular_size(path: str | Path) -> int:
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"no such image file: {path}") from None
+        raise ValueError(f"no such file: {path}") from None
     except (OSError, ValueError) as error:  # links in a circle, names too long or with a zero byte
         raise ValueError(f"cannot read {path} as an image ({type(error).__name__})") from None
     if stat.S_ISDIR(status.st_mode):
@@ -42,16 +42,26 @@ def open_npy(path: str | Path) -> np.ndarray:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, columns_first, kind = read(file)
             start = file.tell()
-        if kind.hasobject or not kind.itemsize or any(side < 0 for side in shape):
+        if kind.hasobject or not kind.itemsize or len(shape) > 32 or any(side < 0 for side in shape):
             raise ValueError
     except Exception as error:  # numpy reads headers as Python text: whatever that raises
         raise ValueError(f"cannot read {path} as an array ({type(error).__name__})") from None
     claimed = math.prod(shape) * kind.itemsize
     if claimed > size - start:
-        raise ValueError(f"cannot read {path} as an array: it claims {claimed} bytes of values and has {size - start}")
+        raise ValueError(f"cannot read {path} as an array: it claims more values than its {size - start:,} bytes hold")
     if not claimed:
         return np.empty(shape, kind)
     return np.memmap(path, kind, "r", start, tuple(shape), "F" if columns_first else "C")
+
+
+def open_integers(path: str | Path) -> np.ndarray:
+    """As open_npy; raises ValueError where there are no numbers, or numbers that are no integers."""
+    array = open_npy(path)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"cannot read {path} as an array of integers: it holds {array.dtype}")
+    if not array.size or not array.ndim:
+        raise ValueError(f"cannot read {path} as an array of integers: its shape is {array.shape}")
+    return array
 
 
 def read_tiff(path: str | Path, most: int) -> np.ndarray:

@@ -68,7 +68,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_missing_file_and_a_wrong_number_of_channels_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no such image file: .*none\.png"):
+    with pytest.raises(ValueError, match=r"no such file: .*none\.png"):
         images.load_image(tmp_path / "none.png")
     with pytest.raises(ValueError, match="cannot hold other than 1 or 3 channels"):
         images.load_image(tmp_path / "none.png", channels=4)
@@ -255,7 +255,7 @@ def test_a_tiff_of_many_bands(tmp_path: Path) -> None:
         ("x.npy", np.full((4, 4, 5), np.nan), "NaN"),
         ("x.npy", np.zeros((0, 4, 5), np.uint8), "has shape"),
         ("x.png", None, "give .npy or TIFF"),
-        ("x.npy", None, "no such image file"),
+        ("x.npy", None, "no such file"),
     ],
 )
 def test_arrays_that_are_no_such_image_are_refused(

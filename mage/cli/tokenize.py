@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from mage import runs
+from mage.array_files import open_integers
 from mage.cli.asked import choice_of, launch_of
 from mage.cli.options.tokenize import Options
 from mage.cli.say import check_parent, counting, emit, skipped_sentence
-from mage.data.npy import read_integers
 from mage.data.own_tokens import write_tokens
 from mage.nn.grids import written
 from mage.recipes import resolve
@@ -51,13 +51,13 @@ def run(options: Options) -> None:
 
 def _take_array(options: Options) -> None:
     assert options.array is not None
-    tokens = read_integers(options.array)
+    tokens = open_integers(options.array)
     cache = write_tokens(
         options.out,
         tokens,
         num_codes=options.num_codes or int(tokens.max()) + 1,
         views=options.array_views,
-        labels=None if options.labels is None else read_integers(options.labels),
+        labels=None if options.labels is None else open_integers(options.labels),
         name=options.array.stem,
     )
     views = f"{cache.key.views} views x " if options.array_views else ""

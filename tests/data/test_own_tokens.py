@@ -139,9 +139,9 @@ def test_the_command_is_told_whether_a_dimension_counts_views(
     ("arguments", "words"),
     [
         ("tokenize --out {out}", "either --tokenizer or --array"),
-        ("tokenize --array {root}/none.npy --out {out}", "not readable as .npy"),
-        ("tokenize --array {root}/cut.npy --out {out}", "are there"),
-        ("tokenize --array {root}/floats.npy --out {out}", "holds no integers"),
+        ("tokenize --array {root}/none.npy --out {out}", "no such file"),
+        ("tokenize --array {root}/cut.npy --out {out}", "claims more values"),
+        ("tokenize --array {root}/floats.npy --out {out}", "it holds float64"),
         ("tokenize --array {root}/tokens.npy --array-views --out {out}", "(n, views, length)"),
         ("tokenize --array {root}/tokens.npy --num-codes 3 --out {out}", "they must lie"),
         ("pretrain --recipe smoke --out {out}", "give --tokenizer"),

@@ -1,0 +1,73 @@
+"""Integers of .npy files: what numpy wrote comes back, what a header merely claims is never allocated."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mage.array_files import open_integers
+
+
+@pytest.mark.parametrize("kind", ["u1", "<i2", ">i4", "<u8", "i8"])
+@pytest.mark.parametrize("shape", [(7,), (2, 3), (2, 3, 4, 5)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_what_numpy_wrote_comes_back(kind: str, shape: tuple[int, ...], order: str, tmp_path: Path) -> None:
+    array = np.asarray(np.arange(np.prod(shape)).reshape(shape), dtype=kind, order=order)  # type: ignore[call-overload]
+    np.save(tmp_path / "a.npy", array)
+    again = open_integers(tmp_path / "a.npy")
+    assert again.dtype == array.dtype
+    assert np.array_equal(again, array)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_version_of_the_format_is_read(version: tuple[int, int], tmp_path: Path) -> None:
+    with open(tmp_path / "a.npy", "wb") as file:
+        np.lib.format.write_array(file, np.arange(6).reshape(2, 3), version=version)
+    assert np.array_equal(open_integers(tmp_path / "a.npy"), np.arange(6).reshape(2, 3))
+
+
+HEADER = "{'descr': '<i8', 'fortran_order': False, 'shape': (3,), }"
+
+
+def npy(
+    header: str, body: bytes = b"\0" * 24, *, start: bytes = b"\x93NUMPY\x01\x00", length: int | None = None
+) -> bytes:
+    return start + (len(header) if length is None else length).to_bytes(2, "little") + header.encode("latin-1") + body
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "ValueError"),
+        (b"\x93NUMPY", "ValueError"),
+        (npy(HEADER, start=b"PK\x03\x04\x00\x00\x01\x00"), "ValueError"),
+        (npy(HEADER, b"\0" * 23), "claims more values than its 23 bytes hold"),
+        (npy(HEADER.replace("3,", "10000000000,")), "claims more values"),
+        (npy(HEADER.replace("3,", "99999999999999999, 99999999999999999")), "claims more values"),
+        (npy(HEADER.replace("3,", ("9" * 3000 + ",") * 2)), "claims more values"),
+        (npy(HEADER.replace("3,", "-3,")), "ValueError"),
+        (npy(HEADER.replace("3,", "")), r"its shape is \(\)"),
+        (npy(HEADER.replace("3,", "1, " * 70)), ""),
+        (npy(HEADER.replace("3,", "0,"), b""), r"its shape is \(0,\)"),
+        (npy(HEADER.replace("<i8", "|O")), "ValueError"),
+        (npy(HEADER.replace("<i8", "<f8")), "it holds float64"),
+        (npy(HEADER.replace("<i8", "|b1")), "it holds bool"),
+        (npy("(" * 4000), ""),
+        (npy(HEADER + " " * 20_000), "ValueError"),
+        (npy("", b"", length=100), "ValueError"),
+        (npy(HEADER.replace("False", "Maybe")), "ValueError"),
+    ],
+)
+def test_what_is_no_array_of_integers_is_one_sentence(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"cannot read {re.escape(str(path))} as an array.*{words}"):
+        open_integers(path)
+
+
+def test_what_is_no_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such file"):
+        open_integers(tmp_path / "none")
+    with pytest.raises(ValueError, match="it is a folder"):
+        open_integers(tmp_path)
