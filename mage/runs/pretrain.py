@@ -15,6 +15,7 @@ from mage.runs.conditions import from_cache, from_labels, picture
 from mage.runs.inputs import cached_batches, image_batches, tell_data, training_data, validation_images
 from mage.runs.launch import Launch, announce, run_task
 from mage.runs.online import watch_images, watch_tokens
+from mage.tokenizers import Tokenizer
 from mage.training.method import MethodInputs
 from mage.training.pretrain import Pretraining
 from mage.training.run import TrainResult
@@ -45,7 +46,7 @@ def pretrain(
     if tokenizer is None:
         if cache is None:
             raise ValueError(f"{recipe.method.name} reads tokens: give a tokenizer, or a cache of tokens")
-        return _on_tokens(recipe, launch, cache, validation)
+        return _on_tokens(recipe, launch, cache, validation, init_from)
     if validation is not None:
         raise ValueError("a validation cache goes without a tokenizer: with one, the data's held-out images are used")
     return _on_images(recipe, launch, tokenizer, cache, init_from)
@@ -91,16 +92,24 @@ def _on_images(
         precision=tokenizer.precision,
     )
     task = method.build(inputs)
-    if init_from is not None and not launch.resume:
-        if not isinstance(task, Pretraining):
-            raise ValueError(f"the method {method.name} has no network that --init-from could fill")
-        start_from(task.network, init_from, words)
+    _begin_at(task, init_from, words, recipe, launch)
     learned = _learned(recipe, content) | {"tokenizer": words.fingerprint()}
     announce("pre-training", recipe, launch, optim, num_images)
     return run_task(task, recipe, launch, learned, data.train)
 
 
-def _on_tokens(recipe: Recipe, launch: Launch, cache: TokenCache, validation: TokenCache | None) -> TrainResult:
+def _begin_at(task: Task, init_from: Mage | None, tokenizer: Tokenizer | None, recipe: Recipe, launch: Launch) -> None:
+    """Fill a task's network with another model's weights; a resumed run has its own."""
+    if init_from is None or launch.resume:
+        return
+    if not isinstance(task, Pretraining):
+        raise ValueError(f"the method {recipe.method.name} has no network that --init-from could fill")
+    start_from(task.network, init_from, tokenizer)
+
+
+def _on_tokens(
+    recipe: Recipe, launch: Launch, cache: TokenCache, validation: TokenCache | None, init_from: Mage | None
+) -> TrainResult:
     held: Tensor | None = None
     if validation is not None:
         if (validation.grid, validation.num_codes) != (cache.grid, cache.num_codes):
@@ -110,7 +119,7 @@ def _on_tokens(recipe: Recipe, launch: Launch, cache: TokenCache, validation: To
             )
         chosen = np.arange(min(len(validation), recipe.data.validation.images))
         held = validation.tokens(chosen, np.zeros_like(chosen))
-    conditions, cache = from_cache(recipe.method.class_conditions, cache, None, launch, seed=recipe.seed)
+    conditions, cache = from_cache(recipe.method.class_conditions, cache, init_from, launch, seed=recipe.seed)
     source = cached_batches(cache, recipe.pretraining, recipe.seed, pairs=recipe.method.pairs)
     inputs = MethodInputs(
         model=recipe.model,
@@ -126,8 +135,10 @@ def _on_tokens(recipe: Recipe, launch: Launch, cache: TokenCache, validation: To
         notes=conditions.notes(),
         class_names=conditions.names,
     )
+    task = recipe.method.build(inputs)
+    _begin_at(task, init_from, None, recipe, launch)
     announce("pre-training", recipe, launch, recipe.pretraining, len(cache))
-    return run_task(recipe.method.build(inputs), recipe, launch, _learned(recipe, cache.key.data), None)
+    return run_task(task, recipe, launch, _learned(recipe, cache.key.data), None)
 
 
 def _on_pixels(recipe: Recipe, launch: Launch) -> TrainResult:

@@ -94,6 +94,17 @@ def test_a_sequence_model_learns_to_count_and_fills_gaps(tmp_path: Path) -> None
     assert ((free.diff(dim=1) % 20) == 1).float().mean() > 0.6
 
 
+def test_a_model_of_sequences_begins_where_another_ended(tmp_path: Path) -> None:
+    cache = write_tokens(tmp_path / "train", COUNTING, num_codes=20)
+    runs.pretrain(override(named("smoke"), ["seed=1", "pretraining.steps=2"]), quiet(tmp_path / "first"), cache=cache)
+    model = mage.load(tmp_path / "first")
+    still = override(named("smoke"), ["pretraining.steps=1", "pretraining.base_learning_rate=0"])
+    runs.pretrain(still, quiet(tmp_path / "second"), cache=cache, init_from=model)
+    begun = mage.load(tmp_path / "second").transformer.state_dict()
+    for name, tensor in model.transformer.state_dict().items():
+        assert torch.equal(begun[name], tensor), name
+
+
 @pytest.mark.parametrize("method", ["mage", "mage-c"])
 def test_clips_are_trained_on_and_drawn_by_either_method(method: str, tmp_path: Path) -> None:
     clips = np.random.default_rng(0).integers(0, 5, (40, 2, 3, 4, 2))
