@@ -45,3 +45,44 @@ def test_the_tour_names_every_part_of_the_package() -> None:
     told = {file.rstrip("/") for file, _ in places(ROOT / "docs" / "tour.md")}
     parts = {path.name for path in (ROOT / "mage").iterdir() if not path.name.startswith(("__", "py.typed"))}
     assert parts <= told, f"the tour does not name {sorted(parts - told)}"
+
+
+def headings(page: Path) -> set[str]:
+    """Headings of a page, without their numbers."""
+    return set(re.findall(r"^#+ (?:[\d.]+ )?(.+)$", page.read_text(), re.MULTILINE))
+
+
+def citations(file: Path) -> list[str]:
+    """What stands behind each mention of the page on the method."""
+    return re.findall(r"docs/method\.md,?\s*(.{0,80})", file.read_text(), re.DOTALL)
+
+
+def names_a_heading(citation: str, known: set[str]) -> bool:
+    """Whether a citation begins with a whole heading, which a line break may interrupt."""
+    whole = (r"\s+".join(map(re.escape, heading.split())) for heading in known)
+    return any(re.match(rf"{heading}(?=[^\w\s-]|\n|$)", citation) for heading in whole)
+
+
+CITING = [
+    file
+    for folder in ("mage", "tests")
+    for file in sorted((ROOT / folder).rglob("*.py"))
+    if file != Path(__file__) and citations(file)
+]
+
+
+@pytest.mark.parametrize("file", CITING, ids=lambda file: file.name)
+def test_what_a_docstring_cites_of_the_method_is_a_heading(file: Path) -> None:
+    known = headings(ROOT / "docs" / "method.md")
+    unknown = [citation for citation in citations(file) if not names_a_heading(citation, known)]
+    assert not unknown, f"docs/method.md has no such heading: {unknown}; there are {sorted(known)}"
+
+
+def test_a_citation_of_a_heading_that_is_not_there_is_found() -> None:
+    known = {"Sampling", "Masking and dropping", "MAGE-C"}
+    assert names_a_heading("Sampling): every token", known)
+    assert names_a_heading("Masking and\n    dropping", known)
+    assert not names_a_heading("Masking", known)
+    assert not names_a_heading("Sampling and more", known)
+    assert not names_a_heading("MAGE", known)
+    assert not names_a_heading("", known)

@@ -1,4 +1,6 @@
-"""Our code against tensors that the public port computed from the same random weights (METHOD: the golden files).
+"""Our code against tensors that the public port computed from the same random weights.
+
+What these are: docs/method.md, Released checkpoints.
 
 "Relative" means: largest absolute difference divided by the largest absolute value of the expected tensor.
 """

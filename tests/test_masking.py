@@ -46,7 +46,7 @@ def test_mask_ratio_has_the_truncated_normal_distribution() -> None:
     ratio = sample_mask_ratio(MaskRatioConfig(), 200_000, rng.generator(1))
     assert ratio.min() >= 0.5
     assert ratio.max() <= 1.0
-    assert ratio.mean().item() == pytest.approx(0.694, abs=2e-3)  # METHOD section 4
+    assert ratio.mean().item() == pytest.approx(0.694, abs=2e-3)  # docs/method.md, Masking and dropping
     stats = pytest.importorskip("scipy.stats")
     exact = stats.truncnorm((0.5 - 0.55) / 0.25, (1 - 0.55) / 0.25, loc=0.55, scale=0.25)
     assert stats.kstest(ratio.numpy(), exact.cdf).pvalue > 1e-3

@@ -21,7 +21,7 @@ from mage.tokenizers.vqgan import ResidualBlock
 
 
 def block(module: Any, x: Float[Tensor, "n l d"], dropout: float) -> Float[Tensor, "n l d"]:
-    """What timm's Block does: a pre-norm transformer block (METHOD section 5)."""
+    """What timm's Block does: a pre-norm transformer block (docs/method.md, Encoder and decoder)."""
     attention, mlp = module.attn, module.mlp
     count, length, width = x.shape
     qkv = attention.qkv(module.norm1(x)).reshape(count, length, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -39,7 +39,7 @@ def block(module: Any, x: Float[Tensor, "n l d"], dropout: float) -> Float[Tenso
 def logits(
     network: MAGETransformer, ids: Int[Tensor, "n l"], masked: Bool[Tensor, "n l"], dropped: Bool[Tensor, "n l"]
 ) -> Float[Tensor, "n l1 v"]:
-    """Scores of all words at all positions, the class position first (METHOD sections 4 and 5)."""
+    """Scores of all words at all positions, the class position first (docs/method.md, Encoder and decoder)."""
     words, dropout = network.vocabulary, network.config.dropout
     class_column = ids.new_full((len(ids), 1), words.null_class_id)
     ids = torch.cat([class_column, torch.where(masked, words.mask_id, ids)], dim=1)
@@ -81,7 +81,7 @@ def adamw(network: nn.Module, learning_rate: float) -> torch.optim.AdamW:
 
 
 def residual(module: ResidualBlock, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n e h w"]:
-    """A residual block of the tokenizer (METHOD section 2)."""
+    """A residual block of the tokenizer (docs/method.md, Tokens and grid)."""
     h = module.conv1(functional.silu(module.norm1(x)))
     h = module.conv2(functional.silu(module.norm2(h)))
     result: Tensor = h + (x if module.shortcut is None else module.shortcut(h))
@@ -151,7 +151,7 @@ def generate(
     choice_temperature: float,
     generator: torch.Generator,
 ) -> Int[Tensor, "n l"]:
-    """MaskGIT's decoding (METHOD section 7): every token in every pass; -1 = unknown, equally many in each grid.
+    """Iterative decoding (docs/method.md, Sampling): every token in every pass; -1 = unknown, as many in each grid.
 
     generator: on the device of `start`.
     """
@@ -176,7 +176,7 @@ def generate(
 
 @torch.no_grad()
 def features(network: MAGETransformer, ids: Int[Tensor, "n l"]) -> Float[Tensor, "n d"]:
-    """Mean of the last block's tokens, then a LayerNorm without weights (METHOD section 8)."""
+    """Mean of the last block's tokens, then a LayerNorm without weights (docs/method.md, Features)."""
     embedding = network.encoder.embedding
     ids = functional.pad(ids, (1, 0), value=network.vocabulary.null_class_id)
     x = embedding.norm(embedding.word(ids) + embedding.position.weight)

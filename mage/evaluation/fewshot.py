@@ -1,4 +1,4 @@
-"""Few-shot: a linear classifier of frozen features from a handful of labelled images per class (METHOD section 8).
+"""Few-shot: a linear classifier of frozen features from a handful of labelled images per class (paper, section 4.3).
 
 Which images are drawn matters as much as the features when there are few; so several draws are made, and the interval
 says how far their mean can be trusted. Two models are compared on the same draws.

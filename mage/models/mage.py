@@ -4,8 +4,9 @@ The encoder sees a class token and the tokens that were not dropped, masked ones
 positions; masked and dropped ones are filled with the encoder's class-token output. The head scores every word.
 Without a decoder (`decoder_depth=0`) and with nothing dropped this is MaskGIT's: one transformer that sees all.
 
-Classes may enter in two places (METHOD section 10): as a word at the encoder's class position, for training from
-scratch, or as a vector added to the decoder's input, which a trained network learns while its encoder stays as it is.
+Classes may enter in two places (docs/method.md, Class conditions): as a word at the encoder's class position, for
+training from scratch, or as a vector added to the decoder's input, which a trained network learns while its encoder
+stays as it is.
 
 Letters: n images, l tokens of a grid of one, two or three dimensions, k kept tokens, d encoder width, p decoder width,
 v words, c codes, u positions that are scored.
@@ -130,7 +131,7 @@ class MAGEEncoder(nn.Module):
         return x
 
     def features(self, ids: Int[Tensor, "n l"], pool: Pool) -> Float[Tensor, "n d"]:
-        """Mean of the last block's tokens, then a LayerNorm without weights; or the class token (METHOD section 8).
+        """Mean of the last block's tokens, then a LayerNorm; or the class token (docs/method.md, Features).
 
         both: the two side by side, 2 d numbers.
         """
@@ -287,5 +288,5 @@ class MAGETransformer(nn.Module):
         return functional.cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
 
     def features(self, ids: Int[Tensor, "..."], pool: Pool = "mean") -> Float[Tensor, "n d"]:
-        """Features of complete token grids; nothing is masked (METHOD section 8; paper, section 4.3)."""
+        """Features of complete token grids; nothing is masked (docs/method.md, Features; paper, section 4.3)."""
         return self.encoder.features(self.check_ids(ids), pool)

@@ -1,6 +1,6 @@
 """Classifier-free guidance: scores with the class, pushed away from the scores without it (Ho and Salimans 2022).
 
-c + w (c - u), where w may stand still, grow with the steps, or act in a part of them only (METHOD section 7).
+c + w (c - u), where w may stand still, grow with the steps, or act in a part of them only (docs/method.md, Guidance).
 """
 
 from torch import Tensor

@@ -14,7 +14,7 @@ from mage.share import Turn
 
 @dataclass(frozen=True)
 class ConditionConfig:
-    """Class conditions (paper, section 4.2; METHOD section 10); model.class_input says where they enter."""
+    """What a network is told of classes (docs/method.md, Class conditions); model.class_input says where they enter."""
 
     source: Literal["none", "labels", "clusters"] = "none"
     """labels: of the data set. clusters: k-means over the features of --init-from, so that nothing needs a label."""

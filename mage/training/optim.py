@@ -1,4 +1,4 @@
-"""Optimizer and learning rate: AdamW or Muon, linear warm-up, cosine to the end (paper, appendix; METHOD section 6)."""
+"""Optimizer and learning rate: AdamW or Muon, linear warm-up, cosine to the end (docs/method.md, Optimisation)."""
 
 import math
 from dataclasses import dataclass

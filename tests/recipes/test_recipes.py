@@ -29,8 +29,8 @@ def test_imagenet_budgets_are_the_published_sizes(name: str, encoder_millions: f
     cost = budget(named(name), 1_281_167)
     words_and_positions = (2026 - 1000 + 257) * (768 if name == "imagenet-base" else 1024)
     assert (cost["encoder_parameters"] - words_and_positions) / 1e6 == pytest.approx(encoder_millions, rel=0.02)
-    assert cost["tokenizer_parameters"] == pytest.approx(54.5e6, rel=1e-3)  # METHOD section 2
-    assert cost["token_cache_bytes"] / 10 == pytest.approx(656e6, rel=1e-3)  # METHOD section 6, per view
+    assert cost["tokenizer_parameters"] == pytest.approx(54.5e6, rel=1e-3)  # docs/method.md, Tokens and grid
+    assert cost["token_cache_bytes"] / 10 == pytest.approx(656e6, rel=1e-3)  # docs/method.md, Optimisation
     assert cost["steps"] == round(1600 * 1_281_167 / 4096)
 
 

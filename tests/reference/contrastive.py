@@ -1,4 +1,4 @@
-"""InfoNCE and NT-Xent with plain loops (METHOD section 9; Chen et al. 2020, equation 1)."""
+"""InfoNCE and NT-Xent with plain loops (paper, section 3.3; Chen et al. 2020, equation 1)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Greedy iterative decoding of one grid with plain loops (METHOD section 7)."""
+"""Greedy iterative decoding of one grid with plain loops (paper, section 3.2; docs/method.md, Schedule)."""
 
 import math
 from collections.abc import Callable

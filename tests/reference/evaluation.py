@@ -1,4 +1,4 @@
-"""Probing and measuring with plain loops (METHOD section 8; You et al. 2017; Wu et al. 2018; Heusel et al. 2017)."""
+"""Probing and measuring with plain loops (paper, section 4.3; You et al. 2017; Wu et al. 2018; Heusel et al. 2017)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Masking and the decoding schedule with plain loops (METHOD sections 4 and 7)."""
+"""Masking and the decoding schedule with plain loops (paper, sections 3.1 and 3.2)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The networks' formulas with plain loops (METHOD sections 2 to 5; paper, sections 3.1 and 3.2)."""
+"""The networks' formulas with plain loops (paper, sections 3.1 and 3.2)."""
 
 import math
 
@@ -52,7 +52,7 @@ def layer_norm(row: list[float], eps: float) -> list[float]:
 
 
 def token_logit(decoded: list[float], weight: Rows, bias: list[float], word: list[float], word_bias: float) -> float:
-    """The head of one position and one word: LayerNorm(gelu(W x + b)) . word + its bias (METHOD section 3)."""
+    """The head of one position and one word: LayerNorm(gelu(W x + b)) . word + its bias (paper, section 3.1)."""
     hidden = []
     for row, shift in zip(weight, bias, strict=True):
         value = sum(a * b for a, b in zip(row, decoded, strict=True)) + shift
@@ -73,7 +73,7 @@ def blocks_parameters(depth: int, width: int) -> int:
 def vqgan_parameters(
     channels: int, width: int, multipliers: tuple[int, ...], blocks: int, code_width: int, num_codes: int
 ) -> tuple[int, int, int]:
-    """Weights of encoder, decoder and codebook of the released tokenizers, layer by layer (METHOD section 2)."""
+    """Weights of the released tokenizers: encoder, decoder, codebook (docs/method.md, Tokens and grid)."""
 
     def conv(before: int, after: int, side: int, bias: bool) -> int:
         return side * side * before * after + (after if bias else 0)
