@@ -17,5 +17,3 @@ myst_heading_anchors = 3
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-# jaxtyping's annotations are shown as they are written: Float[Tensor, "n c h w"].
-autodoc_preserve_defaults = True

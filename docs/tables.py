@@ -32,10 +32,10 @@ TITLES = {
 
 
 def table(name: str, rows_of: Callable[[dict[str, float]], list[str]]) -> str:
-    """One record as a Markdown table, with what it takes to repeat it."""
+    """One record as a Markdown table, with what it takes to repeat it; nothing without a record."""
     path = ROOT / "results" / f"{name}.json"
     if not path.is_file():
-        return f"Not measured yet: `results/{name}.json` is missing."
+        return ""
     record = json.loads(path.read_text())
     rows = rows_of(record["metrics"])
     about = (

@@ -1,7 +1,10 @@
 """Places in the code that the documentation names exist, and so does what it names in them."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +89,15 @@ def test_a_citation_of_a_heading_that_is_not_there_is_found() -> None:
     assert not names_a_heading("Sampling and more", known)
     assert not names_a_heading("MAGE", known)
     assert not names_a_heading("", known)
+
+
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    for package in ("sphinx", "furo", "myst_parser"):
+        pytest.importorskip(package)
+    words = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", str(tmp_path / "html")]
+    built = subprocess.run(
+        [*words, "-d", str(tmp_path / "trees")], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    assert "MAGETransformer" in (tmp_path / "html" / "api.html").read_text()

@@ -103,7 +103,7 @@ class Mage(Networks):
     ) -> Int[Tensor, "n *grid"]:
         """`n` token grids by iterative decoding (section 3.2), without their pixels.
 
-        start: grids (n, *grid) to complete, -1 = unknown; default all unknown. Other arguments as of `generate`.
+        start: grids `(n, *grid)` to complete, -1 = unknown; default all unknown. Other arguments as of `generate`.
         """
         network = self.require_generator()
         if n < 1 or batch_size < 1:
