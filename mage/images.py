@@ -58,8 +58,8 @@ def from_pil(image: Image.Image, channels: int, ground: Ground = "white") -> UIn
     """A PIL image of any mode as grey (`channels=1`) or RGB (3), upright, what is transparent on the `ground`."""
     if channels not in PIL_MODES:
         raise ValueError(f"a PIL image has 1 or 3 channels, not {channels}: give an array or a tensor")
-    array = np.array(pil_modes.plain(image, PIL_MODES[channels], ground), dtype=np.uint8)
-    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+    array = np.asarray(pil_modes.plain(image, PIL_MODES[channels], ground))
+    return torch.from_numpy((array[None] if array.ndim == 2 else array.transpose(2, 0, 1)).copy())
 
 
 def _decoded(source: Path | io.BytesIO, channels: int, ground: Ground, name: str) -> UInt8[Tensor, "c h w"]:

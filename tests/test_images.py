@@ -1,6 +1,9 @@
 """Files and tensors: value ranges, cropping, masks of pixels, grids and labels."""
 
+import io
 import math
+import os
+import struct
 from pathlib import Path
 from typing import Literal
 
@@ -27,8 +30,250 @@ def test_pictures_beyond_pillows_limit_are_refused_like_damaged_ones(
 ) -> None:
     Image.new("L", (40, 40)).save(tmp_path / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(ValueError, match="cannot read"):
+    with pytest.raises(ValueError, match=r"cannot read .*huge\.png"):
         images.load_image(tmp_path / "huge.png")
+
+
+@pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
+def test_pictures_that_pillow_only_warns_of_are_refused_with_both_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (40, 40)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1599)
+    with (
+        pytest.warns(Image.DecompressionBombWarning),
+        pytest.raises(ValueError, match=r"40 x 40 pixels are more than PIL\.Image\.MAX_IMAGE_PIXELS, 1599"),
+    ):
+        images.load_image(tmp_path / "large.png")
+    for limit in (1600, None):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        assert images.load_image(tmp_path / "large.png").shape == (3, 40, 40)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_turned_as_their_exif_says(tmp_path: Path, orientation: int) -> None:
+    upright = levels(5, 7, 3).numpy()
+    camera_saw = {  # how the scene lies in memory: EXIF's row 0 and column 0 are these sides of the scene
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    expected = torch.from_numpy(upright.transpose(2, 0, 1).copy())
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(np.ascontiguousarray(camera_saw)).save(tmp_path / name, exif=exif)
+        assert torch.equal(images.load_image(tmp_path / name), expected)
+        assert torch.equal(images.from_bytes((tmp_path / name).read_bytes()), expected)
+        with Image.open(tmp_path / name) as opened:
+            assert torch.equal(images.from_pil(opened, 3), expected)
+    Image.fromarray(np.ascontiguousarray(camera_saw)).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    assert images.load_image(tmp_path / "a.jpg").shape == expected.shape
+
+
+def test_damaged_exif_leaves_the_pixels_as_they_are(tmp_path: Path) -> None:
+    pixels = levels(5, 7, 3)
+    Image.fromarray(pixels.numpy()).save(tmp_path / "a.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
+    assert torch.equal(images.load_image(tmp_path / "a.png"), pixels.permute(2, 0, 1))
+
+
+def square_on_nothing(mode: str) -> Image.Image:
+    """A black square on transparent black."""
+    picture = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    picture.paste((0, 0, 0, 255), (1, 1, 3, 3))
+    if mode == "P":
+        flat = Image.new("P", (4, 4), 0)
+        flat.putpalette([0, 0, 0, 0, 0, 0])
+        flat.paste(1, (1, 1, 3, 3))
+        flat.info["transparency"] = 0
+        return flat
+    if mode == "PA":
+        flat = Image.new("P", (4, 4), 0)
+        flat.putpalette([0, 0, 0])
+        flat = flat.convert("PA")
+        flat.putalpha(picture.getchannel("A"))
+        return flat
+    if mode in ("La", "RGBa"):
+        return picture.convert("LA" if mode == "La" else "RGBA").convert(mode)
+    return picture.convert(mode)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "PA", "La", "RGBa"])
+def test_what_is_transparent_is_white(mode: str, channels: int) -> None:
+    expected = torch.full((channels, 4, 4), 255, dtype=torch.uint8)
+    expected[:, 1:3, 1:3] = 0
+    assert torch.equal(images.from_pil(square_on_nothing(mode), channels), expected)
+    assert not images.from_pil(square_on_nothing(mode), channels, ground="black").any()
+
+
+@pytest.mark.parametrize(("mode", "key", "name"), [("L", 7, "a.png"), ("RGB", (7, 7, 7), "a.png"), ("P", 7, "a.gif")])
+def test_a_transparent_colour_is_white(mode: str, key: int | tuple[int, ...], name: str, tmp_path: Path) -> None:
+    picture = Image.new("L", (4, 4), 7)
+    picture.paste(9, (0, 0, 2, 2))
+    if mode == "P":
+        picture.putpalette([level for level in range(256) for _ in range(3)])
+    picture = picture.convert(mode) if mode == "RGB" else picture
+    picture.save(tmp_path / name, transparency=key)
+    found = images.load_image(tmp_path / name)
+    assert (found[:, :2, :2] == 9).all()
+    assert (found[:, 2:] == 255).all()
+
+
+def test_half_transparent_is_halfway_to_white() -> None:
+    assert images.from_pil(Image.new("RGBA", (1, 1), (100, 0, 255, 51)), 3).flatten().tolist() == [224, 204, 255]
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV", "LAB", "I", "I;16", "I;16B", "F"]
+)
+def test_every_mode_of_pil_shows_black_and_white(mode: str) -> None:
+    if mode == "LAB":
+        picture = Image.new("LAB", (2, 1), (0, 128, 128))
+        picture.putpixel((1, 0), (255, 128, 128))
+    elif mode.startswith("I"):
+        kind = {"I": "<i4", "I;16": "<u2", "I;16B": ">u2"}[mode]
+        picture = Image.frombytes(mode, (2, 1), np.array([0, 65535], kind).tobytes())
+    else:
+        picture = Image.new("L", (2, 1), 0)
+        picture.putpixel((1, 0), 255)
+        picture = picture.convert("RGB").convert(mode) if mode in ("HSV", "CMYK") else picture.convert(mode)
+    assert picture.mode == mode
+    for channels in (1, 3):
+        found = images.from_pil(picture, channels)
+        assert found.shape == (channels, 1, 2)
+        assert found[..., 0].max() <= 1
+        assert found[..., 1].min() >= 254
+
+
+def test_floating_point_pictures_are_0_to_1_or_0_to_255(tmp_path: Path) -> None:
+    for values in ([0, 0.5, 1], [0, 128, 255]):
+        Image.fromarray(np.array([values], np.float32)).save(tmp_path / "a.tif")
+        assert images.load_image(tmp_path / "a.tif", 1).flatten().tolist() == [0, 128, 255]
+    for values, words in (([0, 1000], "run from 0 to 1000"), ([0, np.nan], "run from nan"), ([-2, 1], "from -2 to 1")):
+        with pytest.raises(ValueError, match=words):
+            images.from_pil(Image.fromarray(np.array([values], np.float32)), 1)
+
+
+def test_formats_that_are_programs_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import EpsImagePlugin
+
+    def run(*_: object, **__: object) -> None:
+        raise AssertionError("Ghostscript was called")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="EPS is not a format of pixels"):
+        images.load_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(("name", "channels"), [("a.png", 3), ("a.tif", 3), ("a.tif", 5), ("a.npy", 3), ("a.npy", 5)])
+def test_what_is_no_regular_file_is_refused_without_opening_it(name: str, channels: int, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=r"a\.\w+ as an image: it is a pipe, a socket or a device"):
+        images.load_image(tmp_path / name, channels)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match="it is a folder"):
+        images.load_image(tmp_path / name, channels)
+    (tmp_path / name).rmdir()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="a device"):
+        images.load_image(tmp_path / name, channels)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to(tmp_path / name)
+    with pytest.raises(ValueError, match="cannot read"):
+        images.load_image(tmp_path / name, channels)
+
+
+def header_of(shape: tuple[int, ...], kind: str = "|u1") -> bytes:
+    """The start of a .npy file that claims this shape."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"shape": shape, "fortran_order": False, "descr": kind})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("shape", [(2**15, 2**15, 4), (2**40, 2**40, 5), (2**63, 2, 5)])
+def test_an_npy_header_that_claims_more_than_its_file_is_refused_before_anything_is_allocated(
+    shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.npy").write_bytes(header_of(shape).ljust(200, b"\0"))
+    monkeypatch.setattr(np, "memmap", lambda *_: pytest.fail("the array was made"))
+    with pytest.raises(ValueError, match=rf"it claims {math.prod(shape)} bytes of values and has \d+$"):
+        images.load_image(tmp_path / "a.npy", channels=shape[-1])
+
+
+@pytest.mark.parametrize(
+    "content", [header_of((0, 4, 3)), header_of((-1, 4, 3)), header_of((4, 4, 3), "|O"), header_of((4, 4, 3), "|V0")]
+)
+def test_npy_headers_of_no_values_are_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(content + bytes(100))
+    with pytest.raises(ValueError, match=r"cannot read .*a\.npy|has shape"):
+        images.load_image(tmp_path / "a.npy")
+
+
+def test_npy_files_of_columns_and_of_other_byte_orders_are_read(tmp_path: Path) -> None:
+    pixels = levels(4, 6, 3)
+    for number, array in enumerate((np.asfortranarray(pixels.numpy()), pixels.numpy().astype(">u2") * 257)):
+        np.save(tmp_path / f"{number}.npy", array)
+        assert torch.equal(images.load_image(tmp_path / f"{number}.npy"), pixels.permute(2, 0, 1))
+
+
+def test_npy_files_become_grey_or_colour_as_pictures_do_and_their_range_is_explained(tmp_path: Path) -> None:
+    pixels = levels(4, 6, 3)
+    Image.fromarray(pixels.numpy()).save(tmp_path / "a.png")
+    np.save(tmp_path / "a.npy", pixels.numpy())
+    assert torch.equal(images.load_image(tmp_path / "a.npy", 1), images.load_image(tmp_path / "a.png", 1))
+    np.save(tmp_path / "a.npy", pixels.numpy()[..., 0])
+    assert torch.equal(images.load_image(tmp_path / "a.npy"), pixels[None, ..., 0].expand(3, -1, -1))
+    np.save(tmp_path / "a.npy", pixels.float().numpy())
+    with pytest.raises(ValueError, match=r"a\.npy: values run from \d.* to 2\d\d: divide by 255"):
+        images.load_image(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("size", r"shape \(2000000, 1600, 5\) is 16,000,000,000 values, and at most"),
+        ("strips", "lacks some of its strips"),
+        ("circle", "pages"),
+    ],
+)
+def test_a_tiff_that_claims_more_than_it_holds_is_refused_at_once(change: str, words: str, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path, np.zeros((8, 16, 5), np.uint8), photometric="minisblack", planarconfig="contig", metadata=None
+    )
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages.first
+        places = {tag.name: tag.valueoffset for tag in page.tags}
+        if change == "size":
+            for name, value in (("ImageLength", 2_000_000), ("ImageWidth", 1600), ("RowsPerStrip", 2_000_000)):
+                data[places[name] : places[name] + 4] = struct.pack("<I", value)
+                data[page.tags[name].offset + 2 : page.tags[name].offset + 4] = struct.pack("<H", 4)
+        elif change == "strips":
+            data[places["RowsPerStrip"] : places["RowsPerStrip"] + 2] = struct.pack("<H", 1)
+        else:  # 120 pages, the last of which leads back to the one before it: tifffile looks for circles at page 100
+            first = page.offset
+            count = struct.unpack_from("<H", data, first)[0]
+            entries = bytes(data[first + 2 : first + 2 + 12 * count])
+            start = len(data)
+            step = 2 + 12 * count + 4
+            data[first + 2 + 12 * count : first + step] = struct.pack("<I", start)
+            for k in range(119):
+                follows = start + (k + 1) * step if k < 118 else start + 117 * step
+                data += struct.pack("<H", count) + entries + struct.pack("<I", follows)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=words):
+        images.load_image(path, channels=5)
 
 
 def levels(*shape: int) -> Tensor:

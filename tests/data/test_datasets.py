@@ -1,6 +1,7 @@
 """Data sets by name and from folders: which images, which labels, and what a wrong folder is told."""
 
 import gzip
+import os
 import struct
 import sys
 from pathlib import Path
@@ -277,3 +278,33 @@ def test_a_test_folder_with_classes_comes_before_one_without(tmp_path):
     held = load_dataset(str(tmp_path), split="test")
     assert held.class_names == ("a", "b")
     assert len(held) == 2
+
+
+def test_links_are_followed_once_and_circles_of_them_end(tmp_path):
+    pool, root = tmp_path / "pool", tmp_path / "set"
+    picture(pool / "dog" / "a.png")
+    picture(root / "cat" / "b.png")
+    (root / "dog").symlink_to(pool / "dog")
+    for link in ("up", "up2"):  # two links to the top: without a memory, each level doubles the paths
+        (root / "cat" / link).symlink_to(root)
+        (pool / "dog" / link).symlink_to(pool)
+    (root / "again").symlink_to(root / "cat")
+    dataset = load_dataset(root, split="all")
+    assert names(dataset) == ["cat/b.png", "dog/a.png"]
+    assert dataset.class_names == ("cat", "dog")
+
+
+def test_a_pipe_among_images_is_a_corrupt_image_and_not_waited_for(tmp_path):
+    picture(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    dataset = load_dataset(tmp_path, split="all")
+    assert dataset.load(0).shape == (3, 4, 6)
+    with pytest.raises(CorruptImage, match=r"b\.png"):
+        dataset.load(1)
+
+
+def test_photographs_in_folders_are_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
+    assert load_dataset(tmp_path, split="all").load(0).shape == (3, 6, 4)
