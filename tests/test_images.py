@@ -205,7 +205,7 @@ def test_an_npy_header_that_claims_more_than_its_file_is_refused_before_anything
 ) -> None:
     (tmp_path / "a.npy").write_bytes(header_of(shape).ljust(200, b"\0"))
     monkeypatch.setattr(np, "memmap", lambda *_: pytest.fail("the array was made"))
-    with pytest.raises(ValueError, match=rf"it claims {math.prod(shape)} bytes of values and has \d+$"):
+    with pytest.raises(ValueError, match=r"it claims more values than its \d+ bytes hold$"):
         images.load_image(tmp_path / "a.npy", channels=shape[-1])
 
 

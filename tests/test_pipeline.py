@@ -143,11 +143,13 @@ def as_users_run_it() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda model, photos: model.features(photos[:, :1]), "this tokenizer takes"),
-        (lambda model, photos: model.features((photos * 255).byte()), "floats in"),
-        (lambda model, photos: model.features(photos[:0]), "batch is empty"),
+        (lambda model, photos: model.features(photos[:, :2]), "give|channels"),
+        (lambda model, photos: model.features(photos[..., :12]), "the model takes 24 x 16"),
+        (lambda model, photos: model.features(photos * 255), "divide by 255, or give uint8"),
+        (lambda model, photos: model.features(photos * float("nan")), r"\[0, 1\]|NaN"),
+        (lambda model, photos: model.features(photos[:0]), "there are no images"),
         (lambda model, photos: model.features(photos, "max"), "pool must be"),
-        (lambda model, photos: model.edit(photos, torch.zeros(16, 24)), "must be bool"),
+        (lambda model, photos: model.edit(photos, torch.full((16, 24), -2.0)), "the mask runs from"),
         (lambda model, photos: model.edit(photos, torch.zeros(16, 16, dtype=torch.bool)), "the mask is"),
         (lambda model, photos: model.edit(photos, torch.zeros(2, 16, 24, dtype=torch.bool)), "2 masks for 3 images"),
         (lambda model, photos: model.generate(0), "must be positive"),
@@ -245,7 +247,7 @@ def test_large_images_are_edited_in_windows(model: mage.Mage) -> None:
     assert not torch.equal(edited, model.edit(large, mask, paste=True, steps=3, seed=3))
     whole = model.edit(large[:1], torch.ones(30, 50, dtype=torch.bool), steps=2)
     assert whole.shape == (1, 3, 30, 50)
-    with pytest.raises(ValueError, match=r"takes \(N, 3, 16, 24\)"):
+    with pytest.raises(ValueError, match=r"the model takes 24 x 16 or larger"):
         model.edit(torch.rand(1, 3, 12, 30), torch.ones(12, 30, dtype=torch.bool))
 
 
