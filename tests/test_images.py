@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from mage import images
+from mage import array_files, images
 
 
 def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path: Path) -> None:
@@ -513,3 +513,28 @@ def test_arrays_that_are_no_such_image_are_refused(
     (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY\x01\x00")
     with pytest.raises(ValueError, match="cannot read"):
         images.load_image(tmp_path / "cut.npy", channels=5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "length", "words"),
+    [
+        ((20_000, 20_000), 0, r"it claims 400,000,000 bytes of values in a file of"),
+        ((8, 16), 2**18, "a strip or tile is longer than the values in it"),
+    ],
+)
+def test_a_tiff_whose_strips_cannot_be_what_it_claims_is_refused(
+    shape: tuple[int, int], length: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((8, 16), np.uint8), compression="zlib", metadata=None)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        tags = tiff.pages.first.tags
+        written = {"ImageLength": shape[0], "ImageWidth": shape[1], "RowsPerStrip": shape[0]}
+        for name, value in (written | ({"StripByteCounts": length} if length else {})).items():
+            struct.pack_into("<HII", data, tags[name].offset + 2, 4, 1, value)
+    path.write_bytes(data + bytes(length))
+    with pytest.raises(ValueError, match=words):
+        array_files.read_tiff(path, 10**9)

@@ -6,11 +6,8 @@ file out and add it to `skipped`.
 Letters: n images, c channels, h height, w width.
 """
 
-import gzip
 import hashlib
 import os
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +20,8 @@ from torch import Tensor
 
 from mage import images, rng
 from mage.data.embedded import embedded_arrays
+from mage.data.idx import read_idx
+from mage.data.image_folders import classes_of, hold_out, image_files, labelled_first
 from mage.images import SUFFIXES
 from mage.registry import Registry
 
@@ -199,16 +198,16 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
     ):  # a lone `train` among other folders is a class: railways
         if split == "test" and not tests:
             raise ValueError(f"{folder} has train/ but no test/: add it, or give {folder}/train to hold out a tenth")
-        train, test = folder / "train", folder / (_labelled_first(folder, tests) if tests else "train")
+        train, test = folder / "train", folder / (labelled_first(folder, tests) if tests else "train")
         root, other = (train, test) if split == "train" else (test, train)
-    files = _image_files(root)
+    files = image_files(root)
     if not files:
         raise ValueError(f"{root} holds no images: expected {', '.join(SUFFIXES)} in it or in a folder per class")
     # classes of both splits, so that a class has one number even if a split lacks another class
-    classes = tuple(sorted(_classes(files) | (_classes(_image_files(other)) if other != root else set())))
-    labelled = bool(_classes(files))
+    classes = tuple(sorted(classes_of(files) | (classes_of(image_files(other)) if other != root else set())))
+    labelled = bool(classes_of(files))
     if root == folder:
-        files = _hold_out(files, split)
+        files = hold_out(files, split)
     number = {label: index for index, label in enumerate(classes)}
     encoded = np.array([os.fsencode(file) for file in files])
     return FolderDataset(
@@ -223,54 +222,6 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:8]
-
-
-def _labelled_first(folder: Path, tests: list[str]) -> str:
-    """The first of several test folders that has classes: beside ImageNet's val/ may lie a test/ without labels."""
-    if len(tests) == 1:
-        return tests[0]
-    return next((name for name in tests if _classes(_image_files(folder / name))), tests[0])
-
-
-def _image_files(root: Path) -> list[str]:
-    """Names relative to `root` of all images below it, sorted; hidden files and folders are left out.
-
-    Links to folders are followed after all else and never into a folder that has been read: links may form circles.
-    """
-    found: list[str] = []
-    visited: set[tuple[int, int]] = set()
-    waiting = [str(root)]
-    while waiting:
-        links = []
-        for top in waiting:
-            for folder, folders, files in os.walk(top):
-                status = os.stat(folder)
-                place = (status.st_dev, status.st_ino)
-                if place in visited:
-                    folders.clear()
-                    continue
-                visited.add(place)
-                folders[:] = [inside for inside in folders if not inside.startswith(".")]
-                links += [link for inside in folders if os.path.islink(link := os.path.join(folder, inside))]
-                below = Path(folder).relative_to(root).as_posix()
-                prefix = "" if below == "." else f"{below}/"
-                found += [prefix + name for name in files if name.lower().endswith(SUFFIXES) and name[0] != "."]
-        waiting = sorted(links)
-    return sorted(found)
-
-
-def _classes(files: list[str]) -> set[str]:
-    """The folders at the top; none if an image lies outside of them."""
-    return {file.split("/")[0] for file in files} if all("/" in file for file in files) else set()
-
-
-def _hold_out(files: list[str], split: str) -> list[str]:
-    """A tenth of the files (at least one) for testing, chosen by hash of the name; the others for training."""
-    if split == "all" or len(files) == 1:
-        return files
-    order = sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
-    test = set(order[: max(1, len(files) // 10)])
-    return [file for file in files if (file in test) == (split == "test")]
 
 
 def _embedded(name: str, split: str, channels: int | None) -> ArrayDataset:
@@ -317,21 +268,9 @@ def _downloaded(name: str, split: str, data_root: str | Path | None, channels: i
 
 
 def _idx_files(name: str, folder: Path, split: str, classes: Sequence[str], channels: int | None) -> ArrayDataset:
-    """MNIST's own format, plain or gzipped: a header that ends in the sizes as big-endian int32, then bytes."""
-
-    def read(kind: str, dimensions: int) -> np.ndarray:
-        path = folder / f"{'train' if split == 'train' else 't10k'}-{kind}-ubyte"
-        zipped = path.with_name(f"{path.name}.gz")
-        if not path.is_file() and not zipped.is_file():
-            raise ValueError(f"{folder} lacks {path.name} (or {zipped.name}), which {name} needs")
-        try:
-            data = path.read_bytes() if path.is_file() else gzip.decompress(zipped.read_bytes())
-            sizes = struct.unpack_from(f">{dimensions}i", data, 4)
-            return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(sizes).copy()
-        except (ValueError, OSError, EOFError, struct.error, zlib.error):
-            raise ValueError(f"{path} (or .gz) is damaged; download it again") from None
-
-    pixels, labels = torch.from_numpy(read("images-idx3", 3))[:, None], read("labels-idx1", 1).astype(np.int64)
+    which = "train" if split == "train" else "t10k"
+    pixels = torch.from_numpy(read_idx(folder / f"{which}-images-idx3-ubyte", 3))[:, None]
+    labels = read_idx(folder / f"{which}-labels-idx1-ubyte", 1).astype(np.int64)
     return ArrayDataset(name, pixels, labels, DIGITS if name == "mnist" else tuple(classes), channels)
 
 

@@ -66,10 +66,12 @@ class Classifier(nn.Module):
     def pooled(self, x: Float[Tensor, "n l1 d"]) -> Float[Tensor, "n d"]:
         """What the head sees of the encoder's output."""
         if self.feature_norm is not None:
-            return self.feature_norm(x[:, 1:].float().mean(dim=1)).float()  # type: ignore[no-any-return]
+            mean: Tensor = self.feature_norm(x[:, 1:].float().mean(dim=1)).float()
+            return mean
         norm = self.encoder.norm
         assert isinstance(norm, nn.LayerNorm)
-        return norm(x)[:, 0].float()  # type: ignore[no-any-return]
+        first: Tensor = norm(x)[:, 0].float()
+        return first
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "n k"]:
         """Class scores."""
@@ -80,7 +82,8 @@ class Classifier(nn.Module):
         if self.head_norm is not None:
             with torch.autocast(features.device.type, enabled=False):
                 features = self.head_norm(features)
-        return self.head(features).float()  # type: ignore[no-any-return]
+        scores: Tensor = self.head(features).float()
+        return scores
 
 
 class MAGEClassifier(Classifier):

@@ -119,7 +119,8 @@ class MAGEEncoder(nn.Module):
             if mask.num_kept < ids.shape[1]:
                 ids = ids.gather(1, mask.kept_index)
                 positions = functional.pad(mask.kept_index + 1, (1, 0))
-        return self.embedding(torch.cat([class_column, ids], dim=1), positions)  # type: ignore[no-any-return]
+        embedded: Tensor = self.embedding(torch.cat([class_column, ids], dim=1), positions)
+        return embedded
 
     def forward_mixed(self, shares: Float[Tensor, "n l c"]) -> Float[Tensor, "n l1 d"]:
         """As `forward` on complete grids whose tokens are mixtures of codes: what a gradient to images passes."""
@@ -275,11 +276,13 @@ class MAGETransformer(nn.Module):
             x = x + self.class_embedding(rows)[:, None]
         for block in self.decoder_blocks:
             x = block(x)
-        return self.decoder_norm(x[:, 1:])  # type: ignore[no-any-return]
+        decoded: Tensor = self.decoder_norm(x[:, 1:])
+        return decoded
 
     def word_logits(self, decoded: Float[Tensor, "*n p"], num_words: int) -> Float[Tensor, "*n k"]:
         """Scores of the first `num_words` words for decoder outputs."""
-        return self.head(decoded, self.encoder.embedding.word.weight, num_words)  # type: ignore[no-any-return]
+        logits: Tensor = self.head(decoded, self.encoder.embedding.word.weight, num_words)
+        return logits
 
     def loss(self, output: MAGEOutput, ids: Int[Tensor, "..."], mask: Mask) -> Float[Tensor, ""]:
         """Cross-entropy over the codes with label smoothing, mean over the batch's masked positions (section 3.2)."""

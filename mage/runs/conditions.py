@@ -153,4 +153,5 @@ def cluster(features: Float[Tensor, "n d"], count: int, *, seed: int) -> np.ndar
     order = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(count)
-    return rank[labels]  # type: ignore[no-any-return]
+    renamed: np.ndarray = rank[labels]
+    return renamed

@@ -126,7 +126,8 @@ class _Level(nn.Module):
             if len(self.attn):
                 x = self.attn[index](x)
         if self.resample == "down":
-            return self.downsample(x)  # type: ignore[no-any-return]
+            smaller: Tensor = self.downsample(x)
+            return smaller
         return self.upsample(x) if self.resample == "up" else x
 
 
@@ -240,7 +241,8 @@ class LDMTokenizer(nn.Module):
     def latent(self, images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n d h w"]:
         """The vectors before quantization, with gradients. Raises ValueError for another shape."""
         check_images(images, (self.channels, *self.image_size))
-        return self.quant_conv(self.encoder(images * 2 - 1))  # type: ignore[no-any-return]
+        latents: Tensor = self.quant_conv(self.encoder(images * 2 - 1))
+        return latents
 
     def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
         """Negative squared distances from each word, up to a constant of each vector."""

@@ -35,7 +35,8 @@ class PerceptualLoss(nn.Module):
         if self.size and tuple(images.shape[-2:]) != (self.size, self.size):
             images = functional.interpolate(images, (self.size, self.size), mode="bilinear", align_corners=False)
         with torch.autocast(images.device.type, enabled=False):
-            return self.network(images)  # type: ignore[no-any-return]
+            maps: list[Tensor] = self.network(images)
+            return maps
 
 
 def _unit(features: Tensor) -> Tensor:

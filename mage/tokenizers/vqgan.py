@@ -213,7 +213,8 @@ class VQGAN(nn.Module):
     def latent(self, images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n d h w"]:
         """The vectors before quantization, with gradients. Raises ValueError for another shape."""
         self.check_images(images)
-        return self.encoder(images)  # type: ignore[no-any-return]
+        latents: Tensor = self.encoder(images)
+        return latents
 
     def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
         """How near vectors are to each word; larger is nearer."""
@@ -221,7 +222,8 @@ class VQGAN(nn.Module):
 
     def decode_raw(self, ids: Int[Tensor, "n h w"]) -> Float[Tensor, "n c H W"]:
         """Ids -> the decoder's output as it is; it leaves [0, 1] where contrast is high."""
-        return self.decoder(self.quantizer.lookup(ids)).float()  # type: ignore[no-any-return]
+        pixels: Tensor = self.decoder(self.quantizer.lookup(ids)).float()
+        return pixels
 
     def decode(self, ids: Int[Tensor, "n h w"]) -> Float[Tensor, "n c H W"]:
         """Ids -> images in [0, 1]."""

@@ -1,4 +1,7 @@
-"""Checkpoints of a run: finding the newest, reading one, dropping old ones. The engine says what is in them."""
+"""Checkpoints of a run: finding, reading and dropping them, and whether a run may go on from one.
+
+The engine says what is in them.
+"""
 
 import errno
 import pickle
@@ -8,6 +11,10 @@ from typing import Any
 import torch
 
 from mage import atomic
+from mage.settings import differences
+
+FREE = ("data.name",)
+"""Settings that may change when a run is resumed; the data's content is in data.fingerprint."""
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -51,3 +58,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not isinstance(state.get("step"), int) or "modules" not in state:
         raise ValueError(f"{path} is no training checkpoint")
     return state
+
+
+def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Where a run would go on learning otherwise than it began, such as "model.width: 192 is not 256".
+
+    What a newer version of the library added is no change; neither is another length of the run or another place of
+    the same data.
+    """
+    lines = [line for name in now if name in before for line in differences(before[name], now[name], name, added=False)]
+    names = [line.partition(":")[0] for line in lines]
+    return [
+        line
+        for name, line in zip(names, lines, strict=True)
+        if name not in FREE and name.rpartition(".")[2] not in ("steps", "epochs")
+    ]

@@ -18,9 +18,14 @@ from torch import nn
 from mage import distributed, images, rng
 from mage.device import autocast, resolve
 from mage.nn.blocks import choose_attention
-from mage.settings import differences
 from mage.share import Share, Turn
-from mage.training.checkpoint import drop_old_checkpoints, newest_checkpoint, read_checkpoint, write_checkpoint
+from mage.training.checkpoint import (
+    changed_settings,
+    drop_old_checkpoints,
+    newest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from mage.training.interrupt import interrupt_flag
 from mage.training.optim import WeightAverage, build_optimizer, learning_rate
 from mage.training.progress import Progress
@@ -28,11 +33,9 @@ from mage.training.run import Interrupted, NonFiniteLoss, RunConfig, TrainResult
 from mage.training.runlog import RunLog
 from mage.training.task import Reading, Task
 from mage.training.window import Window
-from mage.training.wrap import Wrapped, no_exchange
+from mage.training.wrap import Wrapped, compile_repeated, no_exchange
 
 logger = logging.getLogger(__name__)
-FREE = ("data.name",)
-"""Settings that may change when a run is resumed; the data's content is in data.fingerprint."""
 
 
 def train(
@@ -83,13 +86,6 @@ def train(
                     sentence = f"stopped after step {trainer.step} of {task.steps}, which is saved in {folder}"
                     raise Interrupted(sentence, interrupted.signal or 15)
         return TrainResult(trainer.step, trainer.seconds, trainer.observed, warnings=tuple(trainer.warned.values()))
-
-
-def compile_repeated(module: nn.Module) -> None:
-    """Compile each member of every list of blocks, in place: equal blocks share the compiled code."""
-    for blocks in [layer for layer in module.modules() if isinstance(layer, nn.ModuleList)]:
-        for block in blocks:
-            block.compile()
 
 
 class Trainer:
@@ -292,21 +288,6 @@ class Trainer:
         if "means" in state["window"]:  # checkpoints of 0.1 held the sums alone
             self.window.restore(state["window"])
         self.task.restore(state.get("task", {}))
-
-
-def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Where a run would go on learning otherwise than it began, such as "model.width: 192 is not 256".
-
-    What a newer version of the library added is no change; neither is another length of the run or another place of
-    the same data.
-    """
-    lines = [line for name in now if name in before for line in differences(before[name], now[name], name, added=False)]
-    names = [line.partition(":")[0] for line in lines]
-    return [
-        line
-        for name, line in zip(names, lines, strict=True)
-        if name not in FREE and name.rpartition(".")[2] not in ("steps", "epochs")
-    ]
 
 
 def _name(module: str, modules: dict[str, nn.Module], metric: str = "loss") -> str:

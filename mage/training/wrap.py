@@ -56,3 +56,10 @@ def _in_float32(output: Any) -> Any:
     if isinstance(output, tuple | list):
         return type(output)(map(_in_float32, output))
     return output
+
+
+def compile_repeated(module: nn.Module) -> None:
+    """Compile each member of every list of blocks, in place: equal blocks share the compiled code."""
+    for blocks in [layer for layer in module.modules() if isinstance(layer, nn.ModuleList)]:
+        for block in blocks:
+            block.compile()

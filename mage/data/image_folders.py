@@ -1,0 +1,55 @@
+"""Which files of a folder are its images, and what classes and splits their places mean."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from mage.images import SUFFIXES
+
+
+def labelled_first(folder: Path, tests: list[str]) -> str:
+    """The first of several test folders that has classes: beside ImageNet's val/ may lie a test/ without labels."""
+    if len(tests) == 1:
+        return tests[0]
+    return next((name for name in tests if classes_of(image_files(folder / name))), tests[0])
+
+
+def image_files(root: Path) -> list[str]:
+    """Names relative to `root` of all images below it, sorted; hidden files and folders are left out.
+
+    Links to folders are followed after all else and never into a folder that has been read: links may form circles.
+    """
+    found: list[str] = []
+    visited: set[tuple[int, int]] = set()
+    waiting = [str(root)]
+    while waiting:
+        links = []
+        for top in waiting:
+            for folder, folders, files in os.walk(top):
+                status = os.stat(folder)
+                place = (status.st_dev, status.st_ino)
+                if place in visited:
+                    folders.clear()
+                    continue
+                visited.add(place)
+                folders[:] = [inside for inside in folders if not inside.startswith(".")]
+                links += [link for inside in folders if os.path.islink(link := os.path.join(folder, inside))]
+                below = Path(folder).relative_to(root).as_posix()
+                prefix = "" if below == "." else f"{below}/"
+                found += [prefix + name for name in files if name.lower().endswith(SUFFIXES) and name[0] != "."]
+        waiting = sorted(links)
+    return sorted(found)
+
+
+def classes_of(files: list[str]) -> set[str]:
+    """The folders at the top; none if an image lies outside of them."""
+    return {file.split("/")[0] for file in files} if all("/" in file for file in files) else set()
+
+
+def hold_out(files: list[str], split: str) -> list[str]:
+    """A tenth of the files (at least one) for testing, chosen by hash of the name; the others for training."""
+    if split == "all" or len(files) == 1:
+        return files
+    order = sorted(files, key=lambda file: hashlib.sha256(os.fsencode(file)).digest())
+    test = set(order[: max(1, len(files) // 10)])
+    return [file for file in files if (file in test) == (split == "test")]
