@@ -42,6 +42,7 @@ def table(name: str, rows_of: Callable[[dict[str, float]], list[str]]) -> str:
         f"`{record['command']}`, seed {record['seed']}, commit {record['commit']}, {record['seconds'] / 60:.1f} "
         f"minutes on {record['machine']}; from `results/{name}.json`, which also states the protocols."
     )
+    about += f" {record['protocol']['validation']}" if "validation" in record["protocol"] else ""
     return "\n".join([*rows, "", about])
 
 
