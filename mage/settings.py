@@ -1,6 +1,10 @@
 """Trees of frozen dataclasses <-> plain dictionaries, strictly: a mistyped key or a wrong type is named."""
 
+import ast
 import dataclasses
+import inspect
+import itertools
+import textwrap
 import types
 import typing
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -114,3 +118,17 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return value
     name = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
     raise ValueError(f"{where} must be {name}, not {value!r}")
+
+
+def field_docs(kind: type[Any]) -> dict[str, str]:
+    """The strings below the fields of a dataclass, which Python keeps in the source only; {} without a source."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    except (OSError, TypeError):
+        return {}
+    body = tree.body[0].body  # type: ignore[attr-defined]
+    docs = {}
+    for field, text in itertools.pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            docs[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
+    return docs

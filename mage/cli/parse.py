@@ -4,14 +4,10 @@ Options are dataclasses whose fields carry their help as a string below them. ty
 which the fields stand in groups, in the order of the help; a user's mistake comes back as one sentence.
 """
 
-import ast
 import contextlib
 import dataclasses
-import inspect
 import io
-import itertools
 import re
-import textwrap
 import typing
 from typing import Annotated, Any
 
@@ -19,6 +15,7 @@ import tyro
 
 from mage.cli.options import choices
 from mage.cli.options.bounds import check_numbers
+from mage.settings import field_docs
 
 WIDTH = 120
 
@@ -128,17 +125,3 @@ def _metavar(hint: Any) -> str:
         parts = typing.get_args(hint)
         return f"{_metavar(parts[0])} ..." if parts[-1] is Ellipsis else " ".join(map(_metavar, parts))
     return str(getattr(hint, "__name__", hint)).upper()
-
-
-def field_docs(kind: type[Any]) -> dict[str, str]:
-    """The strings below the fields of a dataclass, which Python keeps in the source only."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
-    except (OSError, TypeError):
-        return {}
-    body = tree.body[0].body  # type: ignore[attr-defined]
-    docs = {}
-    for field, text in itertools.pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            docs[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
-    return docs

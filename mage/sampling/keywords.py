@@ -4,16 +4,13 @@
 shows, and what each means into the docstring.
 """
 
-import ast
 import inspect
-import itertools
-import textwrap
 from collections.abc import Callable
 from typing import Any, TypedDict, TypeVar
 
 from mage.masking import Schedule
-from mage.sampling import settings
-from mage.sampling.settings import GuidanceSchedule, ReviseBy
+from mage.sampling.settings import GuidanceSchedule, ReviseBy, SamplingConfig
+from mage.settings import field_docs
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -49,21 +46,8 @@ def with_sampling_keywords(method: Method) -> Method:
         for name, hint in hints.items()
     ]
     method.__signature__ = signature.replace(parameters=[*given, *settings_of_sampler])  # type: ignore[attr-defined]
-    lines = [f"    {name}: {text}" for name, text in _field_docs().items() if name in hints]
+    words = field_docs(SamplingConfig)  # none in a frozen program: names are shown without
+    lines = [f"    {name}: {words.get(name, '')}" for name in hints]
     own = inspect.cleandoc(method.__doc__ or "")
     method.__doc__ = "\n".join([own, "", "Settings of the sampler (None: the model's own):", *lines])
     return method
-
-
-def _field_docs() -> dict[str, str]:
-    """What the fields of SamplingConfig mean, from the strings below them: Python keeps those in the source only."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(settings.SamplingConfig)))
-    except (OSError, TypeError):  # no source at hand, as in a frozen program: names are shown without words
-        return dict.fromkeys(SamplingKeywords.__annotations__, "")
-    body = tree.body[0].body  # type: ignore[attr-defined]
-    docs = {}
-    for field, text in itertools.pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            docs[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
-    return docs
