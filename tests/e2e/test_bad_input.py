@@ -112,7 +112,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
     "reconstruct": [
         *((f"{arguments} --image {{root}}/photo.png --out {{out}}.png", message) for arguments, message in MODEL),
         *((f"--model {{root}}/model --image {{root}}/photo.png --out {{out}}.png {a}", m) for a, m in COMMON),
-        ("--model {root}/model --image {root}/none.png --out {out}.png", "no such image"),
+        ("--model {root}/model --image {root}/none.png --out {out}.png", "no such file"),
         ("--model {root}/model --image {root}/text.png --out {out}.png", "cannot read"),
         ("--model {root}/model --image {root}/photo.png --out {out}.gif", "must end in"),
         ("--model {root}/model --image {root}/photo.png --out {out}.png --mask-ratio 1.5", "must lie in"),
@@ -132,7 +132,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
                 ("--box 8 8 8 8", "not inside the image"),
                 ("--box 1 2 3", "box"),
                 ("--mask {root}/photo.png", "must have the same size"),
-                ("--mask {root}/none.png", "no such image"),
+                ("--mask {root}/none.png", "no such file"),
                 ("--mask {root}/text.png", "cannot read"),
                 ("--expand 1 2 3", "1 or 4 numbers"),
                 ("--expand 0", "at least one positive"),
