@@ -7,7 +7,7 @@ each works on its share of every batch (`mage.share`), and gradients are average
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,6 @@ def train(
     precision: str = "auto",
     device: torch.device,
     progress: bool = True,
-    on_step: Callable[[int], None] | None = None,
 ) -> TrainResult:
     """Train `task` in the run folder `folder`.
 
@@ -72,8 +71,6 @@ def train(
         with trainer.logging(run, progress):
             while trainer.step < task.steps:
                 trainer.train_step()
-                if on_step is not None:
-                    on_step(trainer.step)
                 last = trainer.step == task.steps
                 stop = interrupted.is_set_anywhere() and not last
                 if trainer.step % run.log_every == 0 or last:
