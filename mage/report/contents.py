@@ -14,7 +14,7 @@ from PIL import Image
 
 from mage.training.runlog import read_log
 
-SINGLE = ("recipe.yaml", "metrics.jsonl", "results.json", "representations.json", "codes.json")
+SINGLE = ("recipe.yaml", "metrics.jsonl", "results.json", "representations.json", "generation.json", "codes.json")
 FIGURES = ("samples", "classes", "clusters", "reconstruct", "edit", "nearest", "tokenizer")
 MOST_STEPS = 6
 """Sample grids shown of a training run."""
@@ -90,6 +90,7 @@ def _read(path: Path, folder: Path, contents: Contents) -> None:
         "recipe.yaml": lambda: setattr(contents, "recipe", path.read_text(encoding="utf-8")),
         "results.json": lambda: setattr(contents, "results", _mapping(path)),
         "representations.json": lambda: _add_representations(contents, _mapping(path)),
+        "generation.json": lambda: _add_generation(contents, _mapping(path)),
         "codes.json": lambda: setattr(contents, "counts", _counts(path)),
         "metrics.jsonl": lambda: setattr(contents, "log", _log(folder)),
         "tokenizer/metrics.jsonl": lambda: setattr(contents, "tokenizer_log", _log(folder / "tokenizer")),
@@ -111,8 +112,17 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 def _add_representations(contents: Contents, values: dict[str, Any]) -> None:
     contents.representations = values
-    for part in ("metrics", "protocol"):
-        more, own = values.get(part), contents.results.get(part)
+    _add_results(contents, metrics=values.get("metrics"), protocol=values.get("protocol"))
+
+
+def _add_generation(contents: Contents, values: dict[str, Any]) -> None:
+    """What `mage evaluate generation --out RUN` measured stands among the results."""
+    _add_results(contents, metrics=values.get("metrics"), protocol=values.get("protocols"))
+
+
+def _add_results(contents: Contents, **parts: Any) -> None:
+    for part, more in parts.items():
+        own = contents.results.get(part)
         if isinstance(more, dict) and isinstance(own, dict | None):
             contents.results[part] = (own or {}) | more
 

@@ -342,3 +342,13 @@ def test_only_numbers_are_finite() -> None:
     assert finite(3) == 3.0
     assert isinstance(finite(3), float)
     assert [finite(value) for value in (True, None, "3", math.nan, math.inf, [1])] == [None] * 6
+
+
+def test_measures_of_generated_images_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: smoke\n")
+    measured = {"metrics": {"kd_efflite0_test500": 0.0125}, "protocols": {"kd_efflite0_test500": "3 subsets of 20"}}
+    (tmp_path / "generation.json").write_text(json.dumps(measured))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "Kernel distance" in text
+    assert "0.0125" in text
+    assert "3 subsets of 20" in text
