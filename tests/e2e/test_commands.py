@@ -453,3 +453,15 @@ def test_the_demo_says_how_to_wait_less_where_training_is_slow() -> None:
     assert advice(named("mnist5k"), "bf16", cpu) == ""
     assert advice(named("mnist5k"), "float32", torch.device("cuda")) == ""
     assert advice(named("smoke"), "float32", cpu) == ""
+
+
+def test_a_cache_made_from_a_folder_is_trained_on(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    photos = tmp_path / "it's: photos"
+    for number in range(40):
+        pixels = torch.randint(0, 256, (1, 12, 12), generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
+        images.save_png(photos / "ab"[number % 2] / f"{number}.png", pixels.float() / 255)
+    words = ("--recipe", "smoke", "--tokenizer", run.root / "tokenizer")
+    made = command("tokenize", *words, "--data", photos, "--out", tmp_path / "cache")
+    assert made.code == 0, made.err
+    trained = command("pretrain", *words, "--data", tmp_path / "cache", "--out", tmp_path / "run")
+    assert trained.code == 0, trained.err
