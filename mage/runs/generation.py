@@ -17,7 +17,8 @@ from mage.data.datasets import ImageDataset, load_dataset, subset
 from mage.data.loaders import evaluation_batches
 from mage.data.tar_images import TarDataset
 from mage.evaluation.extractors import Extractor, Seen
-from mage.evaluation.generation import GenerationQuality, compare
+from mage.evaluation.generation import compare
+from mage.evaluation.metric import Measured
 from mage.evaluation.seen import Reference, SeenImages, look_at
 from mage.pipeline import Mage
 from mage.runs.production import Production, rounding_in
@@ -128,17 +129,15 @@ def some(dataset: ImageDataset, count: int) -> ImageDataset:
     return subset(dataset, order[:count].tolist())
 
 
-def beside_real(
-    seen: SeenImages, reference: Reference, extractor: Extractor, real: SeenImages | None
-) -> GenerationQuality:
+def beside_real(seen: SeenImages, reference: Reference, extractor: Extractor, real: SeenImages | None) -> Measured:
     """All metrics, and those of real images under the same names with _real."""
-    found = compare(seen, reference, extractor.name)
+    generated = compare(seen, reference, extractor.name)
     if real is None:
-        return found
-    beside = compare(real, reference, extractor.name, suffix="_real")
-    return GenerationQuality(
-        found.metrics | beside.metrics,
-        found.protocols | beside.protocols,
-        found.left_out + beside.left_out,
-        found.warnings,  # those of the real images would say the same again
+        return generated
+    originals = compare(real, reference, extractor.name, suffix="_real")
+    return Measured(
+        generated.metrics | originals.metrics,
+        generated.protocols | originals.protocols,
+        left_out=generated.left_out + originals.left_out,
+        warnings=generated.warnings,  # those of the real images would repeat them
     )
