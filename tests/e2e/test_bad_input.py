@@ -252,7 +252,7 @@ CASES["robustness"] = [
 CASES["evaluate"] += [
     ("representations --data digits --model {root}/none", "there is no model"),
     ("representations --data digits --model {root}/tokenizer", "without a transformer"),
-    ("representations --data digits --model {root}/model --parts colour", "parts"),
+    ("representations --data digits --model {root}/model --parts colour", "no protocol .colour.; there are"),
     ("representations --data digits --model {root}/model --finetune huge", "no recipe 'huge'"),
     ("representations --data digits --model {root}/model --finetune small", "give --out"),
     ("representations --data {root}/folder/a --model {root}/model", "no labels"),

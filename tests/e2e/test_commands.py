@@ -292,7 +292,7 @@ def test_few_labels_and_transfer_measure_what_the_probes_do(run: SimpleNamespace
     results = json.loads(command("transfer", *words).out)["results"]
     assert [one["data"] for one in results] == ["digits", "digits"]
     assert results[0]["metrics"] == results[1]["metrics"]
-    assert results[0]["metrics"]["linear_probe_accuracy"] > 0.3
+    assert results[0]["metrics"]["linear_probe_ridge_accuracy"] > 0.3
 
 
 def test_fine_tuning_then_robustness_then_comparison(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:
