@@ -2,7 +2,11 @@
 
 import copy
 import io
+import json
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +121,17 @@ def test_the_transformer_is_an_ordinary_module(model: mage.Mage, pixels: torch.T
     optimizer.step()
     assert not torch.equal(own.features(pixels.numpy()), before)
     assert torch.equal(model.features(pixels.numpy()), before), "a copy shares nothing"
+
+
+def test_a_compiled_transformer_computes_and_learns_the_same() -> None:
+    root = Path(__file__).resolve().parents[1]
+    words = [sys.executable, root / "tests" / "reference" / "compiled.py"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    differences = json.loads(done.stdout)
+    assert {"features", "latent, 0.5 dropped", "logits, 0.0 dropped"} < differences.keys()
+    assert max(differences.values()) < 1e-4, differences
 
 
 def test_copies_by_pickle_and_by_to_are_the_same_model(model: mage.Mage, pixels: torch.Tensor) -> None:
