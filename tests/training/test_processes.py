@@ -85,20 +85,30 @@ def test_accumulated_parts_are_exchanged_once_a_step(tokens: Path, tmp_path: Pat
         assert found == {"exchanges_of_first_bucket": 3, "largest_difference": 0.0}
 
 
-def test_commands_run_in_two_processes_and_resume(everything: Path, tmp_path: Path) -> None:
+COMMON = ("--device", "cpu", "--precision", "float32", "--json")
+
+
+def test_two_processes_generate_the_images_of_one(everything: Path, tmp_path: Path) -> None:
     model = everything / "one" / "mage-shared-ratio"
-    common = ["--device", "cpu", "--precision", "float32", "--json"]
     for name, two in (("one", False), ("two", True)):
-        words = ["-m", "mage", "generate", "--model", model, "--num-images", 5, "--batch-size", 2, *common]
+        words = ["-m", "mage", "generate", "--model", model, "--num-images", 5, "--batch-size", 2, *COMMON]
         python(*words, "--out", tmp_path / name, two=two)
     one, two = (sorted((tmp_path / name).glob("*.png")) for name in ("one", "two"))
+    assert len(one) == 6, "a grid and five images"
     assert [path.name for path in one] == [path.name for path in two]
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
-    words = ["-m", "mage", "probe", "--model", model, "--data", "digits", *common]
-    found = [json.loads(python(*words, two=two).strip().splitlines()[-1]) for two in (False, True)]
-    assert found[0] == found[1]
-    # a run that two processes began is resumed by two, and by one
-    base = ["-m", "mage", "train-tokenizer", "--recipe", "smoke", *common, "--out", tmp_path / "run"]
+
+
+def test_two_processes_probe_as_one(everything: Path) -> None:
+    words = ["-m", "mage", "probe", "--model", everything / "one" / "mage-shared-ratio", "--data", "digits", *COMMON]
+    one, two = ([json.loads(line) for line in python(*words, two=two).splitlines()] for two in (False, True))
+    assert two == one, "one answer, by the first process"
+    for name in ("linear_probe_accuracy", "top5_accuracy"):
+        assert 0 < two[0][name] == pytest.approx(one[0][name], abs=1e-5)
+
+
+def test_a_run_of_two_processes_is_resumed_by_two_and_by_one(tmp_path: Path) -> None:
+    base = ["-m", "mage", "train-tokenizer", "--recipe", "smoke", *COMMON, "--out", tmp_path / "run"]
     python(*base, "--set", "tokenizer_training.steps=6", two=True)
     python(*base, "--set", "tokenizer_training.steps=9", "--resume", two=True)
     python(*base, "--set", "tokenizer_training.steps=12", "--resume")
