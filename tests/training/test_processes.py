@@ -107,6 +107,33 @@ def test_two_processes_probe_as_one(everything: Path) -> None:
         assert 0 < two[0][name] == pytest.approx(one[0][name], abs=1e-5)
 
 
+MEETING = """
+import sys, time
+from pathlib import Path
+import torch.distributed
+from mage import device, distributed
+
+new_group = torch.distributed.new_group
+
+def slowly(**more):
+    group = new_group(**more)
+    if torch.distributed.get_rank() == 0:
+        time.sleep(2)
+        Path(sys.argv[1], "met").touch()
+    return group
+
+torch.distributed.new_group = slowly
+device.start("cpu")
+assert Path(sys.argv[1], "met").is_file(), "the other process is still meeting"
+"""
+
+
+def test_no_process_goes_its_way_while_another_is_still_meeting(tmp_path: Path) -> None:
+    """One that leaves at once, as of a command that one process does, would end the meeting for the other."""
+    (tmp_path / "meeting.py").write_text(MEETING)
+    python(tmp_path / "meeting.py", tmp_path, two=True)
+
+
 def test_a_run_of_two_processes_is_resumed_by_two_and_by_one(tmp_path: Path) -> None:
     base = ["-m", "mage", "train-tokenizer", "--recipe", "smoke", *COMMON, "--out", tmp_path / "run"]
     python(*base, "--set", "tokenizer_training.steps=6", two=True)
