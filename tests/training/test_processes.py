@@ -107,6 +107,14 @@ def test_two_processes_probe_as_one(everything: Path) -> None:
         assert 0 < two[0][name] == pytest.approx(one[0][name], abs=1e-5)
 
 
+def test_a_command_that_trains_in_one_process_waits_for_no_other() -> None:
+    """`plan` measures training steps, whose gradients several processes would exchange."""
+    words = ["-m", "mage", "plan", "--recipe", "smoke", *COMMON]
+    found = [json.loads(line) for line in python(*words, two=True).splitlines()]
+    assert len(found) == 1
+    assert found[0]["pretraining_seconds"] > 0
+
+
 MEETING = """
 import sys, time
 from pathlib import Path
