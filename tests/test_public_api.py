@@ -1,6 +1,8 @@
 """Mage as a library object: what it takes, what it gives back, and that it behaves as a module."""
 
 import copy
+import dataclasses
+import inspect
 import io
 import json
 import os
@@ -143,6 +145,16 @@ def test_copies_by_pickle_and_by_to_are_the_same_model(model: mage.Mage, pixels:
     buffer = io.BytesIO()
     torch.save(model.transformer, buffer)  # type: ignore[no-untyped-call]
     assert buffer.tell() > 1000
+
+
+@pytest.mark.parametrize("name", ["generate", "generate_tokens", "edit"])
+def test_help_shows_every_setting_of_the_sampler(name: str) -> None:
+    method = getattr(mage.Mage, name)
+    parameters = inspect.signature(method).parameters
+    settings = {field.name for field in dataclasses.fields(mage.SamplingConfig)}
+    assert settings <= parameters.keys()
+    assert not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    assert len(method.__doc__.splitlines()) > 1
 
 
 def test_a_model_says_what_it_is(model: mage.Mage) -> None:

@@ -115,6 +115,18 @@ def test_a_command_that_trains_in_one_process_waits_for_no_other() -> None:
     assert found[0]["pretraining_seconds"] > 0
 
 
+def test_two_processes_go_the_whole_road_of_the_demo_and_fine_tune(tmp_path: Path) -> None:
+    demo = ["-m", "mage", "demo", "--recipe", "smoke", "--samples", 100, "--out", tmp_path / "demo", *COMMON]
+    found = [json.loads(line) for line in python(*demo, two=True).splitlines()]
+    assert [Path(one["report"]).name for one in found] == ["report.html"], "told once"
+    assert {line["step"] for line in read_log(tmp_path / "demo")} == {12}, "no stage is run by each for itself"
+    words = ["-m", "mage", "finetune", "--model", tmp_path / "demo", "--data", "digits", "--out", tmp_path / "tuned"]
+    words += ["--set", "optim.steps=2", "--set", "optim.batch_size=16", *COMMON]
+    found = [json.loads(line) for line in python(*words, two=True).splitlines()]
+    assert [(one["steps"], one["test_images"]) for one in found] == [(2, 297)]
+    assert mage.load(tmp_path / "tuned").transformer is not None
+
+
 MEETING = """
 import sys, time
 from pathlib import Path
