@@ -119,7 +119,9 @@ def test_two_processes_go_the_whole_road_of_the_demo_and_fine_tune(tmp_path: Pat
     demo = ["-m", "mage", "demo", "--recipe", "smoke", "--samples", 100, "--out", tmp_path / "demo", *COMMON]
     found = [json.loads(line) for line in python(*demo, two=True).splitlines()]
     assert [Path(one["report"]).name for one in found] == ["report.html"], "told once"
-    assert {line["step"] for line in read_log(tmp_path / "demo")} == {12}, "no stage is run by each for itself"
+    steps = [line["step"] for line in read_log(tmp_path / "demo") if "loss" in line]
+    assert steps == sorted(set(steps)), "no stage is run by each for itself"
+    assert steps[-1] == 12
     words = ["-m", "mage", "finetune", "--model", tmp_path / "demo", "--data", "digits", "--out", tmp_path / "tuned"]
     words += ["--set", "optim.steps=2", "--set", "optim.batch_size=16", *COMMON]
     found = [json.loads(line) for line in python(*words, two=True).splitlines()]
