@@ -210,8 +210,18 @@ def test_a_checkpoint_that_cannot_be_read_is_never_to_be_deleted(tmp_path: Path)
     with pytest.raises(ValueError, match="cannot be read") as error:
         read_checkpoint(path)
     assert "delete" not in str(error.value)
+
+
+@pytest.mark.parametrize("device", ["cpu:0", "xla:7"])
+def test_a_checkpoint_of_any_device_is_read_to_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    path = tmp_path / "step-000000001.pt"
+    monkeypatch.setattr("torch.serialization.location_tag", lambda storage: device)  # as if it were written there
     torch.save({"step": 1, "modules": {}, "x": torch.ones(1)}, path)
-    assert read_checkpoint(path)["x"].device.type == "cpu"
+    with pytest.raises(RuntimeError, match=device):
+        torch.load(path, weights_only=True)
+    assert read_checkpoint(path)["x"].device == torch.device("cpu")
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
