@@ -40,5 +40,6 @@ $(BIN)/python:
 
 # One stamp per extra, so that nothing is installed twice; a changed pyproject.toml installs again.
 $(VENV)/.mage-%: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -e ".[$*]"
+	@echo "installing mage with PyTorch and the packages of .[$*] into $(VENV): some minutes the first time"
+	$(BIN)/python -m pip install --quiet --progress-bar on -e ".[$*]"
 	@touch $@

@@ -33,6 +33,8 @@ def join(backend: str) -> None:
     assert isinstance(group, torch.distributed.ProcessGroup)
     _control["group"] = group
     atexit.register(leave)
+    # One that has nothing to do may end at once, which breaks the connections of those that are still meeting.
+    torch.distributed.barrier(group)
 
 
 def leave() -> None:

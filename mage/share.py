@@ -9,6 +9,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+SETTING = (
+    "--set pretraining.batch_size, for a tokenizer tokenizer_training.batch_size, for `mage finetune` optim.batch_size"
+)
+"""Where a user sets the size of a step's batch, for errors."""
+
 
 @dataclass(frozen=True)
 class Share:
@@ -31,8 +36,8 @@ class Share:
             below = self.batch_size // pieces * pieces
             better = f"{below} or {below + pieces}" if below else f"{pieces}"
             raise ValueError(
-                f"a batch of {self.batch_size} does not divide by {self.world_size} processes x {self.parts} parts; "
-                f"choose a batch size of {better}"
+                f"a batch of {self.batch_size} does not divide by {self.world_size} processes x {self.parts} parts "
+                f"(accumulation); choose a batch size of {better} ({SETTING})"
             )
 
     @property

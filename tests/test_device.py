@@ -94,3 +94,54 @@ def test_a_copy_with_cast_weights_computes_the_same_bits() -> None:
     assert {weight.dtype for weight in network.parameters()} == {torch.float32}
     assert all(weight.requires_grad for weight in network.parameters())
     assert device.cast_for_inference(network, "float32") is network
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | torch.device]:
+    """The third of four processes, on a machine with four GPUs; what it does."""
+    done: dict[str, str | torch.device] = {}
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda chosen: done.update(current=chosen))
+    monkeypatch.setattr(device.distributed, "join", lambda backend: done.update(backend=backend))
+    return done
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:2"])
+def test_each_process_takes_the_gpu_of_its_local_rank(launched: dict[str, str | torch.device], name: str) -> None:
+    assert device.start(name) == torch.device("cuda:2")
+    assert launched == {"current": torch.device("cuda:2"), "backend": "cpu:gloo,cuda:nccl"}
+
+
+def test_processes_on_the_cpu_meet_without_gpus(launched: dict[str, str | torch.device]) -> None:
+    assert device.start("cpu") == CPU
+    assert launched == {"backend": "gloo"}
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "message"),
+    [
+        ("cuda:1", 4, "several processes were launched.*give --device cuda or cpu, not cuda:1"),
+        ("mps", 4, "not mps"),
+        ("cuda", 2, "process 2 of this machine has no GPU, there are 2: launch as many processes"),
+    ],
+)
+def test_a_gpu_that_a_process_cannot_have_is_explained(
+    launched: dict[str, str | torch.device], monkeypatch: pytest.MonkeyPatch, name: str, gpus: int, message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(ValueError, match=message):
+        device.start(name)
+    assert not launched, "nobody waits for one that will not come"
+
+
+def test_a_single_process_computes_on_the_gpu_that_was_named(
+    launched: dict[str, str | torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.delenv("LOCAL_RANK")
+    monkeypatch.setattr(torch, "empty", lambda size, device: None)
+    assert device.start("cuda:1") == torch.device("cuda:1")
+    assert launched == {"current": torch.device("cuda:1")}

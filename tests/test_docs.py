@@ -1,6 +1,7 @@
 """Places in the code that the documentation names exist, and so does what it names in them."""
 
 import ast
+import inspect
 import os
 import re
 import subprocess
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import mage
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
@@ -91,7 +94,7 @@ def test_a_citation_of_a_heading_that_is_not_there_is_found() -> None:
     assert not names_a_heading("", known)
 
 
-def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+def test_the_pages_build_without_a_warning_and_show_what_a_user_calls(tmp_path: Path) -> None:
     for package in ("sphinx", "furo", "myst_parser"):
         pytest.importorskip(package)
     words = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", str(tmp_path / "html")]
@@ -100,4 +103,10 @@ def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
         capture_output=True, text=True,
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
-    assert "MAGETransformer" in (tmp_path / "html" / "api.html").read_text()
+    page = (tmp_path / "html" / "api.html").read_text()
+    public = [name for name in dir(mage.Mage) if not name.startswith("_")]
+    shown = [f"Mage.{name}" for name in public] + [
+        name for name in mage.__all__ if inspect.isclass(getattr(mage, name))
+    ]
+    missing = [name for name in shown if f'id="mage.{name}"' not in page]
+    assert not missing, "what a user calls is on the page"

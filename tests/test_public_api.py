@@ -1,8 +1,14 @@
 """Mage as a library object: what it takes, what it gives back, and that it behaves as a module."""
 
 import copy
+import dataclasses
+import inspect
 import io
+import json
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +125,17 @@ def test_the_transformer_is_an_ordinary_module(model: mage.Mage, pixels: torch.T
     assert torch.equal(model.features(pixels.numpy()), before), "a copy shares nothing"
 
 
+def test_a_compiled_transformer_computes_and_learns_the_same() -> None:
+    root = Path(__file__).resolve().parents[1]
+    words = [sys.executable, root / "tests" / "reference" / "compiled.py"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    differences = json.loads(done.stdout)
+    assert {"features", "latent, 0.5 dropped", "logits, 0.0 dropped"} < differences.keys()
+    assert max(differences.values()) < 1e-4, differences
+
+
 def test_copies_by_pickle_and_by_to_are_the_same_model(model: mage.Mage, pixels: torch.Tensor) -> None:
     again = pickle.loads(pickle.dumps(model))
     assert torch.equal(again.features(pixels.numpy()), model.features(pixels.numpy()))
@@ -128,6 +145,16 @@ def test_copies_by_pickle_and_by_to_are_the_same_model(model: mage.Mage, pixels:
     buffer = io.BytesIO()
     torch.save(model.transformer, buffer)  # type: ignore[no-untyped-call]
     assert buffer.tell() > 1000
+
+
+@pytest.mark.parametrize("name", ["generate", "generate_tokens", "edit"])
+def test_help_shows_every_setting_of_the_sampler(name: str) -> None:
+    method = getattr(mage.Mage, name)
+    parameters = inspect.signature(method).parameters
+    settings = {field.name for field in dataclasses.fields(mage.SamplingConfig)}
+    assert settings <= parameters.keys()
+    assert not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    assert len(method.__doc__.splitlines()) > 1
 
 
 def test_a_model_says_what_it_is(model: mage.Mage) -> None:

@@ -109,9 +109,11 @@ def test_overrides_leave_the_original_and_read_yaml() -> None:
         ("inner.none=3", r"there is no setting 'inner\.none'"),
         ("steps.more=3", r"there is no setting 'steps\.more'"),
         ("second.rate=3", r"there is no setting 'second\.rate'"),
+        ("steps=[1", r"the value in 'steps=\[1' is not readable as YAML: expected"),
+        ("name=\0", r"is not readable as YAML"),
     ],
 )
-def test_an_override_without_a_place_is_named(assignment: str, message: str) -> None:
+def test_an_override_without_a_place_or_a_value_is_named(assignment: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         settings.override(Outer("x"), [assignment])
 

@@ -78,9 +78,11 @@ def _main(arguments: list[str] | None) -> None:
 
     try:
         options = replace(options, device=str(device.start(options.device)))
-        if not distributed.is_first() and not getattr(module, "PARALLEL", False):
-            return  # one process does the work of a command that several cannot share
-        module.run(options)
+        if getattr(module, "PARALLEL", False):
+            module.run(options)
+        elif distributed.is_first():  # one process does the work of a command that several cannot share
+            with distributed.alone():
+                module.run(options)
     except BrokenPipeError:
         raise
     except (ValueError, OSError) as error:

@@ -1,5 +1,6 @@
 """`mage probe`: linear probe on a model's features."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import mage
@@ -24,10 +25,13 @@ def run(options: Options) -> None:
     if options.crops == "random":
         result, sizes, skipped = _probe_on_crops(options, config)
     else:
-        train, test, skipped = train_and_test_features(options)
+        cut = evaluation_transform if options.protocol == "lars" else whole_centre
+        train, test, skipped = train_and_test_features(options, cut)
         result = linear_probe(train, test, protocol=options.protocol, seed=options.seed, lars=config)
         sizes = (len(train.labels), len(test.labels))
     kind = RANDOM_CROPS if options.crops == "random" else "fixed centre crops"
+    if options.crops == "fixed" and options.protocol == "lars":
+        kind = "fixed centre crops of images scaled to 292/256 of the size"
     values: dict[str, Any] = {
         "linear_probe_accuracy": result.accuracy,
         "top5_accuracy": result.top5,
@@ -65,10 +69,17 @@ class FeaturePair(NamedTuple):
     skipped: list[str]
 
 
-def train_and_test_features(options: FeatureOptions) -> FeaturePair:
-    """Features of both splits under the evaluation transform."""
+def whole_centre(size: tuple[int, int]) -> TransformConfig:
+    """The centre crop that shows as much as it can."""
+    return TransformConfig(size=size)
+
+
+def train_and_test_features(
+    options: FeatureOptions, cut: Callable[[tuple[int, int]], TransformConfig] = whole_centre
+) -> FeaturePair:
+    """Features of the images of both splits, cut to the model's size alike."""
     model, (train, test) = _open(options)
-    transform = TransformConfig(size=model.image_size)
+    transform = cut(model.image_size)
     features = [_describe(options, model, dataset, transform) for dataset in (train, test)]
     return FeaturePair(features[0], features[1], [*train.skipped, *test.skipped])
 

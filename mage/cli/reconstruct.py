@@ -7,8 +7,6 @@ from mage import images
 from mage.cli.options.reconstruct import Options
 from mage.cli.say import check_output_file, emit
 
-RATIOS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-
 
 def run(options: Options) -> None:
     """Draw the figure."""

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from mage import rng
 from mage.data.datasets import ArrayDataset, CorruptImage, ImageDataset
 from mage.data.transforms import Transform
-from mage.share import Share
+from mage.share import SETTING, Share
 
 logger = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
@@ -68,7 +68,7 @@ class TrainLoader:
         if share.batch_size > len(dataset):
             raise ValueError(
                 f"a batch of {share.batch_size} does not fit the {len(dataset)} images of {dataset.name}; "
-                f"choose a batch size from 1 to {len(dataset)}"
+                f"choose a batch size from 1 to {len(dataset)} ({SETTING})"
             )
         self.dataset, self.transform, self.share, self.seed = dataset, transform, share, seed
         self.start, self.num_workers, self.pairs = start, num_workers, pairs

@@ -10,7 +10,7 @@ from torch import Tensor
 from mage import rng
 from mage.data.batches import Batch
 from mage.data.token_cache import TokenCache
-from mage.share import Share
+from mage.share import SETTING, Share
 
 
 def token_batches(
@@ -29,7 +29,10 @@ def token_batches(
         )
     size = share.batch_size
     if size > len(cache):
-        raise ValueError(f"a batch of {size} is larger than the {len(cache)} images; choose a smaller batch size")
+        raise ValueError(
+            f"a batch of {size} does not fit the {len(cache)} images of {cache.folder}; "
+            f"choose a batch size from 1 to {len(cache)} ({SETTING})"
+        )
 
     def batches() -> Iterator[Batch]:
         per_epoch = len(cache) // size

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from mage import images, rng
+from mage.array_files import open_integers
 from mage.data.datasets import ArrayDataset, ImageDataset, load_dataset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
@@ -129,7 +130,7 @@ def official_sets(folder: Path, class_names: Sequence[str]) -> Iterator[tuple[st
     if not arrays and not folders:
         raise ValueError(f"{folder} holds no corruption: neither folders nor .npy files named {', '.join(names)}")
     for kind, path in arrays.items():
-        labels, pixels = np.load(folder / "labels.npy"), np.load(path, mmap_mode="r")
+        pixels, labels = _official_array(path, folder / "labels.npy", len(class_names))
         part = len(pixels) // len(SEVERITIES)
         for severity in SEVERITIES:
             chosen = slice((severity - 1) * part, severity * part)
@@ -142,6 +143,21 @@ def official_sets(folder: Path, class_names: Sequence[str]) -> Iterator[tuple[st
             if dataset.class_names != tuple(class_names):
                 raise ValueError(f"{path / str(severity)} has other classes than the data set")
             yield kind, severity, dataset
+
+
+def _official_array(path: Path, labels_path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (n, h, w, c) and labels (n,) of one kind of CIFAR-10-C, read when they are used. Raises ValueError."""
+    pixels, labels = open_integers(path), open_integers(labels_path)
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) % len(SEVERITIES):
+        raise ValueError(
+            f"{path} holds {pixels.dtype} {pixels.shape}; CIFAR-10-C has uint8 (n, h, w, c), the images of "
+            f"{len(SEVERITIES)} severities one after the other"
+        )
+    if labels.shape != (len(pixels),):
+        raise ValueError(f"{labels_path} has the shape {labels.shape}; {path.name} has {len(pixels):,} images")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels of {labels_path} run from {labels.min()} to {labels.max()}, of {classes} classes")
+    return pixels, labels
 
 
 def baseline_error(name: str, *, official: bool) -> dict[str, float]:

@@ -51,9 +51,10 @@ def check_images(images: Tensor, expected: tuple[int, ...], *, reader: str = "to
         raise ValueError(f"images are {images.dtype}; give floats in [0, 1] (mage.images.to_float converts uint8)")
 
 
-def weights_fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, shapes and bytes, cut to 16 hexadecimal digits."""
-    digest = hashlib.sha256()
+def weights_fingerprint(tensors: Mapping[str, Tensor], rule: str = "") -> str:
+    """SHA-256 of names, shapes and bytes, cut to 16 hexadecimal digits. rule: what is done with them, if they alone do
+    not say it."""
+    digest = hashlib.sha256(rule.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

@@ -235,7 +235,7 @@ class VQGAN(nn.Module):
         return VQGANOutput(self.decoder(quantized.vectors), quantized.ids, quantized.loss)
 
     def fingerprint(self) -> str:
-        """Changes with any weight that decides ids."""
+        """Changes with any weight that decides ids, and with how words are chosen."""
         deciding = {f"encoder.{name}": tensor for name, tensor in self.encoder.state_dict().items()}
         deciding |= {f"quantizer.{name}": tensor for name, tensor in self.quantizer.deciding().items()}
-        return weights_fingerprint(deciding)
+        return weights_fingerprint(deciding, self.quantizer.rule())

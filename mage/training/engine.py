@@ -106,7 +106,7 @@ class Trainer:
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.averages: dict[str, WeightAverage] = {}
         for name, module in task.modules.items():
-            module.to(device).train().requires_grad_(True)
+            module.to(device).requires_grad_(True)
             for part in task.frozen:
                 part.requires_grad_(False)
             choose_attention(module, device)
@@ -116,10 +116,19 @@ class Trainer:
             if compiled:
                 compile_repeated(module)
             self.modules[name] = Wrapped(module, self.precision, device)
+        self._training_mode()
         self.step, self.seconds = 0, 0.0
         self.observed: dict[str, float] = {}
         self.warned: dict[str, Any] = {}
         self.window = Window(device)
+
+    def _training_mode(self) -> None:
+        """Modules learn, with dropout; their frozen parts compute what they will compute when the model is used."""
+        for module in self.task.modules.values():
+            module.train()
+        for part in self.task.frozen:
+            if isinstance(part, nn.Module):
+                part.eval()
 
     @contextmanager
     def logging(self, run: RunConfig, progress: bool) -> Iterator[None]:
@@ -221,8 +230,7 @@ class Trainer:
             module.eval()
         with torch.inference_mode(), autocast(self.precision, self.device):
             observation = self.task.observe(modules)
-        for module in self.task.modules.values():
-            module.train()
+        self._training_mode()
         assert self.log is not None
         self.log.write(self.step, observation.metrics)
         if observation.image is not None:

@@ -60,7 +60,7 @@ class Task:
     optim: dict[str, OptimConfig]
     steps: int
     frozen: tuple[nn.Module | nn.Parameter, ...] = ()
-    """Parts of the modules, and single weights, that stay as they are."""
+    """Parts of the modules, and single weights, that stay as they are; parts run without dropout."""
 
     def __init__(
         self, module: str, network: nn.Module, source: Batches, optim: OptimConfig, *, num_images: int

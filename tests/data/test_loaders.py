@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from mage import rng
 from mage.data.datasets import ArrayDataset, FolderDataset, load_dataset
 from mage.data.loaders import TrainLoader, decode_to_memory, evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
+from mage.recipes import FINETUNES, named
+from mage.settings import override
 from mage.share import Share
 
 SHIFT = build_transform(TransformConfig(size=(8, 8), augmentation="shift"))
@@ -110,8 +113,14 @@ def test_a_batch_that_does_not_fit_is_refused():
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ((10, 1, 0, 4), "10 does not divide by 4 processes x 1 parts; choose a batch size of 8 or 12"),
-        ((10, 4, 0, 2), "10 does not divide by 2 processes x 4 parts; choose a batch size of 8 or 16"),
+        (
+            (10, 1, 0, 4),
+            r"10 does not divide by 4 processes x 1 parts .*; choose a batch size of 8 or 12",
+        ),
+        (
+            (10, 4, 0, 2),
+            r"10 does not divide by 2 processes x 4 parts .*; choose a batch size of 8 or 16",
+        ),
         ((3, 1, 0, 4), "choose a batch size of 4"),
         ((0, 1, 0, 1), "choose a batch size of 1"),
         ((4, 1, 2, 2), "process 2 is none of 2"),
@@ -120,6 +129,18 @@ def test_a_batch_that_does_not_fit_is_refused():
 def test_a_share_that_is_none_names_the_next_sizes(numbers, message):
     with pytest.raises(ValueError, match=message):
         Share(*numbers)
+
+
+@pytest.mark.parametrize("wrong", ["processes", "images"])
+def test_errors_about_a_batch_name_settings_that_recipes_have(wrong):
+    with pytest.raises(ValueError, match="choose a batch size") as error:
+        Share(10, 1, 0, 4) if wrong == "processes" else TrainLoader(numbered(10), PLAIN, share=Share(12), seed=0)
+    named_settings = re.findall(r"(\w+)\.batch_size", str(error.value))
+    assert sorted(named_settings) == ["optim", "pretraining", "tokenizer_training"]
+    for recipe in (named("smoke"), FINETUNES["small"]()):
+        changes = [f"{part}.batch_size=8" for part in named_settings if hasattr(recipe, part)]
+        assert changes
+        assert override(recipe, changes) != recipe
 
 
 def test_the_pieces_of_a_batch_cover_it_once():

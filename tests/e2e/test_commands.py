@@ -19,6 +19,9 @@ import mage
 from mage import images
 from mage.cli.demo import advice
 from mage.cli.main import COMMANDS
+from mage.data.datasets import ImageDataset
+from mage.data.transforms import TransformConfig
+from mage.evaluation.features import Features, extract_features
 from mage.evaluation.lars_probe import RANDOM_CROPS
 from mage.recipes import named
 from mage.recipes.resolve import from_yaml
@@ -280,6 +283,27 @@ def test_probe_on_random_crops_takes_a_pass_per_epoch(run: SimpleNamespace, comm
     found = json.loads(result.out)
     assert found["protocol"] == f"lars_2ep mean {RANDOM_CROPS}"
     assert (found["train_images"], found["test_images"]) == (1500, 297)
+
+
+def test_the_lars_probe_cuts_test_images_as_published_whatever_the_training_crops(
+    run: SimpleNamespace, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuts: dict[str, list[tuple[str, TransformConfig]]] = {}
+
+    def spy(model: object, dataset: ImageDataset, transform: TransformConfig, **more: object) -> Features:
+        found = extract_features(model, dataset, transform, **more)  # type: ignore[arg-type]
+        cuts[name].append((f"{len(dataset)} images", transform))
+        return found
+
+    monkeypatch.setattr("mage.cli.probe.extract_features", spy)
+    words = ("probe", "--model", run.root / "model", "--data", "digits", "--epochs", 1, "--protocol")
+    for name, more in {"fixed": ("lars",), "random": ("lars", "--crops", "random"), "lbfgs": ("lbfgs",)}.items():
+        cuts[name] = []
+        assert command(*words, *more).code == 0
+    published, whole = TransformConfig(size=(8, 8), resize=9), TransformConfig(size=(8, 8))
+    assert cuts["random"] == [("297 images", published)]
+    assert cuts["fixed"] == [("1500 images", published), ("297 images", published)]
+    assert cuts["lbfgs"] == [("1500 images", whole), ("297 images", whole)]
 
 
 def test_few_labels_and_transfer_measure_what_the_probes_do(run: SimpleNamespace, command: Command) -> None:

@@ -22,6 +22,7 @@ from mage.evaluation.robustness import (
     baseline_error,
     corruption_accuracy,
     official_corruption_accuracy,
+    official_sets,
 )
 from tests.reference import corruptions as slow
 
@@ -212,6 +213,42 @@ def test_official_arrays_and_folders(shades: ArrayDataset, tmp_path: Path) -> No
     assert found.accuracy == expected
     with pytest.raises(ValueError, match="holds no corruption"):
         official_corruption_accuracy(bright_or_dark, shades, tmp_path, transform)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("fog", np.zeros((20, 4, 4, 3)), r"fog\.npy as an array of integers: it holds float64"),
+        ("fog", np.zeros((20, 4, 4, 3), np.int64), r"fog\.npy holds int64 .*has uint8 \(n, h, w, c\)"),
+        ("fog", np.zeros((20, 4, 4), np.uint8), r"fog\.npy holds uint8 \(20, 4, 4\); CIFAR-10-C has"),
+        ("fog", np.zeros((21, 4, 4, 3), np.uint8), r"the images of 5 severities one after the other"),
+        ("fog", np.array([{}] * 20), r"cannot read .*fog\.npy as an array"),
+        ("labels", np.zeros(19, np.int64), r"labels\.npy has the shape \(19,\); fog\.npy has 20 images"),
+        ("labels", np.full(20, 2), r"labels\.npy run from 2 to 2, of 2 classes"),
+        ("labels", None, r"no such file: .*labels\.npy"),
+    ],
+)
+def test_what_is_no_official_array_is_one_sentence(
+    name: str, array: np.ndarray | None, message: str, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "fog.npy", np.zeros((20, 4, 4, 3), np.uint8))
+    np.save(tmp_path / "labels.npy", np.zeros(20, np.uint8))  # of any integer type
+    assert len(list(official_sets(tmp_path, ("dark", "bright")))) == len(SEVERITIES)
+    if array is None:
+        (tmp_path / "labels.npy").unlink()
+    else:
+        np.save(tmp_path / f"{name}.npy", array)
+    with pytest.raises(ValueError, match=message):
+        list(official_sets(tmp_path, ("dark", "bright")))
+
+
+def test_an_official_array_that_claims_more_than_it_holds_is_refused_unread(tmp_path: Path) -> None:
+    np.save(tmp_path / "labels.npy", np.zeros(20, np.int64))
+    with open(tmp_path / "fog.npy", "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (10**7, 32, 32, 3)}
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(ValueError, match="claims more values than its 0 bytes hold"):
+        list(official_sets(tmp_path, ("dark", "bright")))
 
 
 @pytest.mark.parametrize("side", [32, 224])

@@ -12,6 +12,7 @@ import torch
 import mage
 from mage import rng, runs, settings
 from mage.data.token_cache import TokenCache
+from mage.models.mage import MAGEEncoder, MAGETransformer
 from mage.recipes import named
 from mage.recipes.schema import Recipe
 from mage.runs.conditions import cluster, from_cache, from_labels, token_features, whitened
@@ -81,6 +82,33 @@ def test_a_decoder_for_labels_leaves_the_encoder_as_it_was(base: SimpleNamespace
     assert model.transformer.class_embedding.weight[:10].abs().sum() > 0
     one, two = (model.generate_tokens(3, classes=number, guidance=500.0) for number in (1, 2))
     assert not torch.equal(one, two), "six steps teach little, which a large guidance shows"
+
+
+def test_a_frozen_encoder_runs_without_dropout(
+    base: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs, modes, encode = [], set(), MAGEEncoder.forward
+
+    def forward(encoder: MAGEEncoder, *given: Any) -> torch.Tensor:
+        outputs.append((encode(encoder, *given), encode(encoder, *given)))
+        return outputs[-1][0]
+
+    def decode(network: MAGETransformer, *given: Any) -> None:
+        modes.add(network.training)
+
+    monkeypatch.setattr(MAGEEncoder, "forward", forward)
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, given: decode(module, *given) if isinstance(module, MAGETransformer) else None
+    )
+    wanted = recipe(
+        "method.conditions.source=labels", "method.conditions.freeze_encoder=true", "model.class_input=decoder",
+        "model.dropout=0.5", "run.observe_every=3",
+    )  # fmt: skip
+    with hook:
+        runs.pretrain(wanted, quiet(tmp_path / "run", **QUIET), base.tokenizer, cache=base.cache, init_from=base.model)
+    assert modes == {True, False}, "the decoder learns with dropout, before and after an observation"
+    assert len(outputs) > 6
+    assert all(torch.equal(first, second) for first, second in outputs), "the encoder that the model will be used with"
 
 
 def test_a_new_class_input_starts_where_the_model_was(base: SimpleNamespace, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from mage import runs
 from mage.recipes import named
 from mage.settings import override
 from mage.tokenizers import VQGAN
-from mage.tokenizers.quantizers import QUANTIZERS, Quantized, Quantizer, QuantizerConfig
+from mage.tokenizers.quantizers import QUANTIZERS, Quantized, Quantizer, QuantizerConfig, VectorQuantizer
 from mage.tokenizers.quantizers.base import straight_through
 from tests.reference.launches import quiet
 
@@ -80,3 +80,22 @@ def test_every_tensor_of_a_strangers_quantizer_counts(name: str) -> None:
     with torch.no_grad():
         getattr(tokenizer.quantizer, name)[0] += 1
     assert tokenizer.fingerprint() != before
+
+
+def test_a_strangers_kind_with_the_tensors_of_a_built_in_one_has_another_fingerprint() -> None:
+    class Farthest(VectorQuantizer):
+        """Other words for the same vectors."""
+
+        def affinity(self, vectors: Tensor) -> Tensor:
+            return -super().affinity(vectors)
+
+    QUANTIZERS.add("farthest", Farthest)
+    try:
+        theirs, ours = (
+            VQGAN(override(named("smoke"), [f"tokenizer.quantizer.kind={kind}"]).tokenizer)
+            for kind in ("farthest", "vq")
+        )
+    finally:
+        QUANTIZERS.remove("farthest")
+    theirs.load_state_dict(ours.state_dict())
+    assert theirs.fingerprint() != ours.fingerprint()

@@ -228,7 +228,7 @@ def test_the_fingerprint_changes_with_whatever_decides_ids(kind: str) -> None:
     [
         ("vq", "7c56fea1d8e8783d"),
         ("ema", "7c56fea1d8e8783d"),
-        ("normalized", "7c56fea1d8e8783d"),
+        ("normalized", "0b6247cc506c847b"),
         ("simvq", "25208880183ddfe5"),
         ("fsq", "4239a874a4585fd1"),
         ("lfq", "6922f09d7f058cc1"),
@@ -244,4 +244,30 @@ def test_fingerprints_are_those_of_earlier_versions(kind: str, pinned: str, keep
     for name, tensor in network.state_dict().items():
         if name != "quantizer.codebook_levels":
             tensor.copy_(torch.arange(tensor.numel()).reshape(tensor.shape) % 7 - 3)
+    if kind == "normalized":
+        network.quantizer.codebook.copy_(torch.eye(4).repeat(4, 1))  # its words are on the unit sphere
     assert network.fingerprint() == pinned
+
+
+def with_weights_of(network: VQGAN, kind: str) -> VQGAN:
+    other = VQGAN(replace(network.config, quantizer=replace(network.config.quantizer, kind=kind)))
+    other.load_state_dict(network.state_dict(), strict=False)
+    return other
+
+
+def test_the_same_words_under_another_rule_have_another_fingerprint() -> None:
+    by_distance = VQGAN(config(kind="ema"))
+    by_distance.quantizer.codebook.copy_(3 * noise(16, 4))
+    by_angle = with_weights_of(by_distance, "normalized")
+    images = noise(8, 3, 8, 12)
+    assert not torch.equal(by_angle.encode(images), by_distance.encode(images))
+    assert by_angle.fingerprint() != by_distance.fingerprint(), "a cache of the one must not pass for the other's"
+
+
+def test_kinds_that_give_the_same_ids_share_a_fingerprint() -> None:
+    spherical = VQGAN(config(kind="normalized"))
+    images = noise(8, 3, 8, 12)
+    for kind in ("vq", "ema"):
+        other = with_weights_of(spherical, kind)
+        assert torch.equal(other.encode(images), spherical.encode(images))
+        assert other.fingerprint() == spherical.fingerprint()

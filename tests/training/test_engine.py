@@ -14,13 +14,15 @@ import torch
 
 import mage
 from mage import images, rng, runs
-from mage.recipes import named
+from mage.recipes import FINETUNES, named
 from mage.recipes.schema import Recipe
+from mage.runs import Launch
 from mage.settings import override
 from mage.training.checkpoint import newest_checkpoint, read_checkpoint, write_checkpoint
 from mage.training.optim import OptimConfig, WeightAverage, learning_rate
 from mage.training.run import Interrupted, NonFiniteLoss
 from mage.training.runlog import read_log
+from mage.training.task import Task
 from tests.reference.launches import quiet
 
 
@@ -163,9 +165,13 @@ def test_a_run_begun_before_a_setting_existed_can_be_resumed(recipe: Recipe, tok
     pretrain(recipe, tokenizer, tmp_path / "run", resume=True)
 
 
-def test_resume_refuses_only_what_changes_learning(recipe: Recipe, tokenizer: Path, tmp_path: Path) -> None:
+def test_resume_refuses_only_what_changes_learning(
+    recipe: Recipe, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
     pretrain(recipe, tokenizer, tmp_path / "run")
-    other = override(recipe, ["run.log_every=1", "run.observe_every=3", "sampling.steps=2", "name=other"])
+    changes = ["run.log_every=1", "run.observe_every=3", "run.compile=true", "sampling.steps=2", "name=other"]
+    other = override(recipe, changes)
     pretrain(other, tokenizer, tmp_path / "run", resume=True)
 
 
@@ -204,8 +210,18 @@ def test_a_checkpoint_that_cannot_be_read_is_never_to_be_deleted(tmp_path: Path)
     with pytest.raises(ValueError, match="cannot be read") as error:
         read_checkpoint(path)
     assert "delete" not in str(error.value)
+
+
+@pytest.mark.parametrize("device", ["cpu:0", "xla:7"])
+def test_a_checkpoint_of_any_device_is_read_to_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    path = tmp_path / "step-000000001.pt"
+    monkeypatch.setattr("torch.serialization.location_tag", lambda storage: device)  # as if it were written there
     torch.save({"step": 1, "modules": {}, "x": torch.ones(1)}, path)
-    assert read_checkpoint(path)["x"].device.type == "cpu"
+    with pytest.raises(RuntimeError, match=device):
+        torch.load(path, weights_only=True)
+    assert read_checkpoint(path)["x"].device == torch.device("cpu")
 
 
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +261,33 @@ def test_repeated_blocks_are_compiled_if_asked_for(
         "Block",
         "Block",
     ]  # one of the encoder, one of the decoder
+
+
+def test_training_and_its_frozen_networks_are_on_the_device_of_the_launch(
+    recipe: Recipe, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device without a machine: networks that are sent there, and the loop that is told of it."""
+    there, moved = torch.device("meta"), []
+
+    class Reached(Exception):
+        pass
+
+    def train(task: Task, run: object, folder: Path, **more: object) -> None:
+        assert more["device"] == there
+        raise Reached
+
+    frozen, model = runs.load_tokenizer(tokenizer), mage.build(recipe.model, tokenizer=recipe.tokenizer)
+    tuning = override(FINETUNES["small"](), ["data.name=digits", "optim.batch_size=16", "optim.steps=2"])
+    monkeypatch.setattr(Launch, "start", lambda self: there)
+    monkeypatch.setattr(mage.Mage, "to", lambda self, device: moved.append((self, device)))
+    monkeypatch.setattr("mage.runs.launch.train", train)
+    with pytest.raises(Reached):
+        runs.train_tokenizer(recipe, quiet(tmp_path / "tokenizer"))
+    with pytest.raises(Reached):
+        runs.pretrain(recipe, quiet(tmp_path / "online"), frozen)
+    with pytest.raises(Reached):
+        runs.finetune(tuning, quiet(tmp_path / "finetune"), model)
+    assert moved == [(frozen, there), (model, there)]
 
 
 def test_the_caller_keeps_his_random_numbers(recipe: Recipe, tokenizer: Path, tmp_path: Path) -> None:

@@ -85,20 +85,79 @@ def test_accumulated_parts_are_exchanged_once_a_step(tokens: Path, tmp_path: Pat
         assert found == {"exchanges_of_first_bucket": 3, "largest_difference": 0.0}
 
 
-def test_commands_run_in_two_processes_and_resume(everything: Path, tmp_path: Path) -> None:
+COMMON = ("--device", "cpu", "--precision", "float32", "--json")
+
+
+def test_two_processes_generate_the_images_of_one(everything: Path, tmp_path: Path) -> None:
     model = everything / "one" / "mage-shared-ratio"
-    common = ["--device", "cpu", "--precision", "float32", "--json"]
     for name, two in (("one", False), ("two", True)):
-        words = ["-m", "mage", "generate", "--model", model, "--num-images", 5, "--batch-size", 2, *common]
+        words = ["-m", "mage", "generate", "--model", model, "--num-images", 5, "--batch-size", 2, *COMMON]
         python(*words, "--out", tmp_path / name, two=two)
     one, two = (sorted((tmp_path / name).glob("*.png")) for name in ("one", "two"))
+    assert len(one) == 6, "a grid and five images"
     assert [path.name for path in one] == [path.name for path in two]
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
-    words = ["-m", "mage", "probe", "--model", model, "--data", "digits", *common]
-    found = [json.loads(python(*words, two=two).strip().splitlines()[-1]) for two in (False, True)]
-    assert found[0] == found[1]
-    # a run that two processes began is resumed by two, and by one
-    base = ["-m", "mage", "train-tokenizer", "--recipe", "smoke", *common, "--out", tmp_path / "run"]
+
+
+def test_two_processes_probe_as_one(everything: Path) -> None:
+    words = ["-m", "mage", "probe", "--model", everything / "one" / "mage-shared-ratio", "--data", "digits", *COMMON]
+    one, two = ([json.loads(line) for line in python(*words, two=two).splitlines()] for two in (False, True))
+    assert two == one, "one answer, by the first process"
+    for name in ("linear_probe_accuracy", "top5_accuracy"):
+        assert 0 < two[0][name] == pytest.approx(one[0][name], abs=1e-5)
+
+
+def test_a_command_that_trains_in_one_process_waits_for_no_other() -> None:
+    """`plan` measures training steps, whose gradients several processes would exchange."""
+    words = ["-m", "mage", "plan", "--recipe", "smoke", *COMMON]
+    found = [json.loads(line) for line in python(*words, two=True).splitlines()]
+    assert len(found) == 1
+    assert found[0]["pretraining_seconds"] > 0
+
+
+def test_two_processes_go_the_whole_road_of_the_demo_and_fine_tune(tmp_path: Path) -> None:
+    demo = ["-m", "mage", "demo", "--recipe", "smoke", "--samples", 100, "--out", tmp_path / "demo", *COMMON]
+    found = [json.loads(line) for line in python(*demo, two=True).splitlines()]
+    assert [Path(one["report"]).name for one in found] == ["report.html"], "told once"
+    steps = [line["step"] for line in read_log(tmp_path / "demo") if "loss" in line]
+    assert steps == sorted(set(steps)), "no stage is run by each for itself"
+    assert steps[-1] == 12
+    words = ["-m", "mage", "finetune", "--model", tmp_path / "demo", "--data", "digits", "--out", tmp_path / "tuned"]
+    words += ["--set", "optim.steps=2", "--set", "optim.batch_size=16", *COMMON]
+    found = [json.loads(line) for line in python(*words, two=True).splitlines()]
+    assert [(one["steps"], one["test_images"]) for one in found] == [(2, 297)]
+    assert mage.load(tmp_path / "tuned").transformer is not None
+
+
+MEETING = """
+import sys, time
+from pathlib import Path
+import torch.distributed
+from mage import device, distributed
+
+new_group = torch.distributed.new_group
+
+def slowly(**more):
+    group = new_group(**more)
+    if torch.distributed.get_rank() == 0:
+        time.sleep(2)
+        Path(sys.argv[1], "met").touch()
+    return group
+
+torch.distributed.new_group = slowly
+device.start("cpu")
+assert Path(sys.argv[1], "met").is_file(), "the other process is still meeting"
+"""
+
+
+def test_no_process_goes_its_way_while_another_is_still_meeting(tmp_path: Path) -> None:
+    """One that leaves at once, as of a command that one process does, would end the meeting for the other."""
+    (tmp_path / "meeting.py").write_text(MEETING)
+    python(tmp_path / "meeting.py", tmp_path, two=True)
+
+
+def test_a_run_of_two_processes_is_resumed_by_two_and_by_one(tmp_path: Path) -> None:
+    base = ["-m", "mage", "train-tokenizer", "--recipe", "smoke", *COMMON, "--out", tmp_path / "run"]
     python(*base, "--set", "tokenizer_training.steps=6", two=True)
     python(*base, "--set", "tokenizer_training.steps=9", "--resume", two=True)
     python(*base, "--set", "tokenizer_training.steps=12", "--resume")

@@ -17,7 +17,7 @@ class Options(FeatureOptions):
     """epochs of the lars protocol"""
     crops: Literal["fixed", "random"] = "fixed"
     """of training images, lars protocol only. random: as published, a new crop of each in every epoch, which costs as
-    many passes as there are epochs; fixed: the centre, one pass"""
+    many passes as there are epochs; fixed: the centre that test images are cut to, one pass"""
     crop_scale: tuple[float, float] = (0.2, 1.0)
     """smallest and largest share of the area that a random crop shows"""
     base_learning_rate: float = 0.1

@@ -19,6 +19,8 @@ from mage.registry import Registry
 QuantizerKind = Callable[["QuantizerConfig", int], "Quantizer"]
 """(configuration, width of the vectors) -> quantizer; usually a class."""
 QUANTIZERS: Registry[QuantizerKind] = Registry(kind="quantizer", group="mage.quantizers")
+TOLD_BY_TENSORS = ("vq", "ema", "normalized", "simvq", "fsq", "lfq")
+"""Kinds whose name is not part of a tokenizer's fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,14 @@ class Quantizer(nn.Module, ABC):
         tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         ignored = self.fingerprint_ignores
         return {n: t for n, t in tensors.items() if n not in ignored and n.split(".")[0] not in ignored}
+
+    def rule(self) -> str:
+        """How words are chosen, where `deciding` does not say it; part of the tokenizer's fingerprint.
+
+        Empty for the kinds of earlier versions, whose caches stay valid: their tensors tell them apart, but for vq and
+        ema, which choose alike, and normalized, which does so too as long as its words have length 1.
+        """
+        return "" if self.config.kind in TOLD_BY_TENSORS else self.config.kind
 
     @abstractmethod
     def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:

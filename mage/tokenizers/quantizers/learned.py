@@ -121,6 +121,11 @@ class RunningMeanQuantizer(Quantizer):
         """Negative squared distances, up to a constant of each vector; if normalized, cosines."""
         return self._affinity(functional.normalize(vectors, dim=1) if self.spherical else vectors, self.codebook)
 
+    def rule(self) -> str:
+        """Empty where the largest cosine is also the smallest distance: of words on the unit sphere."""
+        off_sphere = float((self.codebook.float().norm(dim=1) - 1).abs().max())
+        return self.config.kind if self.spherical and off_sphere > 0.01 else super().rule()
+
     def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:
         """Quantize; in training mode also move the codebook. loss = commitment x |latent - word|^2 (+ entropy)."""
         latent = functional.normalize(latent.float(), dim=1) if self.spherical else latent.float()
