@@ -35,7 +35,5 @@ class Parts:
         )
 
 
-NO_CHOICE = (
-    "Nothing is chosen: every row is reported, on test images. Training was watched on held-out training images."
-)
+NO_CHOICE = "Nothing is chosen: every row is reported as measured. Training was watched on images that it held out."
 """For `protocol.validation` of a study that compares and does not choose."""

@@ -270,6 +270,7 @@ def record(study: Study, metrics: dict[str, float]) -> None:
     }
     timings = {"total": sum(values.get("seconds", 0.0) for values in study.measured.values())}
     places = {str(options.model): "RUN", str(options.data_root): "DATA", str(options.out): "OUT"}
+    places[str(options.results)] = "RESULTS"
     words = [places.get(word, word) for word in sys.argv[1:] if word not in ("--note", *options.note)]
     command = f"python studies/generation.py {shlex.join(words)}"
     found = metrics | {"best_sampler_fd_1k": study.final("base", best)["fd"]}

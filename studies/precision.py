@@ -124,13 +124,8 @@ def main() -> None:
         "fd_efflite0": f"{options.samples:,} samples each, seeds differ; the second line is its floor",
     }
     seconds = {"total": time.perf_counter() - start}
-    record = Record(
-        f"python studies/precision.py --steps {options.steps} --samples {options.samples}",
-        0,
-        protocol,
-        seconds,
-        metrics,
-    )
+    command = f"python studies/precision.py --steps {options.steps} --samples {options.samples}"
+    record = Record(command, 0, protocol, seconds, metrics)
     write_record(options.results / "precision.json", record)
     for name, value in metrics.items():
         print(f"{name}: {value:.4g}")
