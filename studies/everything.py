@@ -46,10 +46,7 @@ _WIDE = sets(
     model__width=384, model__heads=6, model__decoder_width=256, model__decoder_depth=3, model__decoder_heads=4,
     pretraining__batch_size=512, pretraining__base_learning_rate=1.5e-3,
 )  # fmt: skip
-_TINY = sets(
-    model__width=32, model__depth=1, model__heads=2, model__decoder_width=32, model__decoder_depth=1,
-    model__decoder_heads=2, pretraining__batch_size=8, data__online_images=0,
-)  # fmt: skip
+_TINY = sets(model__width=32, model__depth=1, model__heads=2, pretraining__batch_size=8, data__online_images=0)
 SCALES = {
     "cpu": Scale(
         tokenizer=sets(tokenizer_training__steps=3500),

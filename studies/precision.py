@@ -38,7 +38,8 @@ def losses(run: Path) -> torch.Tensor:
 def train_all(out: Path, steps: int) -> dict[str, Path]:
     """A tokenizer, and MAGE in float32 with two seeds and in bfloat16."""
     recipe = named("mnist5k")
-    recipe = replace(recipe, pretraining=replace(recipe.pretraining, steps=steps))
+    words = replace(recipe.tokenizer_training, steps=min(steps, recipe.tokenizer_training.steps))
+    recipe = replace(recipe, tokenizer_training=words, pretraining=replace(recipe.pretraining, steps=steps))
     if not (out / "tokenizer" / "model").exists():
         runs.train_tokenizer(recipe, Launch(out / "tokenizer"))
     tokenizer = runs.load_tokenizer(out / "tokenizer", precision="float32")
@@ -99,7 +100,12 @@ def main() -> None:
     """Train, compare, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/precision"), help="folder of the runs")
-    parser.add_argument("--steps", type=int, default=STEPS, help="steps of each training")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=STEPS,
+        help="steps of each training; the tokenizer takes no more than its recipe says",
+    )
     parser.add_argument("--samples", type=int, default=SAMPLES, help="samples of each set")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
