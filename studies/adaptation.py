@@ -3,7 +3,8 @@
 RUN is MAGE of CIFAR-10 with its tokenizer. It goes on pre-training, without labels, on images of another kind
 (`mage pretrain --init-from`; default: 4,000 handwritten digits, which its tokenizer has never seen either), and a
 network of the same size learns them from random weights, with as many steps, as the control. Linear probe and k-NN on
-both data sets, before and after, go to results/adaptation.json. What is finished is not repeated.
+both data sets, before and after, go to results/adaptation.json: every row is measured on test images, and nothing is
+chosen by them. What is finished is not repeated.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+
+from choices import NO_CHOICE, RESULTS
 
 import mage
 from mage.data.datasets import load_dataset
@@ -22,7 +25,6 @@ from mage.runs.generation import some
 from mage.runs.record import Record, write_record
 from mage.training.runlog import read_log
 
-ROOT = Path(__file__).resolve().parent.parent
 OLD, MOST = "cifar10", 10_000
 """What RUN has learned, and how many training images probes get."""
 
@@ -76,7 +78,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/adaptation"), help="folder of the runs")
     parser.add_argument("--steps", type=int, default=300, help="steps of each training")
     parser.add_argument("--set", action="append", default=[], help="settings of both trainings, as of `mage pretrain`")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
     metrics, seconds = {}, {}
     for name in ("before", "adapted", "from_scratch"):
@@ -86,6 +90,7 @@ def main() -> None:
         if name != "before":
             seconds[name] = max(line.get("seconds", 0.0) for line in read_log(folder))
     protocol = {
+        "validation": NO_CHOICE,
         "models": f"before: of {OLD}; adapted: {options.steps} more steps on {options.data}; from_scratch: as many "
         "steps on it from random weights; all with the tokenizer of before",
         "linear, knn": f"logistic regression and weighted k-NN on frozen features, at most {MOST:,} training images, "
@@ -93,7 +98,7 @@ def main() -> None:
     }
     command = f"python studies/adaptation.py --data-root data --model RUN --data {options.data} --steps {options.steps}"
     command += "".join(f" --set {change}" for change in options.set)
-    write_record(ROOT / "results" / "adaptation.json", Record(command, 0, protocol, seconds, metrics))
+    write_record(options.results / "adaptation.json", Record(command, 0, protocol, seconds, metrics))
 
 
 if __name__ == "__main__":

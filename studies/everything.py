@@ -5,9 +5,11 @@ each with settings that fit the scale:
 
 cpu   two cores with bfloat16: two and a half hours for generation, as long for the representations
 gpu   one large GPU: batches of 512 and 256, a wider model for generation; about 40 minutes in all
+trial tiny models and few samples, to see that all of it runs: give it a few hundred images, and --results
 
 Every step is left out when it is done and goes on where it was stopped; records are written as soon as there is
-something to record. Steps run one after the other: side by side on one GPU they only wait for each other.
+something to record. Steps run one after the other: side by side on one GPU they only wait for each other. Each study
+chooses by validation images and measures what it chose on test images, as its own docstring says.
 """
 
 import argparse
@@ -15,6 +17,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from choices import RESULTS
 
 HERE = Path(__file__).resolve().parent
 STUDIES = ("generation", "representations", "mage_c")
@@ -42,6 +46,7 @@ _WIDE = sets(
     model__width=384, model__heads=6, model__decoder_width=256, model__decoder_depth=3, model__decoder_heads=4,
     pretraining__batch_size=512, pretraining__base_learning_rate=1.5e-3,
 )  # fmt: skip
+_TINY = sets(model__width=32, model__depth=1, model__heads=2, pretraining__batch_size=8, data__online_images=0)
 SCALES = {
     "cpu": Scale(
         tokenizer=sets(tokenizer_training__steps=3500),
@@ -64,6 +69,15 @@ SCALES = {
             "--finetune-set", "optim.epochs=10", "optim.batch_size=512", "optim.base_learning_rate=1e-3",
         ],
         mage_c=["--steps", "300", *sets(pretraining__batch_size=512, pretraining__base_learning_rate=1e-3)],
+    ),
+    "trial": Scale(
+        tokenizer=sets(tokenizer__width=16, tokenizer_training__batch_size=8, tokenizer_training__steps=8),
+        base=[*_TINY, *sets(pretraining__steps=4)],
+        generation=[*_TINY, *sets(pretraining__steps=4), "--samples", "20", "--large", "30", "--epochs", "1",
+                    "--clusters", "4", "--whole", "4"],
+        representations=["--minutes", "0.001", *_TINY, "--corruption-images", "5", "--attack-images", "5",
+                         "--finetune-set", "optim.epochs=1"],
+        mage_c=["--steps", "4", "--samples", "20", "--only", "control", "published", "weight_0.3", *_TINY],
     ),
 }  # fmt: skip
 
@@ -94,9 +108,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True, help="folder where CIFAR-10 lies")
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), help="folder of all runs")
-    parser.add_argument("--scale", choices=SCALES, default="cpu", help="settings for two cores or for a GPU")
+    parser.add_argument(
+        "--scale", choices=SCALES, default="cpu", help="settings for two cores, for a GPU, or for a trial"
+    )
     parser.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES), help="studies to run")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
     options = parser.parse_args()
+    results = ("--results", options.results)
     scale, runner = SCALES[options.scale], Runner(options.out, options.data_root)
     tokenizer = runner.train("train-tokenizer", "tokenizer", "--recipe", "cifar10", *scale.tokenizer)
     if "generation" in options.only:
@@ -104,15 +122,15 @@ def main() -> None:
         recipe = ("--recipe", "cifar10", "--tokenizer", tokenizer)
         runner.call("-m", "mage", "tokenize", *recipe, "--out", tokens, *runner.data)
         base = runner.train("pretrain", "base", *recipe, "--data", tokens, *scale.base)
-        words = ("--model", base, "--out", tokens.parent)
+        words = ("--model", base, "--out", tokens.parent, *results)
         runner.call(HERE / "generation.py", *runner.data, *words, *scale.generation)
     runs = options.out / "representations"
     if {"representations", "mage_c"} & set(options.only):
         more = [] if "representations" in options.only else ["--only", "mage", "--train-only"]
-        words = ("--tokenizer", tokenizer, "--out", runs)
+        words = ("--tokenizer", tokenizer, "--out", runs, *results)
         runner.call(HERE / "representations.py", *runner.data, *words, *scale.representations, *more)
     if "mage_c" in options.only:
-        inputs = ("--model", runs / "mage", "--tokens", runs / "tokens", "--out", options.out / "mage_c")
+        inputs = ("--model", runs / "mage", "--tokens", runs / "tokens", "--out", options.out / "mage_c", *results)
         runner.call(HERE / "mage_c.py", *runner.data, *inputs, *scale.mage_c)
 
 

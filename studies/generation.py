@@ -3,11 +3,13 @@
 RUN is a finished run of the recipe cifar10, or with `--data digits` of mnist5k, with its tokenizer inside (of other
 sizes than the recipe's: give them with `--set model.width=...` again). On its frozen encoder the study trains decoders
 for labels, for clusters and for nothing, from scratch a model that knows labels, and goes on with the whole of RUN,
-without and with clusters; then it generates with many samplers and
-judges: Frechet distance to the test images (fd_efflite0), and how many class-conditional samples an independent
-classifier, trained on real images, takes for their class. Results go to results/generation.json (of digits:
-generation_digits.json), figures beside it. Trainings resume, and no set of samples is measured twice: `--parts` and
-repeated runs share OUT.
+without and with clusters; then it generates with many samplers and judges: Frechet distance (fd_efflite0), and how many
+class-conditional samples an independent classifier, trained on real images, takes for their class.
+
+Whatever is chosen (a sampler, a guidance, a number of clusters, one of two models) is chosen by validation images; what
+was chosen, and the rows of the tables, are measured on test images with other random numbers, and choose nothing.
+Results go to results/generation.json (of digits: generation_digits.json), figures beside it. Trainings resume, and no
+set of samples is measured twice: `--parts` and repeated runs share OUT.
 """
 
 import argparse
@@ -16,14 +18,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from generation_study import SMALL, SUBJECTS, Study
+from choices import RESULTS
+from generation_study import CHOICE_SEED, FINAL_SEED, LARGE, SMALL, SUBJECTS, Study
 
 import mage
 from mage import images
 from mage.report.charts import Series, line_chart, standalone
 from mage.runs.record import Record, write_record
 
-ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("labels", "clusters", "classes", "whole", "samplers", "encoder_keep", "guidance", "self_conditional", "edits")
 CLUSTERS = (16, 64, 256, 1024)
 GUIDANCES = (0.0, 1.0)
@@ -40,12 +42,13 @@ def samplers(study: Study) -> dict[str, float]:
         points: list[tuple[float, float | None]] = []
         for steps in study.subject.steps:
             if steps > 16:
-                tried = [min(tried, key=lambda one: study.measure("base", one | {"steps": 16})["fd"])]
-            best = min(study.measure("base", one | {"steps": steps})["fd"] for one in tried)
-            found[f"fd_1k.{name.replace(', ', ' ').replace(' ', '_')}.steps{steps}"] = best
-            points.append((steps, best))
+                tried = [study.choose("base", [one | {"steps": 16} for one in tried])]
+            best = study.choose("base", [one | {"steps": steps} for one in tried])
+            value = study.final("base", best)["fd"]
+            found[f"fd_1k.{name.replace(', ', ' ').replace(' ', '_')}.steps{steps}"] = value
+            points.append((steps, value))
         lines.append(Series(name, points, markers=True))
-    figure(study, "steps", lines, "fd_efflite0 of 1,000 samples, smaller is better", "steps")
+    figure(study, "steps", lines, f"fd_efflite0 of {study.small:,} samples, smaller is better", "steps")
     return found
 
 
@@ -53,9 +56,9 @@ def encoder_keep(study: Study) -> dict[str, float]:
     """What it costs in quality to let the encoder see a part of the unknown tokens only."""
     found: dict[str, float] = {}
     paper = study.subject.samplers["confidence"]
-    best = min(paper, key=lambda one: study.measure("base", one | {"steps": 16})["fd"]) | {"steps": 16}
+    best = study.choose("base", [one | {"steps": 16} for one in paper])
     for kept in KEPT:
-        values = study.measure("base", best | {"encoder_keep": kept})
+        values = study.final("base", best | {"encoder_keep": kept})
         found |= {f"{name}_1k.encoder_keep_{kept:g}": values[name] for name in ("fd", "precision", "recall")}
     return found
 
@@ -64,30 +67,31 @@ def guidance(study: Study) -> dict[str, float]:
     """Accuracy of the class against guidance, and the trade-off with the Frechet distance."""
     found: dict[str, float] = {}
     accuracy, distance, both = [], [], []
+    judged: dict[tuple[str, float], float] = {}
     for model in ("labels", "classes"):
         if model not in study.models:
             continue
-        values = {guidance: told(study, model, guidance)[0] for guidance in study.subject.guidances}
+        chosen = {guidance: told(study, model, guidance) for guidance in study.subject.guidances}
+        judged |= {(model, guidance): values["accuracy"] for guidance, (values, _) in chosen.items()}
+        values = {guidance: study.final(model, sampler, by_class=True) for guidance, (_, sampler) in chosen.items()}
         found |= {f"class_accuracy.{model}.guidance{g:g}": value["accuracy"] for g, value in values.items()}
         found |= {f"fd_1k.{model}.guidance{g:g}": value["fd"] for g, value in values.items()}
         for one in study.subject.guided:
             label = " ".join(str(setting) for setting in one.values())
-            unguided = study.measure(model, one | {"guidance": 0.0}, by_class=True)
+            unguided = study.final(model, one | {"guidance": 0.0}, by_class=True)
             found |= {f"unguided.{model}.{label}.{key}": unguided[key] for key in ("accuracy", "fd")}
         accuracy.append(Series(model, [(g, value["accuracy"]) for g, value in values.items()], markers=True))
         distance.append(Series(model, [(g, value["fd"]) for g, value in values.items()], markers=True))
         pairs = [(100 * value["accuracy"], value["fd"]) for value in values.values()]
         both.append(Series(model, list(pairs), markers=True))
     figure(study, "guidance_accuracy", accuracy, "share of samples taken for their class", "guidance")
-    figure(study, "guidance_distance", distance, "fd_efflite0 of 1,000 samples", "guidance")
+    figure(study, "guidance_distance", distance, f"fd_efflite0 of {study.small:,} samples", "guidance")
     title = f"fd_efflite0 at guidance {', '.join(f'{one:g}' for one in study.subject.guidances)}"
     figure(study, "trade_off", both, title, "% of samples taken for their class")
-    models = sorted({name.split(".")[1] for name in found if name.startswith("class_accuracy.")})
-    if models:
-        found["class_accuracy"] = max(found[f"class_accuracy.{model}.guidance0"] for model in models)
-        found["class_accuracy_guided"] = max(
-            value for name, value in found.items() if name.startswith("class_accuracy.")
-        )
+    for name, tried in (("", [pair for pair in judged if pair[1] == 0.0]), ("_guided", list(judged))):
+        if tried:  # by the samples that chose the samplers, not by those that are reported
+            model, weight = max(tried, key=lambda pair: judged[pair])
+            found[f"class_accuracy{name}"] = found[f"class_accuracy.{model}.guidance{weight:g}"]
     return found
 
 
@@ -97,7 +101,7 @@ def self_conditional(study: Study) -> dict[str, float]:
     lines: dict[float, list[tuple[float, float | None]]] = {guidance: [] for guidance in GUIDANCES}
     for name in ("decoder", "longer"):
         if name in study.models:
-            found[f"fd_1k.{name}"] = study.measure(name, study.sampler())["fd"]
+            found[f"fd_1k.{name}"] = study.final(name, study.sampler())["fd"]
     pairs = (("base", "clusters", ""), ("decoder", "clusters", "_even"), ("longer", "whole", "_whole"))
     for before, kind, end in pairs:
         tried: list[tuple[float, str, dict[str, Any]]] = []
@@ -107,15 +111,15 @@ def self_conditional(study: Study) -> dict[str, float]:
                 continue
             for guidance in GUIDANCES:
                 values, sampler = told(study, name, guidance)
-                found[f"fd_1k.{name}.guidance{guidance:g}"] = value = values["fd"]
-                tried.append((value, name, sampler))
+                found[f"fd_1k.{name}.guidance{guidance:g}"] = value = study.final(name, sampler)["fd"]
+                tried.append((values["fd"], name, sampler))
                 if before == "base":
                     lines[guidance].append((count, value))
         if tried and before in study.models:
-            found |= gain(study, before, *min(tried, key=lambda one: one[0]), end)
+            found |= gain(study, before, *min(tried, key=lambda one: one[0])[1:], end)
     if {"fd_large.before", "fd_large.after_whole"} <= found.keys():
         found["self_conditional_gain_with_training"] = 1 - found["fd_large.after_whole"] / found["fd_large.before"]
-    title = "fd_efflite0 of 1,000 samples"
+    title = f"fd_efflite0 of {study.small:,} samples"
     figure(
         study,
         "clusters",
@@ -127,32 +131,32 @@ def self_conditional(study: Study) -> dict[str, float]:
 
 
 def told(study: Study, name: str, guidance: float) -> tuple[dict[str, float], dict[str, Any]]:
-    """What a model that knows classes or clusters gets with the sampler of the least distance, and that sampler."""
+    """The sampler of a model that knows classes or clusters that validation images choose, and what it got there."""
     by_class = name in ("labels", "classes")
-    tried = study.subject.guided if by_class else study.subject.told
-    found = [(study.measure(name, one | {"guidance": guidance}, by_class=by_class), one) for one in tried]
-    values, best = min(found, key=lambda pair: pair[0]["fd"])
-    return values, best | {"guidance": guidance}
+    tried = [one | {"guidance": guidance} for one in (study.subject.guided if by_class else study.subject.told)]
+    best = study.choose(name, tried, by_class=by_class)
+    return study.measure(name, best, by_class=by_class), best
 
 
-def gain(study: Study, before: str, small: float, name: str, sampler: dict[str, Any], end: str) -> dict[str, float]:
-    """What a model that knows clusters gains over the one before it, of other and of more samples."""
+def gain(study: Study, before: str, name: str, sampler: dict[str, Any], end: str) -> dict[str, float]:
+    """What a model that knows clusters gains over the one before it, of many samples."""
     same = {key: value for key, value in sampler.items() if key != "guidance"}
-    best = min(study.sampler(), same, key=lambda one: study.measure(before, one)["fd"])
-    alone = study.measure(before, best, num=study.large, seed=1)["fd"]
-    after = study.measure(name, sampler, num=study.large, seed=1)["fd"]
+    best = study.choose(before, [study.sampler(), same])
+    alone = study.final(before, best, num=study.large)["fd"]
+    after = study.final(name, sampler, num=study.large)["fd"]
     return {
         f"fd_large.before{end}": alone,
         f"fd_large.after{end}": after,
         f"self_conditional_gain{end}": 1 - after / alone,
-        f"self_conditional_gain{end}_same_sampler": 1 - small / study.measure(before, same)["fd"],
+        f"self_conditional_gain{end}_same_sampler": 1
+        - study.final(name, sampler)["fd"] / study.final(before, same)["fd"],
     }
 
 
 def edits(study: Study) -> None:
     """A picture of what classes, clusters and edits look like."""
     rows = []
-    names = study.train.class_names
+    names = study.parts.train.class_names
     if knowing := {"labels", "classes"} & study.models.keys():
         model = max(knowing)
         sampler = told(study, model, 2.0)[1]
@@ -171,13 +175,13 @@ def edits(study: Study) -> None:
 
 
 def path(study: Study, end: str) -> Path:
-    """A file under results/."""
+    """A file of the results."""
     name = "generation" + ("" if study.options.data == "cifar10" else "_digits") + study.options.tag
-    return ROOT / "results" / (name + end)
+    return study.options.results / (name + end)
 
 
 def figure(study: Study, name: str, lines: list[Series], title: str, x_label: str) -> None:
-    """A chart under results/."""
+    """A chart of the results."""
     chart = line_chart(lines, title=title, x_label=x_label, width=760, height=340)
     if chart:
         path(study, f"_{name}.svg").write_text(standalone(chart))
@@ -203,7 +207,11 @@ def main() -> None:
     )
     parser.add_argument("--note", action="append", default=[], help="how RUN and the rest were trained, for the record")
     parser.add_argument("--epochs", type=int, default=12, help="of the independent classifier")
+    parser.add_argument("--samples", type=int, default=SMALL, help="samples of each setting")
+    parser.add_argument("--large", type=int, default=LARGE, help="samples of the numbers that are compared in the text")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record and its figures")
     options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
     study = Study(options)
     if "labels" in options.parts:
@@ -220,7 +228,6 @@ def main() -> None:
             study.pretrain(f"whole{count}", "whole", f"method.conditions.clusters={count}", *options.set_whole)
     if options.train_only:
         return
-    study.prepare()
     clustered = [f"{kind}{count}" for kind in ("clusters", "whole") for count in options.clusters]
     for name in ("labels", "classes", "decoder", "longer", *clustered):
         if (options.out / name / "finished").exists():
@@ -247,22 +254,26 @@ def record(study: Study, metrics: dict[str, float]) -> None:
     protocol = {
         "models": " ".join(options.note) or "as the recipes say",
         "best_sampler": ", ".join(f"{name} {value}" for name, value in best.items()),
-        "fd": f"fd_efflite0 against the {len(study.test):,} test images; 1k: of {SMALL:,} samples of seed 0",
-        "class_accuracy": f"share of {SMALL:,} samples, each class in turn, that a small network of real images takes "
-        f"for their class ({options.epochs} epochs{', half of the batches softened' if study.subject.soften else ''}); "
-        f"best of the models and guidances, each with the sampler (of {len(study.subject.guided)}) of the least fd",
-        "self_conditional_gain": f"1 - after / before, {study.large:,} samples of seed 1; chosen on {SMALL:,} of "
-        "seed 0: before, of all samplers at up to 16 steps (decoder, longer: RUN's best, or the one after); after, of "
+        "validation": study.parts.sentence("Samplers, guidances, numbers of clusters and models were chosen"),
+        "fd": f"fd_efflite0 against the {len(study.parts.test):,} test images; 1k: of {study.small:,} samples of seed "
+        f"{FINAL_SEED}; settings were chosen by as many of seed {CHOICE_SEED} against the validation images",
+        "class_accuracy": f"share of {study.small:,} samples, each class in turn, that a small network of real images "
+        f"takes for their class ({options.epochs} epochs"
+        f"{', half of the batches softened' if study.subject.soften else ''}); of the model and guidance with the best "
+        f"share while choosing, each with the sampler (of {len(study.subject.guided)}) of the least fd",
+        "self_conditional_gain": f"1 - after / before, {study.large:,} samples; "
+        "before, of all samplers at up to 16 steps (decoder, longer: RUN's best, or the one after); after, of "
         f"numbers of clusters, samplers ({len(study.subject.told)}) and guidance ({guidances}); same_sampler: of "
-        f"{SMALL:,} samples of seed 0, all settings but guidance alike; even, whole: before and after had the same "
+        f"{study.small:,} samples, all settings but guidance alike; even, whole: before and after had the same "
         "further training, of the decoder, of all; with_training: of the model told its clusters in it to the model "
         "before it",
     }
     timings = {"total": sum(values.get("seconds", 0.0) for values in study.measured.values())}
     places = {str(options.model): "RUN", str(options.data_root): "DATA", str(options.out): "OUT"}
+    places[str(options.results)] = "RESULTS"
     words = [places.get(word, word) for word in sys.argv[1:] if word not in ("--note", *options.note)]
     command = f"python studies/generation.py {shlex.join(words)}"
-    found = metrics | {"best_sampler_fd_1k": study.measure("base", best)["fd"]}
+    found = metrics | {"best_sampler_fd_1k": study.final("base", best)["fd"]}
     write_record(path(study, ".json"), Record(command, 0, protocol, timings, found))
 
 

@@ -1,19 +1,25 @@
-"""What studies/generation.py works with: trainings and measurements, each done once and kept in a folder."""
+"""What studies/generation.py works with: trainings and measurements, each done once and kept in a folder.
+
+Settings are chosen by samples that are compared with validation images; what was chosen draws other random numbers
+and is compared with test images, because the best of many is partly the luckiest.
+"""
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from choices import Parts
 from torch import Tensor
 
 import mage
 from mage import atomic, images
-from mage.data.datasets import load_dataset
 from mage.data.loaders import evaluation_batches
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import compare
@@ -24,6 +30,7 @@ from mage.runs.production import Production
 
 SMALL, LARGE = 1000, 2500
 """Samples of the curves, and of the numbers that are compared in the text (at most half of the training images)."""
+CHOICE_SEED, FINAL_SEED = 0, 1
 Samplers = dict[str, list[dict[str, Any]]]
 """Each sampler with the settings that are tried at every number of steps; the best counts."""
 
@@ -112,27 +119,30 @@ class Study:
         self.tokens = self.out / "tokens"
         self.extractor = build_extractor("efflite0", device=self.base.device)
         self.subject = SUBJECTS[options.data]
-        self.test, self.train = (
-            load_dataset(self.subject.data, split=split, data_root=options.data_root) for split in ("test", "train")
-        )
-        self.large = min(LARGE, len(self.train) // 2)
+        self.parts = Parts(self.base, self.subject.data, options.data_root)
+        self.small, self.large = options.samples, min(options.large, len(self.parts.train) // 2)
+        self._references: dict[str, Reference] = {}
         self.models: dict[str, mage.Mage] = {"base": self.base}
         self.path = self.out / "measured.json"
         self.measured: dict[str, dict[str, float]] = {}
         self.read()
 
-    def prepare(self) -> None:
-        """What measuring needs: the judge, and the reference."""
-        self.judge = self._judge()
-        seen_file = self.out / "reference.npz"
-        if not seen_file.exists():
-            look_at_dataset(self.test, self.extractor, size=self.base.image_size, batch_size=250).save(seen_file)
-        self.reference = Reference.load(seen_file, extractor=self.extractor.fingerprint)
+    def reference(self, split: Literal["validation", "test"]) -> Reference:
+        """What samples are compared with."""
+        if split not in self._references:
+            path = self.out / f"reference_{split}.npz"
+            if not path.exists():
+                dataset = self.parts.validation if split == "validation" else self.parts.test
+                look_at_dataset(dataset, self.extractor, size=self.base.image_size, batch_size=250).save(path)
+            self._references[split] = Reference.load(path, extractor=self.extractor.fingerprint)
+        return self._references[split]
 
-    def _judge(self) -> Judge:
+    @functools.cached_property
+    def judge(self) -> Judge:
+        """The independent classifier, which has learned from no validation and no test image."""
         config = JudgeConfig(self.options.epochs, mirror=self.subject.mirror, soften=self.subject.soften)
         where = {"precision": self.base.precision, "device": self.base.device}
-        return judge_of(self.train, self.base.image_size, config, cache=self.out, **where)
+        return judge_of(self.parts.train, self.base.image_size, config, cache=self.out, **where)
 
     def read(self) -> None:
         """Take over what this or another process has measured."""
@@ -147,11 +157,30 @@ class Study:
         print(name, {key: round(value, 4) for key, value in values.items()}, flush=True)
         return values
 
-    def measure(
-        self, model: str, sampling: dict[str, Any], *, num: int = SMALL, seed: int = 0, by_class: bool = False
+    def measure(self, model: str, sampling: dict[str, Any], *, by_class: bool = False) -> dict[str, float]:
+        """Of the samples that settings are chosen by: fd_efflite0, precision and recall against validation images.
+
+        by_class: each class in turn, and the accuracy.
+        """
+        return self._measure(model, sampling, self.small, "validation", by_class)
+
+    def final(
+        self, model: str, sampling: dict[str, Any], *, num: int | None = None, by_class: bool = False
     ) -> dict[str, float]:
-        """fd_efflite0, precision and recall of some samples; by_class: each class in turn, and the accuracy."""
-        name = json.dumps([model, sampling, num, seed, by_class])
+        """The same of other samples, against test images: for settings that nothing is left to choose of."""
+        return self._measure(model, sampling, num or self.small, "test", by_class)
+
+    def choose(self, model: str, tried: Sequence[dict[str, Any]], *, by_class: bool = False) -> dict[str, Any]:
+        """The settings whose samples are nearest to the validation images."""
+        if len(tried) == 1:
+            return tried[0]
+        return min(tried, key=lambda one: self.measure(model, one, by_class=by_class)["fd"])
+
+    def _measure(
+        self, model: str, sampling: dict[str, Any], num: int, split: Literal["validation", "test"], by_class: bool
+    ) -> dict[str, float]:
+        seed = CHOICE_SEED if split == "validation" else FINAL_SEED
+        name = json.dumps([model, sampling, num, seed, by_class, split])
         self.read()
         if name in self.measured:
             return self.measured[name]
@@ -164,33 +193,34 @@ class Study:
             seen.update(self.extractor(pixels))
             if by_class:
                 right += int((self.classify(pixels) == torch.arange(first, first + len(pixels)) % 10).sum())
-        found = compare(seen, self.reference, "efflite0").metrics
+        found = compare(seen, self.reference(split), "efflite0").metrics
         values = {key.split("_")[0]: value for key, value in found.items()} | {"seconds": time.perf_counter() - start}
         return self.keep(name, values | ({"accuracy": right / num} if by_class else {}))
 
-    @torch.inference_mode()
     def classify(self, pixels: Tensor) -> Tensor:
         """The classes that the judge sees."""
-        return self.judge(pixels.to(self.base.device)).argmax(dim=1).cpu()
+        judge = self.judge  # may be trained here, which inference mode would not allow
+        with torch.inference_mode():
+            return judge(pixels.to(self.base.device)).argmax(dim=1).cpu()
 
     def real(self) -> dict[str, float]:
         """What real and what reconstructed test images get."""
         if "real" in self.measured:
             return self.measured["real"]
-        right, kept, labels = 0, 0, torch.from_numpy(self.test.labels)
-        for batch in evaluation_batches(self.test, lambda image, _: image, batch_size=500):
+        right, kept, labels = 0, 0, torch.from_numpy(self.parts.test.labels)
+        for batch in evaluation_batches(self.parts.test, lambda image, _: image, batch_size=500):
             again = self.base.decode_tokens(self.base.encode(images.to_float(batch["images"])))
             right += int((self.classify(batch["images"]) == batch["labels"]).sum())
             kept += int((self.classify(images.to_uint8(again)) == batch["labels"]).sum())
         values = {"accuracy": right / len(labels), "accuracy_reconstructed": kept / len(labels)}
-        for num in (SMALL, self.large):
+        for num in (self.small, self.large):
             seen, again = (SeenImages(self.extractor.fingerprint, num) for _ in range(2))
-            for batch in evaluation_batches(some(self.train, num), lambda image, _: image, batch_size=250):
+            for batch in evaluation_batches(some(self.parts.train, num), lambda image, _: image, batch_size=250):
                 seen.update(self.extractor(batch["images"]))
                 tokens = self.base.encode(images.to_float(batch["images"]))
                 again.update(self.extractor(images.to_uint8(self.base.decode_tokens(tokens))))
             for end, which in (("", seen), ("_reconstructed", again)):
-                found = compare(which, self.reference, "efflite0").metrics
+                found = compare(which, self.reference("test"), "efflite0").metrics
                 values[f"fd_{num}{end}"] = next(value for name, value in found.items() if name.startswith("fd_"))
         return self.keep("real", values)
 
@@ -215,11 +245,11 @@ class Study:
         return ["--data-root", self.options.data_root] if self.options.data_root else []
 
     def sampler(self) -> dict[str, Any]:
-        """The settings that the curves found best at up to 16 steps, for everything after them."""
+        """The settings that are best on validation images at up to 16 steps, for everything after the curves."""
         few = [steps for steps in self.subject.steps if steps <= 16]
         kinds = self.subject.samplers.values()
         tried = [one | {"steps": steps} for settings in kinds for one in settings for steps in few]
-        return min(tried, key=lambda one: self.measure("base", one)["fd"])
+        return self.choose("base", tried)
 
 
 def _mage(*words: object) -> None:

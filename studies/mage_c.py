@@ -1,9 +1,11 @@
 """Which form of MAGE-C keeps generation intact? `python studies/mage_c.py --data-root DATA --model RUN --out OUT`.
 
 RUN is MAGE without contrast (of studies/representations.py). Each form of the contrast goes on from its weights for
-the same number of steps on the same pairs of views, one without contrast as the control; then 2,000 samples of each,
-with one sampler, are compared with the test images (fd_efflite0), and features are probed: k-NN and least squares on
-10,000 training images. Results go to results/mage_c.json. What is finished is not repeated.
+the same number of steps on the same pairs of views, one without contrast as the control. All forms are compared on
+validation images: the distance of samples of one sampler to them (fd_efflite0), and k-NN and least squares on features
+of 10,000 training images. The form that keeps generation intact (its distance is at most 2 % above the control's) and
+has the best least squares is chosen; it, the control and RUN are then measured on test images, with other random
+numbers, in rows that end in _test. Results go to results/mage_c.json. What is finished is not repeated.
 """
 
 import argparse
@@ -12,10 +14,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from choices import RESULTS, Parts
+
 import mage
-from mage.data.datasets import load_dataset
+from mage.data.datasets import ImageDataset
 from mage.data.transforms import TransformConfig
-from mage.device import resolve_device
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.features import extract_features
 from mage.evaluation.generation import compare
@@ -27,7 +30,6 @@ from mage.runs.production import Production
 from mage.runs.record import Record, write_record
 from mage.training.runlog import read_log
 
-ROOT = Path(__file__).resolve().parent.parent
 FORMS: dict[str, list[str]] = {
     "control": ["weight=1e-9"],
     "published": ["weight=0.1"],
@@ -40,7 +42,10 @@ FORMS: dict[str, list[str]] = {
     "shared_ratio": ["weight=0.1", "share_ratio=true"],
 }
 """Settings under `contrastive`; the control contrasts with no weight to speak of, so that all else is equal."""
-SAMPLES = 2000
+SAMPLES, LABELLED = 2000, 10_000
+"""Samples of each form, and training images, at most, that its features are probed with."""
+INTACT = 1.02
+"""The largest distance, over the control's, at which generation counts as intact."""
 
 
 def train(name: str, options: argparse.Namespace) -> Path:
@@ -61,25 +66,62 @@ def train(name: str, options: argparse.Namespace) -> Path:
     return out
 
 
-def measure(folder: Path, options: argparse.Namespace, reference: Reference) -> dict[str, float]:
-    """Samples and features of one model."""
-    path = options.out / f"{folder.name}.json"
+def measure(folder: Path, name: str, parts: Parts, options: argparse.Namespace, *, final: bool) -> dict[str, float]:
+    """Samples and features of one model, beside validation images; final: beside test images, with other samples."""
+    path = options.out / f"{name}_{'test' if final else 'validation'}.json"
     if path.exists():
         found: dict[str, float] = json.loads(path.read_text())
         return found
-    model = mage.load(folder)
-    extractor = build_extractor("efflite0", device=model.device)
-    metrics = compare(look_at_model(model, Production(SAMPLES, 0, 250), extractor), reference, "efflite0").metrics
-    found = {name.split("_")[0]: value for name, value in metrics.items()}
-    train_set, test_set = (load_dataset("cifar10", split=s, data_root=options.data_root) for s in ("train", "test"))
-    features = [
-        extract_features(model, data, TransformConfig(size=(32, 32))) for data in (some(train_set, 10_000), test_set)
-    ]
-    found |= {"knn": knn(*features).accuracy, "linear": linear_probe(*features, protocol="ridge").accuracy}
+    found = look(folder, parts.train, parts.test if final else parts.validation, options.samples, seed=int(final))
     log = read_log(folder)
     found |= {"loss": next(line["valid/loss"] for line in reversed(log) if "valid/loss" in line)}
     path.write_text(json.dumps(found))
     return found
+
+
+def look(folder: Path, train: ImageDataset, real: ImageDataset, samples: int, *, seed: int) -> dict[str, float]:
+    """Distance of samples to real images, and how features of the training images tell the real ones' classes."""
+    model = mage.load(folder)
+    extractor = build_extractor("efflite0", device=model.device)
+    seen = look_at_dataset(real, extractor, size=model.image_size, batch_size=250, device=model.device)
+    made = look_at_model(model, Production(samples, seed, 250), extractor)
+    found = {
+        name.split("_")[0]: value
+        for name, value in compare(made, Reference.of("real", seen), "efflite0").metrics.items()
+    }
+    features = [
+        extract_features(model, data, TransformConfig(size=model.image_size))
+        for data in (some(train, min(LABELLED, len(train))), real)
+    ]
+    return found | {"knn": knn(*features).accuracy, "linear": linear_probe(*features, protocol="ridge").accuracy}
+
+
+def choose(found: dict[str, dict[str, float]]) -> str:
+    """The form of the best least squares among those that keep generation intact; else the one of the least distance.
+
+    found: of every form and of the control, on validation images.
+    """
+    forms = [name for name in found if name not in ("before", "control")]
+    intact = [name for name in forms if found[name]["fd"] <= INTACT * found["control"]["fd"]]
+    if intact:
+        return max(intact, key=lambda name: found[name]["linear"])
+    return min(forms, key=lambda name: found[name]["fd"])
+
+
+def compare_forms(parts: Parts, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Rows of all forms on validation images, then of those that were chosen on test images."""
+    folders = {"before": options.model} | {name: train(name, options) for name in options.only}
+    rows: dict[str, dict[str, float]] = {}
+    for name, folder in folders.items():
+        rows[name] = measure(folder, name, parts, options, final=False)
+        print(name, rows[name], flush=True)
+    finals = ["before"]
+    if "control" in rows and len(rows) > 2:
+        finals += ["control", choose(rows)]
+    for name in finals:
+        rows[f"{name}_test"] = measure(folders[name], name, parts, options, final=True)
+        print(name, "on test images", rows[f"{name}_test"], flush=True)
+    return rows
 
 
 def main() -> None:
@@ -97,27 +139,31 @@ def main() -> None:
         help="settings of every training, as of `mage pretrain`",
     )
     parser.add_argument("--only", nargs="+", choices=FORMS, default=list(FORMS), help="forms to run")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="samples of each form")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    test = load_dataset("cifar10", split="test", data_root=options.data_root)
-    device = resolve_device()
-    seen = look_at_dataset(test, build_extractor("efflite0", device=device), size=(32, 32), batch_size=250)
-    reference = Reference.of("test", seen)
-    metrics = {f"before.{name}": value for name, value in measure(options.model, options, reference).items()}
-    for name in options.only:
-        print(name, found := measure(train(name, options), options, reference), flush=True)
-        metrics |= {f"{name}.{key}": value for key, value in found.items()}
+    options.results.mkdir(parents=True, exist_ok=True)
+    parts = Parts(mage.load(options.model), "cifar10", options.data_root)
+    rows = compare_forms(parts, options)
+    metrics = {f"{name}.{key}": value for name, found in rows.items() for key, value in found.items()}
     protocol = {
+        "validation": parts.sentence(
+            "Forms were compared, and the one of the best least squares among those whose fd is at most "
+            f"{INTACT:g} times the control's chosen,"
+        ),
         "forms": f"{options.steps} more steps from the same MAGE; "
         + "; ".join(f"{name}: {' '.join(changes)}" for name, changes in FORMS.items()),
-        "fd": f"fd_efflite0 of {SAMPLES:,} samples against the 10,000 test images, the recipe's sampler",
-        "knn, linear": "weighted k-NN and least squares, 10,000 training images, all test images",
+        "fd": f"fd_efflite0 of {options.samples:,} samples against the {len(parts.validation):,} validation images, "
+        f"of rows that end in _test other samples against the {len(parts.test):,} test images; the recipe's sampler",
+        "knn, linear": f"weighted k-NN and least squares, {min(LABELLED, len(parts.train)):,} training images, all "
+        "validation or test images",
         "loss": "reconstruction of held-out images",
-    }  # fmt: skip
+    }
     seconds = {name: max(line.get("seconds", 0.0) for line in read_log(options.out / name)) for name in options.only}
     command = f"python studies/mage_c.py --data-root data --model RUN --tokens RUN/tokens --steps {options.steps}"
     command += "".join(f" --set {change}" for change in options.set)
-    write_record(ROOT / "results" / "mage_c.json", Record(command, 0, protocol, seconds, metrics))
+    write_record(options.results / "mage_c.json", Record(command, 0, protocol, seconds, metrics))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from choices import RESULTS
 from torch import Tensor, nn
 
 from mage import rng
@@ -20,8 +21,6 @@ from mage.device import resolve_device
 from mage.nn import norms
 from mage.runs.record import Record, write_record
 from mage.tokenizers import vqgan
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def lean(norm: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -42,7 +41,9 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--batch", type=int, default=4, help="images at a time")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each way, of which the median counts")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
     device = resolve_device(options.device)
     start = time.perf_counter()
     model, exact = (build("base", precision=precision, device=str(device)) for precision in ("bf16", "float32"))
@@ -75,7 +76,7 @@ def main() -> None:
     }
     command = f"python studies/norms.py --device {device.type} --batch {options.batch}"
     record = Record(command, 0, protocol, {"total": time.perf_counter() - start}, metrics)
-    write_record(ROOT / "results" / f"norms_{device.type}.json", record)
+    write_record(options.results / f"norms_{device.type}.json", record)
 
 
 if __name__ == "__main__":

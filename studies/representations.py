@@ -5,7 +5,8 @@
 Each method first runs for some steps, alone on the machine, to see how fast it is, and then for as many steps as fit
 into `--minutes`, so that its learning rate ends where it should. Tokenizer and token cache are shared by the three
 methods on tokens and are not counted; their seconds are in the record. Then come the protocols of
-`mage evaluate representations`, fine-tuning included. What is finished is not repeated. Results go to
+`mage evaluate representations`, fine-tuning included: as in the published tables, the row of every method is measured
+on test images, and nothing is chosen by them. What is finished is not repeated. Results go to
 results/representations.json, and a page that compares the runs to OUT/comparison.html.
 """
 
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mage.runs.runs import load_tokenizer
+from choices import NO_CHOICE, RESULTS
 from torch import Tensor
 
 from mage.data.datasets import load_dataset
@@ -30,10 +31,10 @@ from mage.evaluation.linear_probe import linear_probe
 from mage.nn.backbones import PooledFeatures, efflite0
 from mage.recipes import named
 from mage.recipes.resolve import from_yaml
+from mage.runs import load_tokenizer
 from mage.runs.record import Record, write_record
 from mage.training.runlog import read_log
 
-ROOT = Path(__file__).resolve().parent.parent
 METHODS = {
     "mage": "cifar10-crops",
     "mage_c": "cifar10-mage-c",
@@ -65,7 +66,7 @@ def call(*words: object) -> None:
 def pretrain_words(method: str, options: argparse.Namespace, out: Path) -> list[object]:
     """The command that pre-trains a method."""
     words: list[object] = ["pretrain", "--recipe", METHODS[method], "--out", out, "--data-root", options.data_root]
-    if named(METHODS[method]).method == "mage":
+    if named(METHODS[method]).method.reads == "tokens":
         words += ["--tokenizer", options.tokenizer, "--data", options.out / "tokens"]
     else:
         words += ["--workers", options.workers]
@@ -139,17 +140,6 @@ def references(options: argparse.Namespace) -> dict[str, float]:
     return found
 
 
-def tokenizer_line(run: Path) -> str:
-    """What the methods on tokens were given."""
-    recipe, log = from_yaml(run / "recipe.yaml"), read_log(run)
-    quality = next(line["psnr_db"] for line in reversed(log) if "psnr_db" in line)
-    seconds = max(line.get("seconds", 0.0) for line in log)
-    return (
-        f"{max(line['step'] for line in log):,} steps of {recipe.tokenizer_training.batch_size} images, "
-        f"{seconds / 60:.0f} minutes; {recipe.tokenizer.quantizer.num_codes:,} codes, PSNR {quality:.1f} dB"
-    )
-
-
 def record(options: argparse.Namespace) -> None:
     """Write what is finished."""
     metrics: dict[str, float] = {}
@@ -172,11 +162,12 @@ def record(options: argparse.Namespace) -> None:
             timings[f"{method} evaluate"] = sum(values["timings"].values())
     metrics |= references(options)
     protocol = {
-        "linear": "L-BFGS logistic regression, mean of the tokens, 50,000 fixed crops, 10,000 test images",
+        "validation": NO_CHOICE,
+        "linear": "L-BFGS logistic regression, mean of the tokens, all training images as fixed crops, all test images",
         "linear_ridge": "least squares, for the references",
         "knn": "weighted k-NN by cosine, k chosen on training images",
         "fewshot25": "25 images per class, 5 draws",
-        "online": "while pre-training: k-NN (k = 20) and least squares on 2,000 training images, 1,000 test images",
+        "online": "while pre-training: k-NN (k = 20) and least squares on training images, held-out images",
         "finetune": f"recipe small, {' '.join(options.finetune_set)}",
         "corruption": "logistic regression on frozen features, 15 kinds x 5 severities, "
         f"{options.corruption_images:,} test images",
@@ -188,7 +179,7 @@ def record(options: argparse.Namespace) -> None:
         f"python studies/representations.py --data-root data --tokenizer runs/tokenizer --minutes {options.minutes:g}"
     )
     command += "".join(f" --set {change}" for change in options.set)
-    write_record(ROOT / "results" / "representations.json", Record(command, 0, protocol, timings, metrics))
+    write_record(options.results / "representations.json", Record(command, 0, protocol, timings, metrics))
 
 
 def main() -> None:
@@ -208,7 +199,9 @@ def main() -> None:
     parser.add_argument("--attack-images", type=int, default=500, help="test images attacked")
     parser.add_argument("--only", nargs="+", choices=METHODS, default=list(METHODS), help="methods to run")
     parser.add_argument("--train-only", action="store_true", help="leave the protocols for another day")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
     if not (options.out / "tokens").exists():
         start = time.perf_counter()
         words = ("--tokenizer", options.tokenizer, "--data-root", options.data_root, "--out", options.out / "tokens")

@@ -1,8 +1,10 @@
 """Tokenizers of CIFAR-10 side by side: `python studies/tokenizers.py --data-root DATA --out runs/tokenizers`.
 
-Trains each variant of the small recipe (`--only` chooses some), `--jobs` at a time with one thread each, judges all of
-them on the 10,000 test images, and writes results/tokenizers.json and one picture. Finished trainings are not repeated,
-and a stopped study goes on where it was. Variants of one group cost the same: network, batch size and steps are equal.
+Trains each variant of the small recipe (`--only` chooses some), `--jobs` at a time with one thread each, compares all
+of them on validation images, and writes results/tokenizers.json and one picture. Variants of one group cost the same:
+network, batch size and steps are equal. Of each group the one of the least fd_judge is chosen; the chosen ones and
+`best`, the recipe itself, are then measured on test images, in rows that end in _test. Finished trainings are not
+repeated, and a stopped study goes on where it was.
 
 The Frechet distances are of reconstructions against their own originals, seen by two networks: EfficientNet-Lite0,
 which the perceptual loss also looks through and which therefore flatters, and the judge, a small classifier that was
@@ -10,27 +12,28 @@ trained on the labels of the training images and that no training loss has seen.
 """
 
 import argparse
-import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from choices import RESULTS, Parts
+from torch import Tensor
 
 from mage import images, runs
-from mage.data.datasets import load_dataset
-from mage.evaluation.frechet import FeatureStatistics
-from mage.evaluation.judge import judge_features
+from mage.data.datasets import ImageDataset
+from mage.evaluation.extractors import Extractor, build_extractor
+from mage.evaluation.feature_statistics import FeatureStatistics
+from mage.evaluation.judge import JudgeConfig, judge_extractor, judge_of
 from mage.evaluation.tokenizer import evaluate_tokenizer
-from mage.nn.backbones import PooledFeatures, efflite0
-from mage.runs.record import Record
+from mage.evaluation.tokenizer_metrics import TokenizerProtocol
+from mage.runs.record import Record, write_record
 from mage.tokenizers.perceptual import build_perceptual
 from mage.training.runlog import read_log
 
-ROOT = Path(__file__).resolve().parent.parent
 QUANTIZER_STEPS = 800
 
 
@@ -79,9 +82,16 @@ VARIANTS: dict[str, list[str]] = {
     "best": [],
 }
 """Name -> changes to the recipe cifar10; `best` is the recipe itself and takes most of an hour on one thread."""
+GROUPS = (
+    ("vq_plain", "vq", "ema", "normalized", "simvq", "fsq", "lfq"),
+    ("gan_off", "gan_on"),
+)
+"""Variants that compete, because their training costs the same."""
+SHOWN = ("psnr_db", "ssim", "perceptual", "codes_used", "perplexity_share", "fd_efflite0", "fd_judge", "seconds")
+Extractors = tuple[Extractor, ...]
 
 
-def train_all(names: list[str], out: Path, data_root: str, jobs: int) -> None:
+def train_all(names: list[str], out: Path, data_root: str, jobs: int, more: list[str]) -> None:
     """Train what is not trained yet, `jobs` processes at a time."""
     waiting, running = list(names), {}
     while waiting or running:
@@ -89,7 +99,7 @@ def train_all(names: list[str], out: Path, data_root: str, jobs: int) -> None:
             name = waiting.pop(0)
             if (out / name / "finished").exists():
                 continue
-            running[name] = _start(name, out / name, data_root, threads=max(1, 2 // jobs))
+            running[name] = _start(name, out / name, data_root, more, threads=max(1, 2 // jobs))
         for name, process in list(running.items()):
             if process.poll() is not None:
                 if process.returncode:
@@ -99,65 +109,95 @@ def train_all(names: list[str], out: Path, data_root: str, jobs: int) -> None:
         time.sleep(1)
 
 
-def _start(name: str, run: Path, data_root: str, *, threads: int) -> "subprocess.Popen[bytes]":
+def _start(name: str, run: Path, data_root: str, more: list[str], *, threads: int) -> "subprocess.Popen[bytes]":
     run.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "mage", "train-tokenizer", "--recipe", "cifar10", "--data-root", data_root]
     command += ["--out", str(run), "--json", "--set", f"name={name}"]
-    for change in VARIANTS[name]:
+    for change in (*VARIANTS[name], *more):
         command += ["--set", change]
     command += ["--resume"] if any(run.glob("checkpoints/*.pt")) else []
     with open(f"{run}.log", "ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
 
 
-def judge_all(names: list[str], out: Path, data_root: str) -> Iterator[tuple[str, dict[str, float]]]:
-    """Measure each variant on the test images, and draw the first ones of all of them."""
-    train, test = (load_dataset("cifar10", split=split, data_root=data_root) for split in ("train", "test"))
-    extractors = {"efflite0": PooledFeatures(efflite0()), "judge": judge_features(train, (32, 32))}
-    rows = [("original", torch.stack([images.to_float(test.load(index)) for index in range(12)]))]
+def measure_all(
+    names: list[str], out: Path, dataset: ImageDataset, extractors: Extractors
+) -> dict[str, dict[str, float]]:
+    """Measure variants on the images of a data set."""
     reference: dict[str, FeatureStatistics] = {}
+    rows = {}
+    for name in names:
+        protocol = TokenizerProtocol(
+            extractors, reference=reference, perceptual=build_perceptual("efflite0"), perceptual_name="efflite0"
+        )
+        quality = evaluate_tokenizer(runs.load_tokenizer(out / name), dataset, protocol)
+        # all variants are measured on the same images, so names need not say how many: rfd_judge_... -> fd_judge
+        measured = {re.sub(r"^r(fd_[^_]+)_.*", r"\1", key): value for key, value in quality.metrics.items()}
+        measured["seconds"] = max(line["seconds"] for line in read_log(out / name) if "seconds" in line)
+        rows[name] = {key: measured[key] for key in SHOWN}
+        print(name, f"on {len(dataset):,} images", {key: round(rows[name][key], 4) for key in SHOWN}, flush=True)
+    return rows
+
+
+def choose(found: dict[str, dict[str, float]]) -> list[str]:
+    """Of each group the variant of the least fd_judge. found: of every variant, on validation images."""
+    groups = ([name for name in group if name in found] for group in GROUPS)
+    return [min(group, key=lambda name: found[name]["fd_judge"]) for group in groups if group]
+
+
+def compare_variants(names: list[str], out: Path, parts: Parts, extractors: Extractors) -> dict[str, dict[str, float]]:
+    """Rows of all variants on validation images, then of the chosen ones and of the recipe on test images."""
+    rows = measure_all(names, out, parts.validation, extractors)
+    finals = [*choose(rows), *(["best"] if "best" in rows else [])]
+    if finals:
+        tested = measure_all(finals, out, parts.test, extractors)
+        rows |= {f"{name}_test": values for name, values in tested.items()}
+    return rows
+
+
+def picture(names: list[str], out: Path, parts: Parts) -> Tensor:
+    """The first validation images, and what each variant makes of them."""
+    count = min(12, len(parts.validation))
+    rows = [("original", torch.stack([images.to_float(parts.validation.load(index)) for index in range(count)]))]
     for name in names:
         model = runs.load_tokenizer(out / name)
-        quality = evaluate_tokenizer(
-            model,
-            test,
-            extractors=extractors,
-            reference=reference,
-            perceptual=build_perceptual("efflite0"),
-            perceptual_name="efflite0",
-        )
-        seconds = max(line["seconds"] for line in read_log(out / name) if "seconds" in line)
         rows.append((name, model.decode_tokens(model.encode(rows[0][1])).cpu()))
-        yield name, quality.metrics | {"seconds": seconds}
-    images.save_png(ROOT / "results" / "tokenizers.png", images.labelled_rows(rows))
+    return images.labelled_rows(rows)
 
 
 def main() -> None:
-    """Train, judge, write."""
+    """Train, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True, help="folder where CIFAR-10 lies")
     parser.add_argument("--out", type=Path, default=Path("runs/tokenizers"), help="folder of the runs")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants to train")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
+    parser.add_argument(
+        "--set", action="append", default=[], help="settings of every training, as of `mage train-tokenizer`"
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record and the picture")
     options = parser.parse_args()
-    train_all(options.only, options.out, options.data_root, options.jobs)
+    train_all(options.only, options.out, options.data_root, options.jobs, options.set)
     done = [name for name in VARIANTS if (options.out / name / "finished").exists()]
-    path = ROOT / "results" / "tokenizers.json"
-    metrics: dict[str, float] = json.loads(path.read_text())["metrics"] if path.is_file() else {}
-    kept = ("psnr_db", "ssim", "perceptual", "codes_used", "perplexity_share", "fd_efflite0", "fd_judge", "seconds")
-    timings: dict[str, float] = {}
-    for name, found in judge_all(done, options.out, options.data_root):
-        metrics |= {f"{name}.{key}": found[key] for key in kept}
-        timings[name] = found["seconds"]
-        print(name, {key: round(found[key], 4) for key in kept}, flush=True)
+    options.results.mkdir(parents=True, exist_ok=True)
+    parts = Parts(runs.load_tokenizer(options.out / done[0]), "cifar10", options.data_root)
+    judge = judge_of(parts.train, (32, 32), JudgeConfig(mirror=True, epochs=8), cache=options.out)
+    extractors = (build_extractor("efflite0"), judge_extractor(judge))
+    rows = compare_variants(done, options.out, parts, extractors)
+    images.save_png(options.results / "tokenizers.png", picture(done, options.out, parts))
     protocol = {
-        "psnr_db": "mean over the 10,000 test images",
-        "fd": "10,000 reconstructions against the same 10,000 images; 0 is perfect; efflite0 at 64 px",
+        "validation": parts.sentence("Variants were compared, and of each group the one of the least fd_judge chosen,"),
+        "groups": "; ".join(", ".join(group) for group in GROUPS),
+        "psnr_db": f"mean over the {len(parts.validation):,} validation images, of rows that end in _test over the "
+        f"{len(parts.test):,} test images",
+        "fd": "reconstructions of these images against the images; 0 is perfect; efflite0 at 64 px, judge: a "
+        "classifier of the training images without the validation images",
         "seconds": f"of training, {options.jobs} at a time on this machine, images read into memory",
     }
-    command = "python studies/tokenizers.py --data-root data"
-    record = Record(command=command, seed=0, protocol=protocol, timings=timings, metrics=metrics)
-    path.write_text(json.dumps(record.as_dict(), indent=2) + "\n")
+    command = "python studies/tokenizers.py --data-root data" + "".join(f" --set {change}" for change in options.set)
+    metrics = {f"{name}.{key}": value for name, values in rows.items() for key, value in values.items()}
+    timings = {name: rows[name]["seconds"] for name in done}
+    write_record(options.results / "tokenizers.json", Record(command, 0, protocol, timings, metrics))
 
 
 if __name__ == "__main__":

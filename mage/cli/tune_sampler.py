@@ -9,16 +9,15 @@ from mage.cli.asked import classes_of, sampling_of
 from mage.cli.options.tune_sampler import Options
 from mage.cli.say import check_parent, emit, note
 from mage.data.datasets import ImageDataset, load_dataset
-from mage.data.splits import ValidationConfig, carve
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import one_number
 from mage.evaluation.generation_metrics import Compared
 from mage.evaluation.metric import Metric
 from mage.evaluation.seen import Reference, SeenImages
 from mage.runs.generation import look_at_dataset, look_at_model
+from mage.runs.inputs import data_of_model
 from mage.runs.production import Production
 from mage.runs.tuning import Sampling, Trial, TuningConfig, tune
-from mage.settings import from_dict
 from mage.store import folder as store
 
 ENOUGH_IMAGES = 1000
@@ -84,12 +83,9 @@ def run(options: Options) -> None:
 
 def _real_images(options: Options, data: str, model: mage.Mage) -> ImageDataset:
     """What samples are compared with; validation images are those that the model's own training held out."""
-    split = "train" if options.split == "validation" else options.split
-    dataset = load_dataset(data, split=split, data_root=options.data_root, channels=model.channels)
-    if options.split != "validation":
-        return dataset
-    config = from_dict(ValidationConfig, model.recipe.get("data", {}).get("validation", {}), where="data.validation")
-    return carve(dataset, config).validation
+    if options.split == "validation":
+        return data_of_model(model, data, options.data_root).validation
+    return load_dataset(data, split=options.split, data_root=options.data_root, channels=model.channels)
 
 
 def _warnings(options: Options, seen: SeenImages, data: str) -> list[str]:

@@ -11,11 +11,13 @@ from mage import distributed, rng
 from mage.data.batches import Batch, Batches
 from mage.data.datasets import ImageDataset, load_dataset, subset
 from mage.data.loaders import TrainLoader, decode_to_memory, evaluation_batches
-from mage.data.splits import TrainingData, carve
+from mage.data.splits import TrainingData, ValidationConfig, carve
 from mage.data.token_batches import token_batches
 from mage.data.token_cache import TokenCache
 from mage.data.transforms import TransformConfig, build_transform
+from mage.pipeline import Mage
 from mage.recipes.schema import Recipe
+from mage.settings import from_dict
 from mage.share import Share
 from mage.training.optim import OptimConfig
 
@@ -32,12 +34,18 @@ def training_data(recipe: Recipe, data_root: str | None) -> TrainingData:
     return carve(open_data(recipe.data.name, "train", recipe, data_root), recipe.data.validation)
 
 
+def data_of_model(model: Mage, name: str, data_root: str | None) -> TrainingData:
+    """A data set's training images as a model's own training parted them: what it held out, choices are made by."""
+    config = from_dict(ValidationConfig, model.recipe.get("data", {}).get("validation", {}), where="data.validation")
+    return carve(load_dataset(name, split="train", data_root=data_root, channels=model.channels), config)
+
+
 def tell_data(data: TrainingData, recipe_name: str, size: tuple[int, int]) -> None:
     """Say what a run is about to see."""
     if distributed.is_first():
         classes = f" in {len(data.train.class_names)} classes" if data.train.class_names else ""
         logger.info(
-            "%s: %s images%s to train on, %s held out for validation, seen at %d x %d pixels",
+            "%s, split train: %s images%s to train on, %s held out for validation, seen at %d x %d pixels",
             recipe_name, f"{len(data.train):,}", classes, f"{len(data.validation):,}", size[0], size[1],
         )  # fmt: skip
 

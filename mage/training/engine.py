@@ -165,7 +165,7 @@ class Trainer:
                         self._update(loss.module)
         self.step += 1
         self.window.steps += 1
-        self.progress.step()
+        self.progress.step(lambda: self.window.mean(self._main_loss))
 
     def _update(self, name: str) -> None:
         config, optimizer, module = self.task.optim[name], self.optimizers[name], self.task.modules[name]
@@ -192,8 +192,13 @@ class Trainer:
             values[_name(name, self.modules, "lr")] = learning_rate(config, self.step - 1, self.task.steps)
         if self.log is not None:
             self.log.write(self.step, {**values, "images_per_second": pace, "seconds": self.seconds})
-        self.progress.show(f"{pace:.0f} images/s, loss {values[_name(next(iter(self.modules)), self.modules)]:.4f}")
+        self.progress.show(f"{pace:.0f} images/s, loss {values[self._main_loss]:.4f}")
         self._warn(values)
+
+    @property
+    def _main_loss(self) -> str:
+        """The loss that is shown: of the first module."""
+        return _name(next(iter(self.modules)), self.modules)
 
     def _warn(self, metrics: dict[str, float]) -> None:
         """Log what the task thinks is wrong with some metrics, each kind once."""

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
 
@@ -16,20 +17,23 @@ FIRST_ESTIMATE = 5.0
 class Progress:
     """Counts steps from `done` to `total`; silent unless `shown`."""
 
-    def __init__(self, total: int, done: int, batch_size: int, *, shown: bool) -> None:
+    def __init__(
+        self, total: int, done: int, batch_size: int, *, shown: bool, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """clock: seconds since whenever."""
         self._total, self._done, self._batch_size, self._shown = total, done, batch_size, shown
         self._terminal = shown and sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=done, unit="step", disable=not self._terminal)
-        self._begin, self._first = time.perf_counter(), done
+        self._clock, self._begin, self._first = clock, clock(), done
         self._next = self._begin + FIRST_ESTIMATE
 
-    def step(self) -> None:
-        """One step more."""
+    def step(self, loss: Callable[[], float]) -> None:
+        """One step more. loss: asked for only where a line is due, because reading it waits for the device."""
         self._done += 1
         self._bar.update()
-        if self._shown and not self._terminal and time.perf_counter() >= self._next:
-            self._next = time.perf_counter() + LINE_EVERY
-            logger.info("step %d of %d, %s", self._done, self._total, self.estimate())
+        if self._shown and not self._terminal and self._clock() >= self._next:
+            self._next = self._clock() + LINE_EVERY
+            logger.info("step %d of %d, loss %.4f, %s", self._done, self._total, loss(), self.estimate())
 
     def show(self, text: str) -> None:
         """Put the newest numbers behind the bar."""
@@ -37,7 +41,7 @@ class Progress:
 
     def estimate(self) -> str:
         """Pace and time left, as words."""
-        pace = (self._done - self._first) / max(1e-9, time.perf_counter() - self._begin)
+        pace = (self._done - self._first) / max(1e-9, self._clock() - self._begin)
         left = (self._total - self._done) / max(1e-9, pace)
         return f"{pace * self._batch_size:.0f} images/s, about {duration(left)} left"
 

@@ -47,6 +47,10 @@ class Window:
         self.steps, self._means, self._largest = 0, {}, {}
         return values
 
+    def mean(self, name: str) -> float:
+        """A mean of this process alone over the steps so far, of which there must be one; nothing is emptied."""
+        return float(self._means[name]) / self.steps
+
     def state(self) -> dict[str, object]:
         """What a resumed run needs to write the same next line."""
         return {"steps": self.steps, "means": dict(self._means), "largest": dict(self._largest)}

@@ -1,6 +1,7 @@
 """The search for a sampler's settings, on functions whose best is known."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -59,7 +60,57 @@ def test_what_is_fixed_is_not_searched_and_guidance_is_tried() -> None:
     assert {trial.sampling["choice_temperature"] for trial in alone.trials} == {5.0}
 
 
-@pytest.mark.parametrize("settings", [{"orders": ()}, {"steps": ()}, {"finalists": 0}, {"tolerance": -1.0}])
+def guided(sampling: Mapping[str, Any], seed: int) -> float:
+    """Best at guidance 2 and temperature 12; each is at its best there only where the other is near its own."""
+    temperature, weight = sampling["choice_temperature"], sampling.get("guidance", 0.0)
+    return (temperature / 3 - 2 * weight) ** 2 + (temperature / 3 + weight - 6) ** 2
+
+
+GUIDED = TuningConfig(
+    orders=("confidence",), steps=(8,), choice_temperatures=(3.0, 6.0, 12.0, 24.0), guidances=(0.0, 1.0, 1.5, 2.0, 3.0)
+)
+
+
+def test_guidance_and_temperature_are_searched_in_turn_until_neither_gets_better() -> None:
+    """Without guidance the best temperature is 9: from there one search of the guidance does not find the optimum."""
+    tuned = tune(guided, GUIDED)
+    settings = {"order": "confidence", "steps": 8}
+    assert tuned.best.sampling == settings | {"choice_temperature": 12.0, "guidance": 2.0}
+    assert tuned.best.value == 0.0
+    alone = min((trial for trial in tuned.trials if "guidance" not in trial.sampling), key=lambda trial: trial.value)
+    assert alone.sampling["choice_temperature"] == 9.0
+    tried = [(str(trial.sampling), trial.seed) for trial in tuned.trials]
+    assert len(tried) == len(set(tried)), "nothing is measured twice"
+    again = [str(trial.sampling) for trial in tuned.trials if trial.seed == 1]
+    assert len(again) == len(set(again)) == 3, "finalists differ"
+
+
+def test_a_stated_number_of_rounds_ends_the_search() -> None:
+    """Half of the way to the best temperature, 20, is left after each round: 10, 15, 17.5 ..."""
+
+    def valley(sampling: Mapping[str, Any], seed: int) -> float:
+        temperature, weight = sampling["choice_temperature"], sampling.get("guidance", 0.0)
+        return (temperature - 2 * weight) ** 2 + (temperature - 20) ** 2
+
+    grid = tuple(float(value) for value in range(2, 42, 2))
+    config = TuningConfig(("confidence",), (8,), grid, guidances=tuple(value / 2 for value in range(1, 41)))
+
+    def reached(rounds: int) -> float:
+        return float(tune(valley, replace(config, rounds=rounds)).best.sampling["choice_temperature"])
+
+    assert [reached(1), reached(2)] == [15.0, 17.0]
+    assert reached(100) == 19.0, "a step of 1 gets no further"
+
+
+def test_a_guidance_that_is_fixed_is_not_searched() -> None:
+    tuned = tune(guided, GUIDED, fixed={"guidance": 1.0})
+    assert {trial.sampling["guidance"] for trial in tuned.trials} == {1.0}
+    assert tune(guided, GUIDED, fixed={"choice_temperature": 6.0}).best.sampling["choice_temperature"] == 6.0
+
+
+@pytest.mark.parametrize(
+    "settings", [{"orders": ()}, {"steps": ()}, {"finalists": 0}, {"rounds": 0}, {"tolerance": -1.0}]
+)
 def test_empty_searches_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least one"):
         TuningConfig(**settings)

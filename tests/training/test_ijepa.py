@@ -65,7 +65,7 @@ def trained(one: IJEPAPretraining, folder: Path, steps: int) -> Trainer:
 
 
 class _Silent:
-    def step(self) -> None:
+    def step(self, loss: object) -> None:
         """No progress bar."""
 
 

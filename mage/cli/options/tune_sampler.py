@@ -33,7 +33,7 @@ class Options(SamplerOptions):
     try_steps: tuple[Steps, ...] = (8, 12, 20)
     """numbers of steps to try; of two that are about as good, the smaller is stored"""
     try_guidances: tuple[float, ...] = ()
-    """weights of the guidance to try, of a model with classes"""
+    """weights of the guidance to try, of a model with classes; searched in turn with the temperature"""
     store: bool = True
     """leave the model as it is, instead of storing the best settings in it"""
     out: Path | None = None

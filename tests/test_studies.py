@@ -1,0 +1,234 @@
+"""Studies choose by validation images: test images are read for the final measure of what was chosen only."""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import mage
+from mage.data.datasets import ArrayDataset, ImageDataset
+from mage.evaluation.extractors import Extractor, Seen
+from mage.evaluation.seen import Reference, SeenImages
+from mage.recipes import named
+from mage.runs.production import Production
+
+STUDIES = Path(__file__).resolve().parent.parent / "studies"
+HELPERS = ("choices", "generation_study")
+"""Modules that studies import from their own folder."""
+
+
+@pytest.fixture
+def study(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Loads a script of studies/ by name, under a name of its own."""
+    monkeypatch.syspath_prepend(str(STUDIES))
+
+    def load(name: str) -> ModuleType:
+        found = importlib.util.spec_from_file_location(f"studies_{name}", STUDIES / f"{name}.py")
+        assert found is not None
+        assert found.loader is not None
+        module = importlib.util.module_from_spec(found)
+        monkeypatch.setitem(sys.modules, found.name, module)  # where dataclasses look for their module
+        found.loader.exec_module(module)
+        return module
+
+    yield load
+    for name in HELPERS:
+        sys.modules.pop(name, None)
+
+
+def images_called(name: str, count: int) -> ArrayDataset:
+    pixels = torch.randint(0, 256, (count, 1, 8, 8), generator=torch.Generator().manual_seed(count)).to(torch.uint8)
+    return ArrayDataset(name, pixels, np.arange(count) % 10, tuple("0123456789"))
+
+
+class Parts:
+    """Stands for `choices.Parts`, and notes in `asked` when test images were asked for."""
+
+    def __init__(self) -> None:
+        self.train, self.validation = images_called("train", 60), images_called("validation", 20)
+        self.asked: list[str] = []
+
+    @property
+    def test(self) -> ImageDataset:
+        self.asked.append("test")
+        return images_called("test", 30)
+
+
+def test_parts_open_no_test_images_before_they_are_asked_for(
+    study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And the validation images are those that the model's own training held out."""
+    choices = study("choices")
+    asked: list[str] = []
+
+    def load_dataset(name: str, *, split: str, **more: Any) -> ImageDataset:
+        asked.append(split)
+        return images_called(f"{name} {split}", 40)
+
+    monkeypatch.setattr(choices, "load_dataset", load_dataset)
+    monkeypatch.setattr("mage.runs.inputs.load_dataset", load_dataset)
+    smoke = named("smoke")
+    model = mage.build(smoke.model, tokenizer=smoke.tokenizer, precision="float32")
+    model.recipe["data"] = {"validation": {"share": 0.25, "seed": 3}}
+    parts = choices.Parts(model, "digits", None)
+    assert (len(parts.train), len(parts.validation)) == (30, 10)
+    assert not set(parts.train.indices) & set(parts.validation.indices)
+    assert asked == ["train"]
+    assert "10 validation images" in parts.sentence("Everything was chosen")
+    assert "40 test images" in parts.sentence("Everything was chosen")
+    assert asked == ["train", "test"]
+
+
+# Validation images say that the first of two is better, test images that the second is.
+TOKENIZERS = {
+    "validation": {"vq": 1.0, "ema": 2.0, "gan_off": 1.0, "gan_on": 2.0, "best": 5.0},
+    "test": {"vq": 9.0, "ema": 0.0, "gan_off": 9.0, "gan_on": 0.0, "best": 5.0},
+}
+
+
+def test_tokenizers_are_chosen_by_validation_images(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, parts = study("tokenizers"), Parts()
+    measured: list[tuple[str, str]] = []
+
+    def evaluate_tokenizer(model: str, dataset: ImageDataset, protocol: Any) -> SimpleNamespace:
+        if dataset.name == "validation":
+            assert not parts.asked, "test images are asked for before all is compared"
+        measured.append((dataset.name, model))
+        metrics = dict.fromkeys(module.SHOWN, 0.0) | {f"rfd_judge_{dataset.name}10": TOKENIZERS[dataset.name][model]}
+        return SimpleNamespace(metrics=metrics)
+
+    monkeypatch.setattr(module, "evaluate_tokenizer", evaluate_tokenizer)
+    monkeypatch.setattr(module, "build_perceptual", lambda name: None)
+    monkeypatch.setattr(module.runs, "load_tokenizer", lambda path: path.name)
+    monkeypatch.setattr(module, "read_log", lambda path: [{"seconds": 1.0}])
+    rows = module.compare_variants(list(TOKENIZERS["test"]), Path("out"), parts, ())
+    assert [name for split, name in measured if split == "validation"] == list(TOKENIZERS["test"])
+    assert [name for split, name in measured if split == "test"] == ["vq", "gan_off", "best"]
+    assert rows["vq"]["fd_judge"] == 1.0
+    assert rows["vq_test"]["fd_judge"] == 9.0
+
+
+FORMS = {  # distance of the samples, accuracy of least squares
+    "validation": {"before": (10.0, 0.4), "control": (10.0, 0.4), "published": (10.1, 0.5), "weight_0.3": (12.0, 0.9)},
+    "test": {"before": (10.0, 0.4), "control": (10.0, 0.4), "published": (99.0, 0.1), "weight_0.3": (9.0, 0.9)},
+}
+
+
+def test_a_form_of_the_contrast_is_chosen_by_validation_images(
+    study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module, parts = study("mage_c"), Parts()
+    measured: list[tuple[str, str, int]] = []
+
+    def look(folder: Path, train: ImageDataset, real: ImageDataset, samples: int, *, seed: int) -> dict[str, float]:
+        if real.name == "validation":
+            assert not parts.asked, "test images are asked for before all is compared"
+        measured.append((real.name, folder.name, seed))
+        return dict(zip(("fd", "linear"), FORMS[real.name][folder.name], strict=True))
+
+    monkeypatch.setattr(module, "look", look)
+    monkeypatch.setattr(module, "train", lambda name, options: tmp_path / name)
+    monkeypatch.setattr(module, "read_log", lambda path: [{"valid/loss": 1.0}])
+    options = argparse.Namespace(
+        model=tmp_path / "before", out=tmp_path, samples=5, only=["control", "published", "weight_0.3"]
+    )
+    rows = module.compare_forms(parts, options)
+    assert {seed for split, _, seed in measured if split == "validation"} == {0}
+    assert [(name, seed) for split, name, seed in measured if split == "test"] == [
+        ("before", 1),
+        ("control", 1),
+        ("published", 1),
+    ]
+    assert rows["published"]["fd"] == 10.1
+    assert rows["published_test"]["fd"] == 99.0
+    assert module.compare_forms(parts, options) == rows
+    assert len(measured) == 7, "what is finished is not measured again"
+
+
+def test_where_no_form_keeps_generation_intact_the_nearest_is_chosen(study: Any) -> None:
+    found = {"control": {"fd": 10.0}, "near": {"fd": 11.0, "linear": 0.1}, "far": {"fd": 20.0, "linear": 0.9}}
+    assert study("mage_c").choose(found) == "near"
+
+
+@pytest.fixture
+def generation(study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
+    """studies/generation.py with a model that has learned nothing. Distances are a table's: validation images like low
+    temperatures, test images high ones.
+    """
+    script = study("generation")
+    module = sys.modules["generation_study"]
+    drawn: list[tuple[float, int]] = []
+    looked: list[tuple[str, float, int]] = []
+
+    def production(num: int, seed: int, batch: int, classes: tuple[int, ...], sampling: dict[str, Any]) -> Production:
+        drawn.append((sampling.get("choice_temperature", sampling.get("token_temperature")), seed))
+        return Production(num, seed, batch, classes, sampling)
+
+    def compare(seen: SeenImages, reference: Reference, extractor: str) -> SimpleNamespace:
+        heat, seed = drawn[-1]
+        looked.append((reference.name, heat, seed))
+        distance = 100.0 + (heat if reference.name == "reference_validation" else -heat)
+        return SimpleNamespace(metrics={"fd_efflite0": distance})
+
+    mean = Extractor("mean", "mean", lambda pixels: Seen(pixels.float().flatten(1)[:, :4], None))
+    monkeypatch.setattr(module, "build_extractor", lambda name, device: mean)
+    monkeypatch.setattr(module, "Production", production)
+    monkeypatch.setattr(module, "compare", compare)
+    subject = replace(module.SUBJECTS["digits"], data="digits", steps=(2, 3))
+    monkeypatch.setitem(module.SUBJECTS, "digits", subject)
+    smoke = named("smoke")
+    mage.build(smoke.model, tokenizer=smoke.tokenizer, precision="float32").save(tmp_path / "model")
+    options = argparse.Namespace(
+        data="digits", data_root=None, model=tmp_path / "model", out=tmp_path, results=tmp_path, tag="", samples=2,
+        large=2,
+    )  # fmt: skip
+    parts = Parts()
+    monkeypatch.setattr(module, "Parts", lambda model, name, data_root: parts)
+    return SimpleNamespace(script=script, study=module.Study(options), looked=looked, parts=parts)
+
+
+def test_a_sampler_is_chosen_by_validation_images_without_opening_the_test_images(generation: SimpleNamespace) -> None:
+    tried = [{"order": "confidence", "choice_temperature": value, "steps": 2} for value in (9.0, 3.0, 6.0)]
+    assert generation.study.choose("base", tried) == tried[1]
+    assert generation.study.sampler()["token_temperature"] == 0.9
+    assert not generation.parts.asked
+    assert {(name, seed) for name, _, seed in generation.looked} == {("reference_validation", 0)}
+
+
+def test_only_chosen_samplers_reach_test_images_and_with_other_random_numbers(generation: SimpleNamespace) -> None:
+    """Of five kinds at two numbers of steps: the lowest temperature of each, though test images prefer the highest."""
+    found = generation.script.samplers(generation.study)
+    tested = [(heat, seed) for name, heat, seed in generation.looked if name == "reference_test"]
+    assert tested == [(heat, 1) for heat in (3.0, 3.0, 0.9, 0.9, 0.9, 0.9, 3.0, 3.0, 6.0, 6.0)]
+    assert found["fd_1k.confidence.steps2"] == 97.0, "what test images say of it is reported"
+
+
+def test_a_guidance_is_chosen_by_the_samples_that_chose_and_reported_of_others(
+    generation: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While choosing, guidance 2 has the best accuracy; of the samples that are reported, guidance 4."""
+    study = generation.study
+    study.models["classes"] = study.base
+    accuracy = {"validation": {0.0: 0.1, 0.5: 0.2, 1.0: 0.3, 2.0: 0.9, 4.0: 0.4}}
+    accuracy["test"] = {0.0: 0.11, 0.5: 0.21, 1.0: 0.31, 2.0: 0.5, 4.0: 0.99}
+
+    def measured(model: str, sampling: dict[str, Any], num: int, split: str, by_class: bool) -> dict[str, float]:
+        return {"fd": 1.0, "accuracy": accuracy[split][sampling["guidance"]]}
+
+    monkeypatch.setattr(study, "_measure", measured)
+    found = generation.script.guidance(study)
+    assert found["class_accuracy_guided"] == 0.5
+    assert found["class_accuracy"] == 0.11
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.py")), ids=lambda path: path.stem)
+def test_every_study_imports_what_the_library_has(study: Any, path: Path) -> None:
+    study(path.stem)
