@@ -114,7 +114,7 @@ def test_a_batch_that_does_not_fit_is_refused():
         ((10, 4, 0, 2), "10 does not divide by 2 processes x 4 parts; choose a batch size of 8 or 16"),
         ((3, 1, 0, 4), "choose a batch size of 4"),
         ((0, 1, 0, 1), "choose a batch size of 1"),
-        ((4, 1, 2, 2), "process 2 is none of 2"),
+        ((4, 1, 2, 2), "rank must lie from 0 to 1, not 2"),
     ],
 )
 def test_a_share_that_is_none_names_the_next_sizes(numbers, message):
