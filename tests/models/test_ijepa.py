@@ -107,7 +107,7 @@ def test_what_leaves_no_context_or_is_no_range_is_refused() -> None:
         draw_blocks(BlockConfig(), 2, (1, 1), rng.generator(0))
     with pytest.raises(ValueError, match="target_scale needs 0 < smallest <= largest <= 1"):
         BlockConfig(target_scale=(0.2, 0.1))
-    with pytest.raises(ValueError, match="at least one target block"):
+    with pytest.raises(ValueError, match="targets must be at least 1 block"):
         BlockConfig(targets=0)
     with pytest.raises(ValueError, match="least_context"):
         BlockConfig(least_context=1.0)

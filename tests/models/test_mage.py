@@ -253,7 +253,7 @@ def test_grids_of_another_size_are_refused(model: MAGETransformer, mask: Mask, s
 @pytest.mark.parametrize("shape", [(4, 14), (3, 15), (1, 15)])
 def test_masks_of_another_size_are_refused(model: MAGETransformer, ids: Tensor, shape: tuple[int, int]) -> None:
     mask = Mask.nothing_dropped(torch.ones(shape, dtype=torch.bool))
-    with pytest.raises(ValueError, match=rf"mask is \({shape[0]}, {shape[1]}\) for tokens \(4, 15\)"):
+    with pytest.raises(ValueError, match=rf"mask \({shape[0]}, {shape[1]}\) and tokens \(4, 15\)"):
         model(ids, mask)
 
 
