@@ -22,7 +22,7 @@ from mage.evaluation.generation import compare
 from mage.evaluation.knn import knn
 from mage.evaluation.linear_probe import linear_probe
 from mage.evaluation.seen import Reference
-from mage.runs.generation import look_at_dataset, look_at_model, some
+from mage.runs.generation import look_at_dataset, look_at_model, random_subset
 from mage.runs.production import Production
 from mage.runs.record import Record, write_record
 from mage.training.runlog import read_log
@@ -73,7 +73,8 @@ def measure(folder: Path, options: argparse.Namespace, reference: Reference) -> 
     found = {name.split("_")[0]: value for name, value in metrics.items()}
     train_set, test_set = (load_dataset("cifar10", split=s, data_root=options.data_root) for s in ("train", "test"))
     features = [
-        extract_features(model, data, TransformConfig(size=(32, 32))) for data in (some(train_set, 10_000), test_set)
+        extract_features(model, data, TransformConfig(size=(32, 32)))
+        for data in (random_subset(train_set, 10_000), test_set)
     ]
     found |= {"knn": knn(*features).accuracy, "linear": linear_probe(*features, protocol="ridge").accuracy}
     log = read_log(folder)

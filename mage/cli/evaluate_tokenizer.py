@@ -5,8 +5,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from mage import atomic, images, runs
+from mage.cli.console import check_parent, counting, emit, note, skipped_sentence
 from mage.cli.options.evaluate_tokenizer import Options
-from mage.cli.say import check_parent, counting, emit, note, skipped_sentence
 from mage.data.datasets import load_dataset, subset
 from mage.evaluation.judge import judge_features
 from mage.evaluation.tokenizer import TokenizerQuality, evaluate_tokenizer

@@ -5,8 +5,8 @@ from typing import Any
 
 import mage
 from mage import atomic
+from mage.cli.console import check_output_file, counting, emit, note, skipped_sentence
 from mage.cli.options.robustness import Options
-from mage.cli.say import check_output_file, counting, emit, note, skipped_sentence
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.features import extract_features
@@ -28,8 +28,8 @@ def run(options: Options) -> None:
         load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)
         for split in ("train", "test")
     )
-    made = ("corruptions",) if options.official is None else ()
-    parts = (*made, "attacks") if options.attacks else made
+    corruption_parts = ("corruptions",) if options.official is None else ()
+    parts = (*corruption_parts, "attacks") if options.attacks else corruption_parts
     values: dict[str, Any] = {"model": str(options.model), "data": options.data, "metrics": {}, "protocol": {}}
     if parts:
         config = SuiteConfig(
@@ -40,13 +40,13 @@ def run(options: Options) -> None:
             batch_size=options.batch_size,
             seed=options.seed,
         )
-        found = measure_representation(model, train, test, config, on_part=lambda part: note(options, f"{part} ..."))
-        values |= found.as_dict()
+        report = measure_representation(model, train, test, config, on_part=lambda part: note(options, f"{part} ..."))
+        values |= report.as_dict()
     if options.official is not None:
         official = _official(options, model, train, test, options.official)
-        how = f"official images in {options.official.name}: {', '.join(official.accuracy)}"
+        description = f"official images in {options.official.name}: {', '.join(official.accuracy)}"
         values["metrics"] |= {"corruption_accuracy": official.mean, "corruption_clean_accuracy": official.clean}
-        values["protocol"] |= {"corruption_accuracy": how}
+        values["protocol"] |= {"corruption_accuracy": description}
         values["corruption_accuracy"], values["corruption_accuracy_per_kind"] = official.accuracy, official.per_kind
     if error is not None:
         clean = values["metrics"]["corruption_clean_accuracy"]

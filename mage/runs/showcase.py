@@ -1,6 +1,6 @@
-"""What a finished model can do, in pictures and numbers: the content of a report.
+"""Figures and metrics of a finished model: the content of a report.
 
-Every number is measured on the test images or on fresh samples; `protocols` says how, in one line each.
+Metrics are measured on test images or on new samples; `protocols` describes each in one line.
 """
 
 import functools
@@ -62,7 +62,7 @@ class Showcase:
         self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
 
     def run(self) -> None:
-        """Everything."""
+        """Measure and draw everything."""
         with self.timed("reconstruct_and_edit"):
             self.tokenizer_quality()
             self.reconstructions()
@@ -79,7 +79,7 @@ class Showcase:
         """PSNR and codebook usage on test images."""
         tokenizer = self.model.tokenizer
         assert isinstance(tokenizer, VQGAN)
-        part = _some(self._test, 1000)
+        part = _random_subset(self._test, 1000)
         with torch.inference_mode(), self.model.autocast():
             quality = reconstruction_quality(tokenizer, load_images(part, list(range(len(part))), self._transform))
             grid = rows_of_reconstructions(tokenizer, images.to_uint8(self._shown))
@@ -118,7 +118,7 @@ class Showcase:
         return samples
 
     def classes(self) -> None:
-        """Samples class by class, of a model that has classes: at most ten of them."""
+        """Samples by class, for at most ten classes of a model that has classes."""
         count = self.model.require_generator().config.num_classes
         if not count:
             return
@@ -129,7 +129,7 @@ class Showcase:
         self._figure("classes", images.labelled_rows(rows))
 
     def judge_samples(self, samples: Tensor) -> None:
-        """A classifier's confidence, copies of training images, and the Frechet distance where its network is there."""
+        """A classifier's confidence, copies of training images, and the Frechet distance if it is installed."""
         train = images.to_float(load_images(self._train, list(range(len(self._train))), self._transform))
         test = images.to_float(load_images(self._test, list(range(len(self._test))), self._transform))
         near = nearest_training_images(samples, train)
@@ -155,7 +155,7 @@ class Showcase:
 
         try:
             features = PooledFeatures(efflite0())
-        except ValueError:  # the extra is not installed; the report says nothing of a distance then
+        except ValueError:  # the extra is not installed: the report has no Frechet distance
             return
 
         def statistics(pictures: Tensor) -> FeatureStatistics:
@@ -198,6 +198,6 @@ class Showcase:
         images.save_png(self.folder / "figures" / f"{name}.png", picture)
 
 
-def _some(dataset: ImageDataset, count: int) -> ImageDataset:
+def _random_subset(dataset: ImageDataset, count: int) -> ImageDataset:
     order = torch.randperm(len(dataset), generator=rng.generator(0, "validation")).tolist()
     return subset(dataset, order[:count])

@@ -1,9 +1,9 @@
-"""Which sampler suits a model: steps, order, temperature and guidance, found by a metric instead of by rumour.
+"""Search for a model's sampler settings: steps, order, temperature and guidance with the best metric.
 
-The published settings suit the published models. For each order and number of steps one temperature is searched: on a
-coarse grid first, then between the neighbours of the best. Every candidate draws the same random numbers, so that
-differences are those of the settings; the best few then meet again on other ones, because the best of many is partly
-the luckiest.
+The published settings suit the published models. For each order and number of steps one temperature is searched: first
+on a coarse grid, then between the best value and its neighbours. All candidates use the same random numbers, so that
+differences come from the settings. The best few are then compared again with other random numbers, because the best of
+many trials is partly a lucky one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ Score = Callable[[Sampling, int], float]
 
 @dataclass(frozen=True)
 class TuningConfig:
-    """What is tried."""
+    """Settings of the search."""
 
     orders: tuple[str, ...] = ("confidence", "halton")
     """Orders in which tokens become known."""
@@ -27,25 +27,27 @@ class TuningConfig:
     choice_temperatures: tuple[float, ...] = (1.0, 3.0, 6.0, 12.0, 24.0)
     """Coarse grid for the order confidence."""
     token_temperatures: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1)
-    """Coarse grid for orders that look at no confidence."""
+    """Coarse grid for orders independent of confidence."""
     guidances: tuple[float, ...] = ()
     """Weights of the guidance, tried with the best settings so far; only for models with classes."""
     finalists: int = 3
-    """Settings that meet again with other random numbers."""
+    """Number of best settings that are compared again with other random numbers."""
     tolerance: float = 0.02
-    """Fewer steps win if they are worse by no more than this share."""
+    """Fewer steps are preferred if they are worse by no more than this share."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for empty grids."""
         if not (self.orders and self.steps and self.choice_temperatures and self.token_temperatures):
             raise ValueError("orders, steps and temperatures need at least one value each")
         if self.finalists < 1 or self.tolerance < 0:
-            raise ValueError("there must be at least one finalist, and the tolerance must not be negative")
+            raise ValueError(
+                f"finalists must be at least 1 and tolerance 0 or more, not {self.finalists} and {self.tolerance}"
+            )
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings and what they scored."""
+    """Settings and their metric."""
 
     sampling: dict[str, Any]
     seed: int
@@ -54,7 +56,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The settings to keep, and all that was tried."""
+    """The best settings, and all trials."""
 
     best: Trial
     trials: tuple[Trial, ...]
@@ -68,8 +70,8 @@ def tune(
     seed: int = 0,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> Tuned:
-    """Search. fixed: settings that every candidate has; what is fixed is not searched."""
-    given = dict(fixed or {})
+    """Search. fixed: settings of every candidate, which are not searched."""
+    fixed_settings = dict(fixed or {})
     trials: list[Trial] = []
 
     def attempt(sampling: dict[str, Any], with_seed: int = seed) -> Trial:
@@ -81,28 +83,28 @@ def tune(
             on_trial(trials[-1])
         return trials[-1]
 
-    found = []
-    for order in (given["order"],) if "order" in given else config.orders:
-        for steps in (given["steps"],) if "steps" in given else config.steps:
+    candidates = []
+    for order in (fixed_settings["order"],) if "order" in fixed_settings else config.orders:
+        for steps in (fixed_settings["steps"],) if "steps" in fixed_settings else config.steps:
             name = "choice_temperature" if order == "confidence" else "token_temperature"
-            base = given | {"order": order, "steps": steps}
-            if name in given:
-                found.append(attempt(base))
+            base = fixed_settings | {"order": order, "steps": steps}
+            if name in fixed_settings:
+                candidates.append(attempt(base))
                 continue
             grid = config.choice_temperatures if order == "confidence" else config.token_temperatures
             coarse = [attempt(base | {name: value}) for value in sorted(grid)]
             between = _between(sorted(grid), [trial.value for trial in coarse])
-            found.append(_best([*coarse, *(attempt(base | {name: value}) for value in between)]))
+            candidates.append(_best([*coarse, *(attempt(base | {name: value}) for value in between)]))
     if config.guidances:
-        leader = _best(found)
-        found += [attempt(leader.sampling | {"guidance": weight}) for weight in config.guidances]
-    found.sort(key=lambda trial: trial.value)
-    again = [attempt(trial.sampling, seed + 1) for trial in found[: config.finalists]]
-    return Tuned(_cheapest(again, config.tolerance), tuple(trials))
+        leader = _best(candidates)
+        candidates += [attempt(leader.sampling | {"guidance": weight}) for weight in config.guidances]
+    candidates.sort(key=lambda trial: trial.value)
+    repeated = [attempt(trial.sampling, seed + 1) for trial in candidates[: config.finalists]]
+    return Tuned(_cheapest(repeated, config.tolerance), tuple(trials))
 
 
 def _between(grid: Sequence[float], values: Sequence[float]) -> list[float]:
-    """The two midpoints beside the best value of a grid; one at its end."""
+    """The midpoints between the best value of a grid and its neighbours."""
     best = min(range(len(grid)), key=lambda index: values[index])
     return [
         (grid[best] + grid[other]) / 2 for other in (best - 1, best + 1) if 0 <= other < len(grid)
@@ -114,7 +116,7 @@ def _best(trials: Sequence[Trial]) -> Trial:
 
 
 def _cheapest(trials: Sequence[Trial], tolerance: float) -> Trial:
-    """The fewest steps among those about as good as the best, and of these the best."""
+    """The trial with the fewest steps among those about as good as the best; of these, the best."""
     best = _best(trials).value
     good = [trial for trial in trials if trial.value <= best + tolerance * abs(best)]
     return min(good, key=lambda trial: (trial.sampling["steps"], trial.value))

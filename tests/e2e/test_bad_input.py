@@ -11,7 +11,7 @@ RECIPE = [
     ("--config {root}/none.yaml", "there is no recipe file"),
     ("--config {root}/text.yaml", "not readable as YAML"),
     ("--config {root}/wrong.yaml", "no setting 'modell'"),
-    ("--recipe smoke --config {root}/wrong.yaml", "exclude each other"),
+    ("--recipe smoke --config {root}/wrong.yaml", "give --recipe or --config, not both"),
     ("--recipe smoke --set model.widht=3", r"there is no setting 'model\.widht'"),
     ("--recipe smoke --set model.width=wide", r"model\.width must be int"),
     ("--recipe smoke --set model.width", "not of the form"),
@@ -80,7 +80,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("--model {root}/model --out {out} --order backwards", "order"),
         ("--model {root}/model --out {out} --top-p 0", "top_p"),
         ("--model {root}/model --out {out} --part 2 2", "no part 2 of 2"),
-        ("--model {root}/model --out {out} --part 0 2 --processes 2", "exclude each other"),
+        ("--model {root}/model --out {out} --part 0 2 --processes 2", "give --part or --processes, not both"),
         ("--model {root}/model --out {out} --processes 0", "at least 1"),
         ("--model {root}/model --out {out} --to tar --shard-size 100", "no multiple"),
         ("--model {root}/model --out {out} --to features --extractor vgg", "no extractor 'vgg'"),
@@ -142,7 +142,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
                 ("--box 0 0 8 8 --num 9223372036854775808", "--num must be at most 1,000"),
                 ("--expand 10000000", "--expand must be at most 4,096"),
                 ("--vary 1.5", "must lie in"),
-                ("--vary 0.5 --paste", "goes without"),
+                ("--vary 0.5 --paste", "cannot be combined"),
                 ("--box 0 0 8 8 --grow -1", "--grow must be at least 0"),
                 ("--box 0 0 8 8 --class 1", "without classes"),
             ]
@@ -223,7 +223,7 @@ PROBE_CASES = [
 CASES["probe"] = [
     *PROBE_CASES,
     ("--model {root}/model --data digits --epochs 0 --protocol lars", "--epochs must be at least 1"),
-    ("--model {root}/model --data digits --crops random", "goes with --protocol lars"),
+    ("--model {root}/model --data digits --crops random", "needs --protocol lars"),
     ("--model {root}/model --data digits --crops random --protocol lars --crop-scale 0 1", "crop scale"),
 ]
 CASES["knn"] = [*PROBE_CASES, ("--model {root}/model --data digits --neighbours 0", "--neighbours must be at least 1")]
@@ -284,7 +284,7 @@ CASES["finetune"] = [
     (f"{TUNE} --config {{root}}/wrong.yaml", "no setting 'modell'"),
     (f"{TUNE} --config {{root}}/none.yaml", "there is no recipe file"),
     (f"{TUNE} --set optim.layer_decay=2", "layer_decay must lie in"),
-    (f"{TUNE} --set mixing.mixup=-1", "mixup and cutmix must be"),
+    (f"{TUNE} --set mixing.mixup=-1", "mixup and cutmix must be 0 or more"),
     (f"{TUNE} --resume", "no checkpoint to resume"),
     ("--model {root}/model --data digits --out {root}/photo.png/x", "is a file"),
 ]

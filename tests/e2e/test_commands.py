@@ -420,7 +420,7 @@ def test_ctrl_c_says_how_to_resume(run: SimpleNamespace, tmp_path: Path) -> None
     _, err = process.communicate()
     assert process.returncode == 130, err
     last = err.strip().splitlines()[-1]
-    assert last.startswith("go on with: mage pretrain")
+    assert last.startswith("continue with: mage pretrain")
     assert last.endswith("--resume")
     newest = newest_checkpoint(tmp_path / "cut")
     assert newest is not None

@@ -130,7 +130,7 @@ def test_a_discriminator_learns_to_tell_images_from_bad_copies(kind: str) -> Non
 @pytest.mark.parametrize(
     ("metrics", "words"),
     [
-        ({"discriminator/right": 0.995}, "teaches nothing"),
+        ({"discriminator/right": 0.995}, "learns nothing from it"),
         ({"discriminator/largest": 300.0}, "diverges"),
         ({"adversarial_weight": 5000.0}, "vanished"),
         ({"codes_used": 0.1}, "collapsed to 10.0%"),
