@@ -46,7 +46,7 @@ class MaskRatioConfig:
         if not 0 < self.low <= mode <= self.high <= 1:
             raise ValueError(f"mask ratios need 0 < low <= mode <= high <= 1, not {self.low}, {mode}, {self.high}")
         if self.std < 0:
-            raise ValueError(f"std of the mask ratio must not be negative, is {self.std}")
+            raise ValueError(f"std of the mask ratio must be 0 or more, not {self.std}")
 
 
 def sample_mask_ratio(config: MaskRatioConfig, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:

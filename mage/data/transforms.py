@@ -33,19 +33,19 @@ class TransformConfig:
     """none: scale to cover, crop the centre. flip: none plus random mirroring. crop: random resized crop.
     crop_flip: the paper's, crop plus random mirroring. shift: random shift by whole pixels, filled with black."""
     scale: tuple[float, float] = (0.2, 1.0)
-    """Smallest and largest share of the area that a random crop shows."""
+    """Smallest and largest share of the image's area in a random crop."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Narrowest and widest shape of a random crop, width over height."""
     crop_draws: Literal["until_inside", "once"] = "until_inside"
-    """until_inside: area and shape of a random crop are drawn again, up to ten times, until it lies inside the image,
-    as torchvision does. once: what sticks out is cut off, as the public code of the linear probe does; crops show more.
+    """until_inside: area and shape of a random crop are redrawn, up to ten times, until it lies inside the image,
+    as torchvision does. once: parts outside of the image are cut off, as in the public code of the linear probe; crops show more.
     """
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Interpolation of a random crop: bilinear in pre-training, bicubic in the paper's linear probe."""
     max_shift: int = 2
     """Largest shift, in pixels."""
     resize: int = 0
-    """Length of the shorter side before the centre is cut; 0: the centre crop shows as much as it can.
+    """Length of the shorter side before the centre crop; 0: the largest centre crop.
     The paper's evaluation is 292 for a size of 256."""
     rand_augment: str = ""
     """RandAugment as the last step, in timm's notation: rand-m9-mstd0.5-inc1 is the paper's fine-tuning; "": none."""

@@ -6,7 +6,7 @@ Without a decoder (`decoder_depth=0`) and with nothing dropped this is MaskGIT's
 
 Classes may enter in two places (docs/method.md, Class conditions): as a word at the encoder's class position, for
 training from scratch, or as a vector added to the decoder's input, which a trained network learns while its encoder
-stays as it is.
+is frozen.
 
 Letters: n images, l tokens of a grid of one, two or three dimensions, k kept tokens, d encoder width, p decoder width,
 v words, c codes, u positions that are scored.
@@ -63,7 +63,7 @@ class MAGEConfig:
 
     def __post_init__(self) -> None:
         if self.num_classes < 0:
-            raise ValueError(f"num_classes must not be negative, is {self.num_classes}")
+            raise ValueError(f"num_classes must be 0 or more, not {self.num_classes}")
         if self.num_classes and self.class_input == "decoder" and not self.decoder_depth:
             raise ValueError("class_input='decoder' needs a decoder, and decoder_depth is 0")
 

@@ -113,7 +113,7 @@ class Networks:
     def require_tokenizer(self) -> Tokenizer:
         """The tokenizer. Raises ValueError if this model has none."""
         if self._tokenizer is None:
-            raise ValueError("this model has no tokenizer, so it takes tokens, not images")
+            raise ValueError("this model has no tokenizer, so it takes tokens, not images: load it with tokenizer=")
         return self._tokenizer
 
     def require_transformer(self) -> Transformer:
@@ -126,7 +126,7 @@ class Networks:
         """The transformer, if it can generate. Raises ValueError if it cannot."""
         transformer = self.require_transformer()
         if not isinstance(transformer, MAGETransformer):
-            raise ValueError("this checkpoint holds an encoder only and cannot generate: it has no decoder")
+            raise ValueError("this checkpoint holds an encoder only and cannot generate: take a pre-trained MAGE model")
         return transformer
 
     @property

@@ -40,7 +40,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.channels < 0 or self.views < 1 or self.online_images < 0:
-            raise ValueError("data: views must be at least 1, channels and online_images 0 or more")
+            raise ValueError(
+                "data: views must be at least 1, channels and online_images 0 or more, not "
+                f"{self.views}, {self.channels} and {self.online_images}"
+            )
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def check_labels(train_set: ImageDataset, test_set: ImageDataset) -> int:
         if dataset.labels is None:
             raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
     if train_set.class_names != test_set.class_names:
-        raise ValueError("the training and test images have different classes")
+        raise ValueError("the training and test images have different classes: both splits need the same class folders")
     if len(train_set.class_names) < 2:
-        raise ValueError("the training images have a single class; a classifier needs at least two")
+        raise ValueError(f"{train_set.name} has a single class; a classifier needs at least two")
     return len(train_set.class_names)

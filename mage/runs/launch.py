@@ -60,7 +60,7 @@ class Launch:
         if self.resume and newest_checkpoint(self.out) is None:
             raise ValueError(f"{self.out} holds no checkpoint to resume from; start the run without --resume")
         if not self.resume and newest_checkpoint(self.out) is not None:
-            raise ValueError(f"{self.out} already holds a run; add --resume to go on with it, or choose another folder")
+            raise ValueError(f"{self.out} already holds a run; add --resume to continue it, or choose another folder")
         if self.out.is_file():
             raise ValueError(f"{self.out} is a file; --out takes a folder")
 

@@ -48,7 +48,7 @@ def pretrain(
             raise ValueError(f"{recipe.method.name} reads tokens: give a tokenizer, or a cache of tokens")
         return _on_tokens(recipe, launch, cache, validation, init_from)
     if validation is not None:
-        raise ValueError("a validation cache goes without a tokenizer: with one, the data's held-out images are used")
+        raise ValueError("leave out the validation cache: with a tokenizer, the data's held-out images are used")
     return _on_images(recipe, launch, tokenizer, cache, init_from)
 
 

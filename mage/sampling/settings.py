@@ -73,10 +73,10 @@ class SamplingConfig:
         if self.power <= 0:
             raise ValueError(f"the power of a schedule must be positive, not {self.power}")
         if self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise ValueError(f"top_k must not be negative and top_p lie in (0, 1], not {self.top_k} and {self.top_p}")
+            raise ValueError(f"top_k must be 0 or more and top_p lie in (0, 1], not {self.top_k} and {self.top_p}")
         if self.revisions < 0 or not 0 < self.revise_share <= 1:
             raise ValueError(
-                f"revisions must not be negative and revise_share lie in (0, 1], not {self.revisions} and "
+                f"revisions must be 0 or more and revise_share lie in (0, 1], not {self.revisions} and "
                 f"{self.revise_share}"
             )
         low, high = self.guidance_interval

@@ -67,7 +67,7 @@ def train(
             if trainer.step == task.steps:  # the process may have died between the last checkpoint and the model
                 trainer.export()
         elif newest_checkpoint(folder) is not None:
-            raise ValueError(f"{folder} already holds a run; add --resume to go on with it, or choose another folder")
+            raise ValueError(f"{folder} already holds a run; add --resume to continue it, or choose another folder")
         with trainer.logging(run, progress):
             while trainer.step < task.steps:
                 trainer.train_step()

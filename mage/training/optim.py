@@ -44,7 +44,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.accumulation) < 1 or self.batch_size % self.accumulation:
-            raise ValueError(f"a batch of {self.batch_size} does not divide into {self.accumulation} equal parts")
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulation {self.accumulation}")
         if self.steps < 0 or (self.steps == 0 and self.epochs <= 0):
             raise ValueError(f"training needs positive steps or epochs, not {self.steps} and {self.epochs}")
         if not 0 <= self.ema_decay < 1:

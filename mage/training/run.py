@@ -28,8 +28,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in self.trackers:
             TRACKERS.get(name)  # raises ValueError for an unknown tracker
-        if min(self.log_every, self.observe_every, self.checkpoint_every, self.keep_checkpoints) < 1:
-            raise ValueError("run: log_every, observe_every, checkpoint_every and keep_checkpoints must be at least 1")
+        for name in ("log_every", "observe_every", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"run.{name} must be at least 1, not {getattr(self, name)}")
 
 
 class Interrupted(Exception):
