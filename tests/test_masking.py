@@ -64,7 +64,7 @@ def test_impossible_ratios_are_refused(ratio: float) -> None:
         mask_from_noise(torch.rand(1, 4), ratio)
 
 
-def test_a_moved_mask_brings_what_was_counted_before() -> None:
+def test_a_moved_mask_keeps_its_counts() -> None:
     mask = random_mask(MaskRatioConfig(per_image=True), 5, 12, rng.generator(0))
     places = [row * 12 + column for row in range(5) for column in range(12) if mask.masked[row, column]]
     assert mask.masked_index.tolist() == places

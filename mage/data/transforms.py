@@ -38,7 +38,7 @@ class TransformConfig:
     """Narrowest and widest shape of a random crop, width over height."""
     crop_draws: Literal["until_inside", "once"] = "until_inside"
     """until_inside: area and shape of a random crop are redrawn, up to ten times, until it lies inside the image,
-    as torchvision does. once: parts outside of the image are cut off, as in the public code of the linear probe; crops show more.
+    as torchvision does. once: parts outside of the image are cut off, as in the public code of the linear probe.
     """
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Interpolation of a random crop: bilinear in pre-training, bicubic in the paper's linear probe."""

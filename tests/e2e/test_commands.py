@@ -79,7 +79,9 @@ def test_generate_writes_a_grid_and_each_image(run: SimpleNamespace, command: Co
     assert len(list((tmp_path / "c").glob("0*.png"))) == 2
 
 
-def test_a_finished_folder_is_not_made_again_nor_mixed(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+def test_a_finished_folder_is_neither_generated_again_nor_mixed(
+    run: SimpleNamespace, command: Command, tmp_path: Path
+) -> None:
     words = ("generate", "--model", run.root / "model", "--num", 4, "--batch-size", 2, "--out", tmp_path)
     assert command(*words).code == 0
     (tmp_path / "000001.png").unlink()

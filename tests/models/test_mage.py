@@ -86,7 +86,7 @@ def test_the_decoder_sees_the_class_output_wherever_a_token_was_masked(
 
 
 @pytest.mark.parametrize("dropping", [True, False])
-def test_what_is_masked_is_not_read(model: MAGETransformer, ids: Tensor, mask: Mask, dropping: bool) -> None:
+def test_masked_ids_are_not_read(model: MAGETransformer, ids: Tensor, mask: Mask, dropping: bool) -> None:
     mask = mask if dropping else Mask.nothing_dropped(mask.masked)
     expected = model(ids, mask).logits
     hidden = mask.masked.view(4, *GRID)

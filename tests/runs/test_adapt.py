@@ -94,7 +94,7 @@ def test_a_grid_of_as_many_tokens_but_other_sides_is_another_grid() -> None:
         start_from(MAGETransformer(SIZES, Vocabulary.fresh(8), (16,)), mage.Mage(None, old), None)
 
 
-def test_words_are_mapped_by_what_they_mean() -> None:
+def test_words_are_mapped_by_their_meaning() -> None:
     pairs = word_map(Vocabulary.released(), Vocabulary.fresh(1024, 1000), same_codes=True).tolist()
     assert [1100, 2024] in pairs  # the null class
     assert [2024, 2025] in pairs  # the mask

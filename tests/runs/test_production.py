@@ -214,7 +214,7 @@ def test_a_folder_knows_the_models_own_sampler_and_refuses_foreign_files(model: 
     assert (tmp_path / "theirs" / "000000.png").is_file(), "a folder without settings is not ours"
 
 
-def test_only_what_was_made_is_discarded(model: mage.Mage, tmp_path: Path) -> None:
+def test_only_generated_files_are_discarded(model: mage.Mage, tmp_path: Path) -> None:
     claim(tmp_path, model, WHAT, "png", 2)
     make(model, "png", tmp_path)
     (tmp_path / "2024-holiday.png").touch()

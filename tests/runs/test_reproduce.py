@@ -87,7 +87,7 @@ def test_a_stopped_generation_goes_on(model: mage.Mage, imagenet: Path, tmp_path
     assert reproduce(model, str(imagenet), tmp_path / "b", INCEPTION, config) == whole
 
 
-def test_the_table_stands_beside_the_published_numbers(model: mage.Mage) -> None:
+def test_the_table_shows_measured_and_published_numbers(model: mage.Mage) -> None:
     row = PUBLISHED[1024]
     text = table(row, {"fid": 9.2, "is": 104.0, "linear": 0.78, "fid_inception_val50k_real": 1.6})
     assert "| fid | 9.2 | 9.1 |" in text

@@ -34,7 +34,7 @@ def test_fewer_steps_win_when_about_as_good() -> None:
     assert tune(bowl, TuningConfig(orders=("confidence",), steps=(16, 64), tolerance=0.0)).best.sampling["steps"] == 64
 
 
-def test_finalists_meet_again_with_other_numbers() -> None:
+def test_finalists_are_compared_again_with_other_random_numbers() -> None:
     """One setting is lucky with seed 0; it does not win."""
 
     def lucky(sampling: Mapping[str, Any], seed: int) -> float:
@@ -47,7 +47,7 @@ def test_finalists_meet_again_with_other_numbers() -> None:
     assert tuned.best.seed == 1
 
 
-def test_what_is_fixed_is_not_searched_and_guidance_is_tried() -> None:
+def test_fixed_settings_are_not_searched_and_guidance_is_tried() -> None:
     seen: list[Trial] = []
     fixed = {"order": "confidence", "steps": 5, "top_p": 0.9}
     config = TuningConfig(guidances=(1.0, 3.0))

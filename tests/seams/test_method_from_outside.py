@@ -136,6 +136,6 @@ def test_its_settings_are_checked_like_those_of_the_library(recipe: Recipe, tmp_
     assert "name: rotations" in text
 
 
-def test_a_method_that_nobody_registered_is_answered_with_those_there_are() -> None:
+def test_an_unknown_method_is_refused_with_the_known_names() -> None:
     with pytest.raises(ValueError, match=r"no method 'rotations'.*mage.*ijepa"):
         override(named("smoke"), ["method={name: rotations}"])

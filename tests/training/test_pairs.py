@@ -1,4 +1,4 @@
-"""Tasks of MAGE-C and the baselines: masks of pairs, what is contrasted, what is logged, and that they run to a model."""
+"""Tasks of MAGE-C and the baselines: masks of pairs, contrastive losses, logged metrics, exported models."""
 
 from pathlib import Path
 
