@@ -28,7 +28,7 @@ COMMANDS = {
     "report": "a run as one self-contained HTML page",
     "compare": "several runs side by side, on one page",
     "reproduce": "the published numbers, from the published weights and your ImageNet",
-    "plan": "show a recipe's images, steps, time and memory before it runs",
+    "plan": "show a recipe's images, steps, time and parameters before it runs",
     "benchmark": "measure the library's speed on this machine, compared with a plain implementation",
     "info": "describe a model folder",
 }

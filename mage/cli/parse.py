@@ -118,7 +118,7 @@ def _metavar(hint: Any) -> str:
         hint = typing.get_args(hint)[0]
     kinds = [part for part in typing.get_args(hint) if part is not type(None)]
     if type(None) in typing.get_args(hint):
-        hint = kinds[0]
+        return _metavar(kinds[0])
     if typing.get_origin(hint) is typing.Literal:
         return "{" + ",".join(map(str, typing.get_args(hint))) + "}"
     if typing.get_origin(hint) is tuple:
