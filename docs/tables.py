@@ -10,25 +10,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from mage.report.glossary import describe, format_value
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-TITLES = {
-    "psnr_db": ("tokenizer PSNR", "{:.1f} dB"),
-    "codes_used": ("codes in use", "{:.1%}"),
-    "codebook_perplexity": ("codebook perplexity", "{:.0f}"),
-    "linear_probe_accuracy": ("linear probe, L-BFGS", "{:.1%}"),
-    "linear_probe_mean_accuracy": ("linear probe, mean of the tokens", "{:.1%}"),
-    "linear_probe_lars_accuracy": ("linear probe, LARS, 90 epochs", "{:.1%}"),
-    "knn_accuracy": ("k-NN", "{:.1%}"),
-    "raw_pixel_accuracy": ("logistic regression on raw pixels", "{:.1%}"),
-    "sample_confident_share": ("samples that a classifier is > 0.8 sure of", "{:.1%}"),
-    "real_confident_share": ("real test images that it is > 0.8 sure of", "{:.1%}"),
-    "class_share_min": ("rarest class among the samples", "{:.1%}"),
-    "near_copy_share": ("samples closer to a training image than 99 % of test images are", "{:.1%}"),
-    "fd_efflite0_1k": ("fd_efflite0 of 1,000 samples", "{:.0f}"),
-    "fd_efflite0_1k_real": ("fd_efflite0 of 1,000 real training images", "{:.0f}"),
-    "pretrain_valid_loss": ("MAGE's loss on held-out images", "{:.3f}"),
-}
 
 
 def table(name: str, rows_of: Callable[[dict[str, float]], list[str]]) -> str:
@@ -47,11 +32,12 @@ def table(name: str, rows_of: Callable[[dict[str, float]], list[str]]) -> str:
 
 
 def measures(metrics: dict[str, float]) -> list[str]:
-    """One row per metric that has a title."""
-    rows = ["| measure | value |", "|---|---|"]
-    for metric, (title, form) in TITLES.items():
-        if metric in metrics:
-            rows.append(f"| {title} | {form.format(metrics[metric])} |")
+    """One row per metric that an evaluator describes, by its words."""
+    rows = ["| measure | value | meaning |", "|---|---|---|"]
+    for name, value in metrics.items():
+        about = describe(name)
+        if about.explanation:
+            rows.append(f"| {about.title} | {format_value(name, value)} | {about.explanation} |")
     return rows
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from judge import Classifier, train_classifier
 from torch import Tensor
 
 import mage
@@ -18,6 +17,7 @@ from mage.data.datasets import load_dataset
 from mage.data.loaders import evaluation_batches
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import compare
+from mage.evaluation.judge import Judge, JudgeConfig, judge_of
 from mage.evaluation.seen import Reference, SeenImages
 from mage.runs.generation import look_at_dataset, random_subset
 from mage.runs.production import Production
@@ -129,24 +129,10 @@ class Study:
             look_at_dataset(self.test, self.extractor, size=self.base.image_size, batch_size=250).save(seen_file)
         self.reference = Reference.load(seen_file, extractor=self.extractor.fingerprint)
 
-    def _judge(self) -> Classifier:
-        path = self.out / "classifier.pt"
-        if not path.exists():
-            batches = list(evaluation_batches(self.train, lambda image, _: image, batch_size=1000))
-            pixels, labels = (torch.cat([batch[key] for batch in batches]) for key in ("images", "labels"))
-            network = train_classifier(
-                pixels,
-                labels,
-                mirror=self.subject.mirror,
-                soften=self.subject.soften,
-                epochs=self.options.epochs,
-                precision=self.base.precision,
-                device=self.base.device,
-            )
-            torch.save(network.state_dict(), path)
-        network = Classifier(self.base.channels).to(self.base.device, memory_format=torch.channels_last)
-        network.load_state_dict(torch.load(path, weights_only=True, map_location=self.base.device))
-        return network.eval()
+    def _judge(self) -> Judge:
+        config = JudgeConfig(self.options.epochs, mirror=self.subject.mirror, soften=self.subject.soften)
+        where = {"precision": self.base.precision, "device": self.base.device}
+        return judge_of(self.train, self.base.image_size, config, cache=self.out, **where)
 
     def read(self) -> None:
         """Take over what this or another process has measured."""

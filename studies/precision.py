@@ -16,9 +16,10 @@ import torch
 import mage
 from mage import runs
 from mage.data.datasets import load_dataset
-from mage.evaluation.frechet import efflite0_statistics, frechet_distance
+from mage.evaluation.extractors import build_extractor
+from mage.evaluation.frechet import frechet_distance
+from mage.evaluation.seen import look_at
 from mage.masking import MaskRatioConfig, random_mask
-from mage.nn.backbones import PooledFeatures, efflite0
 from mage.recipes import named
 from mage.runs import Launch
 from mage.runs.inputs import load_images
@@ -76,16 +77,16 @@ def logit_deviation(run: Path) -> dict[str, float]:
 
 def sample_distances(run: Path) -> dict[str, float]:
     """fd_efflite0 between samples of one model: bf16 against float32, and float32 against float32 of another seed."""
-    pooled = PooledFeatures(efflite0())
+    extractor = build_extractor("efflite0")
     found = {}
     for name, precision, seed in (("float32", "float32", 0), ("bf16", "bf16", 1), ("other", "float32", 1)):
         samples = mage.load(run, precision=precision).generate(SAMPLES, seed=seed)
-        found[name] = efflite0_statistics(samples.cpu().split(250), pooled)
+        found[name] = look_at(images.to_uint8(samples.cpu()).split(250), extractor, SAMPLES).moments
     test = load_dataset("mnist5k", split="train")
     real = load_images(
         test, list(range(0, len(test), max(1, len(test) // SAMPLES)))[:SAMPLES], named("mnist5k").data.transform
     )
-    reference = efflite0_statistics((real.float() / 255).split(250), pooled)
+    reference = look_at(real.split(250), extractor, len(real)).moments
     return {
         "fd_efflite0_bf16_against_float32": frechet_distance(found["bf16"], found["float32"]),
         "fd_efflite0_float32_against_float32": frechet_distance(found["other"], found["float32"]),

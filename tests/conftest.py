@@ -22,6 +22,14 @@ if not os.environ.get("MAGE_TEST_GPU"):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What runs keep for later runs, such as judges, and where named data sets are looked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MAGE_DATA", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Tensors here are tiny: one thread is faster than several, and sums come out in one order."""
     threads = torch.get_num_threads()

@@ -7,7 +7,7 @@ from mage.benchmarks.work import OURS, Bench, Work
 from mage.data.datasets import ArrayDataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.features import Features, extract_features
-from mage.evaluation.linear_probe import LarsConfig, lars_probe, lars_probe_on_crops, probe_crops
+from mage.evaluation.lars_probe import LarsConfig, lars_probe, lars_probe_on_crops, probe_crops
 
 CROP_EPOCHS = 3
 """Every epoch is a separate pass, so that a few are as informative as 90."""

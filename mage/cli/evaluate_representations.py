@@ -6,7 +6,9 @@ from mage.cli.console import check_parent, emit, note
 from mage.cli.options.evaluate_representations import Options
 from mage.data.datasets import load_dataset
 from mage.evaluation.classification import classification_accuracy
-from mage.evaluation.suite import SuiteConfig, measure_representation
+from mage.evaluation.metric import Metric
+from mage.evaluation.representation import Representation
+from mage.evaluation.suite import build_protocols, measure_representation
 from mage.recipes import FINETUNES, Choice
 from mage.recipes.finetune import protocol
 from mage.recipes.resolve import resolve_finetune
@@ -23,20 +25,22 @@ def run(options: Options) -> None:
         raise ValueError("--finetune writes a run of its own into OUT/finetune: give --out")
     if options.out is not None:
         check_parent(options.out / "representations.json")
+    protocols = build_protocols(
+        options.parts,
+        {
+            "corruptions": {"test_images": options.corruption_images},
+            "attacks": {"test_images": options.attack_images},
+        },
+    )
     model = mage.load(options.model, precision=options.precision, device=options.device)
     train, test = (
         load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)
         for split in ("train", "test")
     )
-    config = SuiteConfig(
-        parts=options.parts,
-        pool=options.pool,
-        corruption_images=options.corruption_images,
-        attack_images=options.attack_images,
-        batch_size=options.batch_size,
-        seed=options.seed,
-    )
-    result = measure_representation(model, train, test, config, on_part=lambda part: note(options, f"{part} ..."))
+    subject = Representation(
+        model, train, test, pool=options.pool, batch_size=options.batch_size, seed=options.seed
+    )  # fmt: skip
+    result = measure_representation(subject, protocols, on_start=lambda part: note(options, f"{part} ..."))
     if options.finetune:
         assert options.out is not None
         note(options, "finetune ...")
@@ -53,7 +57,8 @@ def run(options: Options) -> None:
         result_of_run = finetune(recipe, launch, model)
         tuned = mage.load(options.out / "finetune", precision=options.precision, device=options.device)
         accuracy = classification_accuracy(tuned.classify, test, recipe.data.test_transform(tuned.image_size))
-        result.note("finetune_accuracy", accuracy.top1, protocol(recipe, result_of_run.steps, tuned.image_size))
+        described = protocol(recipe, result_of_run.steps, tuned.image_size)
+        result.add(Metric("finetune_accuracy", accuracy.top1, described, "higher"))
         result.timings["finetune"] = result_of_run.seconds
     values = {
         "commit": commit(),
@@ -68,7 +73,7 @@ def run(options: Options) -> None:
         atomic.write_json(options.out / "representations.json", values)
     width = max(len(describe(name).title) for name in result.metrics)
     lines = [
-        f"{describe(name).title:{width}}  {format_value(name, value)}   {result.protocol[name]}"
+        f"{describe(name).title:{width}}  {format_value(name, value)}   {result.protocols[name]}"
         for name, value in result.metrics.items()
     ]
     lines.append(f"{format_seconds(sum(result.timings.values()))} in all")

@@ -1,16 +1,16 @@
 """`mage evaluate tokenizer`: what reconstructions lose, how the codebook is used, what tokens know."""
 
-from collections.abc import Callable
+from torch import nn
 
-from torch import Tensor, nn
-
+import mage
 from mage import atomic, images, runs
 from mage.cli.console import check_parent, counting, emit, note, skipped_sentence
 from mage.cli.options.evaluate_tokenizer import Options
-from mage.data.datasets import load_dataset, subset
-from mage.evaluation.judge import judge_features
+from mage.data.datasets import ImageDataset, default_root, load_dataset, subset
+from mage.evaluation.extractors import Extractor, build_extractor
+from mage.evaluation.judge import Judge, JudgeConfig, judge_extractor, judge_of
 from mage.evaluation.tokenizer import TokenizerQuality, evaluate_tokenizer
-from mage.nn.backbones import PooledFeatures, efflite0
+from mage.evaluation.tokenizer_metrics import TokenizerProtocol
 from mage.tokenizers.perceptual import build_perceptual
 
 
@@ -31,28 +31,29 @@ def run(options: Options) -> None:
     perceptual: nn.Module | None = None
     if options.perceptual != "none" and channels in (1, 3):
         perceptual = build_perceptual(options.perceptual, weights=options.perceptual_weights)
-    extractors: dict[str, Callable[[Tensor], Tensor]] = {}
+    extractors: list[Extractor] = []
     if channels in (1, 3):
-        extractors["efflite0"] = PooledFeatures(efflite0())
+        extractors.append(build_extractor("efflite0", device=model.device))
     if options.judge:
         assert train is not None
-        note(options, f"training the judge on {len(train):,} images")
-        extractors["judge"] = judge_features(train, model.image_size)
+        note(options, f"a judge of {len(train):,} training images ...")
+        extractors.append(judge_extractor(_judge(options, train, model)))
     total = len(dataset) + (len(train) if train is not None and options.histogram_probe else 0)
     with counting(total, "image", options) as done:
-        quality = evaluate_tokenizer(
-            model,
-            dataset,
-            extractors=extractors,
+        protocol = TokenizerProtocol(
+            tuple(extractors),
+            options.split,
             perceptual=perceptual,
             perceptual_name=options.perceptual,
             train=train if options.histogram_probe else None,
             batch_size=options.batch_size,
             on_images=done,
         )
+        quality = evaluate_tokenizer(model, dataset, protocol)
     result = {
         "tokenizer": str(options.tokenizer),
         "data": f"{data} {options.split}",
+        "images": quality.images,
         "metrics": quality.metrics,
         "protocols": quality.protocols,
         "warnings": quality.warnings,
@@ -61,9 +62,16 @@ def run(options: Options) -> None:
     if options.out is not None:
         assert quality.picture is not None
         images.save_png(options.out / "side_by_side.png", quality.picture)
-        maps = {"code_counts": quality.code_counts, "position_entropy_bits": quality.entropy_map}
-        atomic.write_json(options.out / "evaluation.json", result | maps)
+        atomic.write_json(options.out / "evaluation.json", result | {"details": quality.details})
     emit(options, result, _sentences(quality, options) + skipped_sentence(dataset.skipped))
+
+
+def _judge(options: Options, train: ImageDataset, model: mage.Mage) -> Judge:
+    """Trained as the model was: with mirrored images if those show the same."""
+    augmentation = model.recipe.get("data", {}).get("transform", {}).get("augmentation", "")
+    config = JudgeConfig(mirror="flip" in augmentation)
+    cache = default_root() / "judges"
+    return judge_of(train, model.image_size, config, cache=cache, precision=model.precision, device=model.device)
 
 
 def _sentences(quality: TokenizerQuality, options: Options) -> str:

@@ -8,15 +8,10 @@ from mage.cli.options.base import FeatureOptions
 from mage.cli.options.probe import Options
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.data.transforms import TransformConfig, evaluation_transform
+from mage.evaluation.classification import ProbeResult
 from mage.evaluation.features import Features, extract_features
-from mage.evaluation.linear_probe import (
-    RANDOM_CROPS,
-    LarsConfig,
-    ProbeResult,
-    lars_probe_on_crops,
-    linear_probe,
-    probe_crops,
-)
+from mage.evaluation.lars_probe import RANDOM_CROPS, LarsConfig, lars_probe_on_crops, probe_crops
+from mage.evaluation.linear_probe import linear_probe
 
 
 def run(options: Options) -> None:

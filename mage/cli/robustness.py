@@ -1,19 +1,16 @@
 """`mage robustness`: accuracy on corrupted and on attacked images."""
 
 from pathlib import Path
-from typing import Any
 
 import mage
 from mage import atomic
 from mage.cli.console import check_output_file, counting, emit, note, skipped_sentence
 from mage.cli.options.robustness import Options
-from mage.data.datasets import ImageDataset, load_dataset
-from mage.data.transforms import TransformConfig
-from mage.evaluation.features import extract_features
-from mage.evaluation.linear_head import LinearHead, fit_head
-from mage.evaluation.robustness import CorruptionResult, baseline_error, official_corruption_accuracy
-from mage.evaluation.suite import SuiteConfig, measure_representation, plain_scorer
-from mage.models import Classifier
+from mage.data.datasets import load_dataset
+from mage.evaluation.metric import Measured
+from mage.evaluation.representation import Representation
+from mage.evaluation.robustness import CorruptionResult, Corruptions, baseline_error, official_corruption_accuracy
+from mage.evaluation.suite import build_protocols, measure_representation
 
 
 def run(options: Options) -> None:
@@ -28,51 +25,41 @@ def run(options: Options) -> None:
         load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)
         for split in ("train", "test")
     )
-    corruption_parts = ("corruptions",) if options.official is None else ()
-    parts = (*corruption_parts, "attacks") if options.attacks else corruption_parts
-    values: dict[str, Any] = {"model": str(options.model), "data": options.data, "metrics": {}, "protocol": {}}
-    if parts:
-        config = SuiteConfig(
-            parts=parts,
-            pool=options.pool,
-            corruption_images=options.corruption_images,
-            attack_images=options.attack_images,
-            batch_size=options.batch_size,
-            seed=options.seed,
-        )
-        report = measure_representation(model, train, test, config, on_part=lambda part: note(options, f"{part} ..."))
-        values |= report.as_dict()
+    subject = Representation(
+        model, train, test, pool=options.pool, batch_size=options.batch_size, seed=options.seed
+    )  # fmt: skip
+    names = (*(("corruptions",) if options.official is None else ()), *(("attacks",) if options.attacks else ()))
+    settings = {
+        "corruptions": {"test_images": options.corruption_images},
+        "attacks": {"test_images": options.attack_images},
+    }
+    measured = Measured()
+    if names:
+        protocols = build_protocols(names, settings)
+        measured = measure_representation(subject, protocols, on_start=lambda part: note(options, f"{part} ..."))
     if options.official is not None:
-        official = _official(options, model, train, test, options.official)
-        description = f"official images in {options.official.name}: {', '.join(official.accuracy)}"
-        values["metrics"] |= {"corruption_accuracy": official.mean, "corruption_clean_accuracy": official.clean}
-        values["protocol"] |= {"corruption_accuracy": description}
-        values["corruption_accuracy"], values["corruption_accuracy_per_kind"] = official.accuracy, official.per_kind
+        _official(options, subject, options.official, measured)
     if error is not None:
-        clean = values["metrics"]["corruption_clean_accuracy"]
-        mce = CorruptionResult(clean, values["corruption_accuracy"]).mean_corruption_error(error)
-        values["metrics"]["mean_corruption_error"] = mce
-        values["protocol"]["mean_corruption_error"] = f"relative to {options.baseline}"
+        accuracy = measured.details["corruption_accuracy"]["accuracy"]
+        mce = CorruptionResult(measured.metrics["corruption_clean_accuracy"], accuracy).mean_corruption_error(error)
+        measured.add(Corruptions().metric("mean_corruption_error", mce, f"relative to {options.baseline}"))
+    values = {"model": str(options.model), "data": options.data, **measured.as_dict()}
     if options.out is not None:
         atomic.write_json(options.out, values)
-    lines = [f"{name:30} {value:.4f}   {values['protocol'].get(name, '')}" for name, value in values["metrics"].items()]
-    lines += [f"  {kind:20} {accuracy:.2%}" for kind, accuracy in values["corruption_accuracy_per_kind"].items()]
+    lines = [f"{name:30} {value:.4f}   {measured.protocols[name]}" for name, value in measured.metrics.items()]
+    per_kind = measured.details["corruption_accuracy"]["per_kind"]
+    lines += [f"  {kind:20} {accuracy:.2%}" for kind, accuracy in per_kind.items()]
     emit(options, values, "\n".join(lines) + skipped_sentence([*train.skipped, *test.skipped]))
 
 
-def _official(
-    options: Options, model: mage.Mage, train: ImageDataset, test: ImageDataset, folder: Path
-) -> CorruptionResult:
-    transform = TransformConfig(size=model.image_size)
-    head: LinearHead | None = None
-    if not isinstance(model.transformer, Classifier):
-        note(options, "linear probe ...")
-        features = extract_features(
-            lambda pixels: model.features(pixels, options.pool), train, transform, batch_size=options.batch_size
-        )
-        head = fit_head(features, seed=options.seed).head
+def _official(options: Options, subject: Representation, folder: Path, measured: Measured) -> None:
+    """Measure on official files of corrupted images."""
+    note(options, f"{subject.classifier_name} ...")
     with counting(0, "image", options) as done:
-        return official_corruption_accuracy(
-            plain_scorer(model, head, options.pool), test, folder, transform,
+        result = official_corruption_accuracy(
+            subject.classifier, subject.test_images, folder, subject.transform,
             batch_size=options.batch_size, on_images=done,
         )  # fmt: skip
+    protocol = f"{subject.classifier_name}; official images in {folder.name}: {', '.join(result.accuracy)}"
+    for metric in Corruptions().numbers(result, protocol):
+        measured.add(metric)

@@ -11,7 +11,8 @@ from mage.cli.options.tune_sampler import Options
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.data.splits import ValidationConfig, carve
 from mage.evaluation.extractors import build_extractor
-from mage.evaluation.generation_metrics import Compared, one_number
+from mage.evaluation.generation import one_number
+from mage.evaluation.generation_metrics import Compared
 from mage.evaluation.metric import Metric
 from mage.evaluation.seen import Reference, SeenImages
 from mage.runs.generation import look_at_dataset, look_at_model

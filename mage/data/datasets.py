@@ -238,11 +238,16 @@ def _embedded(name: str, split: str, channels: int | None) -> ArrayDataset:
     return ArrayDataset(name, array[chosen], labels[chosen].astype(np.int64), DIGITS, channels)
 
 
+def default_root() -> Path:
+    """The folder of named data sets, and of what is kept from one run for the next: MAGE_DATA, else ~/.cache/mage."""
+    return Path(os.environ.get("MAGE_DATA") or "~/.cache/mage").expanduser()
+
+
 def _downloaded(name: str, split: str, data_root: str | Path | None, channels: int | None) -> ImageDataset:
     from torchvision import datasets
 
     kind: Any = getattr(datasets, DOWNLOADED[name])
-    root = Path(data_root or os.environ.get("MAGE_DATA") or "~/.cache/mage").expanduser()
+    root = default_root() if data_root is None else Path(data_root).expanduser()
     if data_root is not None and not root.is_dir():
         raise ValueError(f"there is no folder {root} to look for {name} in; create it, or leave data_root out")
     raw = name.endswith("mnist")

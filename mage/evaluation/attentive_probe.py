@@ -7,15 +7,27 @@ Letters: n images, l tokens, d width, k classes.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mage import rng
-from mage.evaluation.linear_probe import ProbeResult, accuracies
+from mage import images, rng
+from mage.data.datasets import ImageDataset
+from mage.data.loaders import evaluation_batches
+from mage.data.transforms import build_transform
+from mage.evaluation.classification import ProbeResult, accuracies
+from mage.evaluation.metric import Description, Metric
+from mage.evaluation.representation import (
+    REPRESENTATION_PROTOCOLS,
+    Representation,
+    RepresentationProtocol,
+    evenly,
+)
 
 
 @dataclass(frozen=True)
@@ -100,3 +112,40 @@ def attentive_probe(
         scores = torch.cat([head(part.float()) for part in test.rows.split(1000)])
     settings = {"epochs": config.epochs, "batch_size": batch_size, "learning_rate": config.learning_rate, "seed": seed}
     return ProbeResult(*accuracies(scores, test.labels), f"attentive_{config.epochs}ep", settings)
+
+
+@REPRESENTATION_PROTOCOLS.register("attentive")
+@dataclass(frozen=True)
+class AttentiveProbe(RepresentationProtocol):
+    """The probe on a model's tokens."""
+
+    training_images: int = 10_000
+    """Training images, at most, whose tokens are kept in memory."""
+
+    uses_features: ClassVar = False
+    metrics: ClassVar = {
+        "attentive_probe_accuracy": Description(
+            "Attentive probe",
+            "Test accuracy of a classifier that may choose at which tokens of the frozen encoder it looks.",
+            "share",
+            "higher",
+            bar=True,
+        )
+    }
+
+    def measure(self, subject: Representation) -> Iterator[Metric]:
+        """Its accuracy on the test images."""
+        train = evenly(subject.train_images, self.training_images)
+        tokens = [_tokens(subject, dataset) for dataset in (train, subject.test_images)]
+        probe = attentive_probe(*tokens, seed=subject.seed)
+        protocol = f"{probe.protocol}, {len(tokens[0].labels):,} training images"
+        yield self.metric("attentive_probe_accuracy", probe.accuracy, protocol)
+
+
+def _tokens(subject: Representation, dataset: ImageDataset) -> TokenFeatures:
+    rows, labels = [], []
+    for batch in evaluation_batches(dataset, build_transform(subject.transform), batch_size=subject.batch_size):
+        tokens = subject.model.forward_intermediates(images.to_float(batch["images"]), 1, output_fmt="NLC")[0]
+        rows.append(tokens.to("cpu", torch.float16))
+        labels.append(batch["labels"])
+    return TokenFeatures(torch.cat(rows), torch.cat(labels))

@@ -1,22 +1,49 @@
-"""Accuracy of a classifier on a data set.
+"""Accuracy of a classifier: of its scores, and on a data set.
 
 Letters: n images, c channels, h w pixels, k classes.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mage import images
 from mage.data.datasets import ImageDataset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
-from mage.evaluation.linear_probe import accuracies
+from mage.evaluation.metric import Description
 
 Scorer = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n k"]]
 """Images in [0, 1] -> class scores."""
+FINE_TUNING = {
+    "finetune_accuracy": Description(
+        "Fine-tuning",
+        "Test accuracy after encoder and head have learned the labels together.",
+        "share",
+        "higher",
+        bar=True,
+    )
+}
+"""The number of `mage finetune`, which is a run of its own."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Accuracy of a trained probe on the test images, from 0 to 1, and how it was measured."""
+
+    accuracy: float
+    top5: float
+    protocol: str
+    settings: dict[str, Any]
+
+
+def accuracies(scores: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> tuple[float, float]:
+    """Top-1 and top-5 accuracy, from 0 to 1."""
+    top = scores.topk(min(5, scores.shape[1]), dim=1).indices == labels[:, None]
+    return float(top[:, 0].double().mean()), float(top.any(dim=1).double().mean())
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ Letters: n images.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Int
@@ -18,6 +19,8 @@ from torch import Tensor
 from mage import rng
 from mage.evaluation.features import Features, check_pair
 from mage.evaluation.linear_probe import linear_probe
+from mage.evaluation.metric import Description, Metric
+from mage.evaluation.representation import REPRESENTATION_PROTOCOLS, Representation, RepresentationProtocol
 
 COUNTS = (1, 5, 10, 13, 25)
 """Images per class, as the field reports them; 13 per class are one per cent of ImageNet."""
@@ -26,7 +29,7 @@ DRAWS = 5
 
 @dataclass(frozen=True)
 class FewShotResult:
-    """Accuracy from 0 to 1 with some labelled images per class."""
+    """Accuracy from 0 to 1 with a number of labelled images per class."""
 
     per_class: int
     mean: float
@@ -58,14 +61,16 @@ def few_shot(
         raise ValueError(f"the smallest class has {smallest} training images, {max(counts)} per class were asked for")
     results = []
     for per_class in counts:
-        found = []
+        accuracies = []
         for draw in range(draws):
             chosen = choose_per_class(train.labels, per_class, rng.generator(seed, "few-shot", per_class, draw))
             part = Features(train.features[chosen], train.labels[chosen])
-            found.append(linear_probe(part, test, protocol=protocol, seed=seed).accuracy)
+            accuracies.append(linear_probe(part, test, protocol=protocol, seed=seed).accuracy)
             if on_draw is not None:
                 on_draw(1)
-        results.append(FewShotResult(per_class, sum(found) / draws, confidence_interval(found), tuple(found)))
+        results.append(
+            FewShotResult(per_class, sum(accuracies) / draws, confidence_interval(accuracies), tuple(accuracies))
+        )
     return results
 
 
@@ -79,9 +84,40 @@ def choose_per_class(labels: Int[Tensor, " n"], per_class: int, generator: torch
 
 
 def confidence_interval(values: Sequence[float], *, level: float = 0.95) -> float:
-    """Half the width of the interval of the mean of some draws, by Student's t; infinite for a single one."""
+    """Half the width of the interval of the mean of several draws, by Student's t; infinite for a single one."""
     count = len(values)
     if count < 2:
         return math.inf
     deviation = float(torch.tensor(values, dtype=torch.float64).std())
     return float(stats.t.ppf((1 + level) / 2, count - 1)) * deviation / math.sqrt(count)
+
+
+@REPRESENTATION_PROTOCOLS.register("fewshot")
+@dataclass(frozen=True)
+class FewShot(RepresentationProtocol):
+    """A linear classifier from few labelled images; counts that the smallest class does not have are left out."""
+
+    counts: tuple[int, ...] = COUNTS
+    """Labelled images per class."""
+    draws: int = DRAWS
+    """Random choices of these images."""
+
+    metrics: ClassVar = {
+        "fewshot{count}_accuracy": Description(
+            "{count} per class",
+            "Mean test accuracy of linear classifiers that saw {count} labelled images of each class.",
+            "share",
+            "higher",
+        )
+    }
+
+    def measure(self, subject: Representation) -> Iterator[Metric]:
+        """The mean accuracy for each count, with its interval and the single draws as details."""
+        smallest = int(torch.bincount(subject.train.labels)[subject.train.labels.unique()].min())
+        counts = [count for count in self.counts if count <= smallest]
+        if not counts:
+            return
+        for result in few_shot(subject.train, subject.test, counts=counts, draws=self.draws, seed=subject.seed):
+            protocol = f"lbfgs {subject.pool}, {self.draws} draws, ± {100 * result.interval:.2f} (95 %)"
+            details = {"per_class": result.per_class, "interval": result.interval, "draws": list(result.draws)}
+            yield self.metric(f"fewshot{result.per_class}_accuracy", result.mean, protocol, **details)

@@ -1,26 +1,9 @@
 """How good generated images are, as the field measures it: every registered metric of one comparison."""
 
-from dataclasses import dataclass, field
-
-from mage.evaluation.generation_metrics import GENERATION_METRICS, Compared
-from mage.evaluation.metric import Metric, NotMeasured
+from mage.evaluation import frechet, inception_score, kernel_distance, manifold  # noqa: F401  # they register
+from mage.evaluation.generation_metrics import GENERATION_METRICS, Compared, GenerationMetric
+from mage.evaluation.metric import Measured, Metric, NotMeasured, measure
 from mage.evaluation.seen import GenerationProtocol, Reference, SeenImages
-
-
-@dataclass
-class GenerationQuality:
-    """Metrics by name, and in one line each how they were measured."""
-
-    metrics: dict[str, float] = field(default_factory=dict)
-    protocols: dict[str, str] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-    """What could not be measured, and why."""
-    warnings: list[str] = field(default_factory=list)
-    """Which numbers should not be trusted, and why."""
-
-    def add(self, metric: Metric) -> None:
-        """One more number."""
-        self.metrics[metric.name], self.protocols[metric.name] = metric.value, metric.protocol
 
 
 def compare(
@@ -30,19 +13,42 @@ def compare(
     *,
     protocol: GenerationProtocol = GenerationProtocol(),  # noqa: B008  # frozen
     suffix: str = "",
-) -> GenerationQuality:
+) -> Measured:
     """All metrics of generated images against a reference.
 
     extractor: its short name; suffix: appended to every name, such as _real for the value of real images.
     """
-    compared, quality = Compared(samples, reference, extractor, protocol, suffix), GenerationQuality()
-    for name in GENERATION_METRICS:
-        metric = GENERATION_METRICS.get(name)()
-        try:
-            for measured in metric.measure(compared):
-                quality.add(measured)
-        except NotMeasured as reason:
-            quality.left_out.append(str(reason))
-        if warning := metric.warning(compared):
-            quality.warnings.append(warning)
-    return quality
+    metrics = {name: GENERATION_METRICS.get(name)() for name in GENERATION_METRICS}
+    return measure(metrics, Compared(samples, reference, extractor, protocol, suffix))
+
+
+def one_number(metric: str, compared: Compared) -> Metric:
+    """The metric called `metric`: by its registered name, or by the word that its name begins with (recall).
+
+    Raises ValueError where there is none of that name, it gives several numbers, or none can be measured here.
+    """
+    if metric in GENERATION_METRICS:
+        numbers = _measured(GENERATION_METRICS.get(metric)(), compared)
+        if len(numbers) == 1:
+            return numbers[0]
+        raise ValueError(
+            f"{metric} gives several numbers: name one of {', '.join(_word(number) for number in numbers)}"
+        )
+    for kind in map(GENERATION_METRICS.get, GENERATION_METRICS):
+        if metric in kind.words:
+            for number in _measured(kind(), compared):
+                if _word(number) == metric:
+                    return number
+    words = [word for kind in map(GENERATION_METRICS.get, GENERATION_METRICS) for word in kind.words]
+    raise ValueError(f"no metric {metric!r} with {compared.extractor}; there are {', '.join(dict.fromkeys(words))}")
+
+
+def _measured(metric: GenerationMetric, compared: Compared) -> list[Metric]:
+    try:
+        return list(metric.measure(compared))
+    except NotMeasured as reason:
+        raise ValueError(f"not measured: {reason}") from None
+
+
+def _word(metric: Metric) -> str:
+    return metric.name.split("_")[0]

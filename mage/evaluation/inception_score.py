@@ -1,65 +1,33 @@
 """Inception Score: are single images clearly of one class, and all together of many (Salimans et al. 2016)?
 
-exp of the mean Kullback-Leibler divergence between p(class | image) and p(class), over ten parts of the images; the
-mean of the parts counts. With another classifier than Inception it has another name and other values.
-
-Letters: n images, k classes.
+With another classifier than Inception it has another name and other values.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import ClassVar
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-
-@dataclass(frozen=True)
-class InceptionScore:
-    """Mean over the parts, and their standard deviation."""
-
-    mean: float
-    deviation: float
+from mage.evaluation.generation_metrics import GENERATION_METRICS, Compared, GenerationMetric
+from mage.evaluation.metric import Description, Metric, NotMeasured
 
 
-class InceptionScoreSums:
-    """What the score needs, of class scores that come in batches; memory does not grow with the number of images.
+@GENERATION_METRICS.register("is")
+class InceptionScore(GenerationMetric):
+    """Needs an extractor that knows classes (Salimans et al. 2016)."""
 
-    Images are spread over the parts by a permutation of their numbers, which is torch-fidelity's for the same seed.
-    """
+    words: ClassVar = {
+        "is": Description(
+            "Inception Score",
+            "High where a classifier, {network}, is sure of each of {samples} samples and finds many classes among "
+            "them; 1 is the least. Comparable only under the same network.",
+            better="higher",
+        )
+    }
 
-    def __init__(self, total: int, *, parts: int = 10, seed: int = 2020) -> None:
-        """total: number of images that will come. Raises ValueError for fewer images than parts."""
-        if total < parts:
-            raise ValueError(f"an Inception Score over {parts} parts needs at least {parts} images, not {total}")
-        self.count, self.total = 0, total
-        self._part = np.empty(total, dtype=np.int64)
-        order = np.random.RandomState(seed).permutation(total)
-        for part in range(parts):
-            self._part[order[part * total // parts : (part + 1) * total // parts]] = part
-        self._sizes = torch.from_numpy(np.bincount(self._part, minlength=parts)).double()
-        self._probability = torch.empty(0, dtype=torch.float64)
-        self._negative_entropy = torch.zeros(parts, dtype=torch.float64)
-
-    def update(self, logits: Float[Tensor, "n k"]) -> None:
-        """Add the class scores of the next images. Raises ValueError for more images than were announced."""
-        if self.count + len(logits) > self.total:
-            raise ValueError(f"{self.total} images were announced, more came")
-        log_p = logits.detach().cpu().double().log_softmax(dim=1)
-        p = log_p.exp()
-        if not len(self._probability):
-            self._probability = p.new_zeros(len(self._sizes), p.shape[1])
-        parts = torch.from_numpy(self._part[self.count : self.count + len(logits)])
-        self._probability.index_add_(0, parts, p)
-        self._negative_entropy.index_add_(0, parts, (p * log_p).sum(dim=1))
-        self.count += len(logits)
-
-    def score(self) -> InceptionScore:
-        """The score. Raises ValueError if images are missing."""
-        if self.count != self.total:
-            raise ValueError(f"{self.total} images were announced, {self.count} came")
-        marginal = self._probability / self._sizes[:, None]
-        # mean of sum p (log p - log q) over a part, with q the part's mean of p
-        divergence = self._negative_entropy / self._sizes - torch.special.xlogy(marginal, marginal).sum(dim=1)
-        scores = divergence.exp()
-        return InceptionScore(float(scores.mean()), float(scores.std(correction=0)))
+    def measure(self, compared: Compared) -> Iterator[Metric]:
+        """The mean over parts of the images."""
+        if compared.samples.scores is None:
+            reason = "the extractor gives no class scores, or there are too few images"
+            raise NotMeasured(f"{compared.name('is')}: {reason}")
+        score = compared.samples.scores.score()
+        images = f"{compared.samples.count:,} images in {compared.protocol.parts} parts"
+        yield self.named(compared, "is", score.mean, f"{images}, +- {score.deviation:.3g}")

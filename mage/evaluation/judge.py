@@ -1,112 +1,244 @@
-"""Judging samples: a classifier trained on real images, and a search for copies of training images.
+"""An independent judge of samples: a small convolutional network, trained on the real images, once.
 
-Neither is a published protocol; both answer what a newcomer asks first: can one see what it is, and is it new?
+It learns fast by the recipe of Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024), at half of the width:
+the first layer whitens patches, convolutions begin as identities, the learning rate is large. No training loss of this
+library looks through it.
 
-Letters: n images, c channels, h w pixels, k classes.
+Letters: n images, c channels, H W pixels, d feature width, k classes.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import itertools
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mage import rng
+from mage import atomic, images, rng
 from mage.data.datasets import ImageDataset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
-from mage.images import to_float
+from mage.device import autocast
+from mage.evaluation.extractors import Extractor, Seen
+
+WIDTHS = (32, 128, 128)
+"""Channels at each of three resolutions."""
+VERSION = 1
+"""Part of the name of a kept judge: raise it where the network or its training changes."""
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """How a judge is trained."""
+
+    epochs: int = 4
+    """Passes over the training images: with 4, the judge is right on 99 % of MNIST's digits after 4,000 images."""
+    batch_size: int = 500
+    """Images per step; cut to a fortieth of a small training set."""
+    mirror: bool = False
+    """Mirror half of the images: where a mirrored image shows the same."""
+    soften: bool = False
+    """Give half of the batches a lower resolution, so that the judge knows a class by its shapes and not by details
+    that tokens do not carry."""
+    smoothing: float = 0.0
+    """Label smoothing: a little more accuracy, but the judge is never surer than 1 minus this."""
+    seed: int = 0
+    """Seed of weights, order and augmentation."""
+
+
+class Judge(nn.Module):
+    """A whitening of 2 x 2 patches, three groups of two convolutions, a linear layer."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        patch = 4 * channels
+        self.channels = channels
+        self.whiten = nn.Conv2d(channels, patch, 2).requires_grad_(False)
+        widths = (2 * patch, *WIDTHS)
+        self.groups = nn.Sequential(*(Group(*pair) for pair in itertools.pairwise(widths)))
+        self.head = nn.Linear(WIDTHS[-1], num_classes, bias=False)
+
+    @torch.no_grad()
+    def fit_whitening(self, pixels: UInt8[Tensor, "n c H W"]) -> None:
+        """Fit the first layer, which never learns: patches of these images come out of it uncorrelated."""
+        patches = functional.unfold(images.to_float(pixels), 2, stride=2).transpose(1, 2).flatten(0, 1).double()
+        values, vectors = torch.linalg.eigh(patches.T.cov())
+        rows = vectors.T / (values + 5e-4).sqrt()[:, None]
+        self.whiten.weight.copy_(rows.view_as(self.whiten.weight))
+        assert self.whiten.bias is not None
+        self.whiten.bias.copy_(-(rows @ patches.mean(dim=0)))
+
+    def features(self, pixels: UInt8[Tensor, "n c H W"]) -> Float[Tensor, "n d"]:
+        """What the last layer sees."""
+        x = self.whiten(images.to_float(pixels).contiguous(memory_format=torch.channels_last))
+        x = self.groups(functional.gelu(torch.cat([x, -x], dim=1)))
+        largest: Tensor = x.amax(dim=(2, 3))
+        return largest
+
+    def forward(self, pixels: UInt8[Tensor, "n c H W"]) -> Float[Tensor, "n k"]:
+        """Class scores."""
+        scores: Tensor = self.head(self.features(pixels))
+        return scores / 9
+
+
+class Group(nn.Module):
+    """Two convolutions with a pooling between them, which halves the resolution."""
+
+    def __init__(self, width_in: int, width: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(n, width, 3, padding=1, bias=False) for n in (width_in, width))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width, momentum=0.4) for _ in range(2))
+        for convolution in (self.first, self.second):
+            nn.init.dirac_(convolution.weight[: convolution.in_channels])
+        for norm in self.norms:
+            norm.weight.requires_grad_(False)
+
+    def forward(self, x: Float[Tensor, "n c H W"]) -> Float[Tensor, "n d h w"]:
+        """Feature maps, half as high and wide; of a single pixel, as they are."""
+        x = self.first(x)
+        x = functional.gelu(self.norms[0](functional.max_pool2d(x, 2) if min(x.shape[2:]) > 1 else x))
+        return functional.gelu(self.norms[1](self.second(x)))
 
 
 def train_judge(
-    images: Float[Tensor, "n c h w"], labels: Int[Tensor, " n"], *, epochs: int = 8, seed: int = 0
-) -> nn.Module:
-    """A small convolutional classifier of real images, trained for a few epochs; returned in eval mode."""
-    classes = int(labels.max()) + 1
+    pixels: UInt8[Tensor, "n c H W"],
+    labels: Int[Tensor, " n"],
+    config: JudgeConfig = JudgeConfig(),  # frozen
+    *,
+    precision: str = "float32",
+    device: torch.device | str = "cpu",
+) -> Judge:
+    """SGD on shifted images, one cycle of the learning rate; returned in evaluation mode, without gradients."""
+    device = torch.device(device)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.stream_seed(seed, "judge"))
-        network = nn.Sequential(
-            nn.Conv2d(images.shape[1], 32, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(64 * (images.shape[2] // 4) * (images.shape[3] // 4), 128),
-            nn.ReLU(),
-            nn.Linear(128, classes),
-        )
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    for epoch in range(epochs):
-        order = torch.randperm(len(images), generator=rng.generator(seed, "judge order", epoch))
-        for chosen in order.split(64):
+        torch.manual_seed(rng.stream_seed(config.seed, "judge"))
+        judge = Judge(pixels.shape[1], int(labels.max()) + 1)
+    first = torch.randperm(len(pixels), generator=rng.generator(config.seed, "judge whitening"))[:5000]
+    judge.fit_whitening(pixels[first])
+    judge = _placed(judge, device)
+    batch_size = min(config.batch_size, max(2, len(pixels) // 40))
+    learned = [parameter for parameter in judge.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(learned, 1.0, momentum=0.85, nesterov=True, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total_steps=config.epochs * (len(pixels) // batch_size), pct_start=0.25,
+        anneal_strategy="linear", cycle_momentum=False, div_factor=5, final_div_factor=10,
+    )  # fmt: skip
+    padded = functional.pad(pixels, (2, 2, 2, 2), mode="reflect")
+    for epoch in range(config.epochs):
+        generator = rng.generator(config.seed, "judge order", epoch)
+        order = torch.randperm(len(pixels), generator=generator)[: len(pixels) // batch_size * batch_size]
+        for chosen in order.split(batch_size):
+            batch = _augmented(padded, chosen, pixels.shape[2:], config, generator)
+            with autocast(precision, device):
+                scores = judge(batch.to(device))
+            loss = functional.cross_entropy(scores.float(), labels[chosen].to(device), label_smoothing=config.smoothing)
             optimizer.zero_grad()
-            loss = functional.cross_entropy(network(images[chosen]), labels[chosen])
             loss.backward()
             optimizer.step()
-    return network.eval().requires_grad_(False)
+            schedule.step()
+    return _frozen(judge)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a judge says of some images; all numbers are shares from 0 to 1."""
+def load_or_train(
+    pixels: UInt8[Tensor, "n c H W"],
+    labels: Int[Tensor, " n"],
+    config: JudgeConfig = JudgeConfig(),  # frozen
+    *,
+    cache: Path | None,
+    precision: str = "float32",
+    device: torch.device | str = "cpu",
+) -> Judge:
+    """The judge of these images and settings: from `cache`, or trained and kept there; None keeps nothing.
 
-    confident_share: float
-    """Images whose most probable class has a probability above 0.8."""
-    class_shares: list[float]
-    """How often each class is the most probable one."""
-
-
-def judge(network: nn.Module, images: Float[Tensor, "n c h w"]) -> Verdict:
-    """Classify images in [0, 1]."""
-    probability = torch.cat([network(part) for part in images.float().split(500)]).softmax(dim=1)
-    best = probability.max(dim=1)
-    counts = torch.bincount(best.indices, minlength=probability.shape[1])
-    return Verdict(float((best.values > 0.8).double().mean()), (counts / len(images)).tolist())
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """Each sample's nearest training image, by Euclidean distance of the pixels."""
-
-    distances: Float[Tensor, " n"]
-    indices: Int[Tensor, " n"]
-
-
-def nearest_training_images(samples: Float[Tensor, "n c h w"], training: Float[Tensor, "m c h w"]) -> Nearest:
-    """Search all training images, in chunks."""
-    bank = training.flatten(1).float()
-    found = [torch.cdist(part, bank).min(dim=1) for part in samples.flatten(1).float().split(250)]
-    return Nearest(torch.cat([part.values for part in found]), torch.cat([part.indices for part in found]))
-
-
-def near_copy_share(samples: Nearest, test: Nearest) -> float:
-    """Share of samples nearer to a training image than the nearest one per cent of real test images are."""
-    return float((samples.distances < test.distances.quantile(0.01)).double().mean())
-
-
-def judge_features(
-    dataset: ImageDataset, image_size: tuple[int, int], *, epochs: int = 8, seed: int = 0
-) -> Callable[[Tensor], Tensor]:
-    """The last hidden layer of a judge trained on a labelled data set: images (n, c, H, W) -> features (n, 128).
-
-    An extractor for Frechet distances that no training loss of this library has seen.
+    A cache that cannot be written costs a training each time, and nothing else.
     """
+    path = cache / f"judge-{_fingerprint(pixels, labels, config)}.safetensors" if cache is not None else None
+    if path is not None and path.is_file():
+        judge = Judge(pixels.shape[1], int(labels.max()) + 1)
+        judge.load_state_dict(load_file(path))
+        return _frozen(_placed(judge, torch.device(device)))
+    judge = train_judge(pixels, labels, config, precision=precision, device=device)
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic.replacing(path) as temporary:
+                save_file({name: value.contiguous().cpu() for name, value in judge.state_dict().items()}, temporary)
+        except OSError:
+            pass
+    return judge
+
+
+def judge_of(
+    dataset: ImageDataset,
+    image_size: tuple[int, int],
+    config: JudgeConfig = JudgeConfig(),  # frozen
+    *,
+    cache: Path | None,
+    precision: str = "float32",
+    device: torch.device | str = "cpu",
+) -> Judge:
+    """The judge of a labelled data set, its images cut to `image_size`. Raises ValueError for one without labels."""
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels, which a judge is trained on")
-    transform = build_transform(TransformConfig(size=image_size))
-    batches = list(evaluation_batches(dataset, transform, batch_size=256))
-    pixels = torch.cat([batch["images"] for batch in batches])
-    network = train_judge(to_float(pixels), torch.cat([batch["labels"] for batch in batches]), epochs=epochs, seed=seed)
-    assert isinstance(network, nn.Sequential)
-    hidden = network[:-1]
+    batches = list(evaluation_batches(dataset, build_transform(TransformConfig(size=image_size)), batch_size=256))
+    pixels, labels = (torch.cat([batch[name] for batch in batches]) for name in ("images", "labels"))
+    return load_or_train(pixels, labels, config, cache=cache, precision=precision, device=device)
 
-    @torch.inference_mode()
-    def features(pictures: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        found: Tensor = hidden(pictures.cpu().float())
-        return found
 
-    return features
+def judge_extractor(judge: Judge) -> Extractor:
+    """The judge's last hidden layer and class scores, for the metrics of generated and of reconstructed images."""
+    device = judge.head.weight.device
+    weights = hashlib.sha256(b"".join(value.cpu().numpy().tobytes() for value in judge.state_dict().values()))
+
+    def see(pixels: Tensor) -> Seen:
+        features = judge.features(pixels[:, : judge.channels].to(device))
+        return Seen(features, judge.head(features) / 9)
+
+    return Extractor("judge", f"judge_{weights.hexdigest()[:16]}", see)
+
+
+def _placed(judge: Judge, device: torch.device) -> Judge:
+    judge.to(device)
+    judge.to(memory_format=torch.channels_last)
+    return judge
+
+
+def _frozen(judge: Judge) -> Judge:
+    judge.eval()
+    judge.requires_grad_(False)
+    return judge
+
+
+def _augmented(
+    padded: Tensor, chosen: Tensor, size: torch.Size, config: JudgeConfig, generator: torch.Generator
+) -> Tensor:
+    """Shifted by up to two pixels, mirrored, softened."""
+    top, left = torch.randint(0, 5, (2, len(chosen), 1), generator=generator)
+    rows, columns = top + torch.arange(size[0]), left + torch.arange(size[1])
+    if config.mirror:
+        flipped = torch.rand(len(chosen), 1, generator=generator) < 0.5
+        columns = torch.where(flipped, columns.flip(1), columns)
+    x = padded[chosen[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    if config.soften and torch.rand((), generator=generator) < 0.5:
+        x = _softened(x, share=0.3 + 0.6 * float(torch.rand((), generator=generator)))
+    return x
+
+
+def _softened(pixels: Tensor, *, share: float) -> Tensor:
+    """Images uint8, as large as before, of which only a share of the resolution (a length) is left."""
+    height, width = pixels.shape[2:]
+    small = functional.interpolate(pixels.float(), (round(height * share), round(width * share)), mode="area")
+    enlarged = functional.interpolate(small, (height, width), mode="bicubic", align_corners=False)
+    return enlarged.round().clamp(0, 255).to(torch.uint8)
+
+
+def _fingerprint(pixels: Tensor, labels: Tensor, config: JudgeConfig) -> str:
+    """Of everything that makes a judge."""
+    digest = hashlib.sha256(repr((VERSION, tuple(pixels.shape), sorted(asdict(config).items()))).encode())
+    digest.update(pixels.contiguous().numpy().tobytes())
+    digest.update(labels.to(torch.int64).numpy().tobytes())
+    return digest.hexdigest()[:24]

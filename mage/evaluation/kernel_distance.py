@@ -6,16 +6,21 @@ be slightly negative for sets that agree.
 Letters: n, m images, d feature width.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mage.evaluation.generation_metrics import GENERATION_METRICS, Compared, GenerationMetric, distance
+from mage.evaluation.metric import Metric, NotMeasured
+
 
 @dataclass(frozen=True)
-class KernelDistance:
+class SubsetDistances:
     """Mean over the subsets, and their standard deviation."""
 
     mean: float
@@ -29,7 +34,7 @@ def kernel_distance(
     subsets: int = 100,
     subset_size: int = 1000,
     seed: int = 2020,
-) -> KernelDistance:
+) -> SubsetDistances:
     """Mean over random subsets, with the kernel (x y / d + 1)^3; subsets are torch-fidelity's for the same seed.
 
     Raises ValueError if a set has fewer images than a subset.
@@ -37,14 +42,14 @@ def kernel_distance(
     if min(len(first), len(second)) < subset_size:
         raise ValueError(f"subsets of {subset_size} images cannot be drawn from {len(first)} and {len(second)}")
     random = np.random.RandomState(seed)
-    found = []
+    distances = []
     for _ in range(subsets):
         x, y = (
             features[torch.from_numpy(random.choice(len(features), subset_size, replace=False))].double()
             for features in (first, second)
         )
-        found.append(squared_mmd(x, y))
-    return KernelDistance(float(np.mean(found)), float(np.std(found)))
+        distances.append(squared_mmd(x, y))
+    return SubsetDistances(float(np.mean(distances)), float(np.std(distances)))
 
 
 def squared_mmd(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> float:
@@ -60,3 +65,21 @@ def squared_mmd(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> float:
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+@GENERATION_METRICS.register("kernel")
+class KernelDistance(GenerationMetric):
+    """The squared maximum mean discrepancy; on the FID's Inception it is the KID (Binkowski et al. 2018)."""
+
+    words: ClassVar = {"kd": distance("Kernel distance"), "kid": distance("KID")}
+
+    def measure(self, compared: Compared) -> Iterator[Metric]:
+        """The mean over random subsets."""
+        word, protocol = "kid" if compared.extractor == "inception" else "kd", compared.protocol
+        if compared.reference.features is None:
+            raise NotMeasured(f"{compared.name(word)}: the reference holds no features of single images")
+        x, y = compared.samples.features, compared.reference.features
+        size = min(protocol.subset_size, len(x), len(y))
+        subsets = kernel_distance(x, y, subsets=protocol.subsets, subset_size=size, seed=protocol.seed)
+        drawn = f"{protocol.subsets} subsets of {size:,} of {len(x):,} and {len(y):,} images"
+        yield self.named(compared, word, subsets.mean, f"{drawn}, +- {subsets.deviation:.3g}")

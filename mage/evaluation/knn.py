@@ -3,7 +3,9 @@
 Letters: n images, d feature width.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +14,8 @@ from torch.nn import functional
 
 from mage import rng
 from mage.evaluation.features import Features, check_pair
+from mage.evaluation.metric import Description, Metric
+from mage.evaluation.representation import REPRESENTATION_PROTOCOLS, Representation, RepresentationProtocol
 
 NEIGHBOURS = (1, 5, 10, 20, 50, 100, 200)
 SIMILARITIES_AT_ONCE = 2**25
@@ -51,8 +55,8 @@ def knn(
         temperature,
     )
     best = max(usable, key=lambda k: chosen[k])
-    found = neighbour_accuracy(train, test, usable, temperature)
-    return NeighboursResult(found[best], best, found, temperature)
+    accuracy = neighbour_accuracy(train, test, usable, temperature)
+    return NeighboursResult(accuracy[best], best, accuracy, temperature)
 
 
 def neighbour_accuracy(
@@ -71,7 +75,7 @@ def neighbour_predictions(
         raise ValueError(f"k must lie between 1 and the {len(train.labels)} training images, not {neighbours}")
     classes = int(train.labels.max()) + 1
     bank = functional.normalize(train.features.float(), dim=1)
-    found: dict[int, list[Tensor]] = {k: [] for k in neighbours}
+    predictions: dict[int, list[Tensor]] = {k: [] for k in neighbours}
     chunk_size = max(1, SIMILARITIES_AT_ONCE // len(bank))
     for chunk in torch.split(functional.normalize(queries.float(), dim=1), chunk_size):
         with torch.autocast(chunk.device.type, enabled=False):
@@ -80,6 +84,28 @@ def neighbour_predictions(
         votes, counted = weight.new_zeros(len(chunk), classes), 0
         for k in sorted(set(neighbours)):  # the votes of a smaller k are part of those of a larger one
             votes.scatter_add_(1, train.labels[index[:, counted:k]], weight[:, counted:k])
-            found[k].append(votes.argmax(dim=1))
+            predictions[k].append(votes.argmax(dim=1))
             counted = k
-    return {k: torch.cat(parts) for k, parts in found.items()}
+    return {k: torch.cat(parts) for k, parts in predictions.items()}
+
+
+@REPRESENTATION_PROTOCOLS.register("knn")
+@dataclass(frozen=True)
+class NearestNeighbours(RepresentationProtocol):
+    """k-NN on the features."""
+
+    metrics: ClassVar = {
+        "knn_accuracy": Description(
+            "k-NN",
+            "Test accuracy of a vote among the nearest training images in feature space: nothing is trained.",
+            "share",
+            "higher",
+            bar=True,
+        )
+    }
+
+    def measure(self, subject: Representation) -> Iterator[Metric]:
+        """Accuracy of the k that held-out training images chose."""
+        votes = knn(subject.train, subject.test, seed=subject.seed)
+        protocol = f"k = {votes.k} chosen on training images, weighted cosine, temperature {votes.temperature:g}"
+        yield self.metric("knn_accuracy", votes.accuracy, protocol)

@@ -11,11 +11,16 @@ code of either paper.
 Letters: n generated, m real images, d feature width.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from mage.evaluation.generation_metrics import GENERATION_METRICS, Compared, GenerationMetric
+from mage.evaluation.metric import Description, Metric, NotMeasured
 
 
 @dataclass(frozen=True)
@@ -75,3 +80,50 @@ def radii(features: Float[Tensor, "n d"], neighbours: tuple[int, ...], chunk: in
         for k, values in zip(neighbours, found, strict=True):
             values.append(nearest[:, k])
     return [torch.cat(values) for values in found]
+
+
+@GENERATION_METRICS.register("manifold")
+class ManifoldShares(GenerationMetric):
+    """Fidelity and variety apart (Kynkaanniemi et al. 2019; Naeem et al. 2020)."""
+
+    words: ClassVar = {
+        "precision": Description(
+            "Precision",
+            "Share of {samples} samples that lie among real images in the features of {network}: fidelity.",
+            "share",
+            "higher",
+        ),
+        "recall": Description(
+            "Recall",
+            "Share of real images that lie among {samples} samples in the features of {network}: variety.",
+            "share",
+            "higher",
+        ),
+        "density": Description(
+            "Density",
+            "In how many neighbourhoods of real images a sample lies, in the features of {network}; about 1 for real "
+            "images ({samples} samples).",
+            better="higher",
+        ),
+        "coverage": Description(
+            "Coverage",
+            "Share of real images in whose neighbourhood one of {samples} samples lies, in the features of {network}.",
+            "share",
+            "higher",
+        ),
+    }
+
+    def measure(self, compared: Compared) -> Iterator[Metric]:
+        """All four."""
+        protocol, names = compared.protocol, f"{compared.name('precision')}, recall, density and coverage"
+        if compared.reference.features is None:
+            raise NotMeasured(f"{names}: the reference holds no features of single images")
+        x, y = compared.samples.features, compared.reference.features
+        most = max(protocol.neighbours, protocol.density_neighbours)
+        if min(len(x), len(y)) <= most:
+            raise NotMeasured(f"{names}: {min(len(x), len(y))} images have no {most} neighbours")
+        shares = manifold(x, y, neighbours=protocol.neighbours, density_neighbours=protocol.density_neighbours)
+        for word in self.words:
+            k = protocol.neighbours if word in ("precision", "recall") else protocol.density_neighbours
+            images = f"{len(x):,} images against {len(y):,}"
+            yield self.named(compared, word, getattr(shares, word), f"{images}, {k} neighbours")

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +21,14 @@ from mage.data.datasets import ArrayDataset, ImageDataset, load_dataset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.classification import Scorer, classification_accuracy
-from mage.evaluation.corruptions import KINDS, OFFICIAL_NAMES, SEVERITIES, corrupt
+from mage.evaluation.corruptions import KINDS, OFFICIAL_NAMES, SEVERITIES, corrupt, ours
+from mage.evaluation.metric import Description, Metric
+from mage.evaluation.representation import (
+    REPRESENTATION_PROTOCOLS,
+    Representation,
+    RepresentationProtocol,
+    evenly,
+)
 
 ALEXNET_ERROR = dict(
     zip(
@@ -50,7 +57,7 @@ class CorruptionResult:
     @property
     def per_kind(self) -> dict[str, float]:
         """Mean accuracy of each kind over its severities."""
-        return {kind: sum(found.values()) / len(found) for kind, found in self.accuracy.items()}
+        return {kind: sum(shares.values()) / len(shares) for kind, shares in self.accuracy.items()}
 
     def mean_corruption_error(self, baseline_error: dict[str, float]) -> float:
         """mCE relative to the mean errors of a baseline. Raises ValueError where it lacks a kind or is perfect."""
@@ -102,12 +109,12 @@ def official_corruption_accuracy(
     on_images: OnImages | None = None,
 ) -> CorruptionResult:
     """The same on official files, in the layout of ImageNet-C or CIFAR-10-C; only the kinds that are there."""
-    found: dict[str, dict[int, float]] = {}
+    accuracies: dict[str, dict[int, float]] = {}
     for kind, severity, dataset in official_sets(folder, clean.class_names):
         accuracy = classification_accuracy(classify, dataset, transform, batch_size=batch_size, on_images=on_images)
-        found.setdefault(kind, {})[severity] = accuracy.top1
+        accuracies.setdefault(kind, {})[severity] = accuracy.top1
     plain = classification_accuracy(classify, clean, transform, batch_size=batch_size, on_images=on_images)
-    return CorruptionResult(plain.top1, found)
+    return CorruptionResult(plain.top1, accuracies)
 
 
 def official_sets(folder: Path, class_names: Sequence[str]) -> Iterator[tuple[str, int, ImageDataset]]:
@@ -151,7 +158,9 @@ def baseline_error(name: str, *, official: bool) -> dict[str, float]:
         return ALEXNET_ERROR
     try:
         values: dict[str, Any] = json.loads(Path(name).read_text())
-        return {kind: 1 - float(accuracy) for kind, accuracy in values["corruption_accuracy_per_kind"].items()}
+        return {
+            kind: 1 - float(accuracy) for kind, accuracy in values["details"]["corruption_accuracy"]["per_kind"].items()
+        }
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{name} is neither alexnet nor a result of `mage robustness --out` ({type(error).__name__})"
@@ -160,3 +169,49 @@ def baseline_error(name: str, *, official: bool) -> dict[str, float]:
 
 def _right(classify: Scorer, pixels: torch.Tensor, labels: torch.Tensor) -> int:
     return int((classify(pixels).argmax(dim=1).cpu() == labels).sum())
+
+
+@REPRESENTATION_PROTOCOLS.register("corruptions")
+@dataclass(frozen=True)
+class Corruptions(RepresentationProtocol):
+    """A classifier on test images that this library corrupts."""
+
+    kinds: tuple[str, ...] = tuple(KINDS)
+    severities: tuple[int, ...] = SEVERITIES
+    test_images: int = 1000
+    """Test images, at most, that are corrupted."""
+
+    uses_features: ClassVar = False
+    metrics: ClassVar = {
+        "corruption_accuracy": Description(
+            "Corrupted images",
+            "Mean accuracy on test images under noise, blur, weather and digital damage, over kinds and severities.",
+            "share",
+            "higher",
+        ),
+        "corruption_clean_accuracy": Description(
+            "The same images, clean", "Accuracy on the images that were corrupted, before they were.", "share"
+        ),
+        "mean_corruption_error": Description(
+            "Mean corruption error",
+            "Errors on corrupted images over those of the baseline; 1 is as bad.",
+            better="lower",
+        ),
+    }
+
+    def measure(self, subject: Representation) -> Iterator[Metric]:
+        """Mean accuracy, with that of each kind and severity as details, and accuracy on the same images untouched."""
+        dataset = evenly(subject.test_images, self.test_images)
+        result = corruption_accuracy(
+            subject.classifier, dataset, subject.transform, kinds=self.kinds, severities=self.severities,
+            batch_size=subject.batch_size, seed=subject.seed,
+        )  # fmt: skip
+        amount = f"{len(self.kinds)} kinds x {len(self.severities)} severities on {len(dataset):,} test images"
+        yield from self.numbers(result, "; ".join(filter(None, (subject.classifier_name, amount, ours(self.kinds)))))
+
+    def numbers(self, result: CorruptionResult, protocol: str) -> Iterator[Metric]:
+        """Those of a result, also of one on official images; protocol: begins with the name of the classifier."""
+        details = {"accuracy": result.accuracy, "per_kind": result.per_kind}
+        yield self.metric("corruption_accuracy", result.mean, protocol, **details)
+        classifier = protocol.split(";")[0]
+        yield self.metric("corruption_clean_accuracy", result.clean, f"{classifier}; the same images, not corrupted")

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mage import images
 from mage.evaluation.extractors import Extractor, Seen
-from mage.evaluation.frechet import FeatureStatistics
-from mage.evaluation.inception_score import InceptionScoreSums
+from mage.evaluation.feature_statistics import FeatureStatistics
+from mage.evaluation.inception_sums import InceptionScoreSums
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from mage import atomic
 from mage.report.charts import Bar, Series, bar_chart, line_chart
 from mage.report.contents import Contents, read_contents
 from mage.report.curves import measured_curves
-from mage.report.glossary import CURVES, describe, finite, format_value
+from mage.report.glossary import CURVES, accuracy_bars, describe, finite, format_value
 from mage.report.page import page_frame
-from mage.report.sections import PROBES, Section, figure
+from mage.report.sections import Section, figure
 
 WATCHED = ("online/linear", "online/knn", "valid/accuracy", "valid/loss")
 """Curves that are drawn over one another where two runs have them."""
@@ -55,7 +55,8 @@ def build_comparison(runs: dict[str, Contents]) -> str:
 
 def _probes(runs: dict[str, Contents]) -> str:
     parts = []
-    for metric in PROBES:
+    names = dict.fromkeys(name for contents in runs.values() for name in contents.part("metrics"))
+    for metric in accuracy_bars(names):
         bars = []
         for name, contents in runs.items():
             value = finite(contents.part("metrics").get(metric))

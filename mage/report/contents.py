@@ -112,7 +112,7 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 def _add_representations(contents: Contents, values: dict[str, Any]) -> None:
     contents.representations = values
-    _add_results(contents, metrics=values.get("metrics"), protocol=values.get("protocol"))
+    _add_results(contents, metrics=values.get("metrics"), protocol=values.get("protocols"))
 
 
 def _add_generation(contents: Contents, values: dict[str, Any]) -> None:

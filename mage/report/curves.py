@@ -1,5 +1,6 @@
-"""Charts of what `mage evaluate representations` found, for one run or for several over one another."""
+"""Charts of what `mage evaluate representations` measured, for one run or for several over one another."""
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -24,24 +25,25 @@ def _few_shot(runs: Mapping[str, Mapping[str, Any]]) -> str:
     lines = []
     for name, values in runs.items():
         points = [
-            (one["per_class"], 100 * one["mean"]) for one in _records(values.get("few_shot"), "per_class", "mean")
+            (details["per_class"], 100 * accuracy)
+            for accuracy, details in _behind(values, r"fewshot\d+_accuracy", "per_class")
         ]
         lines.append(Series(name, points, markers=True))
-    return _chart(lines, "Accuracy (%) from some labelled images per class", "images per class")
+    return _chart(lines, "Accuracy (%) from few labelled images per class", "images per class")
 
 
 def _severities(runs: Mapping[str, Mapping[str, Any]]) -> str:
     lines = []
     for name, values in runs.items():
-        table = _table(values.get("corruption_accuracy"))
-        severities = sorted({severity for found in table.values() for severity in found})
+        table = _table(_corruptions(values).get("accuracy"))
+        severities = sorted({severity for accuracies in table.values() for severity in accuracies})
         points = []
-        clean = finite(values.get("metrics", {}).get("corruption_clean_accuracy"))
+        clean = finite(_mapping(values, "metrics").get("corruption_clean_accuracy"))
         if table and clean is not None:
             points.append((0.0, 100 * clean))
         for severity in severities:
-            found = [accuracies[severity] for accuracies in table.values() if severity in accuracies]
-            points.append((severity, 100 * sum(found) / len(found)))
+            shares = [accuracies[severity] for accuracies in table.values() if severity in accuracies]
+            points.append((severity, 100 * sum(shares) / len(shares)))
         lines.append(Series(name, points, markers=True))
     return _chart(lines, "Accuracy (%) on corrupted images, mean over kinds", "severity")
 
@@ -49,29 +51,29 @@ def _severities(runs: Mapping[str, Mapping[str, Any]]) -> str:
 def _attacks(runs: Mapping[str, Mapping[str, Any]], norm: str, scale: float, x_label: str) -> str:
     lines = []
     for name, values in runs.items():
-        records = [one for one in _records(values.get("attacks"), "budget", "pgd", "clean") if one.get("norm") == norm]
-        points = [(0.0, 100 * records[0]["clean"])] if records else []
-        points += [(scale * one["budget"], 100 * one["pgd"]) for one in records]
+        attacks = _behind(values, rf"pgd_{norm}_[\d.]+_accuracy", "budget", "clean")
+        points = [(0.0, 100 * attacks[0][1]["clean"])] if attacks else []
+        points += [(scale * details["budget"], 100 * accuracy) for accuracy, details in attacks]
         lines.append(Series(name, points, markers=True))
     return _chart(lines, "Accuracy (%) under attack", x_label)
 
 
 def _kinds(runs: Mapping[str, Mapping[str, Any]]) -> str:
     """Bars for one run, a table for several."""
-    tables = {name: values.get("corruption_accuracy_per_kind") for name, values in runs.items()}
-    found = {name: table for name, table in tables.items() if isinstance(table, dict)}
-    kinds = list(dict.fromkeys(kind for table in found.values() for kind in table))
+    per_run = {name: _corruptions(values).get("per_kind") for name, values in runs.items()}
+    tables = {name: table for name, table in per_run.items() if isinstance(table, dict)}
+    kinds = list(dict.fromkeys(kind for table in tables.values() for kind in table))
     if not kinds:
         return ""
-    if len(found) == 1:
-        table = next(iter(found.values()))
+    if len(tables) == 1:
+        table = next(iter(tables.values()))
         bars = [Bar(_words(kind), finite(table[kind]) or 0.0, _percent(table[kind])) for kind in kinds]
         chart = bar_chart(bars, title="Accuracy per kind of corruption", most=1.0)
         return f'<h3>Corruptions, by kind</h3><div class="chart wide">{chart}</div>'
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in found)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in tables)
     rows = []
     for kind in kinds:
-        cells = "".join(f'<td class="value">{escape(_percent(table.get(kind)))}</td>' for table in found.values())
+        cells = "".join(f'<td class="value">{escape(_percent(table.get(kind)))}</td>' for table in tables.values())
         rows.append(f'<tr><th scope="row">{escape(_words(kind))}</th>{cells}</tr>')
     return (
         '<h3>Corruptions, by kind</h3><div class="scroll"><table class="compare"><thead><tr><td></td>'
@@ -91,18 +93,33 @@ def _chart(lines: Sequence[Series], title: str, x_label: str) -> str:
     return line_chart([line for line in lines if line.points], title=title, x_label=x_label, width=500, height=260)
 
 
-def _records(values: Any, *numbers: str) -> list[dict[str, Any]]:
-    """The records that have these numbers; files of others may hold anything."""
-    records = values if isinstance(values, list) else []
+def _behind(values: Mapping[str, Any], form: str, *numbers: str) -> list[tuple[float, dict[str, Any]]]:
+    """(value, details) of the metrics of this form whose details have these numbers; files of others hold anything."""
+    metrics, details = _mapping(values, "metrics"), _mapping(values, "details")
+    pairs = [(finite(value), details.get(name)) for name, value in metrics.items() if re.fullmatch(form, str(name))]
     return [
-        one for one in records if isinstance(one, dict) and all(finite(one.get(name)) is not None for name in numbers)
+        (value, behind)
+        for value, behind in pairs
+        if value is not None
+        and isinstance(behind, dict)
+        and all(finite(behind.get(number)) is not None for number in numbers)
     ]
+
+
+def _corruptions(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _mapping(_mapping(values, "details"), "corruption_accuracy")
+
+
+def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = values.get(name)
+    return part if isinstance(part, Mapping) else {}
 
 
 def _table(values: Any) -> dict[str, dict[float, float]]:
     """Kind -> severity -> accuracy; JSON has turned severities into text."""
     table = {}
-    for kind, found in values.items() if isinstance(values, dict) else ():
-        if isinstance(found, dict):
-            table[kind] = {float(key): value for key, value in found.items() if finite(value) is not None}
-    return {kind: found for kind, found in table.items() if found}
+    for kind, accuracies in values.items() if isinstance(values, dict) else ():
+        if isinstance(accuracies, dict):
+            numbers = {key: finite(value) for key, value in accuracies.items()}
+            table[kind] = {float(key): value for key, value in numbers.items() if value is not None}
+    return {kind: accuracies for kind, accuracies in table.items() if accuracies}

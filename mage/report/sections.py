@@ -9,19 +9,10 @@ from typing import Any
 from mage.report.charts import Bar, Series, bar_chart, frequency_chart, line_chart
 from mage.report.contents import Contents, Picture
 from mage.report.curves import measured_curves
-from mage.report.glossary import CURVES, describe, finite, format_number, format_seconds, format_value
+from mage.report.glossary import CURVES, accuracy_bars, describe, finite, format_number, format_seconds, format_value
 
 SMALL = 900
 """Pictures of fewer pixels per side are shown with hard pixels: each pixel is data, not something to be smoothed."""
-PROBES = (
-    "linear_probe_accuracy",
-    "linear_probe_mean_accuracy",
-    "linear_probe_lars_accuracy",
-    "knn_accuracy",
-    "attentive_probe_accuracy",
-    "finetune_accuracy",
-    "raw_pixel_accuracy",
-)
 NOT_PARTS = ("total", "this_session")
 """Timings that are sums of others."""
 
@@ -188,7 +179,7 @@ def _codebook(contents: Contents) -> Section:
 
 def _representations(contents: Contents) -> Section:
     metrics, bars = contents.part("metrics"), []
-    for name in PROBES:
+    for name in accuracy_bars(metrics):
         value = finite(metrics.get(name))
         if value is not None:
             text = format_value(name, value)

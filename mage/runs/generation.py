@@ -17,7 +17,8 @@ from mage.data.datasets import ImageDataset, load_dataset, subset
 from mage.data.loaders import evaluation_batches
 from mage.data.tar_images import TarDataset
 from mage.evaluation.extractors import Extractor, Seen
-from mage.evaluation.generation import GenerationQuality, compare
+from mage.evaluation.generation import compare
+from mage.evaluation.metric import Measured
 from mage.evaluation.seen import Reference, SeenImages, look_at
 from mage.pipeline import Mage
 from mage.runs.production import Production, rounding_in
@@ -130,15 +131,15 @@ def random_subset(dataset: ImageDataset, count: int) -> ImageDataset:
 
 def compare_with_real(
     seen: SeenImages, reference: Reference, extractor: Extractor, real: SeenImages | None
-) -> GenerationQuality:
+) -> Measured:
     """All metrics, and those of real images under the same names with the suffix _real."""
-    quality = compare(seen, reference, extractor.name)
+    generated = compare(seen, reference, extractor.name)
     if real is None:
-        return quality
-    real_quality = compare(real, reference, extractor.name, suffix="_real")
-    return GenerationQuality(
-        quality.metrics | real_quality.metrics,
-        quality.protocols | real_quality.protocols,
-        quality.left_out + real_quality.left_out,
-        quality.warnings,  # the real images have the same warnings
+        return generated
+    originals = compare(real, reference, extractor.name, suffix="_real")
+    return Measured(
+        generated.metrics | originals.metrics,
+        generated.protocols | originals.protocols,
+        left_out=generated.left_out + originals.left_out,
+        warnings=generated.warnings,  # those of the real images would repeat them
     )

@@ -22,7 +22,7 @@ from mage.evaluation.classification import classification_accuracy
 from mage.evaluation.extractors import Extractor
 from mage.evaluation.features import Features, extract_features
 from mage.evaluation.fewshot import few_shot
-from mage.evaluation.linear_probe import RANDOM_CROPS, LarsConfig, lars_probe, lars_probe_on_crops, probe_crops
+from mage.evaluation.lars_probe import RANDOM_CROPS, LarsConfig, lars_probe, lars_probe_on_crops, probe_crops
 from mage.evaluation.seen import Reference
 from mage.pipeline import Mage, load
 from mage.recipes import FINETUNES, FinetuneRecipe

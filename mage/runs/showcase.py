@@ -3,7 +3,6 @@
 Metrics are measured on test images or on new samples; `protocols` describes each in one line.
 """
 
-import functools
 import json
 import time
 from collections.abc import Iterator
@@ -15,19 +14,28 @@ import torch
 from torch import Tensor
 
 from mage import atomic, images, rng
-from mage.data.datasets import ImageDataset, subset
+from mage.data.datasets import ImageDataset, default_root, subset
 from mage.data.loaders import decode_to_memory
-from mage.evaluation.features import Features, extract_features
-from mage.evaluation.frechet import FeatureStatistics, frechet_distance, image_statistics
-from mage.evaluation.judge import judge, near_copy_share, nearest_training_images, train_judge
-from mage.evaluation.knn import knn
-from mage.evaluation.linear_probe import LarsConfig, lars_probe, lbfgs_probe, raw_pixel_accuracy
-from mage.evaluation.reconstruction import reconstruction_quality, rows_of_reconstructions
+from mage.evaluation.extractors import build_extractor
+from mage.evaluation.generation import compare
+from mage.evaluation.knn import NearestNeighbours
+from mage.evaluation.linear_probe import LinearProbe, RawPixels
+from mage.evaluation.metric import Measured
+from mage.evaluation.representation import Representation, RepresentationProtocol
+from mage.evaluation.sample_metrics import SamplesAndData
+from mage.evaluation.samples import measure_samples
+from mage.evaluation.seen import Reference, SeenImages, look_at
+from mage.evaluation.suite import measure_representation
+from mage.evaluation.tokenizer import reconstruction_quality, rows_of_reconstructions
 from mage.pipeline import Mage
 from mage.recipes.schema import Recipe
 from mage.runs.inputs import load_images, open_data
 from mage.tokenizers import VQGAN
 
+MOST_JUDGED = 10_000
+"""Training images up to which a judge is trained, and a classifier of raw pixels, while a report is made."""
+MIRRORING = ("flip", "crop_flip")
+"""Augmentations that mirror images."""
 RATIOS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
@@ -79,14 +87,13 @@ class Showcase:
         """PSNR and codebook usage on test images."""
         tokenizer = self.model.tokenizer
         assert isinstance(tokenizer, VQGAN)
-        part = _random_subset(self._test, 1000)
+        part = _subset(self._test, 1000)
         with torch.inference_mode(), self.model.autocast():
             quality = reconstruction_quality(tokenizer, load_images(part, list(range(len(part))), self._transform))
             grid = rows_of_reconstructions(tokenizer, images.to_uint8(self._shown))
-        self.metrics |= quality.metrics
-        self.protocols["psnr_db"] = f"mean over {len(part):,} test images"
+        self._keep(quality)
         self._figure("tokenizer", grid)
-        atomic.write_text(self.folder / "codes.json", json.dumps({"counts": quality.code_counts.tolist()}))
+        atomic.write_text(self.folder / "codes.json", json.dumps(quality.details["codes_used"]))
 
     def reconstructions(self) -> None:
         """The paper's figure 2: one row per mask ratio."""
@@ -129,75 +136,67 @@ class Showcase:
         self._figure("classes", images.labelled_rows(rows))
 
     def judge_samples(self, samples: Tensor) -> None:
-        """A classifier's confidence, copies of training images, and the Frechet distance if it is installed."""
-        train = images.to_float(load_images(self._train, list(range(len(self._train))), self._transform))
-        test = images.to_float(load_images(self._test, list(range(len(self._test))), self._transform))
-        near = nearest_training_images(samples, train)
-        self.metrics["near_copy_share"] = near_copy_share(near, nearest_training_images(test[:1000], train))
-        self.protocols["near_copy_share"] = "pixel L2, below the first percentile of up to 1,000 test images"
-        closest = near.distances.argsort()[:8]
-        pairs = [("sample", samples[closest]), ("nearest training", train[near.indices[closest]])]
+        """A judge's confidence, copies of training images, and distances where the extractor's package is there."""
+        train, test = (load_images(part, list(range(len(part))), self._transform) for part in (self._train, self._test))
+        few = self._train.labels is not None and len(train) <= MOST_JUDGED
+        subject = SamplesAndData(
+            samples,
+            train,
+            test,
+            torch.from_numpy(self._train.labels) if few and self._train.labels is not None else None,
+            mirrored=self.recipe.data.transform.augmentation in MIRRORING,
+            cache=default_root() / "judges",
+            precision=self.model.precision,
+            device=self.model.device,
+        )
+        measured = measure_samples(subject)
+        self._keep(measured)
+        near = measured.details["near_copy_share"]
+        closest = torch.tensor(near["distances"]).argsort()[:8]
+        nearest = torch.tensor(near["training_images"])[closest]
+        pairs = [("sample", samples[closest]), ("nearest training", images.to_float(train[nearest]))]
         self._figure("nearest", images.labelled_rows(pairs))
-        if self._train.labels is not None and len(train) <= 10_000:
-            network = train_judge(train, torch.from_numpy(self._train.labels))
-            verdict, real = judge(network, samples), judge(network, test)
-            self.metrics["sample_confident_share"] = verdict.confident_share
-            self.metrics["real_confident_share"] = real.confident_share
-            self.metrics["class_share_min"] = min(verdict.class_shares)
-            self.protocols["sample_confident_share"] = (
-                f"{len(samples)} samples; a convolutional network trained on the real training images is > 0.8 sure"
-            )
         if self.model.channels == 3:
-            self._frechet(samples, train, test)
+            self._distances(samples, train, test)
 
-    def _frechet(self, samples: Tensor, train: Tensor, test: Tensor) -> None:
-        from mage.nn.backbones import PooledFeatures, efflite0
-
+    def _distances(self, samples: Tensor, train: Tensor, test: Tensor) -> None:
+        """Metrics of generation against the test images, and those of as many training images."""
         try:
-            features = PooledFeatures(efflite0())
-        except ValueError:  # the extra is not installed: the report has no Frechet distance
+            extractor = build_extractor("efflite0", device=self.model.device)
+        except ValueError:  # the extra is not installed; the report shows no distance then
             return
 
-        def statistics(pictures: Tensor) -> FeatureStatistics:
-            return image_statistics(pictures.split(500), features)
+        def seen(pixels: Tensor) -> SeenImages:
+            return look_at((part.to(self.model.device) for part in pixels.split(500)), extractor, len(pixels))
 
-        reference = statistics(test)
-        count = len(samples)
-        name = f"fd_efflite0_{count // 1000}k" if count % 1000 == 0 else f"fd_efflite0_{count}"
-        self.metrics[name] = frechet_distance(statistics(samples), reference)
-        chosen = torch.randperm(len(train), generator=rng.generator(0, "real sample"))[:count]
-        self.metrics[f"{name}_real"] = frechet_distance(statistics(train[chosen]), reference)
-        self.protocols[name] = (
-            f"{count:,} samples against {len(test):,} test images, EfficientNet-Lite0 pooled features at 64 px; "
-            "'real' is as many training images"
-        )
+        reference = Reference.of("test", seen(test))
+        chosen = torch.randperm(len(train), generator=rng.generator(0, "real sample"))[: len(samples)]
+        self._keep(compare(seen(images.to_uint8(samples)), reference, extractor.name))
+        self._keep(compare(seen(train[chosen]), reference, extractor.name, suffix="_real"))
 
     def features(self) -> None:
-        """Linear probe and k-NN on features, and logistic regression on pixels."""
+        """Linear probes and k-NN on features, and logistic regression on pixels."""
         if self._train.labels is None:
             return
-        describe = functools.partial(self.model.features, pool="both")
-        train, test = (self._extract(describe, part) for part in (self._train, self._test))
-        means = [Features(part.features[:, : part.features.shape[1] // 2], part.labels) for part in (train, test)]
-        self.metrics["linear_probe_mean_accuracy"] = lbfgs_probe(*means).accuracy
-        self.metrics["linear_probe_accuracy"] = lbfgs_probe(train, test).accuracy
-        self.protocols["linear_probe_accuracy"] = (
-            f"logistic regression on features of {len(train.labels):,} fixed centre crops, {len(test.labels):,} test "
-            "images; mean of the tokens and class token side by side; linear_probe_mean_accuracy: the mean alone"
-        )
-        self.metrics["linear_probe_lars_accuracy"] = lars_probe(train, test, config=LarsConfig()).accuracy
-        self.metrics["knn_accuracy"] = knn(train, test).accuracy
-        if train.labels.numel() <= 10_000:
-            pixels = [self._extract(lambda batch: batch, part) for part in (self._train, self._test)]
-            self.metrics["raw_pixel_accuracy"] = raw_pixel_accuracy(pixels[0], pixels[1])
+        protocols: dict[str, RepresentationProtocol] = {
+            "mean": LinearProbe(pool="mean"),
+            "linear": LinearProbe(),
+            "lars": LinearProbe("lars"),
+            "knn": NearestNeighbours(),
+        }
+        if len(self._train.labels) <= MOST_JUDGED:
+            protocols["pixels"] = RawPixels()
+        subject = Representation(self.model, self._train, self._test, pool="both", transform=self._transform)
+        self._keep(measure_representation(subject, protocols))
 
-    def _extract(self, function: object, dataset: ImageDataset) -> Features:
-        return extract_features(function, dataset, self._transform)  # type: ignore[arg-type]
+    def _keep(self, measured: Measured) -> None:
+        self.metrics |= measured.metrics
+        self.protocols |= measured.protocols
 
     def _figure(self, name: str, picture: Tensor) -> None:
         images.save_png(self.folder / "figures" / f"{name}.png", picture)
 
 
-def _random_subset(dataset: ImageDataset, count: int) -> ImageDataset:
+def _subset(dataset: ImageDataset, count: int) -> ImageDataset:
     order = torch.randperm(len(dataset), generator=rng.generator(0, "validation")).tolist()
     return subset(dataset, order[:count])

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from mage import images
 from mage.data.batches import Batches
-from mage.evaluation.reconstruction import reconstruction_quality, rows_of_reconstructions
+from mage.evaluation.tokenizer import reconstruction_quality, rows_of_reconstructions
 from mage.share import Turn
 from mage.store import folder as store
 from mage.store.parts import ModelParts
@@ -25,6 +25,9 @@ from mage.training import adversarial
 from mage.training.adversarial import AdversarialConfig, Adversary
 from mage.training.optim import OptimConfig
 from mage.training.task import Loss, Observation, Reading, Task, TrainingWarning
+
+WATCHED = ("psnr_db", "codes_used", "codebook_perplexity")
+"""What is measured on validation images while a tokenizer is trained."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,12 @@ class TokenizerTraining(Task):
         quality = reconstruction_quality(tokenizer, self._validation)
         self._notes = {
             "psnr_db": quality.metrics["psnr_db"],
-            "code_counts": quality.code_counts.tolist(),
+            "code_counts": quality.details["codes_used"]["counts"],
             "images": len(self._validation),
         }
-        return Observation(quality.metrics, rows_of_reconstructions(tokenizer, self._validation[:16]))
+        return Observation(
+            {name: quality.metrics[name] for name in WATCHED}, rows_of_reconstructions(tokenizer, self._validation[:16])
+        )
 
     def export(self, modules: Mapping[str, nn.Module], folder: Path) -> None:
         """Write the averaged tokenizer as a model folder."""

@@ -19,7 +19,7 @@ import mage
 from mage import images
 from mage.cli.demo import advice
 from mage.cli.main import COMMANDS
-from mage.evaluation.linear_probe import RANDOM_CROPS
+from mage.evaluation.lars_probe import RANDOM_CROPS
 from mage.recipes import named
 from mage.recipes.resolve import from_yaml
 from mage.training.checkpoint import newest_checkpoint

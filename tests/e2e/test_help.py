@@ -17,6 +17,7 @@ from mage.cli.options import choices
 from mage.cli.parse import Mistake, parse
 from mage.data.datasets import DATASETS
 from mage.evaluation import fewshot, knn, suite
+from mage.evaluation.representation import REPRESENTATION_PROTOCOLS
 from mage.recipes import FINETUNES, RECIPES
 from mage.runs import production, reproduce, showcase
 from mage.sampling import settings
@@ -103,7 +104,8 @@ def test_words_that_help_names_are_those_of_the_library() -> None:
     assert choices.RATIOS == showcase.RATIOS
     assert (choices.COUNTS, choices.DRAWS) == (fewshot.COUNTS, fewshot.DRAWS)
     assert choices.NEIGHBOURS == knn.NEIGHBOURS
-    assert choices.SUITE_PARTS == suite.PARTS
+    assert choices.PROTOCOLS == suite.BUILT_IN
+    assert set(suite.BUILT_IN) == set(REPRESENTATION_PROTOCOLS)
     assert choices.Form == production.Form
     assert choices.Part == reproduce.Part
     assert get_args(choices.GuidanceSchedule) == get_args(settings.GuidanceSchedule)

@@ -180,7 +180,7 @@ def test_baselines_by_name_and_file(tmp_path: Path) -> None:
         baseline_error("alexnet", official=False)
     assert sum(ALEXNET_ERROR.values()) / 15 == pytest.approx(0.789, abs=1e-3)
     path = tmp_path / "other.json"
-    path.write_text(json.dumps({"corruption_accuracy_per_kind": {"fog": 0.25}}))
+    path.write_text(json.dumps({"details": {"corruption_accuracy": {"per_kind": {"fog": 0.25}}}}))
     assert baseline_error(str(path), official=False) == {"fog": 0.75}
     with pytest.raises(ValueError, match="neither alexnet nor a result"):
         baseline_error(str(tmp_path / "none.json"), official=True)

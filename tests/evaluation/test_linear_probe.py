@@ -12,19 +12,11 @@ from torch import Tensor, nn
 from mage import rng
 from mage.data.datasets import ArrayDataset
 from mage.data.transforms import TransformConfig
+from mage.evaluation.classification import accuracies
 from mage.evaluation.features import Features, extract_features
+from mage.evaluation.lars_probe import LarsConfig, lars_optimizer, lars_probe, lars_probe_on_crops, learning_rate
 from mage.evaluation.linear_head import fit_ridge
-from mage.evaluation.linear_probe import (
-    LarsConfig,
-    accuracies,
-    lars_optimizer,
-    lars_probe,
-    lars_probe_on_crops,
-    lbfgs_probe,
-    learning_rate,
-    linear_probe,
-    raw_pixel_accuracy,
-)
+from mage.evaluation.linear_probe import lbfgs_probe, linear_probe
 from mage.nn.backbones import PooledFeatures, efflite0
 from tests.reference import evaluation as reference
 
@@ -102,7 +94,7 @@ def test_meaningless_features_give_chance(protocol: str) -> None:
 
 
 def test_raw_pixels_of_digits(digits: tuple[Features, Features]) -> None:
-    assert raw_pixel_accuracy(*digits) > 0.94
+    assert lbfgs_probe(*digits).accuracy > 0.94
 
 
 def test_pretrained_features_are_far_better_than_pixels_on_photographs() -> None:

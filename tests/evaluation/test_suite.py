@@ -1,31 +1,28 @@
 """The suite: every part gives its numbers with their protocols, on a model of tokens, of pixels, and a classifier."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from mage import building
 from mage.data.datasets import load_dataset, subset
-from mage.evaluation.suite import PARTS, SuiteConfig, measure_representation
+from mage.evaluation.linear_probe import LinearProbe
+from mage.evaluation.representation import Representation
+from mage.evaluation.suite import build_protocols, measure_representation
 from mage.models import MAGEClassifier, MAGEConfig, PatchEncoder, PatchEncoderConfig
 from mage.pipeline import Mage
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 
 SIZES = MAGEConfig(width=32, depth=2, heads=2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 TOKENIZER = VQGANConfig((28, 28), 1, 16, (1, 1), 1, quantizer=QuantizerConfig("ema", 64))
-QUICK = SuiteConfig(
-    counts=(1, 5, 5000),
-    draws=2,
-    kinds=("gaussian_noise", "contrast"),
-    severities=(1, 5),
-    corruption_images=60,
-    attack_images=40,
-    attack_steps=3,
-    linf_budgets=(1.0, 8.0),
-    l2_budgets=(0.5,),
-    token_images=200,
-)
+QUICK: dict[str, dict[str, Any]] = {
+    "fewshot": {"counts": (1, 5, 5000), "draws": 2},
+    "attentive": {"training_images": 200},
+    "corruptions": {"kinds": ("gaussian_noise", "contrast"), "severities": (1, 5), "test_images": 60},
+    "attacks": {"steps": 3, "linf_budgets": (1.0, 8.0), "l2_budgets": (0.5,), "test_images": 40},
+}
 DATA = [
     subset(load_dataset("mnist5k", split=split), range(0, count)) for split, count in (("train", 400), ("test", 200))
 ]
@@ -41,19 +38,23 @@ def encoder_of_pixels() -> Mage:
 def test_every_part_gives_its_numbers(kind: str) -> None:
     model = building.build(SIZES, tokenizer=TOKENIZER, precision="float32") if kind == "tokens" else encoder_of_pixels()
     begun: list[str] = []
-    result = measure_representation(model, *DATA, QUICK, on_part=begun.append)
-    assert begun == ["features", "linear", "knn", "fewshot", "attentive", "head", "corruptions", "attacks"]
+    subject = Representation(model, *DATA)
+    result = measure_representation(subject, build_protocols(settings=QUICK), on_start=begun.append)
+    assert begun == ["features", "linear", "knn", "fewshot", "attentive", "corruptions", "attacks"]
     assert set(result.timings) == set(begun)
-    assert set(result.metrics) == set(result.protocol)
+    assert set(result.metrics) == set(result.protocols)
     assert all(0 <= value <= 1 and math.isfinite(value) for value in result.metrics.values())
-    assert [one["per_class"] for one in result.few_shot] == [1, 5]  # no class has 5,000 images
-    assert result.metrics["fewshot5_accuracy"] == result.few_shot[1]["mean"]
-    assert set(result.corruption_accuracy["contrast"]) == {1, 5}
-    for point in result.attacks:
-        assert point["pgd"] <= min(point["fgsm"], point["pgd_straight_through"]) <= point["clean"]
-        assert ("pgd_latent" in point) == (kind == "tokens")
-    assert result.attacks[1]["pgd"] < result.attacks[0]["clean"]
-    assert result.metrics["pgd_linf_8_accuracy"] == result.attacks[1]["pgd"]
+    assert "fewshot1_accuracy" in result.metrics
+    assert "fewshot5000_accuracy" not in result.metrics, "no class has 5,000 images"
+    assert len(result.details["fewshot5_accuracy"]["draws"]) == 2
+    assert set(result.details["corruption_accuracy"]["accuracy"]["contrast"]) == {1, 5}
+    for budget in ("linf_1", "linf_8", "l2_0.5"):
+        attack = result.details[f"pgd_{budget}_accuracy"]
+        pgd = result.metrics[f"pgd_{budget}_accuracy"]
+        assert attack["fgsm"] == result.metrics[f"fgsm_{budget}_accuracy"]
+        assert pgd <= min(attack["fgsm"], attack["pgd_straight_through"]) <= attack["clean"]
+        assert ("pgd_latent" in attack) == (kind == "tokens")
+    assert result.metrics["pgd_linf_8_accuracy"] < result.metrics["attack_clean_accuracy"]
     if kind == "pixels":  # random features of pixels still tell digits apart
         assert result.metrics["linear_probe_accuracy"] > 0.4
 
@@ -62,19 +63,39 @@ def test_a_classifier_is_judged_by_its_own_head() -> None:
     made = building.build(SIZES, tokenizer=TOKENIZER, precision="float32")
     classifier = MAGEClassifier(SIZES, made.transformer.vocabulary, made.transformer.grid, num_classes=10)
     tuned = Mage(made.tokenizer, classifier, precision="float32")
-    result = measure_representation(
-        tuned, *DATA, SuiteConfig(parts=("corruptions",), kinds=("contrast",), severities=(1,), corruption_images=50)
-    )
-    assert result.protocol["corruption_accuracy"].startswith("fine-tuned classifier")
-    assert "ours" not in result.protocol["corruption_accuracy"]
-    frosted = measure_representation(
-        tuned, *DATA, SuiteConfig(parts=("corruptions",), kinds=("frost",), severities=(1,), corruption_images=2)
-    )
-    assert frosted.protocol["corruption_accuracy"].endswith("; ours: frost (made, not photographed)")
+    one = {"kinds": ("contrast",), "severities": (1,), "test_images": 50}
+    subject = Representation(tuned, *DATA)
+    result = measure_representation(subject, build_protocols(["corruptions"], {"corruptions": one}))
+    assert result.protocols["corruption_accuracy"].startswith("fine-tuned classifier")
+    assert "ours" not in result.protocols["corruption_accuracy"]
+    assert set(result.timings) == {"corruptions"}, "nobody asked for features"
+    frost = {"kinds": ("frost",), "severities": (1,), "test_images": 2}
+    frosted = measure_representation(subject, build_protocols(["corruptions"], {"corruptions": frost}))
+    assert frosted.protocols["corruption_accuracy"].endswith("; ours: frost (made, not photographed)")
     assert set(result.metrics) == {"corruption_accuracy", "corruption_clean_accuracy"}
 
 
-def test_unknown_parts_are_errors() -> None:
-    with pytest.raises(ValueError, match="no part colour; parts are linear"):
-        SuiteConfig(parts=("linear", "colour"))
-    assert len(PARTS) == 6
+def test_features_are_computed_once_for_all_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    model = encoder_of_pixels()
+    features = model.features
+    monkeypatch.setattr(model, "features", lambda *given, **more: calls.append(1) or features(*given, **more))
+    measure_representation(Representation(model, *DATA, batch_size=200), build_protocols(["linear", "knn", "fewshot"]))
+    assert len(calls) == 3, "400 training and 200 test images in batches of 200"
+
+
+def test_a_probe_of_one_half_of_the_features_is_named_after_it() -> None:
+    subject = Representation(encoder_of_pixels(), *DATA, pool="both")
+    measured = measure_representation(subject, {"mean": LinearProbe(pool="mean"), "lars": LinearProbe("lars")})
+    assert set(measured.metrics) == {"linear_probe_mean_accuracy", "linear_probe_lars_accuracy"}
+    means = Representation(encoder_of_pixels(), *DATA, pool="mean")
+    alone = measure_representation(means, {"linear": LinearProbe()})
+    expected = alone.metrics["linear_probe_accuracy"]
+    assert measured.metrics["linear_probe_mean_accuracy"] == pytest.approx(expected, abs=0.006)  # one test image
+
+
+def test_unknown_protocols_are_errors() -> None:
+    with pytest.raises(ValueError, match="no protocol 'colour'; there are linear"):
+        build_protocols(["linear", "colour"])
+    with pytest.raises(ValueError, match="name at least one protocol of linear"):
+        build_protocols([])

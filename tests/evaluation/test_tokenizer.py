@@ -9,8 +9,9 @@ from torch import Tensor
 import mage
 from mage import images, runs
 from mage.data.datasets import ArrayDataset, load_dataset
-from mage.evaluation.judge import judge_features
-from mage.evaluation.tokenizer import evaluate_tokenizer
+from mage.evaluation.extractors import Extractor, Seen
+from mage.evaluation.tokenizer import evaluate_tokenizer, reconstruction_quality
+from mage.evaluation.tokenizer_metrics import TokenizerProtocol
 from mage.recipes import named
 from tests.reference.launches import quiet
 
@@ -38,20 +39,24 @@ def patches(count: int = 64) -> ArrayDataset:
 
 def test_what_is_exact_is_found_exact() -> None:
     model = mage.Mage(FourLevels(), None, precision="float32", device="cpu")
-    quality = evaluate_tokenizer(
-        model, patches(), train=patches(200), extractors={"pixels": lambda x: x.flatten(1)[:, ::2]},
-        perceptual=torch.nn.L1Loss(), perceptual_name="l1", batch_size=10,
-    )  # fmt: skip
+    every_other = Extractor("pixels", "pixels", lambda x: Seen(x[:, 0].flatten(1)[:, ::2].float(), None))
+    protocol = TokenizerProtocol(
+        (every_other,), "test", perceptual=torch.nn.L1Loss(), perceptual_name="l1", train=patches(200), batch_size=10
+    )
+    quality = evaluate_tokenizer(model, patches(), protocol)
     found = quality.metrics
+    assert set(found) == set(quality.protocols)
+    assert quality.images == 64
+    assert set(protocol.reference) == {"pixels"}, "the originals' statistics serve the next tokenizer"
     assert found["psnr_db"] == pytest.approx(100)
     assert found["ssim"] == pytest.approx(1)
-    assert found["fd_pixels"] == pytest.approx(0, abs=1e-6)
+    assert found["rfd_pixels_test64"] == pytest.approx(0, abs=1e-6)
     assert found["perceptual"] == pytest.approx(0, abs=1e-6)
     assert found["codes_used"] == 1
     assert found["position_entropy_bits"] == pytest.approx(2, abs=0.1)
     assert found["label_information_bits_max"] == pytest.approx(2, abs=0.15)  # the first token is the label
     assert found["histogram_probe_accuracy"] > 0.3
-    assert sum(quality.code_counts) == 64 * 4
+    assert sum(quality.details["codes_used"]["counts"]) == 64 * 4
     assert quality.picture is not None
     assert quality.warnings == []
 
@@ -81,14 +86,12 @@ def test_images_far_from_the_training_data_are_named(tmp_path: Path) -> None:
     assert any("far from what the tokenizer was trained on" in warning for warning in far.warnings)
 
 
-def test_a_judges_features_tell_classes_apart() -> None:
-    digits = load_dataset("digits", split="train")
-    extract = judge_features(digits, (8, 8), epochs=2)
-    assert digits.labels is not None
-    found = extract(torch.stack([images.to_float(digits.load(index)) for index in range(200)]))
-    assert found.shape == (200, 128)
-    labels = torch.from_numpy(digits.labels[:200])
-    centres = torch.stack([found[labels == digit].mean(dim=0) for digit in range(10)])
-    assert (torch.cdist(found, centres).argmin(dim=1) == labels).float().mean() > 0.6
-    with pytest.raises(ValueError, match="no labels"):
-        judge_features(ArrayDataset("bare", torch.zeros(2, 1, 8, 8, dtype=torch.uint8), None), (8, 8))
+def test_a_first_look_agrees_with_the_whole_evaluation() -> None:
+    dataset = patches()
+    pixels = torch.stack([dataset.load(index) for index in range(len(dataset))]) // 2
+    model = mage.Mage(FourLevels(), None, precision="float32", device="cpu")
+    whole = evaluate_tokenizer(model, ArrayDataset("dark", pixels, None)).metrics
+    look = reconstruction_quality(FourLevels(), pixels).metrics
+    assert {"psnr_db", "ssim", "codes_used", "codebook_perplexity"} <= set(look)
+    for name, value in look.items():
+        assert value == pytest.approx(whole[name], rel=1e-6), name

@@ -13,8 +13,9 @@ from mage.building import build
 from mage.data.datasets import load_dataset, subset
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import compare
+from mage.evaluation.representation import Representation
 from mage.evaluation.seen import Reference
-from mage.evaluation.suite import SuiteConfig, measure_representation
+from mage.evaluation.suite import build_protocols, measure_representation
 from mage.nn.norms import GroupNorm
 from mage.recipes import named
 from mage.recipes.finetune import FINETUNES
@@ -65,10 +66,13 @@ def test_images_on_either_device_are_edited(model: mage.Mage) -> None:
 
 def test_every_protocol_of_representations_runs(model: mage.Mage, tmp_path: Path) -> None:
     train, test = (load_dataset("digits", split=split) for split in ("train", "test"))
-    config = SuiteConfig(
-        kinds=("gaussian_noise",), severities=(1,), corruption_images=40, attack_images=40, counts=(1,), draws=2
-    )
-    found = measure_representation(model, subset(train, range(600)), subset(test, range(100)), config)
+    settings = {
+        "corruptions": {"kinds": ("gaussian_noise",), "severities": (1,), "test_images": 40},
+        "attacks": {"test_images": 40},
+        "fewshot": {"counts": (1,), "draws": 2},
+    }
+    subject = Representation(model, subset(train, range(600)), subset(test, range(100)))
+    found = measure_representation(subject, build_protocols(settings=settings))
     assert found.metrics["linear_probe_accuracy"] > 0.1
     recipe = override(FINETUNES["small"](), ["data.name=digits", "optim.epochs=1", "optim.batch_size=64"])
     assert finetune(recipe, quiet(tmp_path / "tuned", device=GPU), model).steps == 23

@@ -20,19 +20,24 @@ def found(shift: float) -> dict[str, Any]:
         "metrics": {
             "linear_probe_accuracy": 0.5 + shift,
             "knn_accuracy": 0.4 - shift,
+            "fewshot1_accuracy": 0.2,
             "fewshot5_accuracy": 0.3 + shift,
             "corruption_accuracy": 0.35,
             "corruption_clean_accuracy": 0.5 + shift,
             "pgd_linf_2_accuracy": 0.1 + shift,
+            "pgd_l2_0.25_accuracy": 0.2,
         },
-        "protocol": {"linear_probe_accuracy": "lbfgs mean fixed centre crops"},
-        "few_shot": [{"per_class": 1, "mean": 0.2}, {"per_class": 5, "mean": 0.3 + shift}],
-        "corruption_accuracy": {"fog": {"1": 0.4, "5": 0.2 + shift}, "jpeg": {"1": 0.45, "5": 0.4}},
-        "corruption_accuracy_per_kind": {"fog": 0.3 + shift, "jpeg": 0.425},
-        "attacks": [
-            {"norm": "linf", "budget": 2 / 255, "clean": 0.5, "pgd": 0.1 + shift},
-            {"norm": "l2", "budget": 0.25, "clean": 0.5, "pgd": 0.2},
-        ],
+        "protocols": {"linear_probe_accuracy": "lbfgs mean, fixed centre crops"},
+        "details": {
+            "fewshot1_accuracy": {"per_class": 1, "interval": 0.01, "draws": [0.2]},
+            "fewshot5_accuracy": {"per_class": 5, "interval": 0.01, "draws": [0.3 + shift]},
+            "corruption_accuracy": {
+                "accuracy": {"fog": {"1": 0.4, "5": 0.2 + shift}, "jpeg": {"1": 0.45, "5": 0.4}},
+                "per_kind": {"fog": 0.3 + shift, "jpeg": 0.425},
+            },
+            "pgd_linf_2_accuracy": {"norm": "linf", "budget": 2 / 255, "clean": 0.5},
+            "pgd_l2_0.25_accuracy": {"norm": "l2", "budget": 0.25, "clean": 0.5},
+        },
     }
 
 
@@ -50,7 +55,7 @@ def test_one_page_per_model_shows_all_of_it(tmp_path: Path) -> None:
     page = Page(write_report(run_folder(tmp_path, "mage", 0.1)).read_text())
     for text in ("Linear probe", "60.0", "Few labels", "Corruptions, by severity", "fog", "Attacks (PGD)",
                  "5 per class",
-                 "PGD l∞ 2", "lbfgs mean fixed centre crops"):  # fmt: skip
+                 "PGD l∞ 2", "lbfgs mean, fixed centre crops"):  # fmt: skip
         assert text in page.text, text
     assert page.addresses == [address for address in page.addresses if address.startswith(("data:", "#"))]
 
@@ -86,5 +91,15 @@ def test_names_are_the_shortest_that_differ(tmp_path: Path) -> None:
 
 
 def test_nonsense_in_the_file_is_left_out() -> None:
-    for values in ({}, {"attacks": 3, "few_shot": [{"mean": "x"}], "corruption_accuracy": {"fog": [1]}}):
+    for values in (
+        {},
+        {
+            "metrics": {"fewshot1_accuracy": 0.5, "pgd_linf_2_accuracy": 0.1},
+            "details": {
+                "pgd_linf_2_accuracy": 3,
+                "fewshot1_accuracy": {"per_class": "x"},
+                "corruption_accuracy": {"accuracy": {"fog": [1]}},
+            },
+        },
+    ):
         assert measured_curves({"run": values}) == ""

@@ -11,6 +11,7 @@ import torch
 from mage import runs
 from mage.data.datasets import DATASETS
 from mage.evaluation.generation_metrics import GENERATION_METRICS
+from mage.evaluation.representation import REPRESENTATION_PROTOCOLS
 from mage.registry import Registry
 from mage.sampling.orders import ORDERS
 from mage.tokenizers.quantizers import QUANTIZERS
@@ -25,6 +26,7 @@ REGISTRIES: dict[str, tuple[Registry[Any], str]] = {
     "mage.data.datasets.DATASETS": (DATASETS, "stripes"),
     "mage.training.trackers.TRACKERS": (TRACKERS, "printed"),
     "mage.evaluation.generation_metrics.GENERATION_METRICS": (GENERATION_METRICS, "means"),
+    "mage.evaluation.representation.REPRESENTATION_PROTOCOLS": (REPRESENTATION_PROTOCOLS, "nearest-class"),
 }
 
 

@@ -24,7 +24,7 @@ class MeanDistance(GenerationMetric):
         if compared.samples.count > 1000:
             raise NotMeasured("means: for small sets only")
         step = compared.samples.moments.mean - compared.reference.moments.mean
-        yield self.metric(compared, "means", float(torch.linalg.vector_norm(step)), "Euclidean")
+        yield self.named(compared, "means", float(torch.linalg.vector_norm(step)), "Euclidean")
 
 
 @pytest.fixture(autouse=True)

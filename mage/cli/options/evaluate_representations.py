@@ -6,7 +6,7 @@ from typing import Literal
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import BatchSize, Count, Seed, Workers
-from mage.cli.options.choices import SUITE_PARTS, SuitePart
+from mage.cli.options.choices import PROTOCOLS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,8 @@ class Options(Common):
     """folder with the files of a named data set"""
     out: Path | None = None
     """folder for the numbers, such as the run itself"""
-    parts: tuple[SuitePart, ...] = SUITE_PARTS
-    """what to measure"""
+    parts: tuple[str, ...] = PROTOCOLS
+    """protocols to run, of these and of those that other packages register"""
     pool: Literal["mean", "class", "both"] = "mean"
     """features: mean over the tokens, the class token, or the two side by side"""
     corruption_images: Count = 1000

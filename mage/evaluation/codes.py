@@ -1,0 +1,241 @@
+"""What the tokens of a tokenizer tell: how its codebook is used, and how much of an image's class is in them.
+
+Letters: n images, h w tokens, l = h w, k codes.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mage import images, rng
+from mage.data.loaders import evaluation_batches
+from mage.data.transforms import TransformConfig, build_transform
+from mage.evaluation.features import Features
+from mage.evaluation.linear_probe import lbfgs_probe
+from mage.evaluation.metric import Description, Metric, NotMeasured
+from mage.evaluation.tokenizer_metrics import TOKENIZER_METRICS, Tokenized, TokenizerMetric, TokenizerProtocol
+from mage.tokenizers.quantizers import codebook_usage
+
+FAR_DIVERGENCE, FAR_PSNR = 0.2, 3.0
+"""Bits of divergence between code frequencies, and dB, from which on data counts as far from the training data."""
+
+
+def position_entropy(ids: Int[Tensor, "n h w"], num_codes: int) -> Float[Tensor, "h w"]:
+    """Entropy of the codes at each position, in bits: log2(k) where all are equally frequent."""
+    entropy: Tensor = _entropy(_counts(ids.flatten(1), num_codes))
+    return entropy.view(ids.shape[1:])
+
+
+def label_information(ids: Int[Tensor, "n h w"], labels: Int[Tensor, " n"], num_codes: int) -> Float[Tensor, "h w"]:
+    """Mutual information of the label and the code at each position, in bits.
+
+    Few images make any two variables look related; what shuffled labels show of that is taken off, so that the value
+    is 0 on average, and may be below it, where codes tell nothing.
+    """
+    flat, classes = ids.flatten(1), int(labels.max()) + 1
+    own = _entropy(_counts(flat, num_codes))
+
+    def remaining(classified: Tensor) -> Tensor:
+        total = torch.zeros_like(own)
+        for label in range(classes):
+            chosen = flat[classified == label]
+            if len(chosen):
+                total += len(chosen) / len(flat) * _entropy(_counts(chosen, num_codes))
+        return total
+
+    shuffled = labels[torch.randperm(len(labels), generator=rng.generator(0, "shuffled labels"))]
+    information: Tensor = remaining(shuffled) - remaining(labels)
+    return information.view(ids.shape[1:])
+
+
+def token_histograms(ids: Int[Tensor, "n h w"], num_codes: int) -> Float[Tensor, "n k"]:
+    """How often each code occurs in each image: features that know nothing of place."""
+    flat = ids.flatten(1)
+    counts: Tensor = torch.zeros(len(flat), num_codes).scatter_add_(1, flat, torch.ones(flat.shape))
+    return counts
+
+
+def divergence(first: Float[Tensor, " k"], second: Float[Tensor, " k"]) -> float:
+    """Jensen-Shannon divergence of two distributions or histograms, in bits: 0 equal, 1 disjoint."""
+    p, q = first.double() / first.sum(), second.double() / second.sum()
+    middle = (p + q) / 2
+
+    def relative(a: Tensor) -> Tensor:
+        total: Tensor = torch.special.xlogy(a, a / middle.clamp(min=1e-300)).sum()
+        return total
+
+    return float((relative(p) + relative(q)) / 2 / math.log(2))
+
+
+def _counts(columns: Int[Tensor, "n l"], num_codes: int) -> Float[Tensor, "l k"]:
+    counts = torch.zeros(columns.shape[1], num_codes, dtype=torch.float64)
+    counts.scatter_add_(1, columns.T, torch.ones(columns.T.shape, dtype=torch.float64))
+    return counts
+
+
+def _entropy(counts: Float[Tensor, "l k"]) -> Float[Tensor, " l"]:
+    share = counts / counts.sum(dim=1, keepdim=True)
+    bits: Tensor = -torch.special.xlogy(share, share).sum(dim=1) / math.log(2)
+    return bits
+
+
+@TOKENIZER_METRICS.register("codes")
+class CodebookUse(TokenizerMetric):
+    """Which codes occur, and where."""
+
+    metrics: ClassVar = {
+        "codes_used": Description(
+            "Codes in use",
+            "Share of the codebook's entries that occur at all in the tokens of test images.",
+            "share",
+            "higher",
+        ),
+        "codebook_perplexity": Description(
+            "Codebook perplexity",
+            "The number of equally frequent codes that would carry as much information as the codes do.",
+            better="higher",
+        ),
+        "perplexity_share": Description(
+            "Perplexity, share of codes", "Codebook perplexity over the number of codes.", "share", "higher"
+        ),
+        "position_entropy_bits": Description(
+            "Entropy of a token", "Bits that the token at one position carries, mean over the positions."
+        ),
+        "position_entropy_bits_min": Description(
+            "Entropy of a token, least", "Bits that the token at the least varied position carries."
+        ),
+    }
+
+    def __init__(self, protocol: TokenizerProtocol) -> None:
+        pass
+
+    def measure(self, tokenized: Tokenized) -> Iterator[Metric]:
+        """Shares of codes and bits; counts of each code and bits at each position as details."""
+        usage = codebook_usage(tokenized.ids, tokenized.num_codes)
+        entropy = position_entropy(tokenized.ids, tokenized.num_codes)
+        protocol = f"{tokenized.ids.numel():,} tokens"
+        yield self.metric("codes_used", usage.used, protocol, counts=usage.counts.tolist())
+        yield self.metric("codebook_perplexity", usage.perplexity, protocol)
+        yield self.metric("perplexity_share", usage.perplexity / tokenized.num_codes, protocol)
+        yield self.metric("position_entropy_bits", float(entropy.mean()), protocol, map=entropy.tolist())
+        yield self.metric("position_entropy_bits_min", float(entropy.min()), protocol)
+
+    def warning(self, tokenized: Tokenized) -> str:
+        """Of a collapsed codebook."""
+        codes, perplexity = tokenized.num_codes, codebook_usage(tokenized.ids, tokenized.num_codes).perplexity
+        if perplexity >= 0.1 * min(codes, tokenized.ids.numel()):
+            return ""
+        return (
+            f"the codebook has collapsed: of {codes} codes these images use as many as {perplexity:.0f} equally "
+            "frequent ones; train with quantizer.kind=normalized and a small code_width, or keep_alive=true"
+        )
+
+
+@TOKENIZER_METRICS.register("label_information")
+class LabelInformation(TokenizerMetric):
+    """What single tokens tell of the class."""
+
+    metrics: ClassVar = {
+        "label_information_bits": Description(
+            "Information on the class", "Bits that one token tells of the class, mean over the positions."
+        ),
+        "label_information_bits_max": Description(
+            "Information on the class, most", "Bits that the most telling position tells of the class."
+        ),
+    }
+
+    def __init__(self, protocol: TokenizerProtocol) -> None:
+        pass
+
+    def measure(self, tokenized: Tokenized) -> Iterator[Metric]:
+        """Mean and largest bits."""
+        if tokenized.labels is None or int(tokenized.labels.max()) == 0:
+            raise NotMeasured
+        information = label_information(tokenized.ids, tokenized.labels, tokenized.num_codes)
+        protocol = "of one token, {}; above that of shuffled labels"
+        yield self.metric("label_information_bits", float(information.mean()), protocol.format("mean over positions"))
+        yield self.metric("label_information_bits_max", float(information.max()), protocol.format("the best position"))
+
+
+@TOKENIZER_METRICS.register("histogram_probe")
+class HistogramProbe(TokenizerMetric):
+    """A linear classifier of counts of codes, which know nothing of place."""
+
+    metrics: ClassVar = {
+        "histogram_probe_accuracy": Description(
+            "Probe of code counts",
+            "Test accuracy of a linear classifier that sees which codes an image has, and not where.",
+            "share",
+            "higher",
+        )
+    }
+
+    def __init__(self, protocol: TokenizerProtocol) -> None:
+        self._protocol = protocol
+
+    def measure(self, tokenized: Tokenized) -> Iterator[Metric]:
+        """Train on the tokens of labelled training images, measure on the tokens that were seen."""
+        train = self._protocol.train
+        if train is None or tokenized.labels is None:
+            raise NotMeasured
+        ids, labels = [], []
+        transform = build_transform(TransformConfig(size=tokenized.image_size))
+        for batch in evaluation_batches(train, transform, batch_size=self._protocol.batch_size):
+            ids.append(tokenized.encode(images.to_float(batch["images"])))
+            labels.append(batch["labels"])
+            if self._protocol.on_images is not None:
+                self._protocol.on_images(len(batch["labels"]))
+        known = Features(token_histograms(torch.cat(ids), tokenized.num_codes), torch.cat(labels))
+        queries = Features(token_histograms(tokenized.ids, tokenized.num_codes), tokenized.labels)
+        protocol = f"logistic regression on counts of codes, {len(known.labels):,} training images"
+        yield self.metric("histogram_probe_accuracy", lbfgs_probe(known, queries).accuracy, protocol)
+
+
+@TOKENIZER_METRICS.register("training_distance")
+class DistanceFromTraining(TokenizerMetric):
+    """How far images are from those that the tokenizer was trained on, as its notes tell."""
+
+    metrics: ClassVar = {
+        "divergence_from_training": Description(
+            "Divergence from training data",
+            "How far the frequencies of codes are from those on the tokenizer's own held-out images, in bits.",
+            better="lower",
+        ),
+        "psnr_below_training_db": Description(
+            "PSNR lost", "How far PSNR is below that on the tokenizer's own held-out images.", "decibel", "lower"
+        ),
+    }
+
+    def __init__(self, protocol: TokenizerProtocol) -> None:
+        pass
+
+    def measure(self, tokenized: Tokenized) -> Iterator[Metric]:
+        """Divergence of the codes, and PSNR lost."""
+        if not tokenized.notes:
+            raise NotMeasured
+        divergence, loss = self._far(tokenized)
+        held_out = f"{tokenized.notes['images']:,} held-out images like its own"
+        protocol = f"Jensen-Shannon, bits, of the codes' frequencies here and on {held_out}"
+        yield self.metric("divergence_from_training", divergence, protocol)
+        yield self.metric("psnr_below_training_db", loss, f"below that on {held_out}")
+
+    def warning(self, tokenized: Tokenized) -> str:
+        """Of images far from the training data."""
+        divergence, loss = self._far(tokenized) if tokenized.notes else (0.0, 0.0)
+        if divergence <= FAR_DIVERGENCE and loss <= FAR_PSNR:
+            return ""
+        return (
+            f"these images are far from what the tokenizer was trained on: its codes' frequencies differ by "
+            f"{divergence:.2f} bits and PSNR is {loss:.1f} dB below that on its own held-out images; train one on "
+            "images like these"
+        )
+
+    def _far(self, tokenized: Tokenized) -> tuple[float, float]:
+        notes = tokenized.notes
+        counts = codebook_usage(tokenized.ids, tokenized.num_codes).counts.double()
+        bits = divergence(counts, torch.tensor(notes["code_counts"], dtype=torch.float64))
+        return bits, float(notes["psnr_db"]) - tokenized.psnr_db

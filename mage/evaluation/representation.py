@@ -1,0 +1,108 @@
+"""What a protocol for representations is given: a model, labelled images, and features that all protocols share.
+
+A new protocol is a subclass of RepresentationProtocol registered in REPRESENTATION_PROTOCOLS; `mage evaluate
+representations` runs it with the others, and reports describe its numbers.
+
+Letters: n images, c channels, h w pixels, k classes.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import ClassVar
+
+from mage.data.datasets import ImageDataset, subset
+from mage.data.transforms import TransformConfig
+from mage.evaluation.classification import Scorer
+from mage.evaluation.features import Features, Pool, check_pair, extract_features
+from mage.evaluation.linear_head import FittedHead, LinearHead, fit_head
+from mage.evaluation.metric import Evaluator
+from mage.models import Classifier
+from mage.pipeline import Mage
+from mage.registry import Registry
+
+
+class Representation:
+    """A model and labelled images. Features and the classifier on them are computed when first asked for, once."""
+
+    def __init__(
+        self,
+        model: Mage,
+        train: ImageDataset,
+        test: ImageDataset,
+        *,
+        pool: Pool = "mean",
+        batch_size: int = 256,
+        seed: int = 0,
+        transform: TransformConfig | None = None,
+        on_images: Callable[[int], None] | None = None,
+    ) -> None:
+        """pool: mean of the tokens, class token, or both. transform: of the images; default: centre crops.
+
+        on_images: called with the number of images after every batch whose features were taken.
+        """
+        self.model, self.train_images, self.test_images = model, train, test
+        self.pool, self.batch_size, self.seed = pool, batch_size, seed
+        self.transform = transform or TransformConfig(size=model.image_size)
+        self._on_images = on_images
+
+    @cached_property
+    def _features(self) -> tuple[Features, Features]:
+        train, test = (self.features_of(dataset) for dataset in (self.train_images, self.test_images))
+        check_pair(train, test)
+        return train, test
+
+    @property
+    def train(self) -> Features:
+        """Features of the training images. Raises ValueError for data without labels or a model without features."""
+        return self._features[0]
+
+    @property
+    def test(self) -> Features:
+        """Features of the test images."""
+        return self._features[1]
+
+    def features_of(self, dataset: ImageDataset) -> Features:
+        """Features of another data set, taken in the same way."""
+        return extract_features(
+            self.model, dataset, self.transform, pool=self.pool, batch_size=self.batch_size, on_images=self._on_images
+        )
+
+    @cached_property
+    def fitted(self) -> FittedHead:
+        """Logistic regression on the features of the training images."""
+        return fit_head(self.train, seed=self.seed)
+
+    @cached_property
+    def head(self) -> LinearHead | None:
+        """What makes a classifier of the model; None where the model is one."""
+        return None if isinstance(self.model.transformer, Classifier) else self.fitted.head
+
+    @property
+    def classifier(self) -> Scorer:
+        """Images (n, c, h, w) in [0, 1] -> class scores (n, k), without gradients."""
+        if (head := self.head) is None:
+            return self.model.classify
+        return lambda pixels: head(self.model.features(pixels, self.pool).cpu())
+
+    @property
+    def classifier_name(self) -> str:
+        """For protocols."""
+        return "fine-tuned classifier" if self.head is None else f"logistic regression on frozen {self.pool} features"
+
+
+class RepresentationProtocol(Evaluator[Representation]):
+    """One protocol; its settings are the fields of its class, all with defaults."""
+
+    uses_features: ClassVar[bool] = True
+    """Whether it asks for the features of all images, which are then computed (and timed) before it begins."""
+
+
+REPRESENTATION_PROTOCOLS: Registry[type[RepresentationProtocol]] = Registry(
+    kind="protocol", group="mage.representation_protocols"
+)
+
+
+def evenly(dataset: ImageDataset, most: int) -> ImageDataset:
+    """Up to `most` images, evenly spread: data sets come sorted by class."""
+    count = min(len(dataset), most)
+    return subset(dataset, [index * len(dataset) // count for index in range(count)])
