@@ -137,7 +137,7 @@ def claim(
         changed = [name for name, value in json.loads(json.dumps(mine)).items() if stored.get(name) != value]
         if changed:
             raise ValueError(
-                f"{folder} holds images generated with {changed[0]} {stored.get(changed[0])}, not {mine[changed[0]]}; "
+                f"{folder} holds images with another {changed[0]}: {stored.get(changed[0])}, not {mine[changed[0]]}; "
                 "choose another folder, or discard them first (mage generate --overwrite)"
             )
     elif foreign := next(_produced_files(folder), None):
