@@ -61,5 +61,5 @@ def test_fixed_settings_are_not_searched_and_guidance_is_tried() -> None:
 
 @pytest.mark.parametrize("settings", [{"orders": ()}, {"steps": ()}, {"finalists": 0}, {"tolerance": -1.0}])
 def test_empty_searches_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="at least (one|1)"):
+    with pytest.raises(ValueError, match=r"at least (one|1)"):
         TuningConfig(**settings)
