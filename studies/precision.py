@@ -41,15 +41,18 @@ def train_all(out: Path, steps: int) -> dict[str, Path]:
     recipe = named("mnist5k")
     words = replace(recipe.tokenizer_training, steps=min(steps, recipe.tokenizer_training.steps))
     recipe = replace(recipe, tokenizer_training=words, pretraining=replace(recipe.pretraining, steps=steps))
-    if not (out / "tokenizer" / "model").exists():
-        runs.train_tokenizer(recipe, Launch(out / "tokenizer"))
+    if not (out / "tokenizer" / "finished").exists():
+        runs.train_tokenizer(recipe, Launch(out).inside("tokenizer"))
+        (out / "tokenizer" / "finished").touch()
     tokenizer = runs.load_tokenizer(out / "tokenizer", precision="float32")
     cache = runs.tokenize(recipe, Launch(out / "tokens"), tokenizer)
     trained = {}
     for name, precision, seed in (("float32", "float32", 0), ("bf16", "bf16", 0), ("seed", "float32", 1)):
         trained[name] = out / name
-        if not (out / name / "model").exists():
-            runs.pretrain(replace(recipe, seed=seed), Launch(out / name, precision=precision), tokenizer, cache=cache)
+        if not (out / name / "finished").exists():
+            launch = Launch(out, precision=precision).inside(name)
+            runs.pretrain(replace(recipe, seed=seed), launch, tokenizer, cache=cache)
+            (out / name / "finished").touch()
     return trained
 
 
