@@ -24,6 +24,18 @@ def generate(bench: Bench) -> list[Work]:
     return [Work("generate", bench.batch, ways)]
 
 
+def latency(bench: Bench) -> list[Work]:
+    """One image after a request for one: the paper's sampler, pixels included."""
+
+    def ours() -> object:
+        return bench.model.generate(1, steps=bench.steps, choice_temperature=6.0)
+
+    def plainly() -> object:
+        return _plain(bench, torch.full((1, _length(bench)), -1, device=bench.device()))
+
+    return [Work("latency", 1, {OURS: ours, "plain": plainly})]
+
+
 def edit(bench: Bench) -> list[Work]:
     """Redraw the middle half of each image."""
     height, width = bench.model.image_size

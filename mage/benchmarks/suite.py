@@ -1,6 +1,7 @@
 """All benchmarks for one size of network, and the ratios computed from them."""
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,13 +11,14 @@ import torch
 
 from mage import rng
 from mage.benchmarks.features import features
-from mage.benchmarks.generate import edit, generate
+from mage.benchmarks.generate import edit, generate, latency
 from mage.benchmarks.growth import growth
 from mage.benchmarks.measure import Timing, ceilings, count_flops, take_turns
 from mage.benchmarks.memory import WAYS, peak_memory
 from mage.benchmarks.pretrain import pretrain
 from mage.benchmarks.probe import probe
 from mage.benchmarks.small import small_pretrain
+from mage.benchmarks.timm_anchor import timm_anchor
 from mage.benchmarks.tokenize import tokenize
 from mage.benchmarks.tokenizer import tokenizer_step
 from mage.benchmarks.work import OURS, Bench, Work, vqgan_of
@@ -35,7 +37,17 @@ PATHS: dict[str, Callable[[Bench], list[Work]]] = {
     "tokenizer_step": tokenizer_step,
     "small_pretrain": small_pretrain,
     "growth": growth,
+    "latency": latency,
+    "timm_anchor": timm_anchor,
 }
+Job = tuple[str, int]
+"""A path and a batch size."""
+GPU_JOBS: tuple[Job, ...] = (
+    ("pretrain", 64), ("timm_anchor", 64), ("features", 64), ("generate", 64), ("latency", 1), ("tokenize", 64),
+    ("pretrain", 16), ("small_pretrain", 64), ("pretrain", 256), ("features", 256), ("timm_anchor", 256),
+    ("generate", 16), ("tokenize", 256),
+)  # fmt: skip
+"""Jobs for a GPU, the most important first: with few minutes the last ones are left out."""
 ONCE = ("probe", "tokenizer_step", "small_pretrain")
 """Measured with the first batch size only; a plain tokenizer step of 16 images would take 18 GB. `growth` takes one
 image: written-out attention over 1,024 tokens keeps 3 GB of each."""
@@ -77,33 +89,46 @@ def bench(
         yield Bench(model, plain, pixels, steps=steps, folder=Path(folder), stack=stack)
 
 
+def jobs_of(paths: Sequence[str], batch_sizes: Sequence[int]) -> list[Job]:
+    """Every path with every batch size that it is measured with."""
+    own = {"growth": (1,), "latency": (1,)} | dict.fromkeys(ONCE, tuple(batch_sizes[:1]))
+    return [(path, batch) for path in paths for batch in own.get(path, tuple(batch_sizes))]
+
+
 def run(
     size: str | MAGEConfig,
-    batch_sizes: Sequence[int],
+    jobs: Sequence[Job],
     *,
-    paths: Sequence[str],
     rounds: int,
     steps: int,
     precision: str,
     device: str,
     tokenizer: VQGANConfig | None = None,
+    minutes: float | None = None,
     on_row: Callable[[list[Row], dict[str, float]], None] | None = None,
 ) -> tuple[list[Row], dict[str, float]]:
-    """Measure; returns rows and the machine's ceilings. on_row: called with all rows after every new one."""
+    """Measure; returns rows and the machine's ceilings.
+
+    minutes: start no job that would probably end later, judged by the longest one so far. on_row: called with all rows
+    after every new one.
+    """
+    start, longest = time.perf_counter(), 0.0
     limits: dict[str, float] = {}
     flops_per_image: dict[str, float] = {}
     rows = []
-    for path in paths:
-        for batch in (1,) if path == "growth" else batch_sizes[:1] if path in ONCE else batch_sizes:
-            with bench(size, batch, steps=steps, precision=precision, device=device, tokenizer=tokenizer) as ready:
-                limits = limits or ceilings(ready.device(), ready.model.precision)
-                for work in PATHS[path](ready):
-                    if work.name not in flops_per_image:
-                        flops_per_image[work.name] = count_flops(work.ways[OURS]) / work.images
-                    row = _row(work, ready.model, batch, flops_per_image[work.name], limits, rounds)
-                    rows.append(row)
-                    if on_row is not None:
-                        on_row(rows, limits)
+    for path, batch in jobs:
+        begin = time.perf_counter()
+        if minutes is not None and begin - start + longest > 60 * minutes:
+            break
+        with bench(size, batch, steps=steps, precision=precision, device=device, tokenizer=tokenizer) as ready:
+            limits = limits or ceilings(ready.device(), ready.model.precision)
+            for work in PATHS[path](ready):
+                if work.name not in flops_per_image:
+                    flops_per_image[work.name] = count_flops(work.ways[work.first]) / work.images
+                rows.append(_row(work, ready.model, batch, flops_per_image[work.name], limits, rounds))
+                if on_row is not None:
+                    on_row(rows, limits)
+        longest = max(longest, time.perf_counter() - begin)
     return rows, limits
 
 
@@ -113,7 +138,9 @@ def _row(work: Work, model: Mage, batch: int, flops: float, limits: dict[str, fl
         way: Timing(*(seconds / work.images for seconds in (timing.median, timing.low, timing.high)))
         for way, timing in timings.items()
     }
-    return Row(work.name, batch, each, flops / each[OURS].median / 1e9, limits[f"{work.ceiling}_{model.precision}"])
+    return Row(
+        work.name, batch, each, flops / each[work.first].median / 1e9, limits[f"{work.ceiling}_{model.precision}"]
+    )
 
 
 def metrics(rows: Sequence[Row], limits: dict[str, float]) -> dict[str, float]:
@@ -127,7 +154,12 @@ def metrics(rows: Sequence[Row], limits: dict[str, float]) -> dict[str, float]:
         record[f"gflops_{row.work}_b{row.batch}"] = row.gflops
         record[f"ceiling_share_{row.work}_b{row.batch}"] = row.ceiling_share
         for way, timing in row.seconds.items():
+            if OURS not in row.seconds:  # an anchor: every way is of interest
+                share = row.ceiling_share * row.seconds[next(iter(row.seconds))].median / timing.median
+                record[f"ceiling_share_{row.work}_{way}_b{row.batch}"] = share
             record[f"seconds_{row.work}_{way}_b{row.batch}"] = timing.median
+        if row.work == "latency":
+            record["latency_ms_b1"] = 1e3 * row.seconds[OURS].median
     for row in sorted(rows, key=lambda row: row.batch):  # the value of the largest batch is kept
         record[f"ceiling_share_{row.work}"] = row.ceiling_share
     return record | {name: min(values) for name, values in ratios.items()}
@@ -140,6 +172,8 @@ def _ratios(row: Row) -> dict[str, float]:
             "train_cached_vs_plain_cached": row.times_faster(OURS, "plain"),
             "train_online": row.times_faster("ours_online", "plain_online"),
         }
+    if OURS not in row.seconds:
+        return {}
     baseline = next(way for way in row.seconds if not way.startswith(OURS))
     ours = [way for way in row.seconds if way.startswith(OURS)]
     return {row.work + way.removeprefix(OURS): row.times_faster(way, baseline) for way in ours}

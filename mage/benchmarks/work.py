@@ -24,9 +24,15 @@ class Work:
     name: str
     images: int
     ways: dict[str, Callable[[], object]]
-    """Implementations by name: "ours", "plain", ...; the first is the library's."""
+    """Implementations by name: "ours", "plain", ...; FLOPs are counted of the first, which is the library's but for
+    anchors."""
     ceiling: Literal["matmul", "conv3x3"] = "matmul"
     """Kind of most of its arithmetic."""
+
+    @property
+    def first(self) -> str:
+        """Name of the first way."""
+        return next(iter(self.ways))
 
 
 @dataclass(frozen=True)

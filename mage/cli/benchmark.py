@@ -17,6 +17,8 @@ PROTOCOL = {
     "probe": "against its floor, one feature pass and the head's training (fixed crops) or the feature passes alone "
     "(random crops): at best 1",
     "plain": "float32, contiguous, attention written out, all logits, masks as booleans, AdamW per tensor",
+    "timm": "timm's vit_base_patch16_224 at 224 pixels: forward, and a step of AdamW",
+    "latency": "seconds of one image, decoding included; latency_ms_b1 in milliseconds",
     "ceiling_share": "FLOPs of matrix products and convolutions / time / what this machine reaches on a matrix "
     "product or convolution in the precision used",
 }
@@ -47,10 +49,12 @@ def run(options: Options) -> None:
             seconds = {"total": time.perf_counter() - start}
             write_record(options.record, Record(command_line("mage benchmark"), 0, PROTOCOL, seconds, metrics))
 
+    jobs = suite.jobs_of(tuple(PATHS) if "all" in options.paths else options.paths, options.batch_sizes)
+    if options.gpu_minutes is not None:
+        jobs = list(suite.GPU_JOBS)
     suite.run(
-        options.size, options.batch_sizes, paths=tuple(PATHS) if "all" in options.paths else options.paths,
-        rounds=options.rounds, steps=options.steps, precision=options.precision, device=options.device,
-        on_row=report_row,
+        options.size, jobs, minutes=options.gpu_minutes, rounds=options.rounds, steps=options.steps,
+        precision=options.precision, device=options.device, on_row=report_row,
     )  # fmt: skip
     emit(options, metrics, "\n".join(f"{name}: {value:.4g}" for name, value in metrics.items()))
 
@@ -59,4 +63,4 @@ def sentence(row: Row) -> str:
     """One row as a readable sentence."""
     each = ", ".join(f"{way} {timing.median:.3g} s" for way, timing in row.seconds.items())
     share = f"{row.gflops:.0f} GFLOP/s, {row.ceiling_share:.0%} of the ceiling"
-    return f"{row.work}, batch {row.batch}: per image {each}; ours at {share}"
+    return f"{row.work}, batch {row.batch}: per image {each}; {next(iter(row.seconds))} at {share}"

@@ -7,7 +7,8 @@ import torch
 
 from mage.benchmarks import suite
 from mage.benchmarks.measure import Timing, count_flops, take_turns
-from mage.benchmarks.suite import PATHS, Row, metrics
+from mage.benchmarks.suite import GPU_JOBS, PATHS, Row, jobs_of, metrics
+from mage.benchmarks.work import Bench, Work
 from mage.masking import MaskRatioConfig, mask_from_noise
 from mage.models import MAGEConfig, MAGETransformer
 from mage.runs.budget import training_flops
@@ -21,24 +22,55 @@ def test_every_path_runs_and_gets_a_ratio(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("mage.benchmarks.measure.LEAST_SECONDS", 0.0)
     monkeypatch.setattr("mage.benchmarks.growth.GRIDS", ((4, 4), (8, 8)))
     monkeypatch.setattr("mage.benchmarks.suite.ceilings", lambda device, precision: dict.fromkeys(CEILINGS, 100.0))
+    monkeypatch.setattr("mage.benchmarks.timm_anchor.ANCHOR", "vit_tiny_patch16_224")
     monkeypatch.setattr("mage.benchmarks.small.PROTOTYPE", MAGEConfig(16, 1, 2, decoder_width=16, decoder_depth=1))
     tokenizer = VQGANConfig(
         image_size=(16, 16), width=8, multipliers=(1, 2), patch_size=2, blocks=1, quantizer=QuantizerConfig(num_codes=9)
     )
     network = MAGEConfig(16, 1, 2, decoder_width=16, decoder_depth=1, decoder_heads=2)
     rows, limits = suite.run(
-        network, (2, 3), paths=tuple(PATHS), rounds=1, steps=2, precision="float32", device="cpu", tokenizer=tokenizer
+        network,
+        jobs_of(tuple(PATHS), (2, 3)),
+        rounds=1,
+        steps=2,
+        precision="float32",
+        device="cpu",
+        tokenizer=tokenizer,
     )
     found = metrics(rows, limits)
     wanted = {
         "train_cached_vs_plain_online", "train_cached_vs_plain_cached", "train_online", "tokenize", "generate",
         "generate_encoder_keep", "edit", "features", "probe_fixed_crops", "probe_random_crops",
-        "tokenizer_step", "small_pretrain",
+        "tokenizer_step", "small_pretrain", "latency_ms_b1", "ceiling_share_timm_step_timm_b2",
         "pass_16_tokens", "step_64_tokens", "ceiling_share_generate", "ceiling_share_pretrain",
     }  # fmt: skip
     assert wanted <= set(found)
     assert all(math.isfinite(value) and value > 0 for value in found.values())
     assert found["generate"] == min(found["generate_b2"], found["generate_b3"]), "the worst batch size counts"
+
+
+def test_minutes_leave_the_last_jobs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each job takes a minute of a clock of its own; in three and a half minutes there is time for three."""
+    now = 0.0
+    done: list[int] = []
+
+    def job(bench: Bench) -> list[Work]:
+        nonlocal now
+        now += 60.0
+        done.append(bench.batch)
+        return []
+
+    monkeypatch.setattr("mage.benchmarks.suite.time.perf_counter", lambda: now)
+    monkeypatch.setattr("mage.benchmarks.suite.ceilings", lambda device, precision: dict.fromkeys(CEILINGS, 100.0))
+    monkeypatch.setitem(PATHS, "job", job)
+    tokenizer = VQGANConfig((8, 8), 1, 8, (1, 1), 1, quantizer=QuantizerConfig("ema", 9))
+    jobs = [("job", batch) for batch in (1, 2, 3, 4, 5)]
+    network = MAGEConfig(16, 1, 2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+    suite.run(
+        network, jobs, rounds=1, steps=2, precision="float32", device="cpu", tokenizer=tokenizer, minutes=3.5
+    )  # fmt: skip
+    assert done == [1, 2, 3]
+    assert {path for path, _ in GPU_JOBS} <= set(PATHS)
 
 
 CEILINGS = ("matmul_float32", "conv3x3_float32")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mage.cli.options.base import Common
-from mage.cli.options.bounds import BatchSize, Count, Steps
+from mage.cli.options.bounds import BatchSize, Count, Minutes, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,9 @@ class Options(Common):
     """measurements of each implementation; the median is reported"""
     steps: Steps = 20
     """decoding steps per generated image"""
+    gpu_minutes: Minutes | None = None
+    """measure a list of jobs for a GPU, the most important first, in about so many minutes; --paths and --batch-sizes
+    are then not used"""
     memory: bool = False
     """also measure the peak memory of a training step, with the largest batch"""
     record: Path | None = None

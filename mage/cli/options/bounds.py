@@ -30,6 +30,8 @@ BatchSize = Annotated[int, Between(1, 2**16)]
 """Images at a time."""
 Steps = Annotated[int, Between(1, 10_000)]
 """Network passes per image."""
+Minutes = Annotated[int, Between(1, 10_000)]
+"""Time that something may take."""
 Workers = Annotated[int, Between(0, 1024)]
 """Worker processes in addition to the main one."""
 Processes = Annotated[int, Between(1, 1024)]
