@@ -1,8 +1,8 @@
 """MAGE on characters of text: a sequence is a grid of one dimension. `python examples/characters.py [FILE.txt ...]`
 
-The paper names language as future work. Lines of 64 characters are the tokens; nothing of images takes part. Without
-files it reads the source code of Python's standard library, which is everywhere, and learns in minutes on two CPU cores
-to close brackets, to indent and to spell: filling a gap shows it best, since both sides of it are known.
+The paper names language as future work. Sequences of 64 characters are the tokens, without any images. Without files it
+reads the source code of Python's standard library, and learns in minutes on two CPU cores to close brackets, to indent
+and to spell. Filling a gap works best, because both sides of it are known.
 """
 
 import sys
@@ -35,7 +35,7 @@ def text_of(ids: torch.Tensor) -> str:
 
 
 def main(files: list[str], out: Path, steps: int = 1500) -> None:
-    """Cache, train, fill gaps, write new lines."""
+    """Cache tokens, train, fill gaps, generate new lines."""
     paths = [Path(file) for file in files] or sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
     ids = sequences("".join(path.read_text(errors="replace") for path in paths))
     order = np.random.default_rng(0).permutation(len(ids))

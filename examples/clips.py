@@ -1,9 +1,9 @@
 """MAGE on clips: tokens on a grid of time, rows and columns. `python examples/clips.py`
 
-A clip shows a square of one of four colours that moves straight on and comes back at the other side; its tokens are the
-colours, as a tokenizer of videos gives codes. Given the first half of clips that it has not seen, the network draws
-the second one: it must see from where to where a square moves, and carry that on. In a minute and a half on one core
-71 % of the tokens of squares are right; 14 % are when the last frame stands still, and 5 % by chance.
+A clip shows a square of one of four colours that moves in a straight line, with wrap-around; its tokens are the
+colours, like the codes of a video tokenizer. Given the first half of held-out clips, the network generates the second
+half: it must recognise the motion of a square and continue it. After a minute and a half on one core 71 % of the tokens
+of squares are correct, against 14 % for repeating the last frame and 5 % by chance.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ KNOWN = FRAMES // 2
 
 
 def moving_squares() -> np.ndarray:
-    """All 256 clips there are, mixed: (n, FRAMES, SIDE, SIDE), 0 is the ground, 1 to COLOURS a square."""
+    """All 256 possible clips, shuffled: (n, FRAMES, SIDE, SIDE), 0 is the background, 1 to COLOURS a square."""
     clips = []
     for *place, colour in np.ndindex(SIDE, SIDE, COLOURS):
         for steps in ((-1, 0), (1, 0), (0, -1), (0, 1)):
@@ -37,13 +37,13 @@ def moving_squares() -> np.ndarray:
 
 
 def accuracy(drawn: torch.Tensor, truth: torch.Tensor) -> float:
-    """Share of right tokens in the frames that were not known, where either shows a square: the ground is easy."""
+    """Share of correct tokens in unknown frames, where either clip shows a square: the background is easy."""
     drawn, truth = drawn[:, KNOWN:], truth[:, KNOWN:]
     return float((drawn == truth)[(drawn > 0) | (truth > 0)].float().mean())
 
 
 def main(out: Path, steps: int = 1500) -> None:
-    """Cache, train, complete clips, compare with what needs no network."""
+    """Cache tokens, train, complete clips, compare with two baselines without a network."""
     clips = moving_squares()
     train = write_tokens(out / "train", clips[26:], num_codes=COLOURS + 1)
     test = write_tokens(out / "test", clips[:26], num_codes=COLOURS + 1)
@@ -70,7 +70,7 @@ def main(out: Path, steps: int = 1500) -> None:
     start[:, KNOWN:] = -1
     drawn = mage.load(out / "run").generate_tokens(len(start), start=start, steps=8, token_temperature=0.0)
     still = torch.cat([truth[:, :KNOWN], truth[:, KNOWN - 1 : KNOWN].expand(-1, FRAMES - KNOWN, -1, -1)], dim=1)
-    results = {"drawn": drawn, "the last frame again": still, "another clip (chance)": truth.roll(1, 0)}
+    results = {"drawn": drawn, "last frame repeated": still, "another clip (chance)": truth.roll(1, 0)}
     for name, result in results.items():
         print(f"{name:<24}{accuracy(result, truth):.3f}")
 

@@ -1,10 +1,10 @@
-"""MAGE: one network that generates images and describes them (Li et al., CVPR 2023).
+"""MAGE: one network that generates images and extracts their features (Li et al., CVPR 2023).
 
 model = mage.load("runs/digits")
 images = model.generate(16, seed=0)
 features = model.features(images)
 
-Importing this imports nothing else: each name below is loaded when it is first used.
+Importing the package loads nothing else: each name below is loaded when it is first used.
 """
 
 import importlib
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "MAGEClassifier": "mage.models",
     "MAGEConfig": "mage.models",
     "MAGETransformer": "mage.models",
@@ -51,9 +51,9 @@ _HOMES = {
     "write_tokens": "mage.data.own_tokens",
 }
 _RENAMED = {"MAGE": "MAGETransformer"}
-"""Old name -> new name; they leave with the release after next."""
+"""Old name -> new name; old names are removed in the release after next."""
 
-__all__ = sorted([*_HOMES, "__version__"])
+__all__ = sorted([*_MODULES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
@@ -61,9 +61,9 @@ def __getattr__(name: str) -> Any:
         new = _RENAMED[name]
         warnings.warn(f"mage.{name} is called mage.{new} now", DeprecationWarning, stacklevel=2)
         return __getattr__(new)
-    if name in _HOMES:
-        home = importlib.import_module(_HOMES[name])
-        value = getattr(home, name) if hasattr(home, name) else importlib.import_module(f"{_HOMES[name]}.{name}")
+    if name in _MODULES:
+        module = importlib.import_module(_MODULES[name])
+        value = getattr(module, name) if hasattr(module, name) else importlib.import_module(f"{_MODULES[name]}.{name}")
         globals()[name] = value
         return value
     if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
@@ -72,4 +72,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_MODULES})

@@ -1,4 +1,4 @@
-"""Arrays in .npy and TIFF files: what the header claims is held against the file before anything is allocated."""
+"""Arrays in .npy and TIFF files: the header is checked against the file's size before anything is allocated."""
 
 import math
 import os
@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 MOST_PAGES = 20_000
-"""Pages of a TIFF; tifffile writes an array (H, W, c) as H of them."""
+"""Largest number of pages of a TIFF; tifffile writes an array (H, W, c) as H pages."""
 EXPANSION = 2000
-"""Values are at most so many times larger than the compressed file: deflate and LZW cannot do more."""
+"""Largest ratio of values to compressed bytes: deflate and LZW cannot reach more."""
 SMALL = 2**28
-"""Bytes that any TIFF may take: sparse and empty tiles are compressed without limit."""
+"""Bytes of values that any TIFF may have: sparse and empty tiles are compressed without limit."""
 OTHER_DIALECTS = "lsm mmstack ome ndtiff fluoview stk sis svs scn qpi ndpi bif avs eer philips scanimage nih mdgel"
-"""Of microscopes and scanners; some name other files, which would be opened too."""
+"""TIFF dialects of microscopes and scanners. They are not interpreted, because some refer to further files."""
 
 
 def regular_size(path: str | Path) -> int:
-    """Bytes of a file; raises ValueError for anything else of that name, unopened: reading a pipe would never end."""
+    """Size of a file in bytes. Raises ValueError for a folder, pipe or device without opening it: a pipe has no end."""
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -34,7 +34,7 @@ def regular_size(path: str | Path) -> int:
 
 
 def open_npy(path: str | Path) -> np.ndarray:
-    """The array in a .npy file, mapped read-only: its values are read when they are used. Raises ValueError."""
+    """The array in a .npy file, memory-mapped and read-only. Raises ValueError."""
     size = regular_size(path)
     try:
         with open(path, "rb") as file:
@@ -44,7 +44,7 @@ def open_npy(path: str | Path) -> np.ndarray:
             start = file.tell()
         if kind.hasobject or not kind.itemsize or len(shape) > 32 or any(side < 0 for side in shape):
             raise ValueError
-    except Exception as error:  # numpy reads headers as Python text: whatever that raises
+    except Exception as error:  # numpy parses headers as Python literals, which can raise any exception
         raise ValueError(f"cannot read {path} as an array ({type(error).__name__})") from None
     claimed = math.prod(shape) * kind.itemsize
     if claimed > size - start:
@@ -55,7 +55,7 @@ def open_npy(path: str | Path) -> np.ndarray:
 
 
 def open_integers(path: str | Path) -> np.ndarray:
-    """As open_npy; raises ValueError where there are no numbers, or numbers that are no integers."""
+    """Like open_npy; raises ValueError for an empty array, or one of anything but integers."""
     array = open_npy(path)
     if array.dtype.kind not in "iu":
         raise ValueError(f"cannot read {path} as an array of integers: it holds {array.dtype}")
@@ -77,15 +77,15 @@ def read_tiff(path: str | Path, most: int) -> np.ndarray:
             refusal = _refusal(tiff, size, most)
             if not refusal:
                 return np.asarray(tiff.series[0].asarray(maxworkers=1))
-    except Exception as error:  # what a damaged TIFF raises is anybody's guess
+    except Exception as error:  # a damaged TIFF can raise any exception
         refusal = f"it is damaged ({type(error).__name__})"
     raise ValueError(f"cannot read {path} as an array: {refusal}")
 
 
 def _refusal(tiff: Any, size: int, most: int) -> str:
-    """Why a TIFF file of `size` bytes is not read; empty if nothing speaks against it."""
+    """Reason not to read a TIFF file of `size` bytes; empty if there is none."""
     try:
-        tiff.pages[MOST_PAGES]  # walks no further; asking for the number of pages may run in a circle
+        tiff.pages[MOST_PAGES]  # reads no further; counting the pages could run in a circle
         return f"it has more than {MOST_PAGES} pages, or its pages run in a circle"
     except IndexError:
         pass
@@ -95,7 +95,7 @@ def _refusal(tiff: Any, size: int, most: int) -> str:
         return f"its shape {tuple(shape)} is {values:,} values, and at most {most:,} are read"
     if values * item > max(SMALL, EXPANSION * size):
         return f"it claims {values * item:,} bytes of values in a file of {size:,}"
-    # of every page, its strips or tiles: as many as the shape needs, none longer than its values can become
+    # the page has as many strips or tiles as its shape needs, none longer than its values can be
     if math.prod(page.chunked) > len(page.dataoffsets):
         return "it lacks some of its strips or tiles"
     if max(page.databytecounts) > 2 * math.prod(page.chunks) * item + 2**16:

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: write to a temporary name in the same folder, sync to disk, then rename."""
+"""Atomic writes: write to a temporary name in the same folder, sync to disk, then rename."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what the caller wrote there replaces `path` if no exception was raised."""
+    """Yield a temporary path in the same folder; the file written there replaces `path` unless an exception occurs."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -27,7 +27,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """The same for a folder: an older folder at `path` stays untouched until the new one is complete."""
+    """The same for a folder: an older folder at `path` is kept until the new one is complete."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))

@@ -1,4 +1,4 @@
-"""A model with random weights, from sizes: what benchmarks, tests and teaching need."""
+"""Build a model with random weights from its sizes, for benchmarks, tests and teaching."""
 
 import torch
 
@@ -20,7 +20,7 @@ def build(
     precision: str = "auto",
     device: str = "auto",
 ) -> Mage:
-    """A model with random weights: a preset ("tiny" ... "huge") on the paper's tokenizer, or on the one described."""
+    """A model with random weights: a preset ("tiny" ... "huge") on the paper's tokenizer, or on `tokenizer`."""
     pixels = (image_size, image_size) if isinstance(image_size, int) else image_size
     config = tokenizer or VQGANConfig(image_size=pixels, channels=channels, quantizer=QuantizerConfig())
     with torch.random.fork_rng(devices=[]):

@@ -1,7 +1,7 @@
-"""Where and how numbers are computed: the device, the process among its fellows, and the precision.
+"""Device, process group and precision of a run.
 
-`start` is the only code that reads a launcher's environment (torchrun, SLURM with torchrun's names), the only one that
-chooses a device, and the only one that joins processes; asked again, it gives the same answer.
+Only `start` reads a launcher's environment variables (torchrun's; SLURM with the same names), chooses a device and
+joins the process group; a second call returns the same device.
 
 Precision is a policy, chosen once: float32, or bfloat16 autocast where the hardware is fast at it.
 """
@@ -22,10 +22,10 @@ PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bf16")
 
 
 def start(device: str | torch.device = "auto") -> torch.device:
-    """The device of this process; under a launcher also joins its processes. Raises ValueError for what is not there.
+    """The device of this process; under a launcher, also join its process group. Raises ValueError if it is missing.
 
-    device: "auto", "cpu", "cuda", "cuda:1", "mps". Of several processes on one machine each takes the GPU of its local
-    rank, so that a number after "cuda" is for a single process.
+    device: "auto", "cpu", "cuda", "cuda:1", "mps". With several processes on one machine, each takes the GPU of its
+    local rank, so that a number after "cuda" is for a single process only.
     """
     world_size, local_rank = _launched("WORLD_SIZE", 1), _launched("LOCAL_RANK", 0)
     if world_size == 1:
@@ -39,7 +39,7 @@ def start(device: str | torch.device = "auto") -> torch.device:
 
 
 def _launched(name: str, otherwise: int) -> int:
-    """A number that a launcher left in the environment."""
+    """A number that a launcher set in the environment."""
     value = os.environ.get(name, "")
     return int(value) if value.isdigit() else otherwise
 
@@ -52,7 +52,7 @@ def _of_local_rank(device: str, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if kind != "cuda" or (number and number != str(local_rank)):
         raise ValueError(
-            f"several processes were launched, each takes a GPU of its own: give --device cuda or cpu, not {device}"
+            f"several processes were launched, and each uses its own GPU: give --device cuda or cpu, not {device}"
         )
     if local_rank >= torch.cuda.device_count():
         raise ValueError(
@@ -63,7 +63,7 @@ def _of_local_rank(device: str, local_rank: int) -> torch.device:
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """ "auto" is the first CUDA GPU, else Apple's GPU, else the CPU. Raises ValueError for one that is not there."""
+    """ "auto" is the first CUDA GPU, else Apple's GPU, else the CPU. Raises ValueError for a missing device."""
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
@@ -80,7 +80,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def device_of(device: str, number: int) -> str:
-    """The device of the process `number` that this process started itself: GPUs in turn, unless one was named."""
+    """The device of worker process `number`, started by this process: GPUs in turn, unless one was named."""
     if device in ("auto", "cuda") and torch.cuda.device_count() > 1:
         return f"cuda:{number % torch.cuda.device_count()}"
     return device
@@ -97,7 +97,7 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 
 def resolve(precision: str, device: torch.device) -> Literal["float32", "bf16"]:
-    """Turn a policy into what is used on `device`: "auto" becomes "bf16" where that is fast, else "float32"."""
+    """The precision that a policy means on `device`: "auto" is "bf16" where that is fast, else "float32"."""
     if precision == "auto":
         return "bf16" if bf16_is_fast(device) else "float32"
     if precision == "float32" or precision == "bf16":
@@ -113,11 +113,11 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 
 
 def cast_for_inference(network: Network, precision: str) -> Network:
-    """The network for several passes without gradients: under bf16 a copy whose weights are cast once and for all.
+    """The network for several passes without gradients: under bf16, a copy whose weights are cast once.
 
-    Autocast casts every weight again in every pass, which for a few images takes longer than some layers. The copy
-    shares everything but the weights of linear layers and convolutions, and gives the same numbers to the last bit.
-    It does not follow later changes of the weights: make it anew for each job.
+    Autocast casts every weight in every pass, which for a few images takes longer than some layers. The copy shares
+    everything but the weights of linear layers and convolutions, and its outputs are identical to the last bit. It does
+    not follow later changes of the weights: make a new copy for each job.
     """
     if precision != "bf16":
         return network
@@ -126,4 +126,4 @@ def cast_for_inference(network: Network, precision: str) -> Network:
         if isinstance(layer, nn.Linear | nn.Conv2d):
             for tensor in layer.parameters():
                 shared[id(tensor)] = nn.Parameter(tensor.detach().to(torch.bfloat16), requires_grad=False)
-    return copy.deepcopy(network, shared)  # its memo: what stands there is not copied
+    return copy.deepcopy(network, shared)  # deepcopy's memo: objects in it are shared, not copied

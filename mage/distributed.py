@@ -1,7 +1,7 @@
-"""Which of how many processes this is, and what they tell one another; on one process everything is the identity.
+"""Rank, number of processes and the exchange between them; with one process every function is the identity.
 
-`join` is called by `mage.device.start` only. Numbers and objects of the control flow travel between CPUs, whatever the
-networks run on, so that asking a question never waits for a GPU.
+Only `mage.device.start` calls `join`. Control flow (flags and objects) is exchanged between CPUs, whatever device the
+networks run on, so that it never waits for a GPU.
 """
 
 import atexit
@@ -15,17 +15,17 @@ import torch.distributed
 Result = TypeVar("Result")
 
 PATIENCE = timedelta(days=7)
-"""How long processes wait for one that makes what all need, such as a token cache; one that dies ends the others."""
+"""Longest wait for a process that prepares something for all, such as a token cache; if one fails, all end."""
 
 _alone: list[bool] = []
-"""Not empty while this process does not ask the others."""
+"""Not empty while this process works without the others."""
 
 _control: dict[str, torch.distributed.ProcessGroup] = {}
-"""The group for control flow, once there is one."""
+"""The process group for control flow, after `join`."""
 
 
 def join(backend: str) -> None:
-    """Meet the other processes of the launcher; once per process."""
+    """Join the process group of the launcher; further calls do nothing."""
     if torch.distributed.is_initialized():
         return
     torch.distributed.init_process_group(backend)
@@ -38,7 +38,7 @@ def join(backend: str) -> None:
 
 
 def leave() -> None:
-    """Part from the other processes."""
+    """Leave the process group."""
     if torch.distributed.is_initialized():
         _control.clear()
         torch.distributed.destroy_process_group()
@@ -60,7 +60,7 @@ def _together() -> bool:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """In here this process does not ask the others, as if there were none."""
+    """Context in which this process works alone, as if there were no others."""
     _alone.append(True)
     try:
         yield
@@ -69,28 +69,28 @@ def alone() -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Whether this process writes, prints and decides for all."""
+    """Whether this is the process that writes, prints and decides for all."""
     return rank() == 0
 
 
 def any_process(flag: bool) -> bool:
-    """Whether it holds in at least one process; all of them must ask."""
+    """Whether `flag` is true in at least one process; all processes must call it."""
     if world_size() == 1:
         return flag
-    found = torch.tensor(int(flag))
-    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX, group=_control.get("group"))
-    return bool(found)
+    any_flag = torch.tensor(int(flag))
+    torch.distributed.all_reduce(any_flag, torch.distributed.ReduceOp.MAX, group=_control.get("group"))
+    return bool(any_flag)
 
 
 def wait_for_all() -> None:
-    """Return when every process has come here."""
+    """Return when every process has called it."""
     any_process(False)
 
 
 def by_first_process(work: Callable[[], Result]) -> Result:
-    """What the first process makes, alone, while the others wait; an error there is an error everywhere.
+    """Result of `work` in the first process, while the others wait; its exception is raised in all of them.
 
-    The result is sent to the others, so it must be something that can be pickled.
+    The result is sent to the others, so it must be picklable.
     """
     if world_size() == 1:
         return work()
@@ -117,7 +117,7 @@ def sum_over_processes(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def largest_over_processes(tensor: torch.Tensor) -> torch.Tensor:
-    """The largest of every process's numbers, place by place, without gradient."""
+    """The element-wise maximum over every process's tensor, without gradient."""
     if world_size() > 1:
         tensor = tensor.contiguous()
         torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
@@ -125,7 +125,7 @@ def largest_over_processes(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def rows_of_all(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Some rows of what all processes hold, one process after the other, equally many each; without gradient."""
+    """Rows `index` of the concatenation of all processes' tensors, which have equal lengths; without gradient."""
     if world_size() == 1:
         return tensor[index]
     local = index - rank() * len(tensor)
@@ -136,7 +136,7 @@ def rows_of_all(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def mean_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
-    """The mean of every process's tensor; where processes average their gradients, those are one process's."""
+    """The mean of every process's tensor; averaged over processes, its gradients equal those of a single process."""
     if world_size() == 1:
         return tensor
     mean: torch.Tensor = _Mean.apply(tensor)
@@ -144,10 +144,10 @@ def mean_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensors of all processes below one another, in order of rank; gradients flow back to each of them.
+    """The tensors of all processes, concatenated in order of rank; gradients flow back to each of them.
 
-    All must have one shape. Where processes average their gradients, each must scale its loss by how many there are
-    or take its share of a mean over all: then the result is that of one process.
+    All must have one shape. Because processes average their gradients, each must multiply its loss by the number of
+    processes, or compute its part of a mean over all: then the result is that of a single process.
     """
     if world_size() == 1:
         return tensor
@@ -162,8 +162,8 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        # Every process computes the same loss from the mean. Its gradient to this process's tensor is 1/n of the
-        # mean's, and averaging gradients over the processes divides by n again: what is left is to undo one of them.
+        # Every process computes the same loss from the mean. The gradient of this process's tensor is 1/n of the
+        # mean's, and averaging gradients over the processes divides by n once more, so that one division is undone.
         return gradients[0]
 
 

@@ -1,4 +1,4 @@
-"""The only code that knows value ranges: uint8 in files and batches, float in [0, 1] in networks.
+"""Reading, writing and converting images. Values are uint8 in files and batches, floats in [0, 1] in networks.
 
 Letters: n images, c channels, h height, w width.
 """
@@ -22,18 +22,18 @@ from mage.pil_modes import Ground
 
 PIL_MODES = {1: "L", 3: "RGB"}
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
-"""Of the files in a folder that are taken for images."""
+"""Suffixes of the files in a folder that are read as images."""
 PROGRAMS = ("EPS", "WMF")
-"""Formats that Pillow hands to another program."""
+"""Formats for which Pillow starts another program."""
 Rounding = Literal["nearest", "truncate"]
-"""How a float becomes one of 256 levels: the nearest one, or, as in much public code, the one below (on average half a
-level darker)."""
+"""Conversion of a float to one of 256 levels: the nearest, or, as in much public code, the next lower one (on average
+half a level darker)."""
 
 
 def load_image(path: str | Path, channels: int = 3, ground: Ground = "white") -> UInt8[Tensor, "c h w"]:
     """Read an image file as grey (`channels=1`), RGB (3), or with any other number of channels from .npy or TIFF.
 
-    Photographs are turned as their EXIF says; what is transparent shows the `ground`. Arrays are (H, W, c) or
+    Photographs are rotated by their EXIF orientation; transparent pixels show the `ground`. Arrays are (H, W, c) or
     (c, H, W) of uint8, uint16 or floats in [0, 1]. Raises ValueError for unreadable files, and for those larger than
     PIL.Image.MAX_IMAGE_PIXELS.
     """
@@ -55,7 +55,7 @@ def from_bytes(data: bytes, channels: int = 3) -> UInt8[Tensor, "c h w"]:
 
 
 def from_pil(image: Image.Image, channels: int, ground: Ground = "white") -> UInt8[Tensor, "c h w"]:
-    """A PIL image of any mode as grey (`channels=1`) or RGB (3), upright, what is transparent on the `ground`."""
+    """A PIL image of any mode as grey (`channels=1`) or RGB (3), upright, transparent pixels on the `ground`."""
     if channels not in PIL_MODES:
         raise ValueError(f"a PIL image has 1 or 3 channels, not {channels}: give an array or a tensor")
     array = np.asarray(pil_modes.plain(image, PIL_MODES[channels], ground))
@@ -72,13 +72,13 @@ def _decoded(source: Path | io.BytesIO, channels: int, ground: Ground, name: str
                 problem = f"{image.format} is not a format of pixels: convert it to PNG"
             else:
                 return from_pil(image, channels, ground)
-    except Exception as error:  # what decoders raise for damaged files is anybody's guess
+    except Exception as error:  # decoders can raise any exception for damaged files
         problem = type(error).__name__
     raise ValueError(f"cannot read {name} as an image ({problem})")
 
 
 def _most_pixels() -> int:
-    """Pillow's limit, beyond which it warns of a decompression bomb; None there means none."""
+    """Pillow's limit against decompression bombs; its None means no limit."""
     return Image.MAX_IMAGE_PIXELS or sys.maxsize
 
 
@@ -95,7 +95,7 @@ def _from_bands(array: np.ndarray, channels: int, name: str) -> UInt8[Tensor, "c
 
 
 def layouts(shape: tuple[int, ...], channels: int) -> list[str]:
-    """How the shape of an array can be read as images that can be given `channels`: HW, HWC, CHW, NHWC or NCHW."""
+    """Layouts that an array of this shape can have if its images can be converted to `channels`: HW, HWC, CHW, ..."""
     counts = tuple(PIL_MODES) if channels in PIL_MODES else (channels,)
     if len(shape) == 2:
         return ["HW"] if 1 in counts else []
@@ -106,7 +106,7 @@ def layouts(shape: tuple[int, ...], channels: int) -> list[str]:
 
 
 def channels_first(array: np.ndarray, layout: str) -> np.ndarray:
-    """An array of that layout as (*n, c, h, w)."""
+    """An array of this layout as (*n, c, h, w)."""
     if layout == "HW":
         return array[None]
     return np.moveaxis(array, -1, -3) if layout.endswith("HWC") else array
@@ -120,7 +120,7 @@ def levels(array: np.ndarray, name: str) -> UInt8[Tensor, "..."]:
 
 
 def with_channels(image: Shaped[Tensor, "*n c h w"], channels: int) -> Shaped[Tensor, "*n d h w"]:
-    """Grey (1 channel) to RGB (3) or back, by Pillow's weights, so that grey is the same grey as from a file."""
+    """Grey (1 channel) to RGB (3) or back, with Pillow's weights, so that grey values equal those read from a file."""
     count = image.shape[-3]
     if count == channels:
         return image
@@ -135,7 +135,7 @@ def with_channels(image: Shaped[Tensor, "*n c h w"], channels: int) -> Shaped[Te
 
 
 def check_range(values: Float[Tensor, "..."], name: str) -> None:
-    """Raise ValueError unless floats lie in [0, 1] or as good as; the message says what they look like."""
+    """Raise ValueError unless floats lie in [0, 1], up to rounding; the message suggests a conversion."""
     low, high = (float(value) for value in values.detach().aminmax())
     if -0.01 <= low <= high <= 1.01:
         return
@@ -178,9 +178,9 @@ def to_pil(image: Float[Tensor, "c h w"]) -> Image.Image:
 def fit(
     image: Shaped[Tensor, "c h0 w0"], size: tuple[int, int], interpolation: Literal["bicubic", "bilinear"] = "bicubic"
 ) -> Shaped[Tensor, "c h w"]:
-    """Scale an image so that it just covers `size` (height, width), then cut the centre (antialiased).
+    """Scale an image so that it just covers `size` (height, width), then crop the centre (antialiased).
 
-    Of uint8, or floats in [0, 1]. For a square it is torchvision's Resize(side) and CenterCrop(side), pixel for pixel.
+    The image is uint8 or float in [0, 1]. For a square this is torchvision's Resize(side) and CenterCrop(side).
     """
     height, width = image.shape[-2:]
     scaled = _covering((height, width), size)
@@ -192,7 +192,7 @@ def fit(
 
 
 def fit_mask(mask: Bool[Tensor, "h0 w0"], size: tuple[int, int]) -> Bool[Tensor, "h w"]:
-    """The same for a mask of marked pixels: a pixel of the result is marked if it shows any part of a marked one."""
+    """The same for a mask: a pixel of the result is marked if it covers any part of a marked pixel."""
     scaled = _covering((mask.shape[0], mask.shape[1]), size)
     marked = functional.adaptive_max_pool2d(mask[None].float(), scaled)
     cut: Tensor = v2.functional.center_crop(marked, list(size))[0] > 0
@@ -210,7 +210,7 @@ def _covering(pixels: tuple[int, int], size: tuple[int, int]) -> list[int]:
 def make_grid(
     images: Float[Tensor, "n c h w"], columns: int | None = None, padding: int = 2
 ) -> Float[Tensor, "c gh gw"]:
-    """Images side by side, row by row, on white; `columns` defaults to the square root of their number."""
+    """Images in rows on a white ground; `columns` defaults to the square root of their number."""
     count, channels, height, width = images.shape
     if not count:
         raise ValueError("a grid needs at least one image")
@@ -248,13 +248,13 @@ def labelled_rows(rows: list[tuple[str, Float[Tensor, "n c h w"]]], side: int = 
     from PIL import ImageDraw, ImageFont
 
     font = ImageFont.load_default(13)
-    wide = 12 + max(84, *(math.ceil(font.getlength(text)) for text, _ in rows))
+    wide = 12 + max(84, *(math.ceil(font.getlength(name)) for name, _ in rows))
     factor = max(1, round(side / rows[0][1].shape[-1]))
     strips = []
-    for text, row in rows:
+    for name, row in rows:
         strip = make_grid(row.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3), columns=len(row))
         margin = Image.new("L", (wide, strip.shape[1]), 255)
-        ImageDraw.Draw(margin).text((6, strip.shape[1] / 2), text, fill=40, anchor="lm", font=font)
+        ImageDraw.Draw(margin).text((6, strip.shape[1] / 2), name, fill=40, anchor="lm", font=font)
         label = to_float(from_pil(margin, 1)).expand(strip.shape[0], -1, -1)
         strips.append(torch.cat([label.to(strip), strip], dim=2))
     return torch.cat(strips, dim=1)

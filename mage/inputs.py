@@ -1,7 +1,7 @@
-"""Images and masks as users hold them: checked, explained and turned into tensors, in one place.
+"""Converts the images and masks that users pass in to tensors, and checks them.
 
-Taken are float tensors in [0, 1] and uint8 tensors (both channels first), numpy arrays in any layout, PIL images, paths
-of files, a folder, and lists that mix them.
+Accepted are float tensors in [0, 1] and uint8 tensors (both channels first), numpy arrays in any layout, PIL images,
+paths of files, a folder, and lists that mix them.
 Letters: n images, m masks, c channels, H W pixels.
 """
 
@@ -24,23 +24,23 @@ Picture = Tensor | np.ndarray | Image.Image | str | os.PathLike[str]
 Images = Picture | Sequence[Picture]
 """One image or several: tensors, numpy arrays, PIL images, paths of files, the path of a folder, or a list of these."""
 Masks = Images
-"""One mask or several, True, 1 or white where an image is drawn anew; in the same forms, but for folders."""
+"""One mask or several, True, 1 or white where an image is redrawn; in the same forms, except for folders."""
 KINDS = "a tensor, a numpy array, a PIL image, a path, or a list of these"
 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images as the networks take them."""
+    """Images in the networks' input format."""
 
     pixels: Float[Tensor, "n c H W"]
     """float32 in [0, 1]."""
     single: bool
-    """One image was given, without a list or a dimension around it: one is to be given back."""
+    """The input was one image without a list or batch dimension, so that the output must be one, too."""
 
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """What a DataLoader applies to one image, so that a model takes its batches: scaled to cover, the centre cut."""
+    """Transform for a DataLoader, from an image to the model's input: scale to cover, crop the centre."""
 
     size: tuple[int, int]
     """Height and width of the result, in pixels."""
@@ -59,9 +59,9 @@ def as_images(images: Any, *, size: tuple[int, int] | None, channels: int, resiz
     """Images in any form -> one batch (n, c, H, W) of float32 in [0, 1]; tensors stay on their device.
 
     size: height and width of the result, None for any. resize: files, PIL images and arrays of another size are scaled
-    to cover it and their centre is cut; tensors of another size are refused. Without resize, images may be larger than
-    `size` and keep their size, which several images must share. Grey becomes RGB and RGB grey.
-    Raises ValueError: values outside [0, 1], NaN, other types, sizes, layouts or numbers of channels, no images.
+    to cover it and cropped at the centre; tensors of another size are refused. Without resize, images may be larger
+    than `size` and keep their size, which must be the same for all. Grey is converted to RGB and RGB to grey.
+    Raises ValueError for values outside [0, 1], NaN, other types, sizes, layouts or numbers of channels, or no images.
     """
     if isinstance(images, list | tuple):
         parts = [part for place, item in enumerate(images) for part in _parts(item, channels, size, resize, place)]
@@ -73,8 +73,8 @@ def as_images(images: Any, *, size: tuple[int, int] | None, channels: int, resiz
         raise ValueError("there are no images: the list is empty")
     sizes = {(int(part.shape[-2]), int(part.shape[-1])) for part in parts}
     if len(sizes) > 1:
-        given = ", ".join(_words(each) for each in sorted(sizes))
-        raise ValueError(f"the images have several sizes ({given} pixels): give each alone, or all of one size")
+        listed_sizes = ", ".join(_width_by_height(each) for each in sorted(sizes))
+        raise ValueError(f"the images have several sizes ({listed_sizes} pixels): give each alone, or all of one size")
     batches = [part if part.ndim == 4 else part[None] for part in parts]
     if len(batches) == 1:
         return ImageBatch(batches[0], single)
@@ -82,7 +82,7 @@ def as_images(images: Any, *, size: tuple[int, int] | None, channels: int, resiz
 
 
 def as_mask(mask: Any, size: tuple[int, int]) -> Bool[Tensor, "*m H W"]:
-    """A mask, or one for each image, in any form: True, 1 or white (at least half) = draw anew; transparent is black.
+    """A mask, or one per image, in any form: True, 1 or white (at least half) = redraw; transparent is black.
 
     size: height and width of the images, which the masks must have. Raises ValueError.
     """
@@ -106,19 +106,20 @@ def as_mask(mask: Any, size: tuple[int, int]) -> Bool[Tensor, "*m H W"]:
     if values.ndim == 4 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim not in (2, 3) or not values.numel():
-        raise ValueError(f"the mask has shape {tuple(values.shape)}; give (H, W), or (n, H, W) for one each")
-    given = (int(values.shape[-2]), int(values.shape[-1]))
-    if given != tuple(size):
-        raise ValueError(f"the mask is {_words(given)} pixels, the image {_words(size)}: they must have the same size")
+        raise ValueError(f"the mask has shape {tuple(values.shape)}; give (H, W), or (n, H, W) for one per image")
+    mask_size = (int(values.shape[-2]), int(values.shape[-1]))
+    if mask_size != tuple(size):
+        sizes = f"the mask is {_width_by_height(mask_size)} pixels, the image {_width_by_height(size)}"
+        raise ValueError(f"{sizes}: they must have the same size")
     return _marked(values)
 
 
 def _marked(values: Tensor) -> Bool[Tensor, "*m H W"]:
-    """At least half of the largest value, which is 1, or 255 where anything lies above 1."""
+    """True where a value is at least half of the largest possible one: 255 if any value is above 1, else 1."""
     if values.dtype == torch.bool:
         return values
     if values.is_complex():
-        raise ValueError(f"the mask holds {values.dtype}; give bool, True = draw anew")
+        raise ValueError(f"the mask holds {values.dtype}; give bool, True = redraw")
     low, high = (float(value) for value in values.float().aminmax())
     if not -0.01 <= low <= high <= 255.5:  # false for NaN too
         raise ValueError(f"the mask runs from {low:.4g} to {high:.4g}; give bool, or 0 to 1, or 0 to 255")
@@ -127,7 +128,7 @@ def _marked(values: Tensor) -> Bool[Tensor, "*m H W"]:
 
 def _mask_array(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
     if mask.dtype.kind not in "buif":
-        raise ValueError(f"the mask holds {mask.dtype}; give bool, True = draw anew")
+        raise ValueError(f"the mask holds {mask.dtype}; give bool, True = redraw")
     if mask.ndim == 3 and mask.shape[:2] == tuple(size) and mask.shape[-2:] != tuple(size):  # channels last
         if mask.shape[-1] == 1:
             mask = mask[..., 0]
@@ -139,10 +140,10 @@ def _mask_array(mask: np.ndarray, size: tuple[int, int]) -> Tensor:
 def _parts(
     item: Any, channels: int, size: tuple[int, int] | None, resize: bool, place: int | None
 ) -> Iterator[Float[Tensor, "..."]]:
-    """What one entry of a list holds, each (c, H, W) or (n, c, H, W); a folder holds several."""
-    for one in _in_folder(_path(item)) if _is_folder(item) else [item]:
+    """The images of one entry of a list, each (c, H, W) or (n, c, H, W); a folder has several."""
+    for entry in _in_folder(_path(item)) if _is_folder(item) else [item]:
         try:
-            yield _fitted(one, _pixels(one, channels, place), size, resize)
+            yield _fitted(entry, _pixels(entry, channels, place), size, resize)
         except ValueError as error:
             if place is None:
                 raise
@@ -150,7 +151,7 @@ def _parts(
 
 
 def _pixels(item: Any, channels: int, place: int | None) -> Shaped[Tensor, "*n c H W"]:
-    """One entry at its own size, of uint8 or of float32 in [0, 1]."""
+    """One entry at its own size, as uint8 or float32 in [0, 1]."""
     if isinstance(item, Tensor):
         return _from_tensor(item, channels)
     if isinstance(item, np.ndarray):
@@ -189,49 +190,49 @@ def _from_array(array: np.ndarray, channels: int) -> Shaped[Tensor, "*n c H W"]:
     name = f"the array of shape {array.shape}"
     if not array.size:
         raise ValueError(f"there are no images: {name} is empty")
-    found = layouts(array.shape, channels)
-    if not found:
+    readings = layouts(array.shape, channels)
+    if not readings:
         wanted = "1 or 3 channels" if channels in (1, 3) else f"{channels} channels"
-        raise ValueError(f"{name} has no place for {wanted}: give HWC, CHW, NHWC or NCHW, or HW for one grey image")
-    if len(found) == 2:
+        raise ValueError(f"{name} has no dimension of {wanted}: give HWC, CHW, NHWC or NCHW, or HW for one grey image")
+    if len(readings) == 2:
         raise ValueError(
-            f"{name} can be read as {found[0]} and as {found[1]}: give a tensor, which is always channels first"
+            f"{name} can be read as {readings[0]} and as {readings[1]}: give a tensor, which is always channels first"
         )
     if array.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what becomes infinite is named below
-            pixels = torch.from_numpy(np.array(channels_first(array, found[0]), dtype=np.float32))
+        with np.errstate(over="ignore"):  # infinite values are reported by check_range
+            pixels = torch.from_numpy(np.array(channels_first(array, readings[0]), dtype=np.float32))
         check_range(pixels, name)
     else:
-        pixels = levels(channels_first(array, found[0]), name)
+        pixels = levels(channels_first(array, readings[0]), name)
     return with_channels(pixels, channels)
 
 
 def _fitted(
     item: Any, pixels: Shaped[Tensor, "*n c h0 w0"], size: tuple[int, int] | None, resize: bool
 ) -> Float[Tensor, "*n c H W"]:
-    """At the size that is wanted, as float; `item` is what the pixels came from."""
-    given = (int(pixels.shape[-2]), int(pixels.shape[-1]))
-    if size is None or given == tuple(size):
+    """The pixels at the wanted size, as floats; `item`: the input that they came from."""
+    own_size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
+    if size is None or own_size == tuple(size):
         return _as_float(pixels)
     name = f"the image {item}" if isinstance(item, str | os.PathLike) else "the image"
-    sizes = f"{name} is {_words(given)} pixels, the model takes {_words(size)}"
+    sizes = f"{name} is {_width_by_height(own_size)} pixels, the model takes {_width_by_height(size)}"
     if not resize:
-        if given[0] < size[0] or given[1] < size[1]:
+        if own_size[0] < size[0] or own_size[1] < size[1]:
             raise ValueError(f"{sizes} or larger: enlarge it, with model.transform")
         return _as_float(pixels)
     if isinstance(item, Tensor):
         raise ValueError(f"{sizes}: scale it with model.transform, or give files, PIL images or arrays for scaling")
     if pixels.ndim == 3:
         return _as_float(fit(pixels, size))
-    return _as_float(torch.stack([fit(one, size) for one in pixels]))
+    return _as_float(torch.stack([fit(image, size) for image in pixels]))
 
 
 def _as_float(pixels: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
     return files.to_float(pixels) if pixels.dtype == torch.uint8 else pixels
 
 
-def _words(size: tuple[int, int]) -> str:
-    """As people say it: width first."""
+def _width_by_height(size: tuple[int, int]) -> str:
+    """The size as a string, width first."""
     return f"{size[1]} x {size[0]}"
 
 

@@ -1,7 +1,7 @@
-"""What is hidden from the network: mask ratios, random masks, and how many tokens stay masked while decoding.
+"""Mask ratios, random masks, and the schedule of masked tokens while decoding.
 
-Paper, section 3.1 and 3.2. In every image, ceil(ratio x L) tokens are masked; of these, up to half of L are dropped
-before the encoder, which so always sees the same number of tokens; the other masked ones enter it as mask tokens.
+Paper, sections 3.1 and 3.2. In every image, ceil(ratio x L) tokens are masked. Of these, up to half of L are dropped
+before the encoder, so that it always sees the same number of tokens; the other masked ones enter it as mask tokens.
 
 Letters: n images, l tokens.
 """
@@ -18,17 +18,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MaskRatioConfig:
-    """Distribution of the mask ratio: the paper's is a normal one, cut off at both ends."""
+    """Distribution of the mask ratio; the paper's is a truncated normal distribution."""
 
     distribution: Literal["normal", "uniform", "cosine"] = "normal"
     """normal: the paper's. uniform: between low and high, as in BERT-style training. cosine: cos(pi/2 u) for uniform u,
-    MaskGIT's, held between low and high."""
+    MaskGIT's, clamped to low and high."""
     mode: float = 0.55
     """Centre of the normal distribution."""
     std: float = 0.25
-    """Its standard deviation; 0 means a fixed ratio, the mode."""
+    """Standard deviation of the normal distribution; 0 means a fixed ratio, the mode."""
     low: float = 0.5
-    """Smallest ratio; also the share of tokens that the encoder never sees, if any are dropped."""
+    """Smallest ratio; if tokens are dropped, also the share of tokens that the encoder never sees."""
     high: float = 1.0
     """Largest ratio."""
     drop: bool = True
@@ -46,7 +46,7 @@ class MaskRatioConfig:
         if not 0 < self.low <= mode <= self.high <= 1:
             raise ValueError(f"mask ratios need 0 < low <= mode <= high <= 1, not {self.low}, {mode}, {self.high}")
         if self.std < 0:
-            raise ValueError(f"std of the mask ratio must not be negative, is {self.std}")
+            raise ValueError(f"std of the mask ratio must be 0 or more, not {self.std}")
 
 
 def sample_mask_ratio(config: MaskRatioConfig, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
@@ -66,7 +66,7 @@ def sample_mask_ratio(config: MaskRatioConfig, count: int, generator: torch.Gene
 
 @dataclass(frozen=True)
 class Mask:
-    """Which tokens of each image are masked, and which of those are not even shown to the encoder."""
+    """Tokens of each image that are masked, and those among them that are dropped before the encoder."""
 
     masked: Bool[Tensor, "n l"]
     dropped: Bool[Tensor, "n l"]
@@ -84,7 +84,7 @@ class Mask:
 
     @cached_property
     def num_kept(self) -> int:
-        """Tokens of one image that the encoder sees. Raises ValueError where images differ: batches need one shape."""
+        """Tokens per image that the encoder sees. Raises ValueError if images differ: a batch has one shape."""
         kept = (~self.dropped).sum(dim=1)
         least, most = int(kept.min()), int(kept.max())
         if least != most:
@@ -98,11 +98,11 @@ class Mask:
 
     @cached_property
     def masked_index(self) -> Int[Tensor, " masked"]:
-        """Where the masked tokens of all images stand, counted through image after image."""
+        """Indices of the masked tokens in the flattened batch."""
         return self.masked.flatten().nonzero()[:, 0]
 
     def to(self, device: torch.device) -> "Mask":
-        """The same mask on `device`. What was counted here is not counted there, where it would stop the queue."""
+        """The same mask on `device`. Counts are taken over, because counting there would wait for the device."""
         if device == self.masked.device:
             return self
         masked, dropped, kept_index, masked_index = (
@@ -126,7 +126,7 @@ def mask_from_noise(
     if not ((ratio >= 0) & (ratio <= 1)).all() or not 0 <= drop_ratio <= 1:
         raise ValueError(f"mask_ratio and drop_ratio must lie in [0, 1], not {mask_ratio} and {drop_ratio}")
     if len(ratio) not in (1, len(noise)):
-        raise ValueError(f"{len(ratio)} mask ratios for {len(noise)} images: give one, or one per image")
+        raise ValueError(f"{len(ratio)} mask ratios for {len(noise)} images: give one ratio, or one per image")
     num_masked = (ratio * length).ceil().long()[:, None].to(noise.device)  # some devices have no float64
     num_dropped = num_masked.clamp(max=math.ceil(drop_ratio * length))
     rank = noise.argsort(dim=1, stable=True).argsort(dim=1)
@@ -135,11 +135,11 @@ def mask_from_noise(
 
 @dataclass(frozen=True)
 class StepMask:
-    """Masks of some rows of a step's batch, and how much those rows count in the mean over its masked tokens."""
+    """Masks of a piece of a step's batch, and the weight of its loss in the batch's mean over masked tokens."""
 
     mask: Mask
     weight: float
-    """The mean loss of these rows times this, averaged over all pieces of the batch, is the batch's mean loss."""
+    """The mean over pieces of (mean loss of the piece x weight) is the batch's mean loss."""
 
 
 def random_mask(config: MaskRatioConfig, count: int, length: int, generator: torch.Generator) -> Mask:
@@ -148,10 +148,10 @@ def random_mask(config: MaskRatioConfig, count: int, length: int, generator: tor
 
 
 def step_mask(config: MaskRatioConfig, count: int, length: int, generator: torch.Generator, rows: range) -> StepMask:
-    """The masks of a training step's batch of `count` images, of which only `rows` are made; on the CPU.
+    """Masks for the `rows` of a training step's batch of `count` images, on the CPU.
 
-    One ratio for the whole step, or one per image (`config.per_image`), and noise for every row are drawn whatever the
-    rows, so that the masks of a batch do not depend on how it is cut into pieces.
+    One ratio for the whole step, or one per image (`config.per_image`), and noise for every row are always drawn, so
+    that the masks of a batch do not depend on its division into pieces.
     """
     ratios = sample_mask_ratio(config, count if config.per_image else 1, generator).expand(count)
     return masks_of_rows(ratios[None], length, generator, rows, drop_ratio=config.drop_ratio)
@@ -160,7 +160,7 @@ def step_mask(config: MaskRatioConfig, count: int, length: int, generator: torch
 def masks_of_rows(
     ratios: Float[Tensor, "v n"], length: int, generator: torch.Generator, rows: range, *, drop_ratio: float
 ) -> StepMask:
-    """As `step_mask`, for given ratios of every image in every view: masks view after view."""
+    """Like `step_mask`, from the ratios of every image in every view; masks are ordered by view."""
     views, count = ratios.shape
     noise = torch.rand(views, count, length, generator=generator)
     own = slice(rows.start, rows.stop)
@@ -176,10 +176,10 @@ Schedule = Literal["cosine", "linear", "arccos", "power"]
 def num_still_masked(
     unknown_at_start: int, unknown: int, step: int, steps: int, schedule: Schedule = "cosine", power: float = 2.0
 ) -> int:
-    """How many tokens stay masked after decoding step `step` of `steps` (section 3.2; in float64).
+    """Number of tokens still masked after decoding step `step` of `steps` (section 3.2; in float64).
 
-    schedule: the share that stays after the part r of the steps: cosine, the paper's, cos(pi/2 r); linear, 1 - r;
-    arccos, arccos(r) / (pi/2); power, 1 - r^power. At least one token becomes known, and one stays for later steps.
+    schedule: share of masked tokens after a share r of the steps: cosine (the paper's), cos(pi/2 r); linear, 1 - r;
+    arccos, arccos(r) / (pi/2); power, 1 - r^power. At least one token becomes known, and one is left for later steps.
     """
     if unknown == 0:
         return 0

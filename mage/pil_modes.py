@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 Ground = Literal["white", "black"]
-"""What shows through where a picture is transparent."""
+"""Colour behind transparent pixels."""
 ORIENTATION = 0x0112
-"""EXIF's tag for how the camera was held."""
+"""EXIF's tag for the orientation of the camera."""
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -21,8 +21,8 @@ UPRIGHT = {
 
 
 def plain(image: Image.Image, mode: str, ground: Ground = "white") -> Image.Image:
-    """The picture in mode "L" or "RGB". Raises ValueError for values that are no levels of grey."""
-    image.load()  # some formats turn the picture themselves, or know their EXIF, only now
+    """The image in mode "L" or "RGB". Raises ValueError for values that are not grey levels."""
+    image.load()  # some formats rotate the image, or read their EXIF, only when loaded
     turned = UPRIGHT.get(_orientation(image))
     if turned is not None:
         image = image.transpose(turned)
@@ -40,17 +40,17 @@ def plain(image: Image.Image, mode: str, ground: Ground = "white") -> Image.Imag
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8. Pillow's own exif_transpose writes the other tags anew, which fails where one of them is damaged."""
+    """EXIF orientation, 1 to 8. Pillow's exif_transpose rewrites all tags, which fails if one of them is damaged."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # EXIF that cannot be read says nothing, and the pixels are good
+    except Exception:  # unreadable EXIF is ignored: the pixels are good
         return 1
 
 
 def _levels(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits, scaled to 8; Pillow would cut off all but the darkest levels."""
+    """Grey of more than 8 bits, scaled to 8; Pillow would clip all but the darkest levels."""
     values = np.asarray(image)
-    if image.mode != "F":  # 16 bits, the upper ones of 32 are not used by any camera or scanner
+    if image.mode != "F":  # 16 bits: cameras and scanners do not use the upper 16 of 32
         return Image.fromarray((values.clip(0, 65535) / 257).round().astype(np.uint8))
     low, high = float(values.min()), float(values.max())
     if not -0.01 <= low <= high <= 255.5:  # false for NaN too

@@ -1,8 +1,7 @@
-"""Names for what strangers may add: sampler orders, quantizers, methods, metrics, data sets, trackers.
+"""Registries of what other packages may add: sampler orders, quantizers, methods, metrics, data sets, trackers.
 
-Something is added by `register`, or by an entry point of the registry's group in the package that brings it, which is
-loaded when its name is asked for; the library's own names cannot be taken. Importing this file imports nothing else of
-the library.
+An entry is added by `register`, or by an entry point of the registry's group in another package, which is loaded when
+its name is first used. The library's own names cannot be replaced. This file imports nothing else of the library.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,12 +16,12 @@ class Registry(Generic[Entry]):
     """Entries by name."""
 
     def __init__(self, kind: str, group: str) -> None:
-        """kind: what an entry is, for messages; group: of entry points, such as "mage.orders"."""
+        """kind: noun for an entry, for messages; group: group of entry points, such as "mage.orders"."""
         self.kind, self.group = kind, group
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str) -> Callable[[Registered], Registered]:
-        """A decorator that adds what it decorates. Raises ValueError where another entry has the name."""
+        """Decorator that adds the decorated object. Raises ValueError if another entry has the name."""
 
         def add(entry: Registered) -> Registered:
             self.add(name, entry)  # type: ignore[arg-type]  # a class is an entry of type[Base]
@@ -31,17 +30,17 @@ class Registry(Generic[Entry]):
         return add
 
     def add(self, name: str, entry: Entry) -> None:
-        """Add an entry. Raises ValueError where another one has the name."""
+        """Add an entry. Raises ValueError if another entry has the name."""
         if self._entries.get(name, entry) is not entry:
             raise ValueError(f"the {self.kind} {name!r} exists already: choose another name")
         self._entries[name] = entry
 
     def remove(self, name: str) -> None:
-        """Forget an entry, as tests do."""
+        """Remove an entry; for tests."""
         self._entries.pop(name, None)
 
     def get(self, name: str) -> Entry:
-        """The entry called `name`. Raises ValueError with the names there are, or saying what is wrong with it."""
+        """The entry called `name`. Raises ValueError for an unknown name, or an entry point that cannot be loaded."""
         if name not in self._entries:
             points = self._points().get(name, [])
             if not points:
@@ -53,7 +52,7 @@ class Registry(Generic[Entry]):
         return self._entries[name]
 
     def names(self) -> tuple[str, ...]:
-        """All names, those of entry points that nobody asked for yet at the end."""
+        """All names; those of entry points that are not loaded yet come last."""
         return (*self._entries, *(name for name in self._points() if name not in self._entries))
 
     def __contains__(self, name: object) -> bool:
@@ -63,21 +62,21 @@ class Registry(Generic[Entry]):
         return iter(self.names())
 
     def _points(self) -> dict[str, list[EntryPoint]]:
-        """Read anew each time: packages may be installed, and folders join the path, while a process runs."""
+        """Entry points by name, read each time: packages may be installed while the process runs."""
         points: dict[str, list[EntryPoint]] = {}
         for point in entry_points(group=self.group):
             points.setdefault(point.name, []).append(point)
         return points
 
     def _load(self, points: list[EntryPoint]) -> Entry:
-        """What the entry points of one name stand for. Raises ValueError where packages disagree, or one is broken."""
+        """The object of the entry points of one name. Raises ValueError if packages disagree, or loading fails."""
         point = points[0]
         if len({other.value for other in points}) > 1:
             packages = " and ".join(sorted(_package(other) for other in points))
-            raise ValueError(f"the {self.kind} {point.name!r} is brought by {packages}: uninstall all but one")
+            raise ValueError(f"the {self.kind} {point.name!r} is provided by {packages}: uninstall all but one")
         try:
             entry: Entry = point.load()
-        except Exception as error:  # whatever a foreign package raises while it is imported
+        except Exception as error:  # importing another package can raise any exception
             raise ValueError(
                 f"the {self.kind} {point.name!r} of the package {_package(point)} cannot be loaded "
                 f"({type(error).__name__}: {error})"

@@ -1,8 +1,8 @@
 """Randomness as an argument: named generator streams, each a pure function of (seed, names).
 
-Two draws never share a stream unless their names agree, and a stream does not depend on how many draws other
-streams made. So image 7 of seed 3 is the same picture whether it was made alone, in a batch of 64 or by the third of
-eight processes, and a resumed training run needs to know nothing but its step.
+Two draws share a stream only if their names are equal, and a stream does not depend on the number of draws from other
+streams. So image 7 of seed 3 is the same whether it was generated alone, in a batch of 64 or by the third of eight
+processes, and a resumed training run needs to know only its step.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def stream_seed(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for the stream called `names` of `seed`: equal arguments, equal seed; anything else differs."""
+    """A 63-bit seed for the stream called `names` of `seed`; different arguments give different seeds."""
     digest = hashlib.blake2b(repr((int(seed), *names)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -37,9 +37,9 @@ def uniform_rows(generators: Sequence[torch.Generator], length: int, like: Tenso
 
 @contextmanager
 def global_generators(seed: int) -> Iterator[None]:
-    """Python's and NumPy's global generators at a known place, and afterwards where they were.
+    """Context with Python's and NumPy's global generators seeded; their states are restored afterwards.
 
-    Only for libraries that cannot be given a generator.
+    Only for libraries that do not take a generator.
     """
     kept = random.getstate(), np.random.get_state()
     random.seed(seed)

@@ -1,4 +1,4 @@
-"""Trees of frozen dataclasses <-> plain dictionaries, strictly: a mistyped key or a wrong type is named."""
+"""Trees of frozen dataclasses <-> plain dictionaries, strictly: unknown keys and wrong types are errors."""
 
 import ast
 import dataclasses
@@ -13,12 +13,12 @@ Config = TypeVar("Config")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass tree as dictionaries, lists and scalars: what YAML and JSON can hold."""
+    """A dataclass tree as dictionaries, lists and scalars, for YAML and JSON."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def from_dict(kind: type[Config], values: Any, *, where: str = "") -> Config:
-    """Build the dataclass `kind` from what `to_dict` gave; keys may be left out. Raises ValueError for a wrong one."""
+    """Build the dataclass `kind` from `to_dict`'s output; keys may be left out. Raises ValueError for a wrong key."""
     if not isinstance(values, dict):
         raise ValueError(f"{where or kind.__name__} must be a mapping of names to values, not {values!r}")
     hints = typing.get_type_hints(kind)
@@ -37,7 +37,7 @@ def override(config: Config, assignments: list[str]) -> Config:
     """Apply assignments such as "pretraining.steps=100" to a tree; values are read as YAML."""
     values = to_dict(config)
     for assignment in assignments:
-        path, equals, text = assignment.partition("=")
+        path, equals, value = assignment.partition("=")
         if not equals:
             raise ValueError(f"{assignment!r} is not of the form name.name=value")
         *parents, last = path.strip().split(".")
@@ -48,7 +48,7 @@ def override(config: Config, assignments: list[str]) -> Config:
             alike = [name for name in _names(values) if name.endswith(f".{path.strip()}")]
             hint = f"is {alike[0]} meant?" if alike else "`mage plan` prints all of them"
             raise ValueError(f"there is no setting {path.strip()!r}; {hint}")
-        branch[last] = _read_value(assignment, text)
+        branch[last] = _read_value(assignment, value)
     return from_dict(type(config), values)
 
 
@@ -61,13 +61,13 @@ def _names(values: dict[str, Any], where: str = "") -> list[str]:
     return names
 
 
-def _read_value(assignment: str, text: str) -> Any:
+def _read_value(assignment: str, value: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        return yaml.safe_load(value)
     except yaml.YAMLError as error:
-        reason = getattr(error, "problem", None) or "it is no YAML"
+        reason = getattr(error, "problem", None) or "it is not YAML"
         raise ValueError(f"the value in {assignment!r} is not readable as YAML: {reason}") from None
 
 
@@ -93,7 +93,7 @@ def _plain(value: Any) -> Any:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
-    if hasattr(hint, "from_values"):  # one of several dataclasses, which the values name
+    if hasattr(hint, "from_values"):  # one of several dataclasses, selected by the values
         return hint.from_values(value, where)
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where=where)  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         raise ValueError(f"{where} must be one of {', '.join(map(str, arguments))}, not {value!r}")
     elif hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
-            return float(value)  # YAML reads 1e-4 as text
+            return float(value)  # YAML reads 1e-4 as a string
         except ValueError:
             pass
     elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
@@ -121,14 +121,18 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def field_docs(kind: type[Any]) -> dict[str, str]:
-    """The strings below the fields of a dataclass, which Python keeps in the source only; {} without a source."""
+    """Docstrings of a dataclass's fields, which only its source holds; {} without a source."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     except (OSError, TypeError):
         return {}
     body = tree.body[0].body  # type: ignore[attr-defined]
     docs = {}
-    for field, text in itertools.pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            docs[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
+    for field, docstring in itertools.pairwise(body):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(docstring, ast.Expr)
+            and isinstance(docstring.value, ast.Constant)
+        ):
+            docs[ast.unparse(field.target)] = " ".join(str(docstring.value.value).split())
     return docs

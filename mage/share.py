@@ -1,8 +1,8 @@
-"""Which rows of a step's batch a process works on, so that the batch is the same however many share it.
+"""Division of a step's batch among processes; the batch does not depend on their number.
 
 A step of training has one batch of B images, numbered from 0. It is cut into parts x processes pieces of equal length:
 a process computes its pieces one after the other (accumulation), all processes at the same time. Everything random
-about row r of step s follows from (seed, s, r) alone, so that images, masks and losses do not depend on the cutting.
+about row r of step s follows from (seed, s, r) alone, so that images, masks and losses do not depend on the division.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Share:
     """One process's share of every step's batch."""
 
     batch_size: int
-    """Images of a step, over all processes and parts."""
+    """Images per step, over all processes and parts."""
     parts: int = 1
     """Pieces that a process works on one after the other."""
     rank: int = 0
@@ -31,7 +31,9 @@ class Share:
     def __post_init__(self) -> None:
         pieces = self.parts * self.world_size
         if not 0 <= self.rank < self.world_size:
-            raise ValueError(f"process {self.rank} is none of {self.world_size}: they are numbered from 0")
+            raise ValueError(
+                f"of {self.world_size} processes, rank must lie from 0 to {self.world_size - 1}, not {self.rank}"
+            )
         if self.batch_size < 1 or self.batch_size % pieces:
             below = self.batch_size // pieces * pieces
             better = f"{below} or {below + pieces}" if below else f"{pieces}"
@@ -65,5 +67,5 @@ class Turn:
         return self.share.rows(self.part)
 
     def take(self, whole: Tensor, dim: int = 0) -> Tensor:
-        """This turn's rows of something that was drawn for all of the step's batch."""
+        """This turn's rows of a tensor that was drawn for the step's whole batch."""
         return whole.narrow(dim, self.rows.start, len(self.rows))

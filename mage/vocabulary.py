@@ -1,7 +1,7 @@
-"""Which integer means what: the tokenizer's codes, then class ids, the null class, the mask (paper, section 3.1).
+"""Meaning of the transformer's word ids: codes, then class ids, the null class, the mask (paper, section 3.1).
 
 Released checkpoints have a legacy layout of 2025 words in which the null class, 1100, lies inside the class range;
-`Vocabulary.released()` is that layout. A fresh model uses `Vocabulary.fresh(...)`. Nobody else writes such a number.
+`Vocabulary.released()` is that layout. A new model uses `Vocabulary.fresh(...)`. No other code contains such a number.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words that the transformer knows."""
+    """Words of the transformer."""
 
     num_codes: int
     """Codes of the tokenizer: words 0 to num_codes - 1, the only ones that are predicted."""
@@ -20,7 +20,7 @@ class Vocabulary:
     mask_id: int
     """The word that stands for a masked token."""
     size: int
-    """Number of words in all."""
+    """Total number of words."""
 
     def __post_init__(self) -> None:
         if self.num_codes < 2:

@@ -21,7 +21,7 @@ from mage.data.transforms import TransformConfig
 from mage.evaluation.features import extract_features
 from mage.evaluation.knn import knn
 from mage.evaluation.linear_probe import linear_probe
-from mage.runs.generation import some
+from mage.runs.generation import random_subset
 from mage.runs.record import Record, write_record
 from mage.training.runlog import read_log
 
@@ -62,7 +62,7 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, f
             load_dataset(data, split=split, data_root=options.data_root, channels=model.channels)
             for split in ("train", "test")
         )
-        few = some(train_set, min(MOST, len(train_set)))
+        few = random_subset(train_set, min(MOST, len(train_set)))
         pair = [extract_features(model, images, TransformConfig(size=model.image_size)) for images in (few, test_set)]
         found |= {f"{kind}_linear": linear_probe(*pair, protocol="lbfgs").accuracy, f"{kind}_knn": knn(*pair).accuracy}
     path.write_text(json.dumps(found))

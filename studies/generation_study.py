@@ -25,7 +25,7 @@ from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import compare
 from mage.evaluation.judge import Judge, JudgeConfig, judge_of
 from mage.evaluation.seen import Reference, SeenImages
-from mage.runs.generation import look_at_dataset, some
+from mage.runs.generation import look_at_dataset, random_subset
 from mage.runs.production import Production
 
 SMALL, LARGE = 1000, 2500
@@ -215,7 +215,9 @@ class Study:
         values = {"accuracy": right / len(labels), "accuracy_reconstructed": kept / len(labels)}
         for num in (self.small, self.large):
             seen, again = (SeenImages(self.extractor.fingerprint, num) for _ in range(2))
-            for batch in evaluation_batches(some(self.parts.train, num), lambda image, _: image, batch_size=250):
+            for batch in evaluation_batches(
+                random_subset(self.parts.train, num), lambda image, _: image, batch_size=250
+            ):
                 seen.update(self.extractor(batch["images"]))
                 tokens = self.base.encode(images.to_float(batch["images"]))
                 again.update(self.extractor(images.to_uint8(self.base.decode_tokens(tokens))))

@@ -25,7 +25,7 @@ from mage.evaluation.generation import compare
 from mage.evaluation.knn import knn
 from mage.evaluation.linear_probe import linear_probe
 from mage.evaluation.seen import Reference
-from mage.runs.generation import look_at_dataset, look_at_model, some
+from mage.runs.generation import look_at_dataset, look_at_model, random_subset
 from mage.runs.production import Production
 from mage.runs.record import Record, write_record
 from mage.training.runlog import read_log
@@ -91,7 +91,7 @@ def look(folder: Path, train: ImageDataset, real: ImageDataset, samples: int, *,
     }
     features = [
         extract_features(model, data, TransformConfig(size=model.image_size))
-        for data in (some(train, min(LABELLED, len(train))), real)
+        for data in (random_subset(train, min(LABELLED, len(train))), real)
     ]
     return found | {"knn": knn(*features).accuracy, "linear": linear_probe(*features, protocol="ridge").accuracy}
 

@@ -16,7 +16,7 @@ import torch
 from choices import NO_CHOICE, RESULTS
 
 import mage
-from mage import runs
+from mage import images, runs
 from mage.data.datasets import load_dataset
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.frechet import frechet_distance

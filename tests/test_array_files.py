@@ -12,7 +12,9 @@ from mage.array_files import open_integers
 @pytest.mark.parametrize("kind", ["u1", "<i2", ">i4", "<u8", "i8"])
 @pytest.mark.parametrize("shape", [(7,), (2, 3), (2, 3, 4, 5)])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_what_numpy_wrote_comes_back(kind: str, shape: tuple[int, ...], order: str, tmp_path: Path) -> None:
+def test_arrays_written_by_numpy_are_read_unchanged(
+    kind: str, shape: tuple[int, ...], order: str, tmp_path: Path
+) -> None:
     array = np.asarray(np.arange(np.prod(shape)).reshape(shape), dtype=kind, order=order)  # type: ignore[call-overload]
     np.save(tmp_path / "a.npy", array)
     again = open_integers(tmp_path / "a.npy")
@@ -59,14 +61,14 @@ def npy(
         (npy(HEADER.replace("False", "Maybe")), "ValueError"),
     ],
 )
-def test_what_is_no_array_of_integers_is_one_sentence(content: bytes, words: str, tmp_path: Path) -> None:
+def test_arrays_without_integers_are_refused_in_one_sentence(content: bytes, words: str, tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"cannot read {re.escape(str(path))} as an array.*{words}"):
         open_integers(path)
 
 
-def test_what_is_no_file_is_one_sentence(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such file"):
         open_integers(tmp_path / "none")
     with pytest.raises(ValueError, match="it is a folder"):

@@ -43,7 +43,7 @@ def test_an_interrupted_file_leaves_the_old_one_and_no_rubbish(tmp_path: Path, e
     assert names(tmp_path) == ["file.txt"]
 
 
-def test_a_file_that_nobody_wrote_is_an_error_and_not_an_empty_file(tmp_path: Path) -> None:
+def test_a_missing_temporary_file_is_an_error_and_not_an_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
     with pytest.raises(FileNotFoundError), atomic.replacing(path):

@@ -28,7 +28,7 @@ def test_gpus_are_fast_from_the_ampere_generation_on(
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_what_is_asked_for_is_used(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+def test_the_requested_device_is_used(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
     monkeypatch.setattr(device, "bf16_is_fast", lambda device: fast)
     assert device.resolve("float32", CPU) == "float32"
     assert device.resolve("bf16", CPU) == "bf16"

@@ -37,7 +37,7 @@ def names(tree: ast.AST, prefix: str = "") -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_a_page_points_at_is_there(page: Path) -> None:
+def test_files_that_a_page_mentions_exist(page: Path) -> None:
     for file, name in places(page):
         homes = [ROOT / home / file for home in ("mage", ".") if (ROOT / home / file).exists()]
         if file.endswith("/") and not homes:
@@ -78,7 +78,7 @@ CITING = [
 
 
 @pytest.mark.parametrize("file", CITING, ids=lambda file: file.name)
-def test_what_a_docstring_cites_of_the_method_is_a_heading(file: Path) -> None:
+def test_headings_of_the_method_that_docstrings_cite_exist(file: Path) -> None:
     known = headings(ROOT / "docs" / "method.md")
     unknown = [citation for citation in citations(file) if not names_a_heading(citation, known)]
     assert not unknown, f"docs/method.md has no such heading: {unknown}; there are {sorted(known)}"

@@ -105,7 +105,7 @@ def square_on_nothing(mode: str) -> Image.Image:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "PA", "La", "RGBa"])
-def test_what_is_transparent_is_white(mode: str, channels: int) -> None:
+def test_transparent_pixels_become_white(mode: str, channels: int) -> None:
     expected = torch.full((channels, 4, 4), 255, dtype=torch.uint8)
     expected[:, 1:3, 1:3] = 0
     assert torch.equal(images.from_pil(square_on_nothing(mode), channels), expected)
@@ -174,7 +174,7 @@ def test_formats_that_are_programs_are_not_run(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("name", "channels"), [("a.png", 3), ("a.tif", 3), ("a.tif", 5), ("a.npy", 3), ("a.npy", 5)])
-def test_what_is_no_regular_file_is_refused_without_opening_it(name: str, channels: int, tmp_path: Path) -> None:
+def test_pipes_and_devices_are_refused_without_opening_them(name: str, channels: int, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(ValueError, match=r"a\.\w+ as an image: it is a pipe, a socket or a device"):
         images.load_image(tmp_path / name, channels)

@@ -86,10 +86,10 @@ def test_arrays_that_numpy_only_lends_are_copied() -> None:
         ((3, 8, 3), 3, "can be read as HWC and as CHW: give a tensor"),
         ((1, 8, 3), 3, "can be read as HWC and as CHW"),
         ((2, 3, 8, 1), 1, "can be read as NHWC and as NCHW"),
-        ((16, 28, 28), 1, r"shape \(16, 28, 28\) has no place for 1 or 3 channels"),
-        ((8, 8, 4), 3, "has no place for 1 or 3 channels"),
-        ((8, 8), 5, "has no place for 5 channels"),
-        ((8,), 3, "has no place for"),
+        ((16, 28, 28), 1, r"shape \(16, 28, 28\) has no dimension of 1 or 3 channels"),
+        ((8, 8, 4), 3, "has no dimension of 1 or 3 channels"),
+        ((8, 8), 5, "has no dimension of 5 channels"),
+        ((8,), 3, "has no dimension of"),
         ((0, 8, 3), 3, "there are no images"),
     ],
 )
@@ -185,7 +185,7 @@ def test_tensors_that_are_no_such_images_are_refused(tensor: Tensor, channels: i
         (0, 1e300, "holds NaN or infinity"),
     ],
 )
-def test_floats_outside_0_to_1_are_told_what_they_look_like(low: float, high: float, words: str, form: str) -> None:
+def test_floats_outside_0_to_1_are_refused_with_a_suggestion(low: float, high: float, words: str, form: str) -> None:
     values = torch.linspace(0, 1, 3 * 8 * 6, dtype=torch.float64).view(3, 8, 6)
     values[0, 0, 0], values[2, 7, 5] = low, high
     with pytest.raises(ValueError, match=words):
@@ -217,12 +217,12 @@ def test_arrays_of_other_types_are_refused(kind: str) -> None:
         ([EXPECTED, EXPECTED * 255], "image 1 of the list: .*divide by 255"),
     ],
 )
-def test_what_is_no_image_is_named(given: Any, words: str) -> None:
+def test_inputs_that_are_not_images_are_refused(given: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         batch(given)
 
 
-def test_what_pil_cannot_show_is_refused() -> None:
+def test_empty_pil_images_and_other_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="a PIL image has 1 or 3 channels, not 5"):
         batch(Image.fromarray(LEVELS), 5)
     with pytest.raises(ValueError, match="PIL image is empty: 0 x 4 pixels"):
@@ -337,6 +337,6 @@ def test_painted_masks_are_read_from_pictures_and_files_and_what_is_transparent_
         (".", "is a folder"),
     ],
 )
-def test_what_is_no_mask_is_named(mask: Any, words: str) -> None:
+def test_inputs_that_are_not_masks_are_refused(mask: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         as_mask(mask, SIZE)

@@ -64,7 +64,7 @@ def test_impossible_ratios_are_refused(ratio: float) -> None:
         mask_from_noise(torch.rand(1, 4), ratio)
 
 
-def test_a_moved_mask_brings_what_was_counted_before() -> None:
+def test_a_moved_mask_keeps_its_counts() -> None:
     mask = random_mask(MaskRatioConfig(per_image=True), 5, 12, rng.generator(0))
     places = [row * 12 + column for row in range(5) for column in range(12) if mask.masked[row, column]]
     assert mask.masked_index.tolist() == places
@@ -95,7 +95,7 @@ def test_schedule_is_computed_in_double_precision() -> None:
     assert num_still_masked(256, 256, 19, 30) == math.floor(256 * math.cos(math.pi / 2 * 20 / 30))
 
 
-def test_rivals_ratios_have_their_distributions() -> None:
+def test_baselines_ratios_have_their_distributions() -> None:
     uniform = sample_mask_ratio(MaskRatioConfig(distribution="uniform", low=0.2), 100_000, rng.generator(0))
     assert float(uniform.min()) >= 0.2
     assert float(uniform.mean()) == pytest.approx(0.6, abs=0.005)

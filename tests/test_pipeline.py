@@ -70,7 +70,7 @@ def test_given_tokens_are_kept(model: mage.Mage) -> None:
     assert (filled >= 0).all()
 
 
-def test_an_edit_draws_every_touched_token_anew_and_no_other(model: mage.Mage, photos: torch.Tensor) -> None:
+def test_an_edit_redraws_every_touched_token_and_no_other(model: mage.Mage, photos: torch.Tensor) -> None:
     mask = torch.zeros(16, 24, dtype=torch.bool)
     mask[5, 9] = True  # inside token (1, 2)
     ids = model.tokenizer.encode(photos)

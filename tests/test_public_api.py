@@ -90,7 +90,7 @@ def test_a_dataloader_feeds_the_model(model: mage.Mage, pixels: torch.Tensor) ->
     assert [tuple(batch.shape) for batch in batches] == [(2, 32), (1, 32)]
 
 
-def test_what_comes_back_can_be_trained_on(model: mage.Mage, pixels: torch.Tensor) -> None:
+def test_returned_tensors_can_be_trained_on(model: mage.Mage, pixels: torch.Tensor) -> None:
     features = model.features(pixels.numpy())
     layer = torch.nn.Linear(32, 4)
     layer(features).square().sum().backward()
@@ -157,7 +157,7 @@ def test_help_shows_every_setting_of_the_sampler(name: str) -> None:
     assert len(method.__doc__.splitlines()) > 1
 
 
-def test_a_model_says_what_it_is(model: mage.Mage) -> None:
+def test_the_repr_of_a_model_describes_it(model: mage.Mage) -> None:
     text = repr(model)
     assert "16" in text
     assert "MAGETransformer" in text or "transformer" in text
@@ -170,7 +170,7 @@ def test_old_names_work_and_warn(name: str) -> None:
         assert getattr(mage, name) is mage.MAGETransformer
 
 
-def test_what_others_call_keeps_its_name_and_meaning(model: mage.Mage, pixels: torch.Tensor) -> None:
+def test_public_names_and_their_meaning_are_kept(model: mage.Mage, pixels: torch.Tensor) -> None:
     assert callable(mage.checkpoints.official.load_released)
     assert callable(mage.masking.mask_from_noise)
     assert model.features(pixels.numpy(), pool="class").shape == (3, 32)

@@ -68,7 +68,7 @@ def test_two_packages_with_one_name_are_both_named_when_it_is_asked_for(
     monkeypatch.syspath_prepend(tmp_path)
     assert colours.names() == ("red", "blue")
     assert colours.get("red") == "#f00"
-    with pytest.raises(ValueError, match="'blue' is brought by first_colours and second_colours: uninstall"):
+    with pytest.raises(ValueError, match="'blue' is provided by first_colours and second_colours: uninstall"):
         colours.get("blue")
 
 

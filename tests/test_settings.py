@@ -51,7 +51,7 @@ def test_tuples_become_lists_and_come_back_as_tuples() -> None:
     assert isinstance(back.second, Inner)
 
 
-def test_what_is_left_out_keeps_its_default() -> None:
+def test_settings_that_are_left_out_keep_their_defaults() -> None:
     made = settings.from_dict(Outer, {"name": "y", "inner": {"limit": 3}})
     assert made == Outer("y", inner=Inner(limit=3))
 
@@ -90,7 +90,7 @@ def test_numbers_that_yaml_reads_as_text_or_int_become_floats() -> None:
         (None, "Outer must be a mapping"),
     ],
 )
-def test_what_is_wrong_is_named(values: Any, message: str) -> None:
+def test_wrong_settings_are_named_in_the_error(values: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         settings.from_dict(Outer, values)
 

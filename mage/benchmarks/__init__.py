@@ -1,1 +1,1 @@
-"""How fast the library is, beside the method written out plainly, in one run on one machine."""
+"""Benchmarks of the library against a plain implementation of the method, on one machine."""

@@ -7,7 +7,7 @@ from mage.benchmarks.work import OURS, Bench, Work
 
 
 def features(bench: Bench) -> list[Work]:
-    """Encode a batch and describe it."""
+    """Tokenize a batch and compute its features."""
 
     @torch.inference_mode()
     def plainly() -> object:

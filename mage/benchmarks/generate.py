@@ -1,4 +1,4 @@
-"""New images and edited ones, pixels included."""
+"""Generation and editing of images, including decoding to pixels."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ REUSE = 4
 
 
 def generate(bench: Bench) -> list[Work]:
-    """A batch of new images: the paper's sampler; one whose encoder sees half of the tokens; one that reuses passes."""
+    """Generate a batch: with the paper's sampler, with an encoder that sees half of the tokens, with reused passes."""
 
     def plainly() -> object:
         return _plain(bench, torch.full((bench.batch, _length(bench)), -1, device=bench.device()))
@@ -33,7 +33,7 @@ def generate(bench: Bench) -> list[Work]:
 
 
 def edit(bench: Bench) -> list[Work]:
-    """Draw the middle half of each image anew."""
+    """Redraw the middle half of each image."""
     height, width = bench.model.image_size
     mask = torch.zeros(height, width, dtype=torch.bool)
     mask[:, width // 4 : width - width // 4] = True

@@ -1,4 +1,4 @@
-"""How cost grows with the number of tokens: one decoding pass and one training step of the same network."""
+"""Cost as a function of the number of tokens: one decoding pass and one training step of the same network."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Fair timing of alternatives: in one process, taking turns, medians; and the machine's own ceilings."""
+"""Timing of alternatives in one process, in turns, by medians; and the machine's peak performance."""
 
 import statistics
 import time
@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from mage.device import bf16_is_fast
 
 LEAST_SECONDS = 0.2
-"""A shorter piece of work is repeated within one measurement until it takes about this long."""
+"""Shorter work is repeated within one measurement until it takes about this long."""
 
 LONG_SECONDS = 20.0
-"""In a piece of work this long, warming up is lost in the noise: its first call counts as a measurement."""
+"""For work this long, warm-up is negligible: the first call counts as a measurement."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,16 @@ def count_flops(function: Callable[[], object]) -> float:
 
 
 def ceilings(device: torch.device, precision: str, rounds: int = 5) -> dict[str, float]:
-    """What this machine reaches at best, in GFLOP/s: a matrix product and a 3 x 3 convolution.
+    """Peak performance of this machine in GFLOP/s, for a matrix product and a 3 x 3 convolution.
 
-    In float32, in bf16 where the hardware has it, and in `precision` whatever the hardware.
+    In float32, in bf16 if the hardware supports it, and always in `precision`.
     """
     side, channels, pixels = (2048, 128, 64) if device.type == "cpu" else (8192, 256, 128)
     work: dict[str, Callable[[], object]] = {}
     flops: dict[str, float] = {}
     for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16)):
         if dtype == torch.bfloat16 and precision != "bf16" and not bf16_is_fast(device):
-            continue  # without hardware for it, one product takes longer than a whole benchmark
+            continue  # without hardware support one product takes longer than a whole benchmark
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         layout = torch.channels_last if dtype == torch.bfloat16 else torch.contiguous_format
         x = torch.randn(16, channels, pixels, pixels, device=device, dtype=dtype).contiguous(memory_format=layout)

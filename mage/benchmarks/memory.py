@@ -1,4 +1,4 @@
-"""Peak memory of a training step, each way in a process of its own."""
+"""Peak memory of a training step, each implementation in a separate process."""
 
 import resource
 import subprocess
@@ -23,21 +23,21 @@ WAYS = (OURS, "plain")
 def peak_memory(size: str, batch: int, way: str, precision: str, device: str) -> int:
     """Bytes at the peak of three training steps on cached tokens, measured in a new process.
 
-    Raises ValueError if that process fails, for lack of memory, say.
+    Raises ValueError if that process fails, for example for lack of memory.
     """
     command = [sys.executable, "-m", "mage.benchmarks.memory", size, str(batch), way, precision, device]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
         raise ValueError(f"the peak memory of batch {batch} could not be measured: {reason}")
-    return int(done.stdout)
+    return int(process.stdout)
 
 
 def main(size: str, batch: int, way: str, precision: str, device: str) -> None:
     """Take three steps and print the peak."""
-    where = resolve_device(device)
+    resolved = resolve_device(device)
     network = trainable(build(size, device=device).require_generator())
-    tokens = torch.zeros(batch, area(network.grid), dtype=torch.int64, device=where)
+    tokens = torch.zeros(batch, area(network.grid), dtype=torch.int64, device=resolved)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         if way == OURS:
             model = Mage(None, None, precision=precision, device=device)
@@ -51,8 +51,8 @@ def main(size: str, batch: int, way: str, precision: str, device: str) -> None:
 
         for _ in range(3):
             step()
-    if where.type == "cuda":
-        print(torch.cuda.max_memory_allocated(where))
+    if resolved.type == "cuda":
+        print(torch.cuda.max_memory_allocated(resolved))
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(peak if sys.platform == "darwin" else peak * 1024)

@@ -1,8 +1,8 @@
-"""The method as one writes it down first, from the paper, on our networks' weights: what speed is measured against.
+"""A plain implementation of the method from the paper, on our networks' weights: the baseline for speed.
 
-Everything in float32 and PyTorch's default layout; softmax attention written out; logits of all words at all
-positions, whether or not anybody reads them; boolean masks to drop tokens and put them back; AdamW as PyTorch has
-it. The results are those of the library's own networks, which the tests check.
+Everything is in float32 and PyTorch's default layout, with explicit softmax attention, logits of all words at all
+positions, boolean masks to drop tokens and to put them back, and PyTorch's AdamW. The tests check that its results are
+those of the library's own networks.
 
 Letters: n images, l tokens, k kept tokens, d width, v words.
 """
@@ -21,7 +21,7 @@ from mage.tokenizers.vqgan import ResidualBlock
 
 
 def block(module: Any, x: Float[Tensor, "n l d"], dropout: float) -> Float[Tensor, "n l d"]:
-    """What timm's Block does: a pre-norm transformer block (docs/method.md, Encoder and decoder)."""
+    """A pre-norm transformer block, like timm's Block (docs/method.md, Encoder and decoder)."""
     attention, mlp = module.attn, module.mlp
     count, length, width = x.shape
     qkv = attention.qkv(module.norm1(x)).reshape(count, length, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -151,7 +151,7 @@ def generate(
     choice_temperature: float,
     generator: torch.Generator,
 ) -> Int[Tensor, "n l"]:
-    """Iterative decoding (docs/method.md, Sampling): every token in every pass; -1 = unknown, as many in each grid.
+    """Iterative decoding (docs/method.md, Sampling): every token in every pass; -1 = unknown, equally many per grid.
 
     generator: on the device of `start`.
     """

@@ -24,7 +24,7 @@ from mage.training.run import RunConfig
 
 
 def pretrain(bench: Bench) -> list[Work]:
-    """Cached and online, ours and plain, and ours against the other kind of plain step."""
+    """Steps on cached tokens and on images, ours and plain."""
     tokens, pixels = bench.tokens(), images.to_uint8(bench.images)
     network, plain_network = trainable(bench.model.require_generator()), trainable(bench.plain_network)
     cached = engine_step(bench, network, {"tokens": tokens}, bench.folder / "cached")
@@ -49,7 +49,7 @@ def pretrain(bench: Bench) -> list[Work]:
 
 
 def engine_step(bench: Bench, network: MAGETransformer, batch: dict[str, Tensor], folder: Path) -> Callable[[], None]:
-    """One step of the library's own training loop, with clipping, averaging and logging as a user gets them."""
+    """One step of the library's own training loop, with clipping, averaging and logging."""
     optim = replace(named("imagenet-base").pretraining, batch_size=bench.batch, steps=10**6)
     return trainer_step(bench.model, network, optim, MaskRatioConfig(), batch, folder, bench)
 

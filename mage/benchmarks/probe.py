@@ -1,4 +1,4 @@
-"""A linear probe on fixed crops should cost one feature pass and its head's training; on random crops, its passes."""
+"""Linear probes, against their minimal cost: feature passes, plus the head's training on fixed crops."""
 
 import torch
 
@@ -10,7 +10,7 @@ from mage.evaluation.features import Features, extract_features
 from mage.evaluation.lars_probe import LarsConfig, lars_probe, lars_probe_on_crops, probe_crops
 
 CROP_EPOCHS = 3
-"""Each epoch is a pass of its own, so that a few tell as much as 90."""
+"""Every epoch is a separate pass, so that a few are as informative as 90."""
 
 
 def noise(count: int, channels: int, size: tuple[int, int]) -> ArrayDataset:
@@ -20,7 +20,7 @@ def noise(count: int, channels: int, size: tuple[int, int]) -> ArrayDataset:
 
 
 def probe(bench: Bench) -> list[Work]:
-    """Ours from images to accuracy; the floor is one pass of the features and one training of the head."""
+    """Ours from images to accuracy; the floor is one feature pass and one training of the head."""
     model, count = bench.model, 8 * bench.batch
     train = noise(count, model.channels, model.image_size)
     test = noise(bench.batch, model.channels, model.image_size)

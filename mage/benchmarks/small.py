@@ -1,7 +1,7 @@
-"""Small models, where overhead rules: a step of the library's loop against the loop that one writes first.
+"""Small models, where overhead dominates: a step of the library's loop against a simple training loop.
 
-The rival is no straw man: it computes in the same precision, uses PyTorch's fused attention, drops tokens by
-gathering and scores only masked positions and codes. It is the quick prototype that the library replaced.
+The simple loop is efficient, too: it computes in the same precision, uses PyTorch's fused attention, drops tokens by
+gathering and scores only masked positions and codes. It is the prototype that the library replaced.
 """
 
 import copy
@@ -24,7 +24,7 @@ PROTOTYPE = MAGEConfig(192, 6, 3, decoder_width=192, decoder_depth=3, decoder_he
 
 
 def small_pretrain(bench: Bench) -> list[Work]:
-    """One step at 64 tokens and batch 128, whatever the bench's own batch."""
+    """One step at 64 tokens and batch 128, independent of the bench's batch."""
     batch, length, codes, grid = 128, 64, 512, (8, 8)
     device, precision = bench.device(), bench.model.precision
     torch.manual_seed(0)

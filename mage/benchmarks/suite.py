@@ -1,4 +1,4 @@
-"""All benchmarks of one size of network, and the ratios that are made of them."""
+"""All benchmarks for one size of network, and the ratios computed from them."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -43,23 +43,23 @@ image: written-out attention over 1,024 tokens keeps 3 GB of each."""
 
 @dataclass(frozen=True)
 class Row:
-    """One job at one batch size: seconds per image of each way, and how close ours is to the machine's limit."""
+    """One job at one batch size: seconds per image of each implementation, and our share of peak performance."""
 
     work: str
     batch: int
     seconds: dict[str, Timing]
     gflops: float
-    """What ours reaches, in GFLOP/s."""
+    """Performance of our implementation, in GFLOP/s."""
     ceiling: float
-    """What the machine reaches on the same kind of arithmetic in the precision used, in GFLOP/s."""
+    """Peak performance of the machine for the same arithmetic and precision, in GFLOP/s."""
 
     @property
     def ceiling_share(self) -> float:
-        """How close ours comes to the ceiling, from 0 to 1."""
+        """Our performance as a share of the peak, from 0 to 1."""
         return self.gflops / self.ceiling
 
     def times_faster(self, way: str, than: str) -> float:
-        """How many times faster one way is than another."""
+        """Speed of one implementation relative to another."""
         return self.seconds[than].median / self.seconds[way].median
 
 
@@ -89,18 +89,18 @@ def run(
     tokenizer: VQGANConfig | None = None,
     on_row: Callable[[list[Row], dict[str, float]], None] | None = None,
 ) -> tuple[list[Row], dict[str, float]]:
-    """Measure; returns rows and the machine's ceilings. on_row: called with all there is after every new row."""
+    """Measure; returns rows and the machine's ceilings. on_row: called with all rows after every new one."""
     limits: dict[str, float] = {}
     flops_per_image: dict[str, float] = {}
     rows = []
     for path in paths:
         for batch in (1,) if path == "growth" else batch_sizes[:1] if path in ONCE else batch_sizes:
-            with bench(size, batch, steps=steps, precision=precision, device=device, tokenizer=tokenizer) as made:
-                limits = limits or ceilings(made.device(), made.model.precision)
-                for work in PATHS[path](made):
+            with bench(size, batch, steps=steps, precision=precision, device=device, tokenizer=tokenizer) as ready:
+                limits = limits or ceilings(ready.device(), ready.model.precision)
+                for work in PATHS[path](ready):
                     if work.name not in flops_per_image:
                         flops_per_image[work.name] = count_flops(work.ways[OURS]) / work.images
-                    row = _row(work, made.model, batch, flops_per_image[work.name], limits, rounds)
+                    row = _row(work, ready.model, batch, flops_per_image[work.name], limits, rounds)
                     rows.append(row)
                     if on_row is not None:
                         on_row(rows, limits)
@@ -118,19 +118,19 @@ def _row(work: Work, model: Mage, batch: int, flops: float, limits: dict[str, fl
 
 def metrics(rows: Sequence[Row], limits: dict[str, float]) -> dict[str, float]:
     """Flat numbers for a record: ratios (the worst over batch sizes), shares of the ceiling, seconds per image."""
-    found: dict[str, float] = {f"ceiling_gflops_{name}": value for name, value in limits.items()}
+    record: dict[str, float] = {f"ceiling_gflops_{name}": value for name, value in limits.items()}
     ratios: dict[str, list[float]] = {}
     for row in rows:
         for name, value in _ratios(row).items():
             ratios.setdefault(name, []).append(value)
-            found[f"{name}_b{row.batch}"] = value
-        found[f"gflops_{row.work}_b{row.batch}"] = row.gflops
-        found[f"ceiling_share_{row.work}_b{row.batch}"] = row.ceiling_share
+            record[f"{name}_b{row.batch}"] = value
+        record[f"gflops_{row.work}_b{row.batch}"] = row.gflops
+        record[f"ceiling_share_{row.work}_b{row.batch}"] = row.ceiling_share
         for way, timing in row.seconds.items():
-            found[f"seconds_{row.work}_{way}_b{row.batch}"] = timing.median
-    for row in sorted(rows, key=lambda row: row.batch):  # the largest batch has the last word
-        found[f"ceiling_share_{row.work}"] = row.ceiling_share
-    return found | {name: min(values) for name, values in ratios.items()}
+            record[f"seconds_{row.work}_{way}_b{row.batch}"] = timing.median
+    for row in sorted(rows, key=lambda row: row.batch):  # the value of the largest batch is kept
+        record[f"ceiling_share_{row.work}"] = row.ceiling_share
+    return record | {name: min(values) for name, values in ratios.items()}
 
 
 def _ratios(row: Row) -> dict[str, float]:
@@ -140,9 +140,9 @@ def _ratios(row: Row) -> dict[str, float]:
             "train_cached_vs_plain_cached": row.times_faster(OURS, "plain"),
             "train_online": row.times_faster("ours_online", "plain_online"),
         }
-    rival = next(way for way in row.seconds if not way.startswith(OURS))
+    baseline = next(way for way in row.seconds if not way.startswith(OURS))
     ours = [way for way in row.seconds if way.startswith(OURS)]
-    return {row.work + way.removeprefix(OURS): row.times_faster(way, rival) for way in ours}
+    return {row.work + way.removeprefix(OURS): row.times_faster(way, baseline) for way in ours}
 
 
 def peak_memory_share(size: str, batch: int, *, precision: str, device: str) -> dict[str, float]:

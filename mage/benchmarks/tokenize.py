@@ -1,4 +1,4 @@
-"""Images to tokens: what a cache is made with."""
+"""Tokenizing of images, as for a token cache."""
 
 import torch
 

@@ -19,7 +19,7 @@ from mage.training.tokenizer import TokenizerLossConfig, TokenizerTraining
 
 
 def tokenizer_step(bench: Bench) -> list[Work]:
-    """Ours by the library's loop, against the plain layout with PyTorch's AdamW."""
+    """A step of the library's loop, against the plain layout with PyTorch's AdamW."""
     pixels = images.to_uint8(bench.images)
     optim = replace(named("imagenet-base").tokenizer_training, batch_size=bench.batch, steps=10**6)
     own = copy.deepcopy(vqgan_of(bench.model)).train().requires_grad_(True)

@@ -1,4 +1,4 @@
-"""What a benchmark compares: one job, done by the library and by others, on the same model and images."""
+"""A benchmark's job: the library's and other implementations, on the same model and images."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -24,9 +24,9 @@ class Work:
     name: str
     images: int
     ways: dict[str, Callable[[], object]]
-    """How it can be done: "ours", "plain", ...; the first is the library's."""
+    """Implementations by name: "ours", "plain", ...; the first is the library's."""
     ceiling: Literal["matmul", "conv3x3"] = "matmul"
-    """What most of its arithmetic is."""
+    """Kind of most of its arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Bench:
     steps: int
     """Decoding steps of one generated image."""
     folder: Path
-    """For what a path writes; removed afterwards."""
+    """Temporary folder for files; removed afterwards."""
     stack: ExitStack = field(default_factory=ExitStack)
-    """What a path opens and its bench closes."""
+    """Contexts that are closed after the benchmark."""
 
     @property
     def batch(self) -> int:
@@ -66,7 +66,7 @@ class Bench:
         return vqgan_of(self.plain)
 
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self.model.device
 
 

@@ -1,4 +1,4 @@
-"""Files from elsewhere -> models: the released checkpoints and tokenizers of other libraries; loaded when used."""
+"""Conversion of released checkpoints and of other libraries' tokenizers to models; loaded when used."""
 
 import importlib
 from typing import Any

@@ -1,7 +1,7 @@
-"""Tokenizers trained elsewhere -> our folder: taming-transformers' VQGAN files and diffusers' `VQModel` folders.
+"""Reads tokenizers trained elsewhere: taming-transformers' VQGAN files and diffusers' `VQModel` folders.
 
 Both hold the network of `tokenizers/ldm.py`; taming's names are ours, diffusers' are translated. Files are read as
-data: no code in them is run. Sizes come from the tensors; the image size, which stands in none of them, from the
+data: no code in them is run. Sizes come from the tensors; the image size, which no tensor shows, comes from the
 caller (taming) or from config.json (diffusers).
 """
 
@@ -40,7 +40,7 @@ _PARTS = {"resnets": "block", "attentions": "attn", "upsamplers.0": "upsample"}
 
 
 INERT = ("pytorch_lightning.", "lightning.", "omegaconf.")
-"""Libraries whose objects stand in such files beside the tensors, and are left behind."""
+"""Libraries whose objects such files may contain; these objects are ignored."""
 
 
 def is_taming_file(path: Path) -> bool:
@@ -90,12 +90,12 @@ def read_diffusers(folder: str | Path, *, image_size: tuple[int, int] | None = N
     unusual = {"norm_type": "group", "act_fn": "silu", "lookup_from_codebook": False}
     for name, usual in unusual.items():
         if config.get(name, usual) != usual:
-            raise ValueError(f"{folder} has {name}={config[name]!r}, which this library does not read")
+            raise ValueError(f"{folder} has {name}={config[name]!r}; this library only reads {name}={usual!r}")
     file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if file is None:
         raise ValueError(f"{folder} holds no weights: expected {' or '.join(WEIGHTS)}")
     state = store.read_tensors(file) if file.suffix == ".safetensors" else unpickle(file)
-    last = max((int(found[1]) for name in state if (found := _UP.match(name))), default=0)
+    last = max((int(match[1]) for name in state if (match := _UP.match(name))), default=0)
     renamed = {_taming_name(name, last): tensor for name, tensor in state.items()}
     for name, tensor in renamed.items():  # attention is a convolution there and a matrix here
         if re.search(r"\.attn(_1|\.\d+)\.(q|k|v|proj_out)\.weight$", name) and tensor.ndim == 2:
@@ -107,8 +107,8 @@ def read_diffusers(folder: str | Path, *, image_size: tuple[int, int] | None = N
 
 def _taming_name(name: str, last: int) -> str:
     """diffusers counts the decoder's levels from the lowest resolution, taming from the highest."""
-    if found := _UP.match(name):
-        return _rename(f"decoder.up.{last - int(found[1])}.{_PARTS[found[2]]}." + name[found.end() :])
+    if match := _UP.match(name):
+        return _rename(f"decoder.up.{last - int(match[1])}.{_PARTS[match[2]]}." + name[match.end() :])
     return _rename(name)
 
 
@@ -131,15 +131,15 @@ def _build(where: str, state: dict[str, Tensor], image_size: tuple[int, int], *,
             raise ValueError(f"tensors are missing, unknown or of another shape: {', '.join(wrong[:3])}{more}")
         tokenizer.to_empty(device="cpu").load_state_dict({name: tensor.float() for name, tensor in state.items()})
     except (KeyError, ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"{where} does not hold a VQGAN that this library knows: {error}") from None
+        raise ValueError(f"{where} does not hold a VQGAN that this library can read: {error}") from None
     return ModelParts(tokenizer, None, {"converted": {"from": Path(where).name}})
 
 
 def _sizes(state: Mapping[str, Tensor], image_size: tuple[int, int], groups: int) -> LDMConfig:
-    """Read off the tensors."""
+    """The sizes of a tokenizer, from the shapes of its tensors."""
 
     def count(pattern: str) -> int:
-        return 1 + max((int(found[1]) for name in state if (found := re.match(pattern, name))), default=-1)
+        return 1 + max((int(match[1]) for name in state if (match := re.match(pattern, name))), default=-1)
 
     levels, width = count(r"encoder\.down\.(\d+)\."), state["encoder.conv_in.weight"].shape[0]
     widths = [state[f"encoder.down.{level}.block.0.conv1.weight"].shape[0] for level in range(levels)]

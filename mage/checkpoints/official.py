@@ -1,4 +1,4 @@
-"""Released checkpoints -> our models, and back again with every tensor byte for byte as it was.
+"""Converts released checkpoints to models and back, with every tensor identical to the last byte.
 
 A released file is a pickle. It is read as data: tensors, plain values and argparse.Namespace, nothing else, and no
 code of the file runs. Files hold a tokenizer, a pre-trained MAGE, a linear probe or a fine-tuned classifier (paper,
@@ -37,13 +37,13 @@ Paths = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True)
 class Converted:
-    """A released file as our model, and a report of the rest of it."""
+    """A released file as a model, and a report of the rest of the file."""
 
     parts: ModelParts
     extra: dict[str, Tensor]
     """Tensors that our networks do not use, under their released names."""
     dropped: tuple[str, ...]
-    """Entries beside the weights that were left behind, such as "optimizer"."""
+    """Entries of the file that were not converted, such as "optimizer"."""
     kind: str
     """ "pretrained", "linear_probe", "fine_tuned" or "tokenizer"."""
 
@@ -74,8 +74,8 @@ def read_released(
 ) -> Converted:
     """Read one released file, or a MAGE file without tokenizer together with a tokenizer file.
 
-    config: what stands in no tensor, with the public port's keys (num_heads, decoder_num_heads, ...); published widths
-        need none. Sizes that it repeats must agree with the tensors.
+    config: values that no tensor shows, with the public port's keys (num_heads, decoder_num_heads, ...); published
+        widths need none. Sizes that it repeats must agree with the tensors.
     allow_extra: keep tensors with unknown names instead of refusing the file.
     Raises ValueError for damaged files, pickles with anything but data, and missing, unknown or misshapen tensors.
     """
@@ -93,14 +93,14 @@ def _translate(
     settings: Settings,
     allow_extra: bool,
 ) -> Converted:
-    """Networks with the released weights; what is left of `state` are tensors that they do not use."""
+    """Networks with the released weights; their tensors are removed from `state`, unused ones are left."""
     kind = _kind(state)
     prefix = "" if kind == "tokenizer" else VQGAN_PREFIX
     grid = None if kind == "tokenizer" else token_grid(state, settings)
     dtypes: dict[str, str] = {}
     tokenizer: VQGAN | None = None
     transformer: MAGETransformer | MAGEClassifier | None = None
-    # Networks are made without memory first: no time for, and no random numbers drawn by, weights that are replaced.
+    # Networks are built on the meta device first, so that weights that are replaced are never initialised.
     if kind == "tokenizer" or any(name.startswith(VQGAN_PREFIX) for name in state):
         part = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
         with torch.device("meta"):
@@ -128,7 +128,7 @@ def _translate(
             f"the file has {len(unknown)} tensors that no released file has: {enumerated(unknown)}; "
             "allow_extra=True (--allow-extra) keeps them aside, unused"
         )
-    # Copies: what was read may be a window on the file, and may share memory, which safetensors refuses.
+    # Copies: tensors may be mapped from the file and may share memory, which safetensors refuses.
     extra = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
     origin = {"kind": kind, "form": form, "extra": sorted(extra), "dropped": list(dropped), "dtypes": dtypes}
     return Converted(ModelParts(tokenizer, transformer, {"released": origin}), extra, dropped, kind)
@@ -137,22 +137,22 @@ def _translate(
 def convert(
     paths: Paths, out_folder: str | Path, *, config: dict[str, Any] | None = None, allow_extra: bool = False
 ) -> Converted:
-    """Read released files and write them as one of our model folders, whole or not at all."""
+    """Read released files and write them as a model folder, atomically."""
     converted = read_released(paths, config, allow_extra=allow_extra)
     store.write(converted.parts, out_folder, extra=converted.extra)
     return converted
 
 
 def to_released(folder: str | Path, out_file: str | Path) -> Path:
-    """Write a folder that `convert` made as a released file again: names, shapes, types and bytes as they were.
+    """Write a folder that `convert` made as a released file, with the original names, shapes, types and bytes.
 
-    A MAGE file and a tokenizer file that were converted together come back as one file.
+    A MAGE file and a tokenizer file that were converted together become one file.
     """
     folder = store.find_folder(folder)
     model = store.read(folder)
     origin = model.recipe.get("released")
     if origin is None:
-        raise ValueError(f"{folder} was not made from a released file, so there is none to go back to")
+        raise ValueError(f"{folder} was not converted from a released file, so it cannot be converted back")
     extra = store.read_tensors(folder / store.EXTRA) if origin["extra"] else {}
     if sorted(extra) != origin["extra"]:
         raise ValueError(
@@ -173,7 +173,7 @@ class _File(NamedTuple):
     path: Path
     state: dict[str, Tensor]
     form: str
-    """The key that the weights stand under: "model" or "state_dict"; "bare" if they are the whole file."""
+    """Key of the weights in the file: "model" or "state_dict"; "bare" if the file holds only them."""
     dropped: tuple[str, ...]
 
 
@@ -193,7 +193,7 @@ def _read_file(path: Path) -> _File:
 
 
 def _combine(files: list[_File]) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:
-    """One set of tensors from one or two files; the tokenizer's names get their prefix if there is a MAGE file."""
+    """One set of tensors from one or two files; with a MAGE file, the tokenizer's names get their prefix."""
     tokenizers = [file for file in files if _is_tokenizer(file.state)]
     others = [file for file in files if not _is_tokenizer(file.state)]
     dropped = tuple(dict.fromkeys(name for file in files for name in file.dropped))

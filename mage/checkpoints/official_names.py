@@ -1,4 +1,4 @@
-"""What the released files call our tensors: one map, used in both directions.
+"""Names of our tensors in the released files: one map, used in both directions.
 
 The names are those of the public PyTorch port and of the taming layout for the tokenizer. No other file knows them,
 except for `official_sizes.py`, which reads sizes from some of them.
@@ -13,7 +13,7 @@ from mage.models import MAGEClassifier, MAGETransformer
 from mage.tokenizers import VQGAN
 
 VQGAN_PREFIX = "vqgan."
-"""What tokenizer names begin with inside a MAGE file."""
+"""Prefix of the tokenizer's names in a MAGE file."""
 
 UNUSED = frozenset(
     (
@@ -28,7 +28,7 @@ UNUSED = frozenset(
         "token_emb.position_ids",
     )
 )
-"""Tensors that released files carry although the method needs none of them: no formula reads them."""
+"""Tensors in released files that the method does not use."""
 
 _WORD_BIAS = "mlm_layer.bias"
 
@@ -50,7 +50,7 @@ _TOKENIZER = (
     (r"(encoder|decoder)\.out\.", r"\1.conv_out."),
 )
 _LOSSLESS = {torch.float32: (torch.float16, torch.bfloat16), torch.int64: (torch.int32,)}
-"""Data types whose every value our own type can hold, so that the way back gives the same bytes."""
+"""Data types that convert to our type and back without loss."""
 
 _RESIDUAL = re.compile(r"(encoder|decoder)\.(levels\.(\d+)|middle)\.(\d+)\.(.+)")
 _UPSAMPLE = re.compile(r"decoder\.upsample\.(\d+)\.(.+)")
@@ -71,13 +71,13 @@ def tokenizer_names(tokenizer: VQGAN, prefix: str = "") -> dict[str, str]:
 
 
 def _tokenizer_name(name: str, last: int) -> str:
-    """`last` is the index of the lowest resolution: our decoder counts from there, the released one towards there."""
-    if found := _UPSAMPLE.match(name):
-        return f"decoder.up.{last - int(found[1])}.upsample.conv.{found[2]}"
-    found = _RESIDUAL.match(name)
-    if not found:
+    """`last`: index of the lowest resolution, where our decoder starts to count and the released one ends."""
+    if match := _UPSAMPLE.match(name):
+        return f"decoder.up.{last - int(match[1])}.upsample.conv.{match[2]}"
+    match = _RESIDUAL.match(name)
+    if not match:
         return _rename(name, _TOKENIZER)
-    half, _, level, block, rest = found.groups()
+    half, _, level, block, rest = match.groups()
     rest = rest.replace("shortcut.", "nin_shortcut.")
     if level is None:
         return f"{half}.mid.block_{int(block) + 1}.{rest}"
@@ -94,7 +94,7 @@ def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
 
 
 def fill(module: nn.Module, names: dict[str, str], state: dict[str, Tensor]) -> dict[str, str]:
-    """Copy released tensors into our network, and take them out of `state`.
+    """Copy released tensors into our network, and remove them from `state`.
 
     Returns the data types, by released name, that are not our network's. Raises ValueError for missing tensors, wrong
     shapes and data types that would lose digits.
@@ -123,7 +123,7 @@ def fill(module: nn.Module, names: dict[str, str], state: dict[str, Tensor]) -> 
 
 
 def released_tensors(module: nn.Module, names: dict[str, str], dtypes: dict[str, str]) -> dict[str, Tensor]:
-    """The way back: the network's tensors under their released names, shapes and data types."""
+    """The inverse of `fill`: the network's tensors with their released names, shapes and data types."""
     tensors = {}
     for ours, tensor in module.state_dict().items():
         theirs = names[ours]
@@ -138,5 +138,5 @@ def _released_shape(theirs: str, tensor: Tensor) -> torch.Size:
 
 
 def enumerated(names: list[str], most: int = 5) -> str:
-    """Names for an error message, not more than one can read."""
+    """Names for an error message, at most `most` of them."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

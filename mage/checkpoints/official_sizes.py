@@ -1,8 +1,8 @@
-"""Which network a released file holds: every size is read from its tensors, only head counts and ids are not in them.
+"""Sizes of the network in a released file, read from its tensors, which show all but head counts and word ids.
 
-The pickled `args` are not asked: in the released files they name another model than the one that is stored. What
-stands in no tensor comes from a configuration with the public port's keys, and where it repeats a size that the
-tensors show, both must agree.
+The pickled `args` are ignored: in the released files they describe another model than the stored one. Values that the
+tensors do not show come from a configuration with the public port's keys; where it repeats a size that they do show,
+both must agree.
 """
 
 import math
@@ -41,10 +41,10 @@ _KEYS = (
 
 
 class Settings:
-    """The user's configuration; asked for what the tensors do not tell, compared with what they do."""
+    """The user's configuration: the source of values that tensors do not show, and compared with those they do."""
 
     def __init__(self, values: dict[str, Any] | None, keys: tuple[str, ...] = _KEYS, where: str = "config") -> None:
-        """Raises ValueError for a key that nobody would read."""
+        """Raises ValueError for an unknown key."""
         values = {} if values is None else values
         if not isinstance(values, dict):
             raise ValueError(f"the {where} must be a mapping of names to values, not {values!r}")
@@ -58,14 +58,14 @@ class Settings:
         """The part about the tokenizer."""
         return Settings(self.values.get("vqgan"), _VQGAN_KEYS, f"{self.where}.vqgan")
 
-    def agree(self, key: str, found: Any) -> None:
-        """Raise ValueError if the configuration says something else than the tensors."""
-        said = self.values.get(key, found)
-        if said != found:
-            raise ValueError(f"the {self.where} says {key} = {said}, the tensors say {found}")
+    def agree(self, key: str, size: Any) -> None:
+        """Raise ValueError if the configuration and the tensors disagree."""
+        configured = self.values.get(key, size)
+        if configured != size:
+            raise ValueError(f"the {self.where} says {key} = {configured}, the tensors say {size}")
 
     def number(self, key: str, reason: str) -> int:
-        """A positive integer that no tensor tells; `reason` is the error for a missing one."""
+        """A positive integer that no tensor shows; `reason`: beginning of the error if it is missing."""
         if key not in self.values:
             raise ValueError(f"{reason}: give {key} in a configuration (--config FILE.json)")
         value = self.values[key]
@@ -74,18 +74,18 @@ class Settings:
         return value
 
     def image_size(self) -> tuple[int, int] | None:
-        """Height and width in pixels, where given."""
+        """Height and width in pixels, or None."""
         if "image_size" not in self.values:
             return None
-        given = self.values["image_size"]
-        pair = tuple(given) if isinstance(given, list | tuple) else (given, given)
+        value = self.values["image_size"]
+        pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
         if len(pair) != 2 or any(not isinstance(side, int) or isinstance(side, bool) or side < 1 for side in pair):
-            raise ValueError(f"image_size in the {self.where} must be one or two positive integers, not {given!r}")
+            raise ValueError(f"image_size in the {self.where} must be one or two positive integers, not {value!r}")
         return pair[0], pair[1]
 
 
 def vqgan_config(state: State, settings: Settings, grid: tuple[int, int] | None) -> VQGANConfig:
-    """The tokenizer's sizes; the images' size follows from `grid`, without one it is the configuration's, else 256."""
+    """The tokenizer's sizes; the image size follows from `grid`; without one it is the configuration's, else 256."""
     width, channels = _shape(state, "encoder.conv_in.weight", 4)[:2]
     num_codes, code_width = _shape(state, "quantize.embedding.weight", 2)
     levels = _count(state, r"encoder\.down\.(\d+)\.")
@@ -95,19 +95,21 @@ def vqgan_config(state: State, settings: Settings, grid: tuple[int, int] | None)
     multipliers = tuple(level // width for level in level_widths)
     blocks = _count(state, r"encoder\.down\.0\.block\.(\d+)\.")
     stride = 2 ** (levels - 1)
-    given = settings.image_size()
-    size = (PUBLISHED_IMAGE_SIZE, PUBLISHED_IMAGE_SIZE) if given is None else given
+    configured_size = settings.image_size()
+    size = (PUBLISHED_IMAGE_SIZE, PUBLISHED_IMAGE_SIZE) if configured_size is None else configured_size
     if grid is not None:
         size = (grid[0] * stride, grid[1] * stride)
-        if given not in (None, size):
-            raise ValueError(f"the config says image_size = {given}, the tensors say {size}: {grid} tokens of {stride}")
+        if configured_size not in (None, size):
+            raise ValueError(
+                f"the config says image_size = {configured_size}, the tensors say {size}: {grid} tokens of {stride}"
+            )
     settings.agree("patch_size", stride)
     settings.agree("codebook_size", num_codes)
     part = settings.vqgan
     if isinstance(part.values.get("ch_mult"), list | tuple):
         part.agree("ch_mult", type(part.values["ch_mult"])(multipliers))
-    found = {"ch": width, "num_res_blocks": blocks, "embed_dim": code_width, "z_channels": code_width}
-    for key, value in {**found, "n_embed": num_codes, "in_channels": channels, "out_ch": channels}.items():
+    sizes = {"ch": width, "num_res_blocks": blocks, "embed_dim": code_width, "z_channels": code_width}
+    for key, value in {**sizes, "n_embed": num_codes, "in_channels": channels, "out_ch": channels}.items():
         part.agree(key, value)
     return VQGANConfig(
         image_size=size,
@@ -127,8 +129,8 @@ def mage_config(state: State, settings: Settings) -> MAGEConfig:
     width = _shape(state, "token_emb.word_embeddings.weight", 2)[1]
     depth = _count(state, r"blocks\.(\d+)\.")
     mlp_ratio = _shape(state, "blocks.0.mlp.fc1.weight", 2)[0] / width
-    for key, found in {"embed_dim": width, "depth": depth, "mlp_ratio": mlp_ratio}.items():
-        settings.agree(key, found)
+    for key, value in {"embed_dim": width, "depth": depth, "mlp_ratio": mlp_ratio}.items():
+        settings.agree(key, value)
     heads = _heads(settings, "num_heads", width, {size.width: size.heads for size in PUBLISHED})
     if "decoder_embed.weight" not in state:
         return MAGEConfig(width, depth, heads, decoder_width=width, decoder_heads=heads, mlp_ratio=mlp_ratio)
@@ -161,7 +163,7 @@ def token_grid(state: State, settings: Settings) -> tuple[int, int]:
 
 
 def read_vocabulary(state: State, settings: Settings, num_codes: int | None) -> Vocabulary:
-    """The released layout where the number of words is its own, else the configuration's ids.
+    """The released layout if the number of words is that of the release, else the configuration's ids.
 
     `num_codes` is the tokenizer's number of codes, None without one.
     """
@@ -173,7 +175,7 @@ def read_vocabulary(state: State, settings: Settings, num_codes: int | None) -> 
         settings.agree("fake_class_label", released.null_class_id)
         settings.agree("mask_token_label", released.mask_id)
         return released
-    reason = f"{size} words are not the released layout, and no tensor tells what they mean"
+    reason = f"{size} words are not the released layout, and no tensor shows their meaning"
     codes = num_codes if num_codes is not None else settings.number("codebook_size", reason)
     mask = settings.number("mask_token_label", reason)
     null = settings.number("fake_class_label", reason)
@@ -184,7 +186,7 @@ def _heads(settings: Settings, key: str, width: int, published: dict[int, int]) 
     if key not in settings.values and width in published:
         return published[width]
     widths = ", ".join(map(str, published))
-    return settings.number(key, f"head counts stand in no tensor, and width {width} is not a published one ({widths})")
+    return settings.number(key, f"tensors do not show head counts, and width {width} is not a published one ({widths})")
 
 
 def _shape(state: State, name: str, dimensions: int) -> tuple[int, ...]:
@@ -197,5 +199,5 @@ def _shape(state: State, name: str, dimensions: int) -> tuple[int, ...]:
 
 
 def _count(state: State, pattern: str) -> int:
-    """How many different numbers the names that match `pattern` carry."""
-    return len({found[1] for name in state if (found := re.match(pattern, name))})
+    """Count of different numbers in the names that match `pattern`."""
+    return len({match[1] for name in state if (match := re.match(pattern, name))})

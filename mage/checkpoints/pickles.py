@@ -11,7 +11,7 @@ import torch
 
 
 class _Inert:
-    """Stands in for an object of another library, which is left behind: it takes any state and keeps none."""
+    """Placeholder for an object of another library: it accepts any state and keeps none."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None: ...
 
@@ -22,10 +22,10 @@ class _Inert:
 
 
 def unpickle(path: Path, *, inert: tuple[str, ...] = ()) -> Any:
-    """The content of a checkpoint file. Raises ValueError for a damaged one, or one that holds more than data.
+    """The content of a checkpoint file. Raises ValueError if it is damaged or holds more than data.
 
-    inert: beginnings of the names of classes whose objects are replaced by empty ones instead of refused, such as
-    "pytorch_lightning.": training state that nobody reads.
+    inert: prefixes of the names of classes whose objects are replaced by placeholders instead of being refused, such as
+    "pytorch_lightning.": training state that is not used.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -35,7 +35,7 @@ def unpickle(path: Path, *, inert: tuple[str, ...] = ()) -> Any:
             with torch.serialization.safe_globals(allowed):
                 # Only zip archives can be mapped into memory, so that an optimizer's state is never read from disk.
                 return torch.load(str(path), weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
-        except Exception as error:  # a damaged file raises almost anything
+        except Exception as error:  # a damaged file can raise any exception
             refused = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
             if refused and refused[1].startswith(inert) and inert and len(allowed) < 50:
                 allowed.append((type("Inert", (_Inert,), {}), refused[1]))

@@ -1,11 +1,11 @@
-"""`mage benchmark`: how fast this machine is with this library, beside the method written out plainly."""
+"""`mage benchmark`: speed of the library on this machine, compared with a plain implementation."""
 
 import time
 
 from mage.benchmarks import suite
 from mage.benchmarks.suite import PATHS, Row
+from mage.cli.console import check_output_file, emit, note
 from mage.cli.options.benchmark import Options
-from mage.cli.say import check_output_file, emit, note
 from mage.models.presets import PRESETS
 from mage.runs.record import Record, command_line, write_record
 
@@ -23,7 +23,7 @@ PROTOCOL = {
 
 
 def run(options: Options) -> None:
-    """Check, measure, print and record; a record is written after every job, so that a stopped run leaves something."""
+    """Check, measure, print and record; the record is written after every job, so that a stopped run leaves results."""
     unknown = set(options.paths) - set(PATHS) - {"all"}
     if options.size not in PRESETS:
         raise ValueError(f"there is no size {options.size!r}; sizes are {', '.join(PRESETS)}")
@@ -33,29 +33,30 @@ def run(options: Options) -> None:
         raise ValueError("--batch-sizes needs at least one number of images")
     if options.record is not None:
         check_output_file(options.record, (".json",))
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     start = time.perf_counter()
     if options.memory:
-        found = suite.peak_memory_share(
+        metrics = suite.peak_memory_share(
             options.size, max(options.batch_sizes), precision=options.precision, device=options.device
         )
 
-    def tell(rows: list[Row], limits: dict[str, float]) -> None:
+    def report_row(rows: list[Row], limits: dict[str, float]) -> None:
         note(options, sentence(rows[-1]))
-        found.update(suite.metrics(rows, limits))
+        metrics.update(suite.metrics(rows, limits))
         if options.record is not None:
             seconds = {"total": time.perf_counter() - start}
-            write_record(options.record, Record(command_line("mage benchmark"), 0, PROTOCOL, seconds, found))
+            write_record(options.record, Record(command_line("mage benchmark"), 0, PROTOCOL, seconds, metrics))
 
     suite.run(
         options.size, options.batch_sizes, paths=tuple(PATHS) if "all" in options.paths else options.paths,
-        rounds=options.rounds, steps=options.steps, precision=options.precision, device=options.device, on_row=tell,
+        rounds=options.rounds, steps=options.steps, precision=options.precision, device=options.device,
+        on_row=report_row,
     )  # fmt: skip
-    emit(options, found, "\n".join(f"{name}: {value:.4g}" for name, value in found.items()))
+    emit(options, metrics, "\n".join(f"{name}: {value:.4g}" for name, value in metrics.items()))
 
 
 def sentence(row: Row) -> str:
-    """One row for people."""
+    """One row as a readable sentence."""
     each = ", ".join(f"{way} {timing.median:.3g} s" for way, timing in row.seconds.items())
     share = f"{row.gflops:.0f} GFLOP/s, {row.ceiling_share:.0%} of the ceiling"
     return f"{row.work}, batch {row.batch}: per image {each}; ours at {share}"

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 
 from mage.checkpoints import foreign, official
+from mage.cli.console import check_output_file, check_parent, emit
 from mage.cli.options.convert import Options
-from mage.cli.say import check_output_file, check_parent, emit
 from mage.store import folder as store
 
 
 def run(options: Options) -> None:
-    """Convert and say what was kept and what was dropped."""
+    """Convert, and print what was kept and what was dropped."""
     if not options.files:
-        raise ValueError("give the file to convert")
+        raise ValueError("give the file to convert, such as: mage convert mage-vitb-1600.pth --out models/mage-base")
     for path in options.files:
         if not path.exists():
             raise ValueError(f"there is no file {path}")

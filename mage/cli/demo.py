@@ -1,4 +1,4 @@
-"""`mage demo`: the whole road from images to a report, on digits that come with the installation."""
+"""`mage demo`: all steps from images to a report, on digits that come with the installation."""
 
 import shutil
 import time
@@ -8,9 +8,9 @@ import torch
 
 import mage
 from mage import distributed, runs
-from mage.cli.asked import choice_of, launch_of
+from mage.cli.arguments import choice_of, launch_of
+from mage.cli.console import check_parent, counting, emit, note
 from mage.cli.options.demo import Options
-from mage.cli.say import check_parent, counting, emit, note
 from mage.recipes import Recipe, resolve
 from mage.report import write_report
 from mage.runs.inputs import training_data
@@ -72,7 +72,7 @@ def _show(options: Options, recipe: Recipe, result: TrainResult, timings: dict[s
 
 
 def advice(recipe: Recipe, precision: str, device: torch.device) -> str:
-    """What to do where training is slow; "" where it is not, or is short anyway."""
+    """Advice if training will be slow; "" if it will not, or is short anyway."""
     steps = {name: getattr(recipe, name).steps // 4 for name in ("tokenizer_training", "pretraining")}
     if device.type != "cpu" or precision != "float32" or min(steps.values()) < 100:
         return ""

@@ -1,12 +1,12 @@
-"""`mage edit`: draw a part of an image anew."""
+"""`mage edit`: redraw a part of an image."""
 
 from torch import Tensor
 
 import mage
 from mage import images
-from mage.cli.asked import classes_of, sampling_of
+from mage.cli.arguments import classes_of, sampling_of
+from mage.cli.console import check_output_file, emit
 from mage.cli.options.edit import Options
-from mage.cli.say import check_output_file, emit
 from mage.evaluation.seams import seam_ratio
 from mage.sampling.edit import box_mask, expand_canvas, grow_mask
 
@@ -14,35 +14,35 @@ from mage.sampling.edit import box_mask, expand_canvas, grow_mask
 def run(options: Options) -> None:
     """Edit and write the result."""
     check_output_file(options.out)
-    if sum(given is not None for given in (options.mask, options.box, options.expand, options.vary)) != 1:
-        raise ValueError("give exactly one of --mask, --box, --expand and --vary: it says what is drawn anew")
+    if sum(region is not None for region in (options.mask, options.box, options.expand, options.vary)) != 1:
+        raise ValueError("give exactly one of --mask, --box, --expand and --vary: it selects what is redrawn")
     if options.vary is not None and (options.grow or options.full_size or options.paste):
-        raise ValueError("--vary goes without --grow, --full-size and --paste")
+        raise ValueError("--vary cannot be combined with --grow, --full-size and --paste")
     model = mage.load(options.model, precision=options.precision, device=options.device)
     if model.tokenizer is not None and model.channels not in (1, 3):
         raise ValueError(
-            f"this model edits {model.channels} bands, PNG holds 1 or 3: use mage.load(...).edit in Python"
+            f"this model edits {model.channels} channels, but PNG has 1 or 3: use mage.load(...).edit in Python"
         )
     image = images.load_image(options.image, model.channels)
     classes = classes_of(options, model)
-    how = sampling_of(options) | {"seed": options.seed}
+    settings = sampling_of(options) | {"seed": options.seed}
     if classes:
-        how["classes"] = [classes[k % len(classes)] for k in range(options.num)]
+        settings["classes"] = [classes[k % len(classes)] for k in range(options.num)]
     if options.vary is not None:
         copies = images.to_float(images.fit(image, model.image_size)).expand(options.num, -1, -1, -1)
-        variants, share, seam = model.variations(copies, strength=options.vary, **how).cpu(), options.vary, None
+        variants, share, seam = model.variations(copies, strength=options.vary, **settings).cpu(), options.vary, None
     else:
-        given, mask = _prepare(options, image, model.image_size)
-        variants = model.edit(given.expand(options.num, -1, -1, -1), mask, paste=options.paste, **how).cpu()
+        region, mask = _prepare(options, image, model.image_size)
+        variants = model.edit(region.expand(options.num, -1, -1, -1), mask, paste=options.paste, **settings).cpu()
         share = float(mask.float().mean())
         seams = seam_ratio(variants, mask.expand(options.num, -1, -1))
         seam = float(seams.mean()) if bool(seams.isfinite().all()) else None
     images.save_png(options.out, variants[0] if options.num == 1 else images.make_grid(variants))
-    visible = "" if seam is None else f"; step at the border {seam:.2f} of that beside it"
+    seam_note = "" if seam is None else f"; contrast at the border is {seam:.2f} of that next to it"
     emit(
         options,
         {"out": str(options.out), "marked_share": share, "variants": options.num, "seam_ratio": seam},
-        f"{options.out}: {share:.1%} drawn anew{visible}",
+        f"{options.out}: {share:.1%} redrawn{seam_note}",
     )
 
 
@@ -66,7 +66,7 @@ def _prepare(options: Options, image: Tensor, size: tuple[int, int]) -> tuple[Te
         mask = box_mask(pixels, options.box)
     else:
         assert options.mask is not None
-        painted = images.load_image(options.mask, channels=1, ground="black")  # what is transparent is not marked
+        painted = images.load_image(options.mask, channels=1, ground="black")  # transparent pixels are not marked
         if tuple(painted.shape[1:]) != pixels:
             raise ValueError(
                 f"the mask {options.mask} is {painted.shape[2]} x {painted.shape[1]} pixels, "
@@ -89,13 +89,13 @@ def _prepare(options: Options, image: Tensor, size: tuple[int, int]) -> tuple[Te
 
 
 def _outside(pixels: tuple[int, int], size: tuple[int, int]) -> str:
-    """What to do where all that is marked lies beyond the part that the model sees; (height, width) each."""
+    """The error if all marked pixels are cropped away; (height, width) each."""
     rows, columns = min(pixels[0], pixels[1] * size[0] // size[1]), min(pixels[1], pixels[0] * size[1] // size[0])
     top, left = (pixels[0] - rows) // 2, (pixels[1] - columns) // 2
     fits = pixels[0] >= size[0] and pixels[1] >= size[1]
     advice = "add --full-size to edit the image at its own size, or " if fits else ""
     return (
-        f"what is marked lies outside the part of the image that is scaled to the model's {size[1]} x {size[0]} "
+        f"the marked pixels are outside the part of the image that is scaled to the model's {size[1]} x {size[0]} "
         f"pixels: columns {left} to {left + columns} and rows {top} to {top + rows} of {pixels[1]} x {pixels[0]}; "
-        f"{advice}mark something inside"
+        f"{advice}mark pixels inside"
     )

@@ -4,20 +4,20 @@ from typing import NamedTuple
 
 import mage
 from mage import atomic
-from mage.cli.asked import classes_of, sampling_of
+from mage.cli.arguments import classes_of, sampling_of
+from mage.cli.console import check_parent, counting, emit, note
 from mage.cli.options.evaluate_generation import Options
-from mage.cli.say import check_parent, counting, emit, note
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.device import resolve_device
 from mage.evaluation.extractors import Extractor, build_extractor
 from mage.evaluation.seen import Reference, SeenImages
 from mage.runs.generation import (
-    beside_real,
+    compare_with_real,
     look_at_dataset,
     look_at_features,
     look_at_model,
     open_samples,
-    some,
+    random_subset,
 )
 from mage.runs.production import Production, image_shape_in
 from mage.runs.record import commit, machine
@@ -47,10 +47,10 @@ def run(options: Options) -> None:
         real = _other_part(options, data, shape)
     else:
         raise _nothing_to_compare_with()
-    beside = None
+    seen_real = None
     if options.real and real is not None:
-        beside = _look(options, some(real, seen.count), extractor, shape)
-    quality = beside_real(seen, reference, extractor, beside)
+        seen_real = _look(options, random_subset(real, seen.count), extractor, shape)
+    quality = compare_with_real(seen, reference, extractor, seen_real)
     result = {
         "commit": commit(), "machine": machine(), "samples": str(options.samples), "seed": options.seed,
         "sampling": sampling_of(options), "class": list(options.class_), "metrics": quality.metrics,

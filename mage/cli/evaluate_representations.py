@@ -2,8 +2,8 @@
 
 import mage
 from mage import atomic
+from mage.cli.console import check_parent, emit, note
 from mage.cli.options.evaluate_representations import Options
-from mage.cli.say import check_parent, emit, note
 from mage.data.datasets import load_dataset
 from mage.evaluation.classification import classification_accuracy
 from mage.evaluation.metric import Metric

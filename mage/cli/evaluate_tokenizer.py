@@ -4,8 +4,8 @@ from torch import nn
 
 import mage
 from mage import atomic, images, runs
+from mage.cli.console import check_parent, counting, emit, note, skipped_sentence
 from mage.cli.options.evaluate_tokenizer import Options
-from mage.cli.say import check_parent, counting, emit, note, skipped_sentence
 from mage.data.datasets import ImageDataset, default_root, load_dataset, subset
 from mage.evaluation.extractors import Extractor, build_extractor
 from mage.evaluation.judge import Judge, JudgeConfig, judge_extractor, judge_of

@@ -1,4 +1,4 @@
-"""Two examples for every command, shown by its help and parsed by the tests."""
+"""Two examples for every command, shown in its help and checked by the tests."""
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": ("mage demo", "mage demo --recipe cifar10 --data-root data --out runs/cifar10"),

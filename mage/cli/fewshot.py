@@ -1,8 +1,8 @@
 """`mage fewshot`: accuracy from a handful of labelled images per class."""
 
+from mage.cli.console import counting, emit, skipped_sentence
 from mage.cli.options.fewshot import Options
 from mage.cli.probe import train_and_test_features
-from mage.cli.say import counting, emit, skipped_sentence
 from mage.evaluation.fewshot import few_shot
 
 

@@ -1,12 +1,12 @@
-"""`mage finetune`: a pre-trained model learns labels."""
+"""`mage finetune`: train a pre-trained model on labels."""
 
 from dataclasses import asdict
 
 import mage
 from mage import runs
-from mage.cli.asked import choice_of, launch_of
+from mage.cli.arguments import choice_of, launch_of
+from mage.cli.console import counting, emit, skipped_sentence
 from mage.cli.options.finetune import Options
-from mage.cli.say import counting, emit, skipped_sentence
 from mage.data.datasets import load_dataset
 from mage.evaluation.classification import classification_accuracy
 from mage.recipes.finetune import protocol

@@ -1,4 +1,4 @@
-"""`mage generate`: new images, one or a hundred thousand."""
+"""`mage generate`: generate images, one or a hundred thousand."""
 
 from dataclasses import replace
 
@@ -7,34 +7,36 @@ import torch
 
 import mage
 from mage import atomic, distributed, images
-from mage.cli.asked import classes_of, sampling_of
+from mage.cli.arguments import classes_of, sampling_of
+from mage.cli.console import check_parent, counting, emit
 from mage.cli.options.generate import Options
-from mage.cli.say import check_parent, counting, emit
 from mage.device import device_of
 from mage.evaluation.extractors import build_extractor
 from mage.runs.production import Production, check_job, claim, discard, produce, units
 from mage.runs.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
-from mage.runs.workers import beside
+from mage.runs.workers import in_processes
 
 PARALLEL = True
 
 
 def run(options: Options) -> None:
-    """Make what is missing and show the first hundred."""
+    """Generate missing images and write a grid of the first hundred."""
     check_parent(options.out / "grid.png")
     if options.part is not None and options.processes > 1:
-        raise ValueError("--part and --processes exclude each other")
+        raise ValueError("give --part or --processes, not both")
     launched = (distributed.rank(), distributed.world_size())
     several = launched[1] > 1
     if several and (options.part is not None or options.processes > 1):
-        raise ValueError("torchrun says which part this is: leave out --part and --processes")
+        raise ValueError("torchrun sets the part of each process: leave out --part and --processes")
     if options.overwrite and options.part is not None:
-        raise ValueError("--overwrite would discard what other parts made: remove the folder before the parts start")
+        raise ValueError(
+            "--overwrite would discard the images of other parts: remove the folder before the parts start"
+        )
     device = options.device if several or options.processes == 1 else device_of(options.device, 0)
     model = mage.load(options.model, precision=options.precision, device=device)
     if model.tokenizer is not None and model.channels not in (1, 3):
         raise ValueError(
-            f"this model draws {model.channels} bands, PNG holds 1 or 3: use mage.load(...).generate in Python"
+            f"this model generates {model.channels} channels, but PNG has 1 or 3: use mage.load(...).generate in Python"
         )
     production = _production(options, model)
     if model.tokenizer is None and model.transformer is not None:
@@ -57,9 +59,9 @@ def run(options: Options) -> None:
         for number in range(1, options.processes)
     ]
     mine = sum(map(len, units(options.num, sink.unit, part)))
-    with beside(_work, others), counting(mine, "image", options) as done:
-        for made in produce(model, production, sink, part):
-            done(made)
+    with in_processes(_work, others), counting(mine, "image", options) as done:
+        for count in produce(model, production, sink, part):
+            done(count)
     distributed.wait_for_all()
     distributed.by_first_process(lambda: _show(options, production, sink))
 
@@ -68,11 +70,11 @@ def _show(options: Options, production: Production, sink: Sink) -> None:
     missing = sum(not sink.has(unit) for unit in units(options.num, sink.unit))
     result = {"out": str(options.out), "images": options.num, "missing_units": missing}
     if missing:
-        emit(options, result, f"{options.out}: this part is done, {missing} units of other parts are not there yet")
+        emit(options, result, f"{options.out}: this part is done, {missing} units of other parts are still missing")
         return
     shown = first_images(options.out, min(100, options.num))
     if not shown:
-        emit(options, result, f"{options.out}: what {options.extractor} sees in {options.num} images")
+        emit(options, result, f"{options.out}: features of {options.num} images by {options.extractor}")
         return
     grid = options.out / "grid.png"
     images.save_png(grid, images.enlarge(images.make_grid(torch.stack(shown))))
@@ -89,7 +91,7 @@ def _sink(options: Options, model: mage.Mage, production: Production) -> Sink:
 
 
 def _work(options: Options) -> None:
-    """One of several processes: its part, and nothing printed."""
+    """Generate the part of one of several processes, without printing."""
     assert options.part is not None
     model = mage.load(options.model, precision=options.precision, device=options.device)
     production = _production(options, model)

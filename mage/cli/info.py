@@ -1,10 +1,10 @@
-"""`mage info`: what is in a model folder."""
+"""`mage info`: describe a model folder."""
 
 from typing import Any
 
 import mage
+from mage.cli.console import emit
 from mage.cli.options.info import Options
-from mage.cli.say import emit
 from mage.nn.grids import written
 
 

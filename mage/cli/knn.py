@@ -1,15 +1,17 @@
 """`mage knn`: nearest-neighbour accuracy of a model's features."""
 
+from mage.cli.console import emit, skipped_sentence
 from mage.cli.options.knn import Options
 from mage.cli.probe import train_and_test_features
-from mage.cli.say import emit, skipped_sentence
 from mage.evaluation.knn import knn
 
 
 def run(options: Options) -> None:
     """Measure and print."""
     if not options.neighbours or options.temperature <= 0:
-        raise ValueError("--neighbours needs at least one number, and --temperature must be positive")
+        raise ValueError(
+            f"--neighbours needs at least one number and --temperature must be positive, not {options.temperature}"
+        )
     train, test, skipped = train_and_test_features(options)
     result = knn(train, test, neighbours=options.neighbours, temperature=options.temperature, seed=options.seed)
     values = {

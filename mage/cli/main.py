@@ -1,4 +1,4 @@
-"""`mage COMMAND`: finds the command, parses its options, turns a user's mistake into one sentence and exit code 2."""
+"""`mage COMMAND`: finds the command, parses its options, reports a user's mistake in one sentence (exit code 2)."""
 
 import importlib
 import logging
@@ -9,41 +9,43 @@ from dataclasses import fields, replace
 from typing import NoReturn
 
 COMMANDS = {
-    "demo": "everything below on 5,000 digits, in minutes, ending with a report",
+    "demo": "all steps on 5,000 digits in minutes, ending with a report",
     "train-tokenizer": "train a VQGAN on images",
     "tokenize": "encode a data set once, into a token cache",
     "pretrain": "train MAGE on tokens",
-    "generate": "make new images",
-    "reconstruct": "fill in images of which a growing share is masked",
-    "edit": "draw a part of an image anew, or vary all of it: inpaint, outpaint, uncrop, another class",
-    "evaluate": "tokenizer: what reconstructions lose; representations: every protocol; generation: FID and its kin",
+    "generate": "generate images",
+    "reconstruct": "reconstruct images of which a growing share is masked",
+    "edit": "redraw a part of an image, or vary all of it: inpaint, outpaint, uncrop, another class",
+    "evaluate": "measure a tokenizer (reconstructions), representations (all protocols) or generation (FID and others)",
     "tune-sampler": "find the sampler's settings for a model, and store them with it",
     "probe": "linear probe on a model's features",
     "knn": "nearest-neighbour accuracy of a model's features",
     "fewshot": "accuracy from a handful of labelled images per class",
-    "finetune": "encoder and head learn labels together",
+    "finetune": "train encoder and head on labels",
     "transfer": "probes of one or several models on several data sets",
     "robustness": "accuracy on corrupted and on attacked images",
     "convert": "released checkpoint <-> model folder",
     "report": "a run as one self-contained HTML page",
     "compare": "several runs side by side, on one page",
     "reproduce": "the published numbers, from the published weights and your ImageNet",
-    "plan": "what a recipe will cost, before it runs",
-    "benchmark": "how fast this machine is, beside the method written out plainly",
-    "info": "what is in a model folder",
+    "plan": "show a recipe's images, steps, time and parameters before it runs",
+    "benchmark": "measure the library's speed on this machine, compared with a plain implementation",
+    "info": "describe a model folder",
 }
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; exits with 0, or 2 for a user's mistake, 1 for a failed run, 130 after Ctrl-C.
 
-    141, in silence, where the reader of its output has gone, as in `mage info --help | head -1`.
+    Exits silently with 141 if the reader of its output has closed the pipe, as in `mage info --help | head -1`.
     """
     try:
         _main(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it flushes at exit
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # else Python prints an error when it flushes at exit
         raise SystemExit(141) from None
 
 
@@ -60,12 +62,12 @@ def _main(arguments: list[str] | None) -> None:
     name, *rest = arguments
     if name not in COMMANDS:
         _fail("mage", f"there is no command {name!r}; commands are {', '.join(COMMANDS)}")
-    _tell_on_stderr(quiet="--json" in rest)
+    _log_to_stderr(quiet="--json" in rest)
     warnings.filterwarnings("ignore", category=FutureWarning)
     from mage.cli import parse
     from mage.cli.examples import EXAMPLES
 
-    # Options first: help and mistakes are answered without PyTorch, whose import takes seconds.
+    # Options first: help and mistakes need no PyTorch, whose import takes seconds.
     file = name.replace("-", "_")
     kind = importlib.import_module(f"mage.cli.options.{file}").Options
     try:
@@ -94,20 +96,20 @@ def _main(arguments: list[str] | None) -> None:
             raise SystemExit(error.exit_code) from None
         known = any(field.name == "resume" for field in fields(options))
         resume = "mage " + " ".join([name, *rest, *(["--resume"] if known and "--resume" not in rest else [])])
-        print(f"\n{error}\ngo on with: {resume}", file=sys.stderr)
+        print(f"\n{error}\ncontinue with: {resume}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         print(f"\nmage {name}: stopped", file=sys.stderr)
         raise SystemExit(130) from None
 
 
-def _tell_on_stderr(*, quiet: bool) -> None:
-    """Warnings, and what a run says of itself unless `quiet`, as plain lines."""
+def _log_to_stderr(*, quiet: bool) -> None:
+    """Log warnings and, unless `quiet`, messages of the run as plain lines."""
 
     class Lines(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
-            text = super().format(record)
-            return text if record.levelno == logging.INFO else f"{record.levelname}: {text}"
+            message = super().format(record)
+            return message if record.levelno == logging.INFO else f"{record.levelname}: {message}"
 
     handler = logging.StreamHandler()
     handler.setFormatter(Lines())
@@ -132,7 +134,7 @@ GROUPS = {
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = ["usage: mage COMMAND [options]   (mage COMMAND --help explains one)"]
+    lines = ["usage: mage COMMAND [options]   (mage COMMAND --help describes a command)"]
     for purpose, names in GROUPS.items():
         lines += ["", f"{purpose}:", *(f"  {name:{width}}  {COMMANDS[name]}" for name in names)]
     return "\n".join(lines)

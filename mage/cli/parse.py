@@ -1,7 +1,7 @@
-"""From words to options: required ones first, then the command's own, then those that it shares with others.
+"""Parsing of options: required ones first, then the command's own, then those shared with other commands.
 
-Options are dataclasses whose fields carry their help as a string below them. tyro parses a copy of the dataclass in
-which the fields stand in groups, in the order of the help; a user's mistake comes back as one sentence.
+Options are dataclasses; the string below a field is its help. tyro parses a copy of the dataclass with the fields in
+groups, in the order of the help; a user's mistake is reported in one sentence.
 """
 
 import contextlib
@@ -21,25 +21,25 @@ WIDTH = 120
 
 
 class Mistake(Exception):
-    """What is wrong with a command line, in one sentence."""
+    """A mistake in a command line, described in one sentence."""
 
 
 def parse(kind: Any, arguments: list[str], *, program: str, description: str, examples: tuple[str, ...] = ()) -> Any:
-    """Options of a dataclass, or of a union of dataclasses as subcommands. Raises Mistake, or SystemExit after help."""
+    """Parse a dataclass of options, or a union of them as subcommands. Raises Mistake, or SystemExit after help."""
     complaint = io.StringIO()
-    text = description[0].upper() + description[1:] + "."
+    summary = description[0].upper() + description[1:] + "."
     if examples:
-        text += "\n\nexamples:\n" + "\n".join(f"  {example}" for example in examples)
-    kinds = {in_groups(one): one for one in (_options_of(part) for part in typing.get_args(kind) or (kind,))}
+        summary += "\n\nexamples:\n" + "\n".join(f"  {example}" for example in examples)
+    kinds = {in_groups(own): own for own in (_options_of(part) for part in typing.get_args(kind) or (kind,))}
     shown: Any = next(iter(kinds))
     if typing.get_args(kind):  # subcommands: the same names, with the fields in groups
-        grouped = {one: copy for copy, one in kinds.items()}
+        grouped = {own: copy for copy, own in kinds.items()}
         named = [(grouped[_options_of(part)], typing.get_args(part)[1]) for part in typing.get_args(kind)]
         shown = typing.Union[tuple(Annotated[copy, name] for copy, name in named)]  # noqa: UP007  # made at run time
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     try:
         with contextlib.redirect_stderr(complaint):
-            parsed = tyro.cli(shown, args=arguments, prog=program, description=text, config=config)
+            parsed = tyro.cli(shown, args=arguments, prog=program, description=summary, config=config)
         values = {name: value for group in vars(parsed).values() for name, value in vars(group).items()}
         options = kinds[type(parsed)](**values)
         check_numbers(options)
@@ -67,7 +67,7 @@ TITLES = {
     "FeatureOptions": "features",
     "Common": "machine",
 }
-"""Groups of the help by the class that brings the options; those of a command itself are called "more"."""
+"""Titles of the help's groups by the class that defines the options; a command's own options are titled "more"."""
 ORDER = ("required", "more", "recipe", "features", "run", "sampler", "machine")
 
 
@@ -75,7 +75,7 @@ def in_groups(kind: type[Any]) -> type[Any]:
     """A dataclass of dataclasses, one for each group of the help, with the same fields."""
     hints = typing.get_type_hints(kind, include_extras=True)
     home = {name: owner for owner in reversed(kind.__mro__) for name in vars(owner).get("__annotations__", {})}
-    docs = {name: text for owner in reversed(kind.__mro__) for name, text in field_docs(owner).items()}
+    docs = {name: doc for owner in reversed(kind.__mro__) for name, doc in field_docs(owner).items()}
     groups: dict[str, list[Any]] = {title: [] for title in ORDER}
     for field in dataclasses.fields(kind):
         required = field.default is dataclasses.MISSING
@@ -84,7 +84,7 @@ def in_groups(kind: type[Any]) -> type[Any]:
         if field.default is None or field.default == ():
             words |= {"help_behavior_hint": "", "metavar": _metavar(hints[field.name])}
         if field.default == "" or isinstance(field.default, bool):
-            words["help_behavior_hint"] = ""  # a switch's name says what happens without it
+            words["help_behavior_hint"] = ""  # the default of a switch is clear from its name
         hint = _annotated(hints[field.name], words)
         default = (
             dataclasses.field(kw_only=True) if required else dataclasses.field(kw_only=True, default=field.default)
@@ -101,15 +101,15 @@ def in_groups(kind: type[Any]) -> type[Any]:
 
 
 def _annotated(hint: Any, words: dict[str, Any]) -> Any:
-    """A hint with words for tyro."""
-    return Annotated[hint, tyro.conf.arg(**words)]  # the hint is a value: it is known at run time only
+    """A type hint with tyro's settings."""
+    return Annotated[hint, tyro.conf.arg(**words)]  # the hint is a run-time value
 
 
-def _filled(text: str) -> str:
-    """A help text with the names there are in place of {RECIPES} and the like."""
+def _filled(doc: str) -> str:
+    """A help text with names in place of {RECIPES} and the like."""
     for name in ("RECIPES", "FINETUNES", "DATASETS"):
-        text = text.replace(f"{{{name}}}", ", ".join(getattr(choices, name)))
-    return text
+        doc = doc.replace(f"{{{name}}}", ", ".join(getattr(choices, name)))
+    return doc
 
 
 def _metavar(hint: Any) -> str:

@@ -1,11 +1,11 @@
-"""`mage plan`: what a recipe will cost, before it runs: a summary as comments, then the recipe, as one YAML file."""
+"""`mage plan`: cost of a recipe before it runs: a summary as comments, then the recipe, as one YAML file."""
 
 from typing import Any
 
 from mage import device as devices
-from mage.cli.asked import choice_of
+from mage.cli.arguments import choice_of
+from mage.cli.console import emit, note
 from mage.cli.options.plan import Options
-from mage.cli.say import emit, note
 from mage.recipes import Recipe, resolve
 from mage.recipes.schema import to_yaml
 from mage.runs.budget import budget, count_images
@@ -18,7 +18,7 @@ PARTS = ("tokenizer", "transformer", "encoder")
 
 
 def run(options: Options) -> None:
-    """Count images, parameters and steps, time a few steps, and print."""
+    """Count images, parameters and steps, measure a few steps, and print."""
     recipe = resolve(choice_of(options))
     extent = count_images(recipe, options.data_root, options.images)
     cost = budget(recipe, extent.train)
@@ -65,7 +65,7 @@ def _trainings(recipe: Recipe) -> dict[str, OptimConfig]:
 
 
 def _measure(options: Options, recipe: Recipe) -> dict[str, Pace | str]:
-    """Seconds of a step of each training, or why they could not be measured."""
+    """Seconds of a step of each training, or the reason why they could not be measured."""
     note(options, "timing a few steps (--no-measure leaves this out) ...")
     device = devices.start(options.device)
     precision = devices.resolve(options.precision, device)
@@ -74,7 +74,7 @@ def _measure(options: Options, recipe: Recipe) -> dict[str, Pace | str]:
         if name in _trainings(recipe):
             try:
                 measured[name] = measure(recipe, device, precision)
-            except ValueError as error:  # a package or a file of weights that the training itself needs too
+            except ValueError as error:  # a missing package or weight file, which training needs, too
                 measured[name] = " ".join(str(error).split())
     return measured
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import mage
 from mage import runs
-from mage.cli.asked import choice_of, launch_of
+from mage.cli.arguments import choice_of, launch_of
+from mage.cli.console import counting, emit, note, skipped_sentence
 from mage.cli.options.pretrain import Options
-from mage.cli.say import counting, emit, note, skipped_sentence
 from mage.data.token_cache import TokenCache, is_cache
 from mage.recipes import Recipe, resolve
 from mage.runs.inputs import training_data
@@ -17,13 +17,13 @@ PARALLEL = True
 
 
 def run(options: Options) -> None:
-    """Pre-train and say how well masked tokens are predicted."""
+    """Pre-train and print the held-out loss."""
     cache = TokenCache(options.data) if options.data is not None and is_cache(options.data) else None
     tokenizer = None
     if options.tokenizer is not None:
         tokenizer = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)
     if cache is not None and tokenizer is None and cache.key.tokenizer != "none":
-        raise ValueError(f"{options.data} holds the tokens of images: give the --tokenizer that made them")
+        raise ValueError(f"{options.data} holds tokens of images: give the --tokenizer that they were made with")
     recipe, launch = _recipe(options, cache, None if tokenizer is None else tokenizer.recipe), launch_of(options)
     launch.check_out()
     if recipe.method.reads == "tokens" and tokenizer is None and cache is None:
@@ -45,7 +45,7 @@ def run(options: Options) -> None:
 
 
 def _recipe(options: Options, cache: TokenCache | None, base: dict[str, Any] | None) -> Recipe:
-    """The recipe, with the images that a cache was made from as its data."""
+    """The recipe; with a cache, its data are the images that the cache was made from."""
     choice = choice_of(options)
     if cache is None:
         return resolve(choice, base=base)

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import mage
+from mage.cli.console import counting, emit, skipped_sentence
 from mage.cli.options.base import FeatureOptions
 from mage.cli.options.probe import Options
-from mage.cli.say import counting, emit, skipped_sentence
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.data.transforms import TransformConfig, evaluation_transform
 from mage.evaluation.classification import ProbeResult
@@ -20,7 +20,7 @@ def run(options: Options) -> None:
     if options.base_learning_rate <= 0:
         raise ValueError(f"--base-learning-rate must be positive, not {options.base_learning_rate}")
     if options.crops == "random" and options.protocol != "lars":
-        raise ValueError("--crops random goes with --protocol lars: the lbfgs protocol takes one view per image")
+        raise ValueError("--crops random needs --protocol lars: the other protocols take one view per image")
     config = LarsConfig(epochs=options.epochs, base_learning_rate=options.base_learning_rate)
     if options.crops == "random":
         result, sizes, skipped = _probe_on_crops(options, config)

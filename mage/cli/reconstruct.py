@@ -1,11 +1,11 @@
-"""`mage reconstruct`: the paper's figure of images filled in from ever fewer tokens."""
+"""`mage reconstruct`: the paper's figure of images reconstructed from fewer and fewer tokens."""
 
 import torch
 
 import mage
 from mage import images
+from mage.cli.console import check_output_file, emit
 from mage.cli.options.reconstruct import Options
-from mage.cli.say import check_output_file, emit
 
 
 def run(options: Options) -> None:
@@ -18,8 +18,8 @@ def run(options: Options) -> None:
     batch = images.to_float(originals)
     rows = [("original", batch)]
     for ratio in options.mask_ratio:
-        again = model.reconstruct(batch, mask_ratio=ratio, seed=options.seed, steps=options.steps)
-        rows.append((f"{ratio:.0%} masked", again.cpu()))
+        reconstruction = model.reconstruct(batch, mask_ratio=ratio, seed=options.seed, steps=options.steps)
+        rows.append((f"{ratio:.0%} masked", reconstruction.cpu()))
     images.save_png(options.out, images.labelled_rows(rows))
     result = {"out": str(options.out), "images": len(batch), "mask_ratios": options.mask_ratio}
     emit(

@@ -4,18 +4,18 @@ import json
 from typing import Any
 
 from mage import atomic
+from mage.cli.console import check_parent, emit, note
 from mage.cli.options.reproduce import Options
-from mage.cli.say import check_parent, emit, note
 from mage.evaluation.extractors import build_extractor
 from mage.runs.record import Record, command_line, write_record
 from mage.runs.reproduce import ReproduceConfig, open_weights, published, reproduce, table
 
 
 def run(options: Options) -> None:
-    """Measure what is missing, write and print the table."""
+    """Measure missing parts, write and print the table."""
     check_parent(options.out / "table.md")
     if not options.parts:
-        raise ValueError("--parts must name something: generation, linear, fewshot, finetune")
+        raise ValueError("--parts is empty: give one or more of generation, linear, fewshot, finetune")
     config: dict[str, Any] | None = None
     if options.config is not None:
         try:
@@ -29,7 +29,7 @@ def run(options: Options) -> None:
     extractor = None
     if "generation" in options.parts:
         extractor = build_extractor(options.extractor, weights=options.extractor_weights, device=model.device)
-    found = reproduce(
+    metrics = reproduce(
         model,
         options.data,
         options.out,
@@ -41,16 +41,16 @@ def run(options: Options) -> None:
         ),
         precision=options.precision,
         device=options.device,
-        say=lambda sentence: note(options, sentence),
+        announce=lambda sentence: note(options, sentence),
     )  # fmt: skip
-    text = table(published(model), found)
-    atomic.write_text(options.out / "table.md", text)
+    markdown = table(published(model), metrics)
+    atomic.write_text(options.out / "table.md", markdown)
     protocol = {
         "generation": f"{options.num:,} images, {options.steps} steps, {options.extractor}; reference: all validation "
         "images, shorter side scaled to the model's (bilinear), centre cut",
         "linear": f"LARS, {options.epochs} epochs, {options.crops} crops; test: scaled to 292/256, centre cut",
         "fewshot": "logistic regression on centre crops, 5 draws",
     }
-    record = Record(command_line("mage reproduce imagenet"), options.seed, protocol, {}, found)
+    record = Record(command_line("mage reproduce imagenet"), options.seed, protocol, {}, metrics)
     write_record(options.out / "result.json", record)
-    emit(options, {"out": str(options.out), "metrics": found}, text.rstrip())
+    emit(options, {"out": str(options.out), "metrics": metrics}, markdown.rstrip())

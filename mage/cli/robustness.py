@@ -4,8 +4,8 @@ from pathlib import Path
 
 import mage
 from mage import atomic
+from mage.cli.console import check_output_file, counting, emit, note, skipped_sentence
 from mage.cli.options.robustness import Options
-from mage.cli.say import check_output_file, counting, emit, note, skipped_sentence
 from mage.data.datasets import load_dataset
 from mage.evaluation.metric import Measured
 from mage.evaluation.representation import Representation

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from mage import runs
 from mage.array_files import open_integers
-from mage.cli.asked import choice_of, launch_of
+from mage.cli.arguments import choice_of, launch_of
+from mage.cli.console import check_parent, counting, emit, skipped_sentence
 from mage.cli.options.tokenize import Options
-from mage.cli.say import check_parent, counting, emit, skipped_sentence
 from mage.data.own_tokens import write_tokens
 from mage.nn.grids import written
 from mage.recipes import resolve
@@ -16,7 +16,7 @@ PARALLEL = True
 
 
 def run(options: Options) -> None:
-    """Write the cache and count it."""
+    """Write the cache and print its size."""
     check_parent(options.out)
     if (options.tokenizer is None) == (options.array is None):
         raise ValueError("give either --tokenizer or --array")

@@ -3,16 +3,16 @@
 from dataclasses import asdict
 
 from mage import runs
-from mage.cli.asked import choice_of, launch_of
+from mage.cli.arguments import choice_of, launch_of
+from mage.cli.console import emit, skipped_sentence
 from mage.cli.options.train_tokenizer import Options
-from mage.cli.say import emit, skipped_sentence
 from mage.recipes import resolve
 
 PARALLEL = True
 
 
 def run(options: Options) -> None:
-    """Train and say how well it reconstructs."""
+    """Train and print the quality of reconstructions."""
     result = runs.train_tokenizer(resolve(choice_of(options)), launch_of(options))
     metrics = result.metrics
     emit(

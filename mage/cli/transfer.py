@@ -1,10 +1,10 @@
-"""`mage transfer`: how models do on other data sets than their own."""
+"""`mage transfer`: probes of one or several models on several data sets."""
 
 from typing import Any
 
 import mage
+from mage.cli.console import emit, note
 from mage.cli.options.transfer import Options
-from mage.cli.say import emit, note
 from mage.data.datasets import load_dataset
 from mage.evaluation.representation import Representation
 from mage.evaluation.suite import build_protocols, measure_representation
@@ -33,6 +33,6 @@ def run(options: Options) -> None:
     for metric in (name for name in results[0]["metrics"] if "top5" not in name):
         lines.append(f"{metric:{width + 24}}" + "  ".join(f"{name:>14}" for name in names))
         for data in options.data:
-            cells = [one["metrics"][metric] for one in results if one["data"] == data]
+            cells = [result["metrics"][metric] for result in results if result["data"] == data]
             lines.append(f"  {data:{width + 22}}" + "  ".join(f"{cell:>14.2%}" for cell in cells))
     emit(options, {"results": results}, "\n".join(lines))

@@ -5,9 +5,9 @@ from typing import Any
 
 import mage
 from mage import atomic
-from mage.cli.asked import classes_of, sampling_of
+from mage.cli.arguments import classes_of, sampling_of
+from mage.cli.console import check_parent, emit, note
 from mage.cli.options.tune_sampler import Options
-from mage.cli.say import check_parent, emit, note
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import one_number
@@ -21,7 +21,7 @@ from mage.runs.tuning import Sampling, Trial, TuningConfig, tune
 from mage.store import folder as store
 
 ENOUGH_IMAGES = 1000
-"""Of each side, below which the winner is doubtful."""
+"""Number of generated and of real images below which the result is unreliable."""
 
 
 def run(options: Options) -> None:
@@ -34,13 +34,13 @@ def run(options: Options) -> None:
     model = mage.load(options.model, precision=options.precision, device=options.device)
     data = options.data or model.recipe.get("data", {}).get("name")
     if data is None:
-        raise ValueError("this model does not say what it was trained on: give --data")
+        raise ValueError("the model's recipe does not name its training data: give --data")
     classes = classes_of(options, model)
     model.check_generation(
         classes or None, **sampling_of(options) | {"guidance": max((0.0, *config.guidances)) or None}
     )
     if config.guidances and not classes and not model.notes.get("class_shares"):
-        raise ValueError("guidance changes nothing in images without class: add --class all to tune it")
+        raise ValueError("guidance has no effect on images without class: add --class all to tune it")
     extractor = build_extractor(options.extractor, weights=options.extractor_weights, device=model.device)
     real = _real_images(options, data, model)
     seen = look_at_dataset(real, extractor, size=model.image_size, device=model.device)
@@ -56,10 +56,10 @@ def run(options: Options) -> None:
         last[:] = [one_number(options.metric, compared)]
         return -last[0].value if last[0].better == "higher" else last[0].value
 
-    def tell(trial: Trial) -> None:
+    def report_trial(trial: Trial) -> None:
         note(options, f"{last[0].name} {last[0].value:.5g}   {_words(trial.sampling)}   seed {trial.seed}")
 
-    tuned = tune(score, config, fixed=sampling_of(options), seed=options.seed, on_trial=tell)
+    tuned = tune(score, config, fixed=sampling_of(options), seed=options.seed, on_trial=report_trial)
     sign = -1.0 if last[0].better == "higher" else 1.0
     trials = [asdict(trial) | {"value": sign * trial.value} for trial in tuned.trials]
     result: dict[str, Any] = {
@@ -82,29 +82,29 @@ def run(options: Options) -> None:
 
 
 def _real_images(options: Options, data: str, model: mage.Mage) -> ImageDataset:
-    """What samples are compared with; validation images are those that the model's own training held out."""
+    """Images that samples are compared with; validation images are those held out by the model's training."""
     if options.split == "validation":
         return data_of_model(model, data, options.data_root).validation
     return load_dataset(data, split=options.split, data_root=options.data_root, channels=model.channels)
 
 
 def _warnings(options: Options, seen: SeenImages, data: str) -> list[str]:
-    """What is doubtful about the winner: it was chosen on images that it is to be judged by, or on too few."""
-    found = []
+    """Warnings about the result: chosen on test images, or on too few images."""
+    warnings = []
     if options.split in ("test", "all"):
-        found.append(
-            "settings chosen by test images are measured too well on them afterwards; --split validation, the default, "
-            "leaves them unseen"
+        warnings.append(
+            "settings chosen on test images make later results on them too good; --split validation, the default, "
+            "leaves them unused"
         )
     count, real = min(options.num, seen.count), seen.count
     if count >= ENOUGH_IMAGES:
-        return found
+        return warnings
     fewer = f"{data} {options.split} has {real:,} images" if real < ENOUGH_IMAGES else f"--num is {options.num:,}"
-    found.append(
-        f"{fewer}: with fewer than {ENOUGH_IMAGES:,} on either side, samplers differ less than chance does, and the "
-        "best of many is partly the luckiest. Give more (--data, --split train, --num), or look first with --no-store"
+    warnings.append(
+        f"{fewer}: with fewer than {ENOUGH_IMAGES:,} on either side, chance outweighs the sampler, and the best "
+        "of many trials is partly a lucky one. Give more (--data, --split train, --num), or try first with --no-store"
     )
-    return found
+    return warnings
 
 
 def _words(sampling: Sampling) -> str:

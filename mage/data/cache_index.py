@@ -1,6 +1,6 @@
-"""index.json of a token cache: what made it, its sizes, and which shards are complete.
+"""index.json of a token cache: tokenizer, transform and data set, its sizes, and which shards are complete.
 
-It comes from outside, so every value is checked for type and bounds here, before anything is opened or allocated.
+The file is not trusted: every value is checked for type and bounds before anything is opened or allocated.
 """
 
 import json
@@ -13,18 +13,18 @@ from mage.settings import from_dict, to_dict
 
 INDEX = "index.json"
 FORMAT = 2
-"""1: of mage 0.1, grids of two dimensions, sequences as (1, length); 2: grids of one to three."""
+"""Newest format. 1: of mage 0.1, grids of two dimensions, sequences as (1, length); 2: grids of one to three."""
 MOST_BYTES = 2**26
-"""Of index.json: paths of half a million unreadable images."""
+"""Largest size of index.json, enough for the paths of half a million unreadable images."""
 MOST_CODES = 2**16
-"""A token takes two bytes."""
+"""Largest number of codes, because a token takes two bytes."""
 MOST_VIEWS = 2**16
 MOST_IMAGES = 2**40
 
 
 @dataclass(frozen=True)
 class CacheKey:
-    """What a cache's tokens depend on."""
+    """Everything that a cache's tokens depend on."""
 
     tokenizer: str
     """Fingerprint of the tokenizer's weights."""
@@ -44,13 +44,13 @@ class CacheKey:
 
 @dataclass(frozen=True)
 class CacheIndex:
-    """What index.json holds."""
+    """Content of index.json."""
 
     key: CacheKey
     grid: tuple[int, ...]
     """Sides of a token grid, of one to three dimensions."""
     num_codes: int
-    """Tokens run from 0 to this number less 1."""
+    """Tokens are 0 to num_codes - 1."""
     class_names: tuple[str, ...] = ()
     format: int = FORMAT
     complete: bool = False
@@ -59,9 +59,9 @@ class CacheIndex:
     skipped: tuple[str, ...] = ()
     """Paths of images that could not be read."""
     num_images: int | None = None
-    """Images of the data set, with those that could not be read; None before the first shard."""
+    """Images of the data set, including unreadable ones; None before the first shard."""
     source: str | None = None
-    """The data set by name, or its folder; None where it is not known, as of caches of 0.1."""
+    """The data set by name, or its folder; None if unknown, as in caches of 0.1."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.format <= FORMAT:
@@ -74,11 +74,11 @@ class CacheIndex:
         if not all(0 <= count <= MOST_IMAGES for count in self.shards):
             raise ValueError(f"shards must be numbers of images, not {self.shards!r:.80}")
         if self.complete and not sum(self.shards):
-            raise ValueError("it is complete and holds no image")
+            raise ValueError("it is marked complete, but holds no image")
 
 
 def read_index(folder: Path) -> CacheIndex:
-    """index.json of a cache. Raises ValueError where it is missing or damaged."""
+    """index.json of a cache. Raises ValueError if it is missing or damaged."""
     path = folder / INDEX
     if not path.is_file():
         raise ValueError(f"{folder} is not a token cache: {INDEX} is missing; `mage tokenize` makes one")
@@ -102,10 +102,10 @@ def with_shard(index: CacheIndex, count: int, skipped: tuple[str, ...] = ()) -> 
 
 
 def tokens_path(folder: Path, number: int) -> Path:
-    """A shard's tokens."""
+    """Path of a shard's tokens."""
     return folder / f"tokens-{number:05d}.u16"
 
 
 def labels_path(folder: Path, number: int) -> Path:
-    """A shard's labels."""
+    """Path of a shard's labels."""
     return folder / f"labels-{number:05d}.i32"

@@ -1,7 +1,7 @@
-"""Colour jitter and grey for whole batches, every image with its own factors: SimCLR's second half of augmentation.
+"""SimCLR's colour jitter and random greyscale, for whole batches with separate random factors per image.
 
-On batches and not on single images, so that it costs little and runs where the network runs. Brightness, contrast,
-saturation and hue change in this order (SimCLR: in any order).
+It works on batches instead of single images: so it is cheap and runs on the network's device. Brightness, contrast,
+saturation and hue change in this order (SimCLR: in random order).
 
 Letters: n images, H W pixels.
 """
@@ -14,12 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 TO_YIQ = ((0.299, 0.587, 0.114), (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135))
-"""Rows: luma and the two colour axes, in whose plane a change of hue is a rotation."""
+"""Rows: luma and two chroma axes; a change of hue is a rotation in their plane."""
 
 
 @dataclass(frozen=True)
 class ColourConfig:
-    """Strength of the jitter; the defaults are SimCLR's with strength 0.5, which is its choice for CIFAR-10."""
+    """Strength of the jitter; the defaults are SimCLR's for CIFAR-10 (strength 0.5)."""
 
     probability: float = 0.8
     """Share of the images whose colours are changed."""
@@ -30,9 +30,9 @@ class ColourConfig:
     saturation: float = 0.4
     """Largest relative change of saturation."""
     hue: float = 0.1
-    """Largest turn of the hue, as a share of a full turn."""
+    """Largest rotation of the hue, as a share of a full turn."""
     grey: float = 0.2
-    """Share of the images that lose their colour."""
+    """Share of the images that become grey."""
 
     def __post_init__(self) -> None:
         if not all(0 <= value <= 1 for value in vars(self).values()):
@@ -40,7 +40,7 @@ class ColourConfig:
 
 
 def colour_draws(count: int, generator: torch.Generator) -> Float[Tensor, "6 n"]:
-    """The random numbers of `count` images, uniform in [0, 1), on the CPU."""
+    """Random numbers for `count` images, uniform in [0, 1), on the CPU."""
     return torch.rand(6, count, generator=generator)
 
 
@@ -49,7 +49,7 @@ def colour_jitter(
 ) -> Float[Tensor, "n 3 H W"]:
     """Images in [0, 1] with changed colours, in [0, 1]; draws: of `colour_draws`.
 
-    Computed in the images' own precision, whatever autocast says: a bfloat16 product would shift colours.
+    Computed in the images' own precision, also under autocast: a bfloat16 product would shift colours.
     """
     with torch.autocast(images.device.type, enabled=False):
         return _jitter(images, config, draws[..., None, None, None].to(images.device, images.dtype))
@@ -63,15 +63,15 @@ def _jitter(images: Tensor, config: ColourConfig, draws: Tensor) -> Tensor:
     mean = (x * luma).sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True)
     x = torch.lerp(mean, x, 1 + config.contrast * spread[1]).clamp(0, 1)
     angle = (2 * math.pi * config.hue * spread[3]).view(-1)
-    turned = turn_hue(x, angle)
-    grey = (turned * luma).sum(dim=1, keepdim=True)
-    x = torch.lerp(grey, turned, 1 + config.saturation * spread[2]).clamp(0, 1)
+    rotated = turn_hue(x, angle)
+    grey = (rotated * luma).sum(dim=1, keepdim=True)
+    x = torch.lerp(grey, rotated, 1 + config.saturation * spread[2]).clamp(0, 1)
     x = torch.where(changed, x, images)
     return torch.where(draws[5] < config.grey, (x * luma).sum(dim=1, keepdim=True).expand_as(x), x)
 
 
 def turn_hue(images: Float[Tensor, "n 3 H W"], angle: Float[Tensor, " n"]) -> Float[Tensor, "n 3 H W"]:
-    """Rotate each image's colours around the grey axis; brightness stays, colours may leave [0, 1]."""
+    """Rotate each image's colours around the grey axis, at constant brightness; colours may leave [0, 1]."""
     yiq = images.new_tensor(TO_YIQ)
     turn = images.new_zeros(len(images), 3, 3)
     turn[:, 0, 0] = 1

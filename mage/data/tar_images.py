@@ -1,6 +1,6 @@
-"""Images in tar shards: one file per thousand images or so, for file systems that dislike a million files.
+"""Images in tar shards of about a thousand images, for file systems that are slow with many small files.
 
-A shard is an ordinary tar of PNG files, as WebDataset reads them too; with classes, a .cls file beside each image.
+A shard is an ordinary tar of PNG files, which WebDataset can read, too; with classes, each image has a .cls file.
 """
 
 import io
@@ -18,7 +18,7 @@ from mage.images import SUFFIXES
 
 
 def write_shard(path: str | Path, files: Iterable[tuple[str, bytes]]) -> None:
-    """Write named files into a tar, which appears whole or not at all; the same files give the same bytes."""
+    """Write named files into a tar, atomically; the same files give the same bytes."""
     with atomic.replacing(path) as temporary, tarfile.open(temporary, "w") as shard:
         for name, data in files:
             entry = tarfile.TarInfo(name)
@@ -32,7 +32,7 @@ class TarDataset:
 
     name: str
     places: list[tuple[Path, str, int, int]]
-    """Shard, name inside, first byte, number of bytes."""
+    """Shard, name in the shard, first byte, number of bytes."""
     channels: int = 3
     labels: Labels | None = None
     class_names: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class TarDataset:
 
     @classmethod
     def open(cls, folder: str | Path, channels: int = 3) -> "TarDataset":
-        """Look through a folder's shards. Raises ValueError where there are none or one is damaged."""
+        """The images of a folder's shards. Raises ValueError if there are none, or one is damaged."""
         shards = sorted(Path(folder).glob("*.tar"))
         if not shards:
             raise ValueError(f"{folder} holds no .tar files")
@@ -48,7 +48,7 @@ class TarDataset:
 
     @classmethod
     def open_files(cls, shards: Sequence[Path], channels: int = 3) -> "TarDataset":
-        """The same for some shards, at least one."""
+        """The same for a list of shards, at least one."""
         places = []
         for path in shards:
             try:

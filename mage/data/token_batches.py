@@ -18,14 +18,14 @@ def token_batches(
 ) -> Iterator[Batch]:
     """Endless parts of batches {"tokens", "labels"} from step `start` on; step k's batch is a function of (seed, k).
 
-    Each epoch is a permutation of the images, each image in one of its views; share: which rows this process takes.
+    Each epoch is a permutation of the images, each in one of its views; share: the rows that this process takes.
     pairs: a batch also holds "second", another view of each image. Raises ValueError if a batch is larger than the
     cache, or if there is only one view where two are needed.
     """
     if pairs and cache.key.views < 2:
         raise ValueError(
-            f"{cache.folder} holds one view of each image and two are contrasted: "
-            "cache it anew with --set data.views=2 or more, or train --online"
+            f"{cache.folder} holds one view of each image, but the method contrasts two: "
+            "make a new cache with --set data.views=2 or more, or train --online"
         )
     size = share.batch_size
     if size > len(cache):

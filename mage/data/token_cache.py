@@ -2,11 +2,11 @@
 
 Encoding images is more than half the cost of pre-training; a cache pays it once. A cache is a folder:
 
-    index.json              what made it (fingerprint, transform, data set), counts, class names, skipped files
+    index.json              key (fingerprint, transform, data set), counts, class names, skipped files
     tokens-00000.u16        (images, views, tokens) of the first shard, raw little-endian; a grid's last side fastest
-    labels-00000.i32        its labels, -1 where there is none
+    labels-00000.i32        its labels, -1 for none
 
-A shard appears whole or not at all, so an interrupted `mage tokenize` goes on where it stopped.
+Shards are written atomically, so an interrupted `mage tokenize` continues where it stopped.
 
 Letters: n images, v views; a token grid has one, two or three dimensions.
 """
@@ -40,10 +40,10 @@ from mage.tokenizers import Tokenizer
 
 
 class TokenCache:
-    """An opened cache: tokens of image i in view j, without reading anything else."""
+    """An opened cache, from which the tokens of any image and view are read directly."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Raises ValueError where there is no complete cache."""
+        """Raises ValueError if there is no complete cache."""
         self.folder = Path(folder)
         index = read_index(self.folder)
         if not index.complete:
@@ -118,9 +118,9 @@ def write_cache(
     workers: int = 0,
     on_images: Callable[[int], None] | None = None,
 ) -> TokenCache:
-    """Encode `views` views of every image; complete shards that are there already are kept.
+    """Encode `views` views of every image; existing complete shards are kept.
 
-    source: where the data set comes from, by name or folder: noted, so that a run on the cache can open it again.
+    source: name or folder of the data set, stored so that a run on the cache can open it again.
     encode: float images (n, C, H, W) in [0, 1] -> ids; the caller chooses device and precision.
     workers: processes that read and cut images; none: this one. The result does not depend on it.
     on_images: called with the number of images done since the last call.
@@ -179,7 +179,7 @@ def _start(folder: Path, key: CacheKey, dataset: ImageDataset, tokenizer: Tokeni
 
 @dataclass(frozen=True)
 class _Views:
-    """Cuts views out of images; worker processes get a copy."""
+    """Computes views of images; every worker process has a copy."""
 
     dataset: ImageDataset
     apply: Transform
@@ -187,7 +187,7 @@ class _Views:
     seed: int
 
     def __call__(self, indices: range) -> tuple[Tensor | None, list[int], list[str], int]:
-        """Views (images x views, c, H, W) uint8, labels, unreadable files, and the number of images asked for."""
+        """Views (images x views, c, H, W) uint8, labels, unreadable files, and the number of `indices`."""
         pixels: list[Tensor] = []
         labels: list[int] = []
         skipped: list[str] = []
@@ -215,11 +215,11 @@ def _encode_shard(
     skipped: list[str] = []
     per_batch = max(1, batch_size // work.views)
     chunks = [chosen[first : first + per_batch] for first in range(0, len(chosen), per_batch)]
-    for pixels, found, corrupt, count in compute(work, chunks, workers):
+    for pixels, batch_labels, corrupt, count in compute(work, chunks, workers):
         if pixels is not None:
             ids = encode(images.to_float(pixels))
             parts.append(ids.cpu().numpy().reshape(-1, work.views, ids[0].numel()))
-        labels += found
+        labels += batch_labels
         skipped += corrupt
         _report(on_images, count)
     empty = np.empty((0, work.views, 1))

@@ -25,30 +25,30 @@ Transform = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass(frozen=True)
 class TransformConfig:
-    """How an image is cut to size and varied."""
+    """Cropping, resizing and augmentation of an image."""
 
     size: tuple[int, int] = (256, 256)
     """Height and width of the result, in pixels."""
     augmentation: Literal["none", "flip", "crop_flip", "crop", "shift"] = "none"
-    """none: scale to cover, cut the centre. flip: that, mirrored half of the time. crop: random resized crop.
-    crop_flip: the paper's crop, mirrored half of the time. shift: whole pixels, on black."""
+    """none: scale to cover, crop the centre. flip: none plus random mirroring. crop: random resized crop.
+    crop_flip: the paper's, crop plus random mirroring. shift: random shift by whole pixels, filled with black."""
     scale: tuple[float, float] = (0.2, 1.0)
-    """Smallest and largest share of the area that a random crop shows."""
+    """Smallest and largest share of the image's area in a random crop."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Narrowest and widest shape of a random crop, width over height."""
     crop_draws: Literal["until_inside", "once"] = "until_inside"
-    """until_inside: area and shape of a random crop are drawn again, up to ten times, until it lies inside the image,
-    as torchvision does. once: what sticks out is cut off, as the public code of the linear probe does; crops show more.
+    """until_inside: area and shape of a random crop are redrawn, up to ten times, until it lies inside the image,
+    as torchvision does. once: parts outside of the image are cut off, as in the public code of the linear probe.
     """
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """How a random crop is scaled: pre-training bilinear, the paper's linear probe bicubic."""
+    """Interpolation of a random crop: bilinear in pre-training, bicubic in the paper's linear probe."""
     max_shift: int = 2
     """Largest shift, in pixels."""
     resize: int = 0
-    """Length of the shorter side before the centre is cut; 0: the centre crop shows as much as it can.
+    """Length of the shorter side before the centre crop; 0: the largest centre crop.
     The paper's evaluation is 292 for a size of 256."""
     rand_augment: str = ""
-    """RandAugment after all else, as timm writes it: rand-m9-mstd0.5-inc1 is the paper's fine-tuning; "": none."""
+    """RandAugment as the last step, in timm's notation: rand-m9-mstd0.5-inc1 is the paper's fine-tuning; "": none."""
 
     def __post_init__(self) -> None:
         if min(self.size) < 1:
@@ -66,7 +66,7 @@ class TransformConfig:
 
 
 def evaluation_transform(size: tuple[int, int], resize: float = 292 / 256) -> TransformConfig:
-    """Test images of a probe or a fine-tuned classifier: the shorter side scaled (bicubic), then the centre cut.
+    """Test transform of a probe or a fine-tuned classifier: scale the shorter side (bicubic), then crop the centre.
 
     resize: the shorter side over the longer one of `size`; the paper's is 292 for a size of 256. 1: the centre crop
     shows as much as it can.
@@ -81,7 +81,7 @@ def build_transform(config: TransformConfig) -> Transform:
 
 @dataclass(frozen=True)
 class _Transform:
-    """A class and not a closure, so that it can be sent to worker processes."""
+    """A class instead of a closure, so that it can be sent to worker processes."""
 
     config: TransformConfig
 
@@ -101,17 +101,17 @@ class _Transform:
 
 
 def describe(config: TransformConfig) -> str:
-    """One line that changes with anything that changes the result: part of a token cache's key."""
-    text = f"{config.augmentation} {config.size[0]}x{config.size[1]}"
-    text += f" {config.rand_augment}" if config.rand_augment else ""
+    """One line that describes every setting that changes the result: part of a token cache's key."""
+    description = f"{config.augmentation} {config.size[0]}x{config.size[1]}"
+    description += f" {config.rand_augment}" if config.rand_augment else ""
     if config.augmentation in ("crop", "crop_flip"):
         scale, ratio = config.scale, config.ratio
-        text += f" scale {scale[0]:.9g}-{scale[1]:.9g} ratio {ratio[0]:.9g}-{ratio[1]:.9g}"
-        text += " once" if config.crop_draws == "once" else ""
-        return text if config.interpolation == "bilinear" else f"{text} {config.interpolation}"
+        description += f" scale {scale[0]:.9g}-{scale[1]:.9g} ratio {ratio[0]:.9g}-{ratio[1]:.9g}"
+        description += " once" if config.crop_draws == "once" else ""
+        return description if config.interpolation == "bilinear" else f"{description} {config.interpolation}"
     if config.resize:
-        text += f" resize {config.resize}"
-    return f"{text} by {config.max_shift}" if config.augmentation == "shift" else text
+        description += f" resize {config.resize}"
+    return f"{description} by {config.max_shift}" if config.augmentation == "shift" else description
 
 
 def _centre(image: Tensor, config: TransformConfig) -> Tensor:
@@ -123,9 +123,9 @@ def _centre(image: Tensor, config: TransformConfig) -> Tensor:
 
 
 def _random_resized_crop(image: Tensor, config: TransformConfig, generator: torch.Generator) -> Tensor:
-    """Ten tries to find a crop of the drawn area and shape inside the image, then the largest centre crop that fits.
+    """Ten attempts to draw a crop inside the image, then the largest centre crop that fits.
 
-    With `crop_draws="once"` the first draw counts, limited to the image's sides.
+    With `crop_draws="once"` the first draw is used, limited to the image's sides.
     """
     height, width = image.shape[-2:]
     draws = torch.rand(10, 4, generator=generator).tolist()
@@ -159,7 +159,7 @@ def _shift(image: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
 
 def _rand_augment(image: Tensor, config: TransformConfig, generator: torch.Generator) -> Tensor:
     if image.shape[0] not in (1, 3):
-        raise ValueError(f"RandAugment sees grey or RGB images, not {len(image)} channels: set rand_augment to ''")
+        raise ValueError(f"RandAugment takes grey or RGB images, not {len(image)} channels: set rand_augment to ''")
     seed = int(torch.randint(2**31, (), generator=generator))
     picture = v2.functional.to_pil_image(image.expand(3, -1, -1))
     with rng.global_generators(seed):
@@ -169,7 +169,7 @@ def _rand_augment(image: Tensor, config: TransformConfig, generator: torch.Gener
 
 
 @lru_cache(maxsize=4)
-def _policy(text: str, side: int) -> Any:
-    """timm's RandAugment, bicubic, with shifts in proportion to the image and the mean of ImageNet where nothing is."""
+def _policy(policy: str, side: int) -> Any:
+    """timm's RandAugment, bicubic, with shifts in proportion to the image, and ImageNet's mean as the fill colour."""
     settings = {"translate_const": int(side * 0.45), "img_mean": (124, 116, 104)}
-    return rand_augment_transform(text, settings | {"interpolation": Image.Resampling.BICUBIC})
+    return rand_augment_transform(policy, settings | {"interpolation": Image.Resampling.BICUBIC})

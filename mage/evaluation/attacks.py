@@ -18,12 +18,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from mage import rng
+from mage.evaluation.classification import Scorer
 
 Norm = Literal["linf", "l2"]
 Loss = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, " n"]]
 """Images -> one number each that the attack makes large."""
-Scorer = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n k"]]
-"""Images in [0, 1] -> class scores, differentiable in the images."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mage.evaluation.attacks import Scorer
+from mage.evaluation.classification import Scorer
 from mage.evaluation.linear_head import LinearHead
 from mage.models import Classifier, MAGEClassifier, MAGETransformer, PatchEncoder
 from mage.models.mage import Pool, pooled

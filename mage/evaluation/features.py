@@ -6,7 +6,7 @@ Letters: n images, c channels, h w pixels, d feature width.
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,8 +16,7 @@ from mage import images
 from mage.data.datasets import ImageDataset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
-
-Pool = Literal["mean", "class", "both"]
+from mage.models.mage import Pool
 
 
 class Features(NamedTuple):

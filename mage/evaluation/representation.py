@@ -13,10 +13,11 @@ from typing import ClassVar
 from mage.data.datasets import ImageDataset, subset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.classification import Scorer
-from mage.evaluation.features import Features, Pool, check_pair, extract_features
+from mage.evaluation.features import Features, check_pair, extract_features
 from mage.evaluation.linear_head import FittedHead, LinearHead, fit_head
 from mage.evaluation.metric import Evaluator
 from mage.models import Classifier
+from mage.models.mage import Pool
 from mage.pipeline import Mage
 from mage.registry import Registry
 

@@ -1,4 +1,4 @@
-"""Networks: MAGE, the pixel encoder of its rivals, their classifier forms, and the table of sizes."""
+"""Networks: MAGE, the pixel encoder of the baselines, the classifiers on top of both, and the table of sizes."""
 
 import warnings
 from typing import Any
@@ -13,7 +13,7 @@ from mage.models.pixels import PatchEncoderConfig as PatchEncoderConfig
 from mage.models.presets import PRESETS as PRESETS
 
 Transformer = MAGETransformer | MAGEClassifier | PatchEncoder | PatchClassifier
-"""What a model folder may hold beside its tokenizer. The last two take images, the others tokens."""
+"""The networks that a model folder may hold. The last two take images, the others tokens."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""An encoder with a classifier on top: what linear probing and fine-tuning leave behind (paper, section 4.3).
+"""An encoder with a classifier on top: the result of linear probing and fine-tuning (paper, section 4.3).
 
 Letters: n images, l tokens, d width, k classes.
 """
@@ -47,24 +47,24 @@ class Classifier(nn.Module):
         }
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that weight decay leaves alone although they are no vectors, as the public code of each does.
+        """Parameters without weight decay although they are not vectors, as in the public code of each method.
 
-        MAE's leaves class token and positions alone; MAGE's positions are an embedding, and decay as the words do.
+        MAE excludes class token and positions. MAGE's positions are an embedding and decay like the words.
         """
         return {"encoder.class_token", "encoder.position"}
 
     def prepare(self, inputs: Tensor) -> Tensor:
-        """What the encoder takes, from what the caller has."""
+        """The encoder's input for the caller's."""
         return inputs
 
     def features(self, inputs: Tensor, pool: Pool | None = None) -> Float[Tensor, "n d"]:
-        """What the head sees. Raises ValueError for another pooling than the one it was trained with."""
+        """The head's input. Raises ValueError for another pooling than the one it was trained with."""
         if pool is not None and pool != self.pool:
             raise ValueError(f"this classifier was trained on pool={self.pool!r}, not {pool!r}")
         return self.pooled(self.encoder(self.prepare(inputs)))
 
     def pooled(self, x: Float[Tensor, "n l1 d"]) -> Float[Tensor, "n d"]:
-        """What the head sees of the encoder's output."""
+        """The encoder's output, pooled for the head."""
         if self.feature_norm is not None:
             mean: Tensor = self.feature_norm(x[:, 1:].float().mean(dim=1)).float()
             return mean

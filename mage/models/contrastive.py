@@ -1,4 +1,4 @@
-"""Contrast between two views of an image: MAGE-C (paper, section 3.3) and SimCLR's form of it.
+"""Contrastive loss between two views of an image: MAGE-C's (paper, section 3.3) and SimCLR's.
 
 Each view becomes one unit vector; the other view of the same image is its positive, the images of the whole batch, of
 all processes, are its negatives.
@@ -30,28 +30,31 @@ class ContrastConfig:
 
     def __post_init__(self) -> None:
         if self.temperature <= 0 or self.width < 1 or self.hidden_width < 0:
-            raise ValueError("contrastive: hidden_width must be 0 or more, temperature and width positive")
+            raise ValueError(
+                "contrastive: temperature and width must be positive and hidden_width 0 or more, not "
+                f"{self.temperature}, {self.width} and {self.hidden_width}"
+            )
 
 
 @dataclass(frozen=True)
 class ContrastiveConfig(ContrastConfig):
-    """MAGE-C's contrast, beside the reconstruction of both views."""
+    """MAGE-C's contrastive loss, added to the reconstruction loss of both views."""
 
     weight: float = 0.1
-    """Weight of the contrastive loss beside the reconstruction's."""
+    """Weight of the contrastive loss relative to the reconstruction loss."""
     share_ratio: bool = False
     """Mask both views of an image at the same ratio."""
     max_ratio: float = 1.0
-    """Contrast only images of which both views are masked at most this much; below 1 it needs ratios per image."""
+    """Contrast only images whose two views are both masked at most this much; below 1 it needs ratios per image."""
     schedule: Literal["constant", "rising", "falling"] = "constant"
-    """How the weight changes through the training: not, linearly from 0, or linearly to 0."""
+    """Weight during training: constant, rising linearly from 0, or falling linearly to 0."""
     stop_gradient: bool = False
-    """Each view is pulled towards the other, which holds still, instead of both moving."""
+    """Stop the gradient at the positive: each view moves towards the other, which stays fixed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.weight <= 0:
-            raise ValueError(f"contrastive.weight must be positive, not {self.weight}; without contrast it is MAGE")
+            raise ValueError(f"contrastive.weight must be positive, not {self.weight}; without contrast, take MAGE")
         if not 0 < self.max_ratio <= 1:
             raise ValueError(f"contrastive.max_ratio must lie in (0, 1], not {self.max_ratio}")
 
@@ -62,7 +65,7 @@ class ContrastiveConfig(ContrastConfig):
 
 
 class Projection(nn.Module):
-    """Two layers to the unit sphere; LayerNorm between them: batch statistics would tie the processes together."""
+    """Two layers onto the unit sphere, with a LayerNorm between them: batch statistics would differ by process."""
 
     def __init__(self, width: int, config: ContrastConfig) -> None:
         super().__init__()
@@ -86,12 +89,12 @@ def info_nce(
 ) -> Float[Tensor, ""]:
     """Mean over this process's images and both directions of -log softmax(similarity / temperature) at the positive.
 
-    Negatives are the other view's vectors of all processes, through which gradients flow (van den Oord et al. 2018);
-    with `same_view` those of the view itself too, except the image's own (SimCLR; Chen et al. 2020, equation 1).
+    Negatives are the other view's vectors from all processes, with gradients (van den Oord et al. 2018);
+    with `same_view` also those of the same view, except the image's own (SimCLR; Chen et al. 2020, equation 1).
     use: the images that count, as anchors and as negatives; the mean is over those of all processes.
-    Averaged over processes of equal batches, values and gradients are those of one process with the whole batch.
-    Similarities are computed in the vectors' own precision under autocast, too: divided by a small temperature, what
-    bfloat16 rounds away is a part of the gradient.
+    Averaged over processes with equal batches, value and gradient equal those of one process with the whole batch.
+    Similarities are computed in the vectors' own precision, under autocast too: divided by a small temperature, the
+    rounding error of bfloat16 would be a visible part of the gradient.
     """
     with torch.autocast(first.device.type, enabled=False):
         return _info_nce(first, second, temperature, use, same_view)
@@ -113,17 +116,17 @@ def _info_nce(
     for anchor, same, other in ((first, *everything), (second, *reversed(everything))):
         scores = (anchor @ other.T / temperature).masked_fill(~counted, -torch.inf)
         if same_view:
-            beside = (anchor @ same.T / temperature).masked_fill(diagonal | ~counted, -torch.inf)
-            scores = torch.cat([scores, beside], dim=1)
+            same_view_scores = (anchor @ same.T / temperature).masked_fill(diagonal | ~counted, -torch.inf)
+            scores = torch.cat([scores, same_view_scores], dim=1)
         losses = functional.cross_entropy(scores[counts], own[counts], reduction="sum")
         total = total + losses
-    # Every process divides by the share of all, so that the mean over processes is the mean over images.
+    # Every process divides by the images per process, so that the mean over processes is the mean over images.
     share = counted.sum().clamp(min=1) / distributed.world_size()
     return total / (2 * share)
 
 
 def agreement(first: Float[Tensor, "n z"], second: Float[Tensor, "n z"]) -> Float[Tensor, ""]:
-    """Share of this process's images whose nearest vector among all other views, of every process, is their own."""
+    """Share of this process's images whose nearest vector, among the other views of all processes, is their own."""
     nearest = (first @ distributed.gather_with_gradient(second).T).argmax(dim=1)
     own = torch.arange(len(first), device=first.device) + distributed.rank() * len(first)
     return (nearest == own).float().mean()

@@ -1,13 +1,13 @@
-"""I-JEPA (Assran et al. 2023): a rival of MAGE that predicts representations instead of tokens or pixels.
+"""I-JEPA (Assran et al. 2023): a baseline that predicts representations instead of tokens or pixels.
 
-From one large block of an image, its context, the network predicts what another encoder gives for four smaller blocks,
-the targets, which are cut out of the context. That other encoder sees the whole image and is a moving average of the
-first one: it has no gradient, and is what is kept. Paper, section 3 and appendix A.1.
+From one large block of an image, the context, the network predicts a second encoder's output for four smaller blocks,
+the targets, which are cut out of the context. This second encoder, the target encoder, sees the whole image. It is a
+moving average of the first, receives no gradient, and is the one that is kept (section 3 and appendix A.1).
 
-Three things are ours. The encoder has a class token, as the other rivals' has: it is never predicted, but patches
-attend to it, so that every probe works. Targets are layer-normalised without scale and shift, so that the loss cannot
-fall by making them small. All images of a step have blocks of the same sizes and contexts of the same length, so that
-a batch has one shape.
+Three details differ from the paper. The encoder has a class token, as the other baselines do: it is never predicted,
+but patches attend to it, so that every probe works. Targets are layer-normalised without scale and shift, so that the
+loss cannot fall by making them small. All images of a step have blocks of the same sizes and contexts of the same
+length, so that a batch has one shape.
 
 Letters: n images, c channels, H W pixels, l patches, k context patches, m target blocks, t patches of one target block,
 d encoder width, p predictor width.
@@ -29,7 +29,7 @@ from mage.nn.blocks import choose_attention, transformer_blocks, xavier_linears
 from mage.nn.positions import sincos_positions
 
 TRIES = 100
-"""How often an image may draw its blocks before its targets are laid one upon the other."""
+"""Attempts at an image's blocks before all its targets are placed at the same position."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class BlockConfig:
     context_scale: tuple[float, float] = (0.85, 1.0)
     """Smallest and largest share of the image in the context block, a square, before the targets are cut out."""
     least_context: float = 0.15
-    """Share of the patches that every context has at least: an image with less draws its blocks again."""
+    """Smallest share of the patches in a context: an image with a smaller one gets new blocks."""
 
     def __post_init__(self) -> None:
         if self.targets < 1:
-            raise ValueError(f"I-JEPA needs at least one target block, not {self.targets}")
+            raise ValueError(f"targets must be at least 1 block, not {self.targets}")
         for name in ("target_scale", "target_aspect", "context_scale"):
             low, high = getattr(self, name)
             if not 0 < low <= high or (name != "target_aspect" and high > 1):
@@ -60,21 +60,21 @@ class BlockConfig:
 
 
 class Blocks(NamedTuple):
-    """Context and targets of some images."""
+    """Context and targets of a batch of images."""
 
     context: Bool[Tensor, "n l"]
-    """Patches that the context encoder sees, equally many of each image."""
+    """Patches that the context encoder sees, the same number for each image."""
     targets: Int[Tensor, "n m t"]
     """Patches of each target block, row by row."""
 
     @property
     def mask(self) -> Mask:
-        """The context as the encoder takes it."""
+        """The context as a mask for the encoder."""
         return Mask(masked=~self.context, dropped=~self.context)
 
 
 def draw_blocks(config: BlockConfig, count: int, grid: tuple[int, int], generator: torch.Generator) -> Blocks:
-    """Blocks of a step's whole batch of `count` images, on the CPU: sizes are the batch's, places an image's own.
+    """Blocks of a step's whole batch of `count` images, on the CPU: one size per batch, positions per image.
 
     Contexts are cut to the shortest one of the batch by leaving out patches at random. Raises ValueError for a grid
     in which a target can cover the context.
@@ -96,12 +96,12 @@ def draw_blocks(config: BlockConfig, count: int, grid: tuple[int, int], generato
         short = context.sum(dim=1) < least
         if not short.any():
             break
-        # Every image draws, whether it needs to or not: what the others get does not depend on it.
-        again = _places(grid, size, (count, config.targets), generator)
-        targets = torch.where(short[:, None, None], again, targets)
-        fresh = _context(grid, _places(grid, around, (count,), generator), targets)
-        context = torch.where(short[:, None], fresh, context)
-    empty = ~context.any(dim=1)  # one block cannot cover the context, where several together can
+        # Every image draws, whether it needs to or not, so that the other images' blocks do not depend on it.
+        redrawn = _places(grid, size, (count, config.targets), generator)
+        targets = torch.where(short[:, None, None], redrawn, targets)
+        redrawn_context = _context(grid, _places(grid, around, (count,), generator), targets)
+        context = torch.where(short[:, None], redrawn_context, context)
+    empty = ~context.any(dim=1)  # one target cannot cover the context; several together can
     together = targets[:, :1].expand_as(targets)
     targets = torch.where(empty[:, None, None], together, targets)
     context = torch.where(empty[:, None], _context(grid, _places(grid, around, (count,), generator), targets), context)
@@ -120,7 +120,7 @@ def block_size(grid: tuple[int, int], scale: float, aspect: float) -> tuple[int,
 def _places(
     grid: tuple[int, int], size: tuple[int, int], shape: tuple[int, ...], generator: torch.Generator
 ) -> Int[Tensor, "*shape t"]:
-    """Patches of blocks of one size, each anywhere in the grid with equal chance."""
+    """Patches of blocks of one size, placed uniformly at random in the grid."""
     top = torch.randint(grid[0] - size[0] + 1, shape, generator=generator)
     left = torch.randint(grid[1] - size[1] + 1, shape, generator=generator)
     inside = torch.arange(size[0])[:, None] * grid[1] + torch.arange(size[1])
@@ -155,7 +155,7 @@ class IJEPAConfig:
 
 
 class Predictor(nn.Module):
-    """A narrow ViT: from the context's vectors to those of one target block, of which it is told the positions."""
+    """A narrow ViT that predicts one target block's vectors from the context's vectors and the block's positions."""
 
     position: Tensor
 
@@ -178,9 +178,9 @@ class Predictor(nn.Module):
     ) -> Float[Tensor, "n m t d"]:
         """Each block is predicted on its own: blocks do not see each other."""
         n, m, t = targets.shape
-        seen = self.embed(context) + self.position[kept]
-        asked = self.mask_token + self.position[targets]
-        x = torch.cat([seen[:, None].expand(-1, m, -1, -1), asked.to(seen.dtype)], dim=2).flatten(0, 1)
+        context_rows = self.embed(context) + self.position[kept]
+        queries = self.mask_token + self.position[targets]
+        x = torch.cat([context_rows[:, None].expand(-1, m, -1, -1), queries.to(context_rows)], dim=2).flatten(0, 1)
         for block in self.blocks:
             x = block(x)
         predicted: Tensor = self.head(self.norm(x[:, -t:]))
@@ -200,14 +200,14 @@ class IJEPA(nn.Module):
 
     @property
     def encoder(self) -> PatchEncoder:
-        """What is kept, and what the paper evaluates: the target encoder."""
+        """The encoder that is kept and that the paper evaluates: the target encoder."""
         return self.target_encoder
 
     def forward(self, images: Float[Tensor, "n c H W"], mask: Mask, targets: Int[Tensor, "n m t"]) -> Float[Tensor, ""]:
         """Squared error of the predicted representations (section 3, "Loss").
 
-        It is the mean over images, blocks, patches and numbers, where the paper adds up the last two: so its size does
-        not depend on the sizes of blocks and encoder. The public code takes a smooth L1 distance instead.
+        It is the mean over images, blocks, patches and channels, where the paper sums over the last two: so its size
+        does not depend on the sizes of blocks and encoder. The public code takes a smooth L1 distance instead.
         """
         assert self.context_encoder.norm is not None
         context = self.context_encoder.norm(self.context_encoder(images, mask))[:, 1:]
@@ -216,7 +216,7 @@ class IJEPA(nn.Module):
 
     @torch.no_grad()
     def targets(self, images: Float[Tensor, "n c H W"], targets: Int[Tensor, "n m t"]) -> Float[Tensor, "n m t d"]:
-        """What the target encoder, which sees the whole image, gives at the targets' patches, layer-normalised."""
+        """The target encoder's output, from the whole image, at the targets' patches, layer-normalised."""
         assert self.target_encoder.norm is not None
         x = self.target_encoder.norm(self.target_encoder(images))[:, 1:].float()
         x = functional.layer_norm(x, x.shape[2:], eps=1e-6)

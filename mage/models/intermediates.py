@@ -1,4 +1,4 @@
-"""Dense features: what the blocks of an encoder put out, in timm's manner (`forward_intermediates`).
+"""Dense features: the outputs of an encoder's blocks, like timm's `forward_intermediates`.
 
 Letters: n images, l positions of a grid of any dimensions, d width.
 """
@@ -15,26 +15,26 @@ MapFormat = Literal["NCHW", "NLC"]
 def intermediates(
     encoder: Any, inputs: Tensor, indices: int | Sequence[int] | None, norm: bool, output_fmt: MapFormat
 ) -> list[Float[Tensor, "..."]]:
-    """Outputs of some blocks, float32, without the class position: maps (n, d, *grid) or rows (n, l, d).
+    """Outputs of the chosen blocks, float32, without the class position: maps (n, d, *grid) or rows (n, l, d).
 
-    encoder: has `embed`, `blocks`, `norm`, `grid`. inputs: what it takes; token grids or images.
+    encoder: has `embed`, `blocks`, `norm`, `grid`. inputs: token grids or images, as the encoder takes them.
     indices: numbers of blocks, from 0 or, negative, from the end; one number n: the last n; None: all. In block order.
     """
     chosen = block_numbers(len(encoder.blocks), indices)
     rows_in = inputs if inputs.is_floating_point() else inputs.flatten(1)
-    x, found = encoder.embed(rows_in), []
+    x, outputs = encoder.embed(rows_in), []
     for number, block in enumerate(encoder.blocks):
         x = block(x)
         if number in chosen:
             rows = (encoder.norm(x) if norm and encoder.norm is not None else x)[:, 1:].float()
-            found.append(rows if output_fmt == "NLC" else rows.transpose(1, 2).unflatten(2, encoder.grid))
+            outputs.append(rows if output_fmt == "NLC" else rows.transpose(1, 2).unflatten(2, encoder.grid))
         if number == max(chosen):
             break
-    return found
+    return outputs
 
 
 def block_numbers(depth: int, indices: int | Sequence[int] | None) -> set[int]:
-    """The blocks that `indices` means. Raises ValueError for one that does not exist."""
+    """The block numbers that `indices` selects. Raises ValueError for a block that does not exist."""
     if indices is None:
         return set(range(depth))
     wanted = range(depth - indices, depth) if isinstance(indices, int) else indices

@@ -1,11 +1,11 @@
-"""Masked autoencoder on pixels (He et al. 2022): a rival of MAGE, for comparisons on one engine.
+"""Masked autoencoder on pixels (He et al. 2022): a baseline, for comparisons on the same training engine.
 
 Three quarters of the patches are left out; a light decoder predicts their pixels, each patch normalised to mean 0 and
-variance 1. The encoder of MAGE without tokens: what changes between the two is what is predicted, and the mask ratio.
+variance 1. The encoder has the same blocks as MAGE's: the two methods differ in the prediction target and mask ratio.
 
-Positions are fixed in pre-training, as published. Ours is the scale of pixels: the encoder sees [-1, 1] and a patch is
-normalised from [0, 1], where the public code standardises each channel by ImageNet's mean and deviation first, so that
-targets weigh the channels a little differently.
+Positions are fixed in pre-training, as published. The scale of pixels differs from the public code: here the encoder
+sees [-1, 1] and a patch is normalised from [0, 1]; there each channel is first standardised by ImageNet's mean and
+deviation, so that its targets weigh the channels a little differently.
 
 Letters: n images, c channels, H W pixels, l patches, k kept patches, d encoder width, p decoder width, q numbers of a
 patch.
@@ -36,7 +36,7 @@ class MAEConfig:
     mask_ratio: float = 0.75
     """Share of the patches that are left out and predicted."""
     normalize_patches: bool = True
-    """Predict each patch's pixels less their mean, over their deviation: the public code's --norm_pix_loss."""
+    """Standardise each patch's pixels before they are predicted: the public code's --norm_pix_loss."""
 
     def __post_init__(self) -> None:
         if not 0 < self.mask_ratio < 1:
@@ -73,7 +73,7 @@ class MAE(nn.Module):
         """Predicted patches, at all positions; the masked ones are those that were dropped."""
         assert self.encoder.norm is not None
         x = self.decoder_embed(self.encoder.norm(self.encoder(images, mask)))
-        # Where each position's vector stands among the kept ones; dropped positions get the mask token.
+        # Index of each position's vector among the kept ones; dropped positions get the mask token.
         source = (~mask.dropped).cumsum(dim=1).sub(1).clamp(min=0)
         kept = x[:, 1:].gather(1, source[..., None].expand(-1, -1, x.shape[2]))
         tokens = torch.where(mask.dropped[..., None], self.mask_token.to(kept.dtype), kept) + self.decoder_position
@@ -90,6 +90,6 @@ class MAE(nn.Module):
         if self.config.normalize_patches:
             mean, variance = target.mean(dim=2, keepdim=True), target.var(dim=2, keepdim=True)
             target = (target - mean) / (variance + 1e-6).sqrt()
-        wrong = (predicted - target).square().mean(dim=2)
-        loss: Tensor = (wrong * mask.dropped).sum() / mask.dropped.sum()
+        patch_errors = (predicted - target).square().mean(dim=2)
+        loss: Tensor = (patch_errors * mask.dropped).sum() / mask.dropped.sum()
         return loss

@@ -1,12 +1,12 @@
-"""MAGE: a ViT encoder-decoder that fills in masked tokens (paper, sections 3.1 and 3.2).
+"""MAGE: a ViT encoder-decoder that predicts masked tokens (paper, sections 3.1 and 3.2).
 
 The encoder sees a class token and the tokens that were not dropped, masked ones as mask tokens. The decoder sees all
 positions; masked and dropped ones are filled with the encoder's class-token output. The head scores every word.
-Without a decoder (`decoder_depth=0`) and with nothing dropped this is MaskGIT's: one transformer that sees all.
+Without a decoder (`decoder_depth=0`) and with nothing dropped this is MaskGIT's network: one transformer that sees all.
 
 Classes may enter in two places (docs/method.md, Class conditions): as a word at the encoder's class position, for
 training from scratch, or as a vector added to the decoder's input, which a trained network learns while its encoder
-stays as it is.
+is frozen.
 
 Letters: n images, l tokens of a grid of one, two or three dimensions, k kept tokens, d encoder width, p decoder width,
 v words, c codes, u positions that are scored.
@@ -55,15 +55,15 @@ class MAGEConfig:
     label_smoothing: float = 0.1
     """Label smoothing of the loss, over the codes."""
     position_init: Literal["normal", "sincos"] = "normal"
-    """Start of the learned positions: normal is the paper's, N(0, 0.02); sincos learns faster in short runs."""
+    """Initial learned positions: normal is the paper's, N(0, 0.02); sincos learns faster in short runs."""
     num_classes: int = 0
-    """Classes that the network knows of; 0: none."""
+    """Number of classes the network is conditioned on; 0: none."""
     class_input: Literal["encoder", "decoder"] = "encoder"
     """Where a class enters: as the encoder's class word, or added to the decoder's input (the paper's, section 4.2)."""
 
     def __post_init__(self) -> None:
         if self.num_classes < 0:
-            raise ValueError(f"num_classes must not be negative, is {self.num_classes}")
+            raise ValueError(f"num_classes must be 0 or more, not {self.num_classes}")
         if self.num_classes and self.class_input == "decoder" and not self.decoder_depth:
             raise ValueError("class_input='decoder' needs a decoder, and decoder_depth is 0")
 
@@ -81,7 +81,7 @@ class MAGEEncoder(nn.Module):
         drop_path: float = 0.0,
         embedding_dropout: float | None = None,
     ) -> None:
-        """embedding_dropout: None: the configuration's, as in the blocks."""
+        """embedding_dropout: dropout after the embedding; None: the configuration's, as in the blocks."""
         super().__init__()
         self.vocabulary, self.grid = vocabulary, check_grid(grid)
         dropout = config.dropout if embedding_dropout is None else embedding_dropout
@@ -108,7 +108,7 @@ class MAGEEncoder(nn.Module):
     def embed(
         self, ids: Int[Tensor, "n l"], mask: Mask | None = None, classes: Int[Tensor, " n"] | None = None
     ) -> Float[Tensor, "n k1 d"]:
-        """What enters the first block. classes: the words at the class position, -1 = none."""
+        """Input of the first block. classes: the words at the class position, -1 = none."""
         positions = None
         if mask is not None:
             ids = ids.masked_fill(mask.masked, self.vocabulary.mask_id)
@@ -127,7 +127,7 @@ class MAGEEncoder(nn.Module):
         return torch.where(classes.to(ids.device)[:, None] < 0, column, words)
 
     def forward_mixed(self, shares: Float[Tensor, "n l c"]) -> Float[Tensor, "n l1 d"]:
-        """As `forward` on complete grids whose tokens are mixtures of codes: what a gradient to images passes."""
+        """Like `forward`, for complete grids whose tokens are mixtures of codes, so that gradients reach the images."""
         words = self.embedding.word.weight
         null_class = words[self.vocabulary.null_class_id].expand(len(shares), 1, -1)
         x = self.embedding.place(torch.cat([null_class, shares @ words[: shares.shape[2]]], dim=1))
@@ -136,15 +136,15 @@ class MAGEEncoder(nn.Module):
         return x
 
     def features(self, ids: Int[Tensor, "n l"], pool: Pool) -> Float[Tensor, "n d"]:
-        """Mean of the last block's tokens, then a LayerNorm; or the class token (docs/method.md, Features).
+        """Mean of the last block's tokens, layer-normalised; or the class token (docs/method.md, Features).
 
-        both: the two side by side, 2 d numbers.
+        both: the two concatenated, 2 d numbers.
         """
         return pooled(self(ids), pool, self.norm)
 
 
 def pooled(x: Float[Tensor, "n l1 d"], pool: Pool, norm: nn.LayerNorm | None) -> Float[Tensor, "n f"]:
-    """The last block's output as one vector per image, f = d or 2 d; only the class token passes `norm`."""
+    """The last block's output as one vector per image, f = d or 2 d; `norm` is applied to the class token only."""
     if pool not in get_args(Pool):
         raise ValueError(f'pool must be "mean", "class" or "both", not {pool!r}')
     average = x[:, 1:].float().mean(dim=1)
@@ -166,7 +166,7 @@ def rows_of_tokens(ids: Int[Tensor, "..."], grid: tuple[int, ...]) -> Int[Tensor
 
 @dataclass(frozen=True)
 class MAGEOutput:
-    """Result of a pass; logits are computed when asked for, because losses and samplers need only a part of them."""
+    """Result of a pass; logits are computed on access, because losses and samplers need only a part of them."""
 
     latent: Float[Tensor, "n k1 d"]
     """Encoder output after its norm, class position first."""
@@ -185,7 +185,7 @@ class MAGEOutput:
         return self.model.word_logits(self.decoded, self.model.vocabulary.num_codes)
 
     def code_logits_at(self, places: Int[Tensor, "n u"]) -> Float[Tensor, "n u c"]:
-        """Scores of the codes at some positions of each image."""
+        """Scores of the codes at the positions `places` of each image."""
         chosen = self.decoded.gather(1, places[..., None].expand(-1, -1, self.decoded.shape[2]))
         return self.model.word_logits(chosen, self.model.vocabulary.num_codes)
 
@@ -208,7 +208,7 @@ class MAGETransformer(nn.Module):
         if config.position_init == "sincos":
             self._start_from_sincos()
         if config.num_classes and config.class_input == "decoder":
-            # The last row is "no class". Zero: a trained network starts as what it was.
+            # The last row is "no class". All are zero, so that a trained network starts with unchanged outputs.
             self.class_embedding = nn.Embedding(config.num_classes + 1, config.decoder_width)
             nn.init.zeros_(self.class_embedding.weight)
         elif config.num_classes > vocabulary.num_classes:
@@ -232,21 +232,21 @@ class MAGETransformer(nn.Module):
 
     @torch.no_grad()
     def _start_from_sincos(self) -> None:
-        """Positions as large as what they are added to: 0.02 in the embedding, 1 in the decoder."""
+        """Sine-cosine positions, scaled like the vectors they are added to: 0.02 in the embedding, 1 in the decoder."""
         self.encoder.embedding.position.weight[1:] = 0.02 * sincos_positions(self.grid, self.config.width)
         if self.config.decoder_depth:
             self.decoder_position[0, 1:] = sincos_positions(self.grid, self.config.decoder_width)
 
     def forward(self, ids: Int[Tensor, "..."], mask: Mask, classes: Int[Tensor, " n"] | None = None) -> MAGEOutput:
-        """Predict all positions from the unmasked ones. `ids` is (n, *grid) or (n, l); masked ones are not read.
+        """Predict all positions from the unmasked ones. `ids` is (n, *grid) or (n, l); masked ids are not read.
 
-        classes: one per image, -1 = none. Raises ValueError if this network knows no classes.
+        classes: one per image, -1 = none. Raises ValueError if this network was trained without classes.
         """
         if classes is not None and not self.config.num_classes:
-            raise ValueError("this network was trained without classes")
+            raise ValueError("this network was trained without classes; leave out the classes")
         ids = self.check_ids(ids)
         if tuple(mask.masked.shape) != tuple(ids.shape):
-            raise ValueError(f"the mask is {tuple(mask.masked.shape)} for tokens {tuple(ids.shape)}: must agree")
+            raise ValueError(f"mask {tuple(mask.masked.shape)} and tokens {tuple(ids.shape)} must have the same shape")
         # Unknown tokens may carry any value, such as -1, as long as they are masked.
         assert self.encoder.norm is not None
         words = classes if self.config.class_input == "encoder" else None

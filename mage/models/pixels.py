@@ -1,4 +1,4 @@
-"""A ViT on patches of pixels: the encoder of the rivals MAE and SimCLR, with the same blocks as MAGE's.
+"""A ViT on patches of pixels: the encoder of the baselines MAE, SimCLR and I-JEPA, with the same blocks as MAGE's.
 
 Letters: n images, c channels, H W pixels, l patches, k kept patches, d width, q numbers of a patch.
 """
@@ -28,11 +28,11 @@ class PatchEncoderConfig:
     patch_size: int = 16
     """Pixels per side of a patch."""
     width: int = 768
-    """Width."""
+    """Width of the encoder."""
     depth: int = 12
-    """Blocks."""
+    """Blocks of the encoder."""
     heads: int = 12
-    """Attention heads."""
+    """Attention heads of the encoder."""
     mlp_ratio: float = 4.0
     """Hidden width of the MLPs, as a multiple of the width."""
 
@@ -76,7 +76,7 @@ class PatchEncoder(nn.Module):
         return x
 
     def embed(self, images: Float[Tensor, "n c H W"], mask: Mask | None = None) -> Float[Tensor, "n k1 d"]:
-        """What enters the first block."""
+        """Input of the first block."""
         check_images(images, (self.config.channels, *self.config.image_size), reader="encoder")
         x = self.patches(to_patches(images, self.config.patch_size) * 2 - 1) + self.position
         if mask is not None and mask.num_kept < x.shape[1]:
@@ -84,10 +84,10 @@ class PatchEncoder(nn.Module):
         return torch.cat([self.class_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
 
     def features(self, images: Float[Tensor, "n c H W"], pool: Pool = "mean") -> Float[Tensor, "n d"]:
-        """As MAGE's: mean of the last block's patches, layer-normalised; or the class token; or both."""
+        """Like MAGE's: mean of the last block's patches, layer-normalised; or the class token; or both."""
         return pooled(self(images), pool, self.norm)
 
 
 def to_patches(images: Float[Tensor, "n c H W"], size: int) -> Float[Tensor, "n l q"]:
-    """Images -> patches row by row, each its pixels as channels first."""
+    """Images -> patches row by row; the pixels of a patch are ordered channels first."""
     return functional.pixel_unshuffle(images, size).flatten(2).transpose(1, 2)

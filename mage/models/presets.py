@@ -12,7 +12,7 @@ PRESETS: dict[str, MAGEConfig] = {
 
 
 def preset(name: str) -> MAGEConfig:
-    """The sizes called `name`. Raises ValueError with the names there are."""
+    """The configuration named `name`. Raises ValueError, listing the names, if there is none."""
     if name not in PRESETS:
         raise ValueError(f"there is no size {name!r}; sizes are {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -1,6 +1,6 @@
-"""SimCLR with a ViT (Chen et al. 2020): a rival of MAGE, for comparisons on one engine.
+"""SimCLR with a ViT (Chen et al. 2020): a baseline, for comparisons on the same training engine.
 
-Two strongly varied views of each image; their vectors attract each other and repel those of all other images. Nothing
+Two strongly augmented views of each image attract each other and repel the views of all other images. Nothing
 is masked and nothing is reconstructed.
 
 Letters: n images, c channels, H W pixels, z width of the compared vectors.
@@ -23,7 +23,7 @@ class SimCLR(nn.Module):
         self.projection = Projection(encoder.width, config)
 
     def forward(self, images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n z"]:
-        """Unit vectors; the mean over the patches is what is projected, as MAGE-C does."""
+        """Unit vectors: the mean over the patches, projected as in MAGE-C."""
         assert self.encoder.norm is not None
         vectors: Tensor = self.projection(self.encoder.norm(self.encoder(images))[:, 1:].mean(dim=1))
         return vectors

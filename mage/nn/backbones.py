@@ -1,7 +1,7 @@
 """Frozen feature networks, shared by the perceptual loss and the Frechet distance.
 
-EfficientNet-Lite0 with ImageNet weights comes as a package and so needs no download; it stands in for the networks
-that the field usually downloads, and every number made with it carries its name. Its weights were converted from
+EfficientNet-Lite0 with ImageNet weights is installed as a package, so it needs no download. It replaces the networks
+that are usually downloaded, and the name of every metric computed with it says so. Its weights were converted from
 TensorFlow: they expect images in [-1, 1], padding "SAME" and a BatchNorm eps of 1e-3, which is timm's `tf_` variant.
 
 Letters: n images, c channels, H W pixels, d feature width, h w cells of a feature map.
@@ -21,9 +21,9 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 EFFLITE0_SIZE = 64
-"""Pixels per side that images are resized to before its pooled features are taken."""
+"""Pixels per side that images are resized to before pooled features are computed."""
 EFFLITE0_STAGES = (0, 2, 4)
-"""Stages whose outputs the perceptual loss compares, beside the stem's."""
+"""Stages whose outputs the perceptual loss compares, in addition to the stem's."""
 _EFFLITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 _EFFLITE0_OUTER = dict(_conv_stem="conv_stem", _bn0="bn1", _conv_head="conv_head", _bn1="bn2", _fc="classifier")
 
@@ -45,29 +45,29 @@ def efflite0() -> nn.Module:
     weights = {_timm_name(name): value for name, value in released.items()}
     assert len(weights) == len(released), "two released tensors got the same name"
     for name, counter in network.state_dict().items():
-        if name.endswith("num_batches_tracked"):  # some releases lack these counters, which eval mode ignores
+        if name.endswith("num_batches_tracked"):  # not every release has these counters; eval mode ignores them
             weights.setdefault(name, counter)
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False)
 
 
 def _timm_name(name: str) -> str:
-    """The released name of a parameter -> timm's: blocks are grouped into stages, layers count from 1."""
-    found = re.fullmatch(r"_blocks\.(\d+)\._(expand_conv|depthwise_conv|project_conv|bn(\d))\.(\w+)", name)
-    if found is None:
+    """Released name of a parameter -> timm's, where blocks are grouped into stages and layers are counted from 1."""
+    match = re.fullmatch(r"_blocks\.(\d+)\._(expand_conv|depthwise_conv|project_conv|bn(\d))\.(\w+)", name)
+    if match is None:
         layer, _, rest = name.partition(".")
         return f"{_EFFLITE0_OUTER[layer]}.{rest}"
-    stage, index = 0, int(found[1])
+    stage, index = 0, int(match[1])
     while index >= _EFFLITE0_DEPTHS[stage]:
         index -= _EFFLITE0_DEPTHS[stage]
         stage += 1
     expands = stage > 0  # the first block has no 1x1 convolution that widens, so its BatchNorms start at _bn1
-    if found[3] is not None:
-        layer = f"bn{int(found[3]) + expands}"
+    if match[3] is not None:
+        layer = f"bn{int(match[3]) + expands}"
     else:
         project = "conv_pwl" if expands else "conv_pw"
-        layer = {"expand_conv": "conv_pw", "depthwise_conv": "conv_dw", "project_conv": project}[found[2]]
-    return f"blocks.{stage}.{index}.{layer}.{found[4]}"
+        layer = {"expand_conv": "conv_pw", "depthwise_conv": "conv_dw", "project_conv": project}[match[2]]
+    return f"blocks.{stage}.{index}.{layer}.{match[4]}"
 
 
 def _prepare(images: Float[Tensor, "n c H W"], size: int) -> Float[Tensor, "n 3 h w"]:
@@ -93,7 +93,7 @@ class PooledFeatures(nn.Module):
         self.network, self.size = network.eval().requires_grad_(False), size
 
     def train(self, mode: bool = True) -> "PooledFeatures":
-        """Stay in eval mode: these weights never learn."""
+        """Stay in eval mode: these weights are frozen."""
         return super().train(False)
 
     @torch.inference_mode()
@@ -106,7 +106,7 @@ class PooledFeatures(nn.Module):
 
 
 class StageFeatures(nn.Module):
-    """Feature maps after the stem and after some stages; differentiable with respect to the images.
+    """Feature maps after the stem and after the chosen stages; differentiable with respect to the images.
 
     BatchNorm is folded into the convolutions (of a copy): with frozen weights it is the same function, and faster.
     """
@@ -125,7 +125,7 @@ class StageFeatures(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> "StageFeatures":
-        """Stay in eval mode: these weights never learn."""
+        """Stay in eval mode: these weights are frozen."""
         return super().train(False)
 
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> list[Float[Tensor, "n d h w"]]:
@@ -151,27 +151,27 @@ def _fold_batch_norm(module: nn.Module) -> None:
 
 
 class TimmMaps(nn.Module):
-    """Feature maps of any timm model that gives them, finest first; differentiable with respect to the images."""
+    """Feature maps of a timm model with `features_only`, finest first; differentiable with respect to the images."""
 
     mean: Tensor
     deviation: Tensor
 
     def __init__(self, name: str, weights: str = "") -> None:
-        """weights: a local file; empty: what timm downloads or has cached. Raises ValueError for a name or file."""
+        """weights: a local file; empty: timm's own, downloaded or cached. Raises ValueError if they cannot be read."""
         super().__init__()
-        given: dict[str, Any] = {"checkpoint_path": weights} if weights else {"pretrained": True}
+        source: dict[str, Any] = {"checkpoint_path": weights} if weights else {"pretrained": True}
         try:
-            self.network = timm.create_model(name, features_only=True, **given)
-        except Exception as error:  # timm and the hub raise many kinds: unknown names, no connection, foreign files
+            self.network = timm.create_model(name, features_only=True, **source)
+        except Exception as error:  # timm and the hub raise many types: unknown name, no connection, wrong file
             reason = " ".join(str(error).split())[:160]
-            raise ValueError(f"timm gives no features of {name!r} ({type(error).__name__}: {reason})") from None
+            raise ValueError(f"timm cannot load features of {name!r} ({type(error).__name__}: {reason})") from None
         colours: Any = self.network.pretrained_cfg
         self.register_buffer("mean", torch.tensor(colours["mean"]).view(1, 3, 1, 1))
         self.register_buffer("deviation", torch.tensor(colours["std"]).view(1, 3, 1, 1))
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "TimmMaps":
-        """Stay in eval mode: these weights never learn."""
+        """Stay in eval mode: these weights are frozen."""
         return super().train(False)
 
     def forward(self, images: Float[Tensor, "n 3 H W"]) -> list[Float[Tensor, "n d h w"]]:

@@ -1,6 +1,6 @@
 """Transformer blocks are timm's: pre-norm, with the parameter names of the released checkpoints.
 
-Which attention kernel is fastest depends on the device: on a GPU the fused one, on CPUs the written-out
+The fastest attention kernel depends on the device: on a GPU it is the fused one, on CPUs the explicit
 softmax(q k) v, whose backward pass in bfloat16 takes a fifth of the fused kernel's time.
 """
 
@@ -16,7 +16,7 @@ def transformer_blocks(
 ) -> nn.ModuleList:
     """`depth` pre-norm ViT blocks; `dropout` on attention, projection and MLP; `drop_path` grows with depth."""
     if width % heads:
-        raise ValueError(f"width {width} is not a multiple of {heads} heads")
+        raise ValueError(f"width {width} is not a multiple of {heads} heads; change the width or the number of heads")
     return nn.ModuleList(
         Block(
             width,

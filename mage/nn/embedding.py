@@ -20,13 +20,13 @@ class TokenEmbedding(nn.Module):
         nn.init.normal_(self.position.weight, std=0.02)
 
     def forward(self, ids: Int[Tensor, "n l"], positions: Int[Tensor, "n l"] | None = None) -> Float[Tensor, "n l d"]:
-        """Embed `ids` that stand at `positions` (default: all positions in order)."""
+        """Embed `ids` at `positions` (default: all positions in order)."""
         return self.place(self.word(ids), positions)
 
     def place(
         self, words: Float[Tensor, "n l d"], positions: Int[Tensor, "n l"] | None = None
     ) -> Float[Tensor, "n l d"]:
         """The same for word vectors, which may be mixtures."""
-        where = self.position.weight if positions is None else self.position(positions)
-        embedded: Tensor = self.dropout(self.norm(words + where))
+        position_vectors = self.position.weight if positions is None else self.position(positions)
+        embedded: Tensor = self.dropout(self.norm(words + position_vectors))
         return embedded

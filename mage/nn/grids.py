@@ -1,5 +1,5 @@
-"""Token grids: the sides of what positions are numbered along, of one dimension (sequences), two (images) or three
-(clips). Positions are counted row by row: the last side runs fastest.
+"""Token grids: the lengths of the dimensions that positions are counted along, one (sequences), two (images) or three
+(clips). Positions are counted row by row: the last dimension runs fastest.
 """
 
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 MOST_DIMENSIONS = 3
 MOST_TOKENS = 2**20
-"""Of one grid; attention costs the square of it, so that a larger number is a mistake."""
+"""Largest number of tokens in a grid. Attention costs the square of it: a larger number is surely a mistake."""
 
 
 def area(grid: Sequence[int]) -> int:
@@ -17,12 +17,12 @@ def area(grid: Sequence[int]) -> int:
 
 
 def written(grid: Sequence[int]) -> str:
-    """Such as "4 x 16 x 16"."""
+    """The grid as a string, such as "4 x 16 x 16"."""
     return " x ".join(map(str, grid))
 
 
 def check_grid(values: Any) -> tuple[int, ...]:
-    """The sides of a grid, from values of any origin. Raises ValueError unless they are one to three positive ints."""
+    """The sides of a grid, checked. Raises ValueError unless they are one to three positive ints."""
     sides = tuple(values) if isinstance(values, list | tuple) else ()
     if not 1 <= len(sides) <= MOST_DIMENSIONS or any(type(side) is not int or side < 1 for side in sides):
         raise ValueError(f"a grid is a list of 1 to {MOST_DIMENSIONS} positive integers, not {values!r:.80}")
@@ -32,7 +32,7 @@ def check_grid(values: Any) -> tuple[int, ...]:
 
 
 def rows_and_columns(grid: Sequence[int], purpose: str) -> tuple[int, int]:
-    """The grid of an image. Raises ValueError for other dimensions; purpose: what needs an image, at its beginning."""
+    """Sides of an image's grid. Raises ValueError for other dimensions; purpose: subject of the error's sentence."""
     if len(grid) != 2:
         raise ValueError(
             f"{purpose} needs a grid of rows and columns, not one of {written(grid)} tokens: "

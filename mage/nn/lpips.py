@@ -1,7 +1,7 @@
 """LPIPS: the distance of two images in VGG-16's features, weighted to match people's judgement (Zhang et al. 2018).
 
-Two files make it: VGG-16's ImageNet weights as torchvision publishes them (`vgg16-397923af.pth`), and 7 kB of weights
-for its channels (`vgg.pth`), which the packages lpips and torchmetrics carry.
+It needs two files: VGG-16's ImageNet weights as torchvision publishes them (`vgg16-397923af.pth`), and 7 kB of weights
+for its channels (`vgg.pth`), which the packages lpips and torchmetrics include.
 
 Letters: n images, c channels, H W pixels, d feature width, h w cells of a feature map.
 """
@@ -40,23 +40,23 @@ class LPIPS(nn.Module):
                     layer.inplace = False
         weights = [heads[f"lin{index}.model.1.weight"].view(-1) for index in range(len(_CUTS))]
         if tuple(len(weight) for weight in weights) != _WIDTHS:
-            raise ValueError("these are not LPIPS weights for VGG-16")
+            raise ValueError(f"LPIPS weights for VGG-16 have {_WIDTHS} channels, these {tuple(map(len, weights))}")
         self.heads = nn.ParameterList(weights)
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "LPIPS":
-        """Stay in eval mode: these weights never learn."""
+        """Stay in eval mode: these weights are frozen."""
         return super().train(False)
 
     def forward(self, images: Float[Tensor, "n c H W"], targets: Float[Tensor, "n c H W"]) -> Float[Tensor, ""]:
         """Mean distance of images in [0, 1], grey or RGB, of at least 16 pixels."""
         with torch.autocast(images.device.type, enabled=False):
             with torch.no_grad():
-                wanted = self._features(targets)
+                maps_of_targets = self._features(targets)
             total = images.new_zeros((), dtype=torch.float32)
-            for weight, a, b in zip(self.heads, self._features(images), wanted, strict=True):
+            for weight, a, b in zip(self.heads, self._features(images), maps_of_targets, strict=True):
                 total = total + torch.einsum("ndhw,d->nhw", (a - b).square(), weight).mean()
             return total
 
@@ -70,12 +70,12 @@ class LPIPS(nn.Module):
 
 
 def load_lpips(path: str | Path = "") -> LPIPS:
-    """LPIPS from a folder of its two files, or the VGG-16 file alone; empty: PyTorch's cache.
+    """LPIPS from a folder with its two files, or from the VGG-16 file; empty: PyTorch's cache.
 
-    Raises ValueError that says which file is missing and where it is to be had.
+    Raises ValueError that names a missing file and where to get it.
     """
-    given = Path(path) if path else Path(torch.hub.get_dir()) / "checkpoints"
-    folder, backbone = (given, given / BACKBONE) if given.suffix != ".pth" else (given.parent, given)
+    location = Path(path) if path else Path(torch.hub.get_dir()) / "checkpoints"
+    folder, backbone = (location, location / BACKBONE) if location.suffix != ".pth" else (location.parent, location)
     if not backbone.is_file():
         raise ValueError(
             f"LPIPS needs VGG-16's weights, and {backbone} is missing: download "
@@ -92,6 +92,6 @@ def load_lpips(path: str | Path = "") -> LPIPS:
 
 
 def _packaged_heads() -> list[Path]:
-    found = {name: importlib.util.find_spec(name) for name in _PACKAGED}
-    places = [(spec.submodule_search_locations, name) for name, spec in found.items() if spec is not None]
-    return [Path(location) / _PACKAGED[name] / HEADS for locations, name in places for location in locations or []]
+    specs = {name: importlib.util.find_spec(name) for name in _PACKAGED}
+    packages = [(spec.submodule_search_locations, name) for name, spec in specs.items() if spec is not None]
+    return [Path(root) / _PACKAGED[name] / HEADS for roots, name in packages for root in roots or []]

@@ -1,4 +1,4 @@
-"""Group norm for convolutional networks, without detours on a GPU.
+"""Group norm for convolutional networks, without extra copies on a GPU.
 
 Letters: n images, c channels, h w positions, g groups.
 """
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class GroupNorm(nn.GroupNorm):
-    """`nn.GroupNorm`; without gradients on a GPU, bfloat16 in channels-last layout stays what it is.
+    """`nn.GroupNorm`; without gradients on a GPU it keeps bfloat16 and the channels-last layout.
 
-    PyTorch's own goes through float32 under autocast and through a copy in the other layout, which together took longer
-    than the convolutions of a tokenizer.
+    PyTorch's own converts to float32 under autocast and copies to the other layout, which together took longer than the
+    convolutions of a tokenizer.
     """
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

@@ -1,8 +1,8 @@
-"""Sine-cosine positions: a start for learned positions in which neighbours look alike (MAE, appendix).
+"""Sine-cosine positions: initial values for learned positions in which neighbours are similar (MAE, appendix).
 
-A masked position enters the decoder as one fill vector plus its position. The published start, random numbers of size
-0.02 beside fill vectors of size 1, hides where a token is for the first hundreds of steps; that is nothing in a run of
-half a million steps and a good part of one of two thousand.
+A masked position enters the decoder as one fill vector plus its position. The published initial positions are random
+numbers of size 0.02, added to fill vectors of size 1: for hundreds of steps the decoder can hardly tell the positions
+apart. That is negligible in a run of half a million steps, but a good part of a run of two thousand.
 
 Letters: l positions, d width.
 """
@@ -16,7 +16,7 @@ def sincos_positions(grid: tuple[int, ...], width: int) -> Float[Tensor, "l d"]:
     """One row per position of the grid, the last dimension fastest; mean square 1.
 
     Every dimension has its own part of the width, as equal as pairs of a sine and a cosine allow; the first ones get
-    what is left over. Raises ValueError where the width is odd or has no pair for each dimension.
+    the remainder. Raises ValueError if the width is odd or too small for one pair per dimension.
     """
     pairs, over = divmod(width // 2, len(grid))
     if width % 2 or not pairs:

@@ -1,4 +1,4 @@
-"""The object a user meets: a tokenizer and a transformer that generate, edit, reconstruct and describe images."""
+"""The model class `Mage` and `load`: a tokenizer and a transformer for generation, editing and features."""
 
 from mage.pipeline.model import Mage as Mage
 from mage.pipeline.model import load as load

@@ -1,4 +1,4 @@
-"""What a model draws: grids by iterative decoding, and images larger than its own, window by window.
+"""Generation of token grids by iterative decoding, and of images larger than the model's, window by window.
 
 Letters: n images, c channels, H W pixels, h w tokens, R C rows and columns of a large image's tokens.
 """
@@ -27,7 +27,7 @@ OnBatch = Callable[[int], None]
 
 
 def changed_settings(own: SamplingConfig, changes: Mapping[str, Any]) -> SamplingConfig:
-    """Settings with some changes, None for none. Raises TypeError for a name that is no setting."""
+    """Settings with the changes that are not None. Raises TypeError for an unknown setting."""
     known = {field.name for field in fields(SamplingConfig)}
     if unknown := set(changes) - known:
         raise TypeError(f"there is no setting {sorted(unknown)[0]!r} of sampling; there are {', '.join(known)}")
@@ -37,24 +37,25 @@ def changed_settings(own: SamplingConfig, changes: Mapping[str, Any]) -> Samplin
 def check_generation(
     network: MAGETransformer, settings: SamplingConfig, classes: Classes, names: tuple[str, ...]
 ) -> None:
-    """Raise ValueError if this network cannot draw these classes, or cannot be guided."""
+    """Raise ValueError if this network does not have these classes, or guidance needs classes that it does not have."""
     if classes is not None:
         class_numbers(classes, len(listed(classes)), network.config.num_classes, names)
     if settings.guidance and not network.config.num_classes:
-        raise ValueError("guidance needs a model with classes; this one was trained without")
+        raise ValueError("guidance needs a model with classes; this one was trained without: leave guidance out")
 
 
 def starting_grids(
     network: MAGETransformer, n: int, start: Int[Tensor, "..."] | None, device: torch.device
 ) -> Int[Tensor, "n l"]:
-    """Grids to complete, -1 = unknown. Raises ValueError for values and numbers that do not fit."""
+    """Grids to complete, -1 = unknown. Raises ValueError for invalid values, or unless there are `n` grids."""
     if start is None:
         return unknown_grids(network, n, device)
     grids = network.check_ids(start.to(device, torch.int64))
     if len(grids) != n:
-        raise ValueError(f"start holds {len(grids)} grids, {n} were asked for")
+        raise ValueError(f"start holds {len(grids)} grids for n = {n} images: the numbers must be equal")
     if grids.min() < UNKNOWN or grids.max() >= network.vocabulary.num_codes:
-        raise ValueError(f"start must hold -1 for unknown or codes below {network.vocabulary.num_codes}")
+        allowed = f"-1 (unknown) or codes below {network.vocabulary.num_codes}"
+        raise ValueError(f"start must hold {allowed}, but runs from {int(grids.min())} to {int(grids.max())}")
     return grids
 
 
@@ -70,7 +71,7 @@ def complete(
     precision: str,
     on_batch: OnBatch | None,
 ) -> Int[Tensor, "n l"]:
-    """Fill in what is unknown; grid k draws from the stream of its index, whatever the batch."""
+    """Predict unknown tokens; grid k has the random stream of its index, independent of the batch."""
     device = grids.device
     with device_policy.autocast(precision, device):
         batches = fill(
@@ -96,10 +97,10 @@ def mask_tokens(ids: Int[Tensor, "n *grid"], mask_ratio: float, seed: int) -> In
 
 
 class EditedLarge(NamedTuple):
-    """Images, and which of their tokens were drawn anew."""
+    """Images, and which of their tokens were redrawn."""
 
     images: Float[Tensor, "n c H W"]
-    anew: Bool[Tensor, "n R C"]
+    redrawn: Bool[Tensor, "n R C"]
 
 
 def edit_large(
@@ -112,22 +113,22 @@ def edit_large(
     decode: Callable[[Tensor], Tensor],
     fill_window: Callable[[Tensor, int, int], Tensor],
 ) -> EditedLarge:
-    """Draw the marked tokens of images larger than the model's anew, in windows that slide over them.
+    """Redraw the marked tokens of images larger than the model's, in sliding windows.
 
     grid, cell: tokens of a window, and pixels of a token, down and across. fill_window: (grid of a window, number of
     the image, number of the window) -> the grid without unknown tokens.
     """
-    results, anew = [], []
+    results, redrawn = [], []
     for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
         padded = pad_to_windows(image, grid, cell)
         marked = pad_to_windows(mask[None].float(), grid, cell)[0] > 0
-        anew.append(token_mask(marked[None], (marked.shape[0] // cell[0], marked.shape[1] // cell[1]))[0])
+        redrawn.append(token_mask(marked[None], (marked.shape[0] // cell[0], marked.shape[1] // cell[1]))[0])
         tokens = encode_large(padded, encode, grid, cell)
 
         def fill_one(part: Tensor, number: int, index: int = index) -> Tensor:
             return fill_window(part, index, number)
 
-        tokens = fill_large(tokens.masked_fill(anew[-1], UNKNOWN), fill_one, grid)
+        tokens = fill_large(tokens.masked_fill(redrawn[-1], UNKNOWN), fill_one, grid)
         decoded = decode_large(tokens, decode, grid, cell)
         results.append(decoded[:, : image.shape[1], : image.shape[2]])
-    return EditedLarge(torch.stack(results), torch.stack(anew))
+    return EditedLarge(torch.stack(results), torch.stack(redrawn))

@@ -1,4 +1,4 @@
-"""The object a user meets: a tokenizer and a transformer that generate, edit, reconstruct and describe images.
+"""The model class: a tokenizer and a transformer that generate, edit and reconstruct images, and extract features.
 
 Letters: n images, c channels, H W pixels, h w tokens, d feature width, k classes.
 """
@@ -47,16 +47,16 @@ def load(
 
 
 class Mage(Networks):
-    """A tokenizer, a transformer, and the recipe that made them.
+    """A tokenizer, a transformer, and the recipe they were trained with.
 
     Images are taken as float tensors in [0, 1], uint8 tensors and arrays, PIL images, paths, lists of these, or a
     folder (see `mage.inputs`). Results are ordinary tensors on the model's device. Every method computes in evaluation
-    mode and without gradients; `tokenizer` and `transformer` are ordinary modules, to be trained, moved and compiled.
+    mode and without gradients; `tokenizer` and `transformer` are ordinary modules to train, move and compile.
     """
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes that this model draws or tells apart, as far as it knows them."""
+        """Names of the classes that this model generates or classifies, if known."""
         return tuple(self.notes.get("class_names", ()))
 
     @property
@@ -78,9 +78,9 @@ class Mage(Networks):
     ) -> Float[Tensor, "n c H W"]:
         """`n` new images, float in [0, 1].
 
-        classes: one for all or one each, by number or name, -1 = none. Without it a model of labels draws without
-        class, a model of clusters each cluster as often as it occurred.
-        first_index: number of the first image; image k of a seed is the same whatever the batch.
+        classes: one for all or one per image, by number or name, -1 = none. Default: a model trained on labels draws
+        without class, a model trained on clusters draws each cluster with its frequency.
+        first_index: number of the first image; image k of a seed does not depend on the batch.
         on_batch: called with the number of images finished since the last call.
         """
         tokens = self.generate_tokens(
@@ -114,7 +114,7 @@ class Mage(Networks):
         wanted = None
         if classes is not None:
             wanted = class_numbers(classes, n, network.config.num_classes, self.class_names)
-        elif start is None and self.notes.get("class_shares"):  # what is there already says what it is
+        elif start is None and self.notes.get("class_shares"):  # known tokens already determine the class
             wanted = drawn_classes(self.notes["class_shares"], seed, indices)
         with evaluating(network):
             tokens = generating.complete(
@@ -131,7 +131,7 @@ class Mage(Networks):
         return tokens.view(n, *network.grid)
 
     def check_generation(self, classes: Classes = None, **sampling: Unpack[SamplingKeywords]) -> SamplingConfig:
-        """The sampler's settings with these changes, None for none; raises ValueError if this model cannot do so."""
+        """The sampler's settings with the changes that are not None. Raises ValueError if the model cannot use them."""
         network = self.require_generator()
         settings = generating.changed_settings(self.sampling, sampling)
         generating.check_generation(network, settings, classes, self.class_names)
@@ -149,17 +149,16 @@ class Mage(Networks):
         batch_size: int = 64,
         **sampling: Unpack[SamplingKeywords],
     ) -> Float[Tensor, "*n c H W"]:
-        """Draw the marked part of each image anew: inpaint, outpaint, uncrop, another class (section 4.5).
+        """Redraw the marked part of each image: inpaint, outpaint, uncrop, change the class (section 4.5).
 
-        mask: True (white) = draw anew; one for all images or one each. A token that a marked pixel touches is drawn
-        anew.
-        paste: keep untouched pixels exactly as given; otherwise they pass through the tokenizer.
-        An image of which nothing is marked comes back as it is. Images larger than the model's are edited in windows
-        that slide over their tokens. One image, without a list around it, gives one image. Others as of `generate`.
+        mask: True (white) = redraw; one for all images, or one per image. A token with a marked pixel is redrawn.
+        paste: keep the pixels of other tokens exactly as given; otherwise they pass through the tokenizer.
+        An image without marked pixels is returned unchanged. Images larger than the model's are edited in sliding
+        windows. A single image, not in a list, gives a single image. Other arguments as of `generate`.
         """
         network = self.require_generator()
-        given = as_images(images, size=self.image_size, channels=self.channels, resize=False)
-        batch = given.pixels.to(self.device)
+        inputs = as_images(images, size=self.image_size, channels=self.channels, resize=False)
+        batch = inputs.pixels.to(self.device)
         height, width = batch.shape[-2:]
         masks = one_mask_each(as_mask(mask, (height, width)), batch)
         rows, columns = self.require_tokenizer().grid
@@ -178,21 +177,21 @@ class Mage(Networks):
 
             encode = partial(self.encode, batch_size=batch_size)
             decode = partial(self.decode_tokens, batch_size=batch_size)
-            result, anew = generating.edit_large(
+            result, redrawn = generating.edit_large(
                 batch, masks, (rows, columns), cell, encode=encode, decode=decode, fill_window=fill_window
             )
         else:
-            anew = token_mask(masks, (rows, columns))
-            tokens = self.encode(batch, batch_size=batch_size).masked_fill(anew, UNKNOWN)
+            redrawn = token_mask(masks, (rows, columns))
+            tokens = self.encode(batch, batch_size=batch_size).masked_fill(redrawn, UNKNOWN)
             tokens = self.generate_tokens(
                 len(batch), start=tokens, classes=classes, seed=seed, batch_size=batch_size, **sampling
             )
             result = self.decode_tokens(tokens, batch_size=batch_size)
-        keep = ~anew.any(dim=(1, 2))[:, None, None, None]
+        keep = ~redrawn.any(dim=(1, 2))[:, None, None, None]
         if paste:
-            keep = keep | ~marked_pixels(anew, cell)[:, None, :height, :width]
+            keep = keep | ~marked_pixels(redrawn, cell)[:, None, :height, :width]
         result = torch.where(keep, batch, result.to(batch))
-        return result[0] if given.single else result
+        return result[0] if inputs.single else result
 
     @with_sampling_keywords
     def variations(
@@ -205,17 +204,17 @@ class Mage(Networks):
         batch_size: int = 64,
         **sampling: Unpack[SamplingKeywords],
     ) -> Float[Tensor, "*n c H W"]:
-        """Images like the given ones: a share `strength` of the tokens, at random, is drawn anew.
+        """Variations of images: a random share `strength` of their tokens is redrawn.
 
-        Near 0 little changes, at 1 nothing but the sampler's settings (and a class) is left. Others as of `generate`.
+        Near 0 little changes; at 1 nothing of the image is kept. Other arguments as of `generate`.
         """
-        given = self._images(images)
-        tokens = self.mask_tokens(self.encode(given.pixels, batch_size=batch_size), strength, seed)
+        inputs = self._images(images)
+        tokens = self.mask_tokens(self.encode(inputs.pixels, batch_size=batch_size), strength, seed)
         tokens = self.generate_tokens(
             len(tokens), start=tokens, classes=classes, seed=seed, batch_size=batch_size, **sampling
         )
         result = self.decode_tokens(tokens, batch_size=batch_size)
-        return result[0] if given.single else result
+        return result[0] if inputs.single else result
 
     def reconstruct(
         self,
@@ -228,7 +227,7 @@ class Mage(Networks):
         token_temperature: float = 0.0,
         batch_size: int = 64,
     ) -> Float[Tensor, "*n c H W"]:
-        """Mask a random share of the tokens and fill them in again (the paper's figure 2).
+        """Mask a random share of the tokens and predict them from the rest (the paper's figure 2).
 
         steps=1 is one pass with the most probable codes. Nothing is dropped: the encoder sees every mask token.
         """
@@ -261,7 +260,7 @@ class Mage(Networks):
         output_fmt: MapFormat = "NCHW",
         batch_size: int = 64,
     ) -> list[Float[Tensor, "..."]]:
-        """Dense features: the outputs of some encoder blocks, in timm's manner and order.
+        """Dense features: the outputs of the chosen encoder blocks, in timm's format and order.
 
         indices: numbers of blocks, from 0 or, negative, from the end; one number n: the last n; None: all.
         norm: pass them through the encoder's final norm. output_fmt: maps (n, d, h, w), or rows (n, l, d).
@@ -282,7 +281,7 @@ class Mage(Networks):
         return self._describe(images, batch_size, network)
 
     def _describe(self, images: Images, batch_size: int, function: Any) -> Tensor:
-        """function of what the transformer takes: tokens, or the images themselves."""
+        """Apply `function` to batches of the transformer's input: tokens, or the images themselves."""
         tokenizer = self.require_tokenizer() if self._patches() is None else None
         pixels = self._images(images).pixels
 
@@ -294,6 +293,6 @@ class Mage(Networks):
             return in_batches(pixels, batch_size, describe, self.precision, self.device)
 
     def _is_larger(self, batch: Tensor) -> bool:
-        """Whether images are larger than the model's; smaller ones raise ValueError where they are tokenized."""
+        """Whether images are larger than the model's; smaller ones raise ValueError when they are tokenized."""
         size = self.image_size
         return tuple(batch.shape[-2:]) != size and batch.shape[-2] >= size[0] and batch.shape[-1] >= size[1]

@@ -1,4 +1,4 @@
-"""Networks in evaluation mode for the length of a call, whatever mode their owner left them in."""
+"""Context and batching for inference: evaluation mode, restored afterwards, and precision."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from mage import device as device_policy
 
 @contextmanager
 def evaluating(*parts: object) -> Iterator[None]:
-    """No dropout and no gradients in here; afterwards every module is in the mode that it was in."""
+    """Context without dropout and gradients; afterwards every module has its previous mode."""
     modules = [module for part in parts if isinstance(part, nn.Module) for module in part.modules()]
     training = [module for module in modules if module.training]
     for module in training:
@@ -27,7 +27,7 @@ def evaluating(*parts: object) -> Iterator[None]:
 def in_batches(
     inputs: Tensor, batch_size: int, function: Callable[[Tensor], Tensor], precision: str, device: torch.device
 ) -> Tensor:
-    """function of every batch, under a precision policy, on `device`. Raises ValueError for an empty batch."""
+    """Apply `function` to every batch, under a precision policy, on `device`. Raises ValueError for an empty batch."""
     if len(inputs) == 0:
         raise ValueError("there are no images: the batch is empty")
     if batch_size < 1:

@@ -1,4 +1,4 @@
-"""Two networks on their device in their precision: what is common to all that a model does.
+"""Base class of the model: its two networks, their device and precision, encoding and decoding.
 
 Letters: n images, c channels, H W pixels, h w tokens.
 """
@@ -36,9 +36,9 @@ class Networks:
         precision: str = "auto",
         device: str | torch.device = "auto",
     ) -> None:
-        """precision: "auto", "float32" or "bf16"; device: "auto", "cpu", "cuda". Raises ValueError if they clash.
+        """precision: "auto", "float32" or "bf16"; device: "auto", "cpu", "cuda". Raises ValueError if they disagree.
 
-        The networks are moved to the device. notes: what training leaves for later, such as names of classes.
+        The networks are moved to the device. notes: of the training, such as class names.
         """
         self._tokenizer, self._transformer = tokenizer, transformer
         self.recipe, self.notes = recipe or {}, notes or {}
@@ -49,7 +49,7 @@ class Networks:
             if words != (tokenizer.num_codes, tuple(tokenizer.grid)):
                 raise ValueError(
                     f"the tokenizer has {tokenizer.num_codes} codes on a grid of {tuple(tokenizer.grid)}, "
-                    f"the transformer knows {words[0]} on {words[1]}"
+                    f"the transformer {words[0]} on {words[1]}; give the tokenizer that it was trained with"
                 )
 
     @classmethod
@@ -71,11 +71,11 @@ class Networks:
 
     @property
     def parts(self) -> ModelParts:
-        """What the model is made of."""
+        """The model's networks, recipe and notes."""
         return ModelParts(self._tokenizer, self._transformer, self.recipe, self.notes)
 
     def save(self, path: str | Path) -> Path:
-        """Write the model as a folder of safetensors and config.json; whole or not at all."""
+        """Write the model as a folder of safetensors and config.json, atomically."""
         return store.write(self.parts, path)
 
     def to(self: Model, device: str | torch.device) -> Model:
@@ -107,13 +107,13 @@ class Networks:
 
     @property
     def transformer(self) -> Transformer | None:
-        """The MAGE network, an encoder with a classifier, the pixel encoder of a rival, or None."""
+        """The MAGE network, an encoder with a classifier, the pixel encoder of a baseline, or None."""
         return self._transformer
 
     def require_tokenizer(self) -> Tokenizer:
         """The tokenizer. Raises ValueError if this model has none."""
         if self._tokenizer is None:
-            raise ValueError("this model has no tokenizer, so it knows tokens but not images")
+            raise ValueError("this model has no tokenizer, so it takes tokens, not images: load it with tokenizer=")
         return self._tokenizer
 
     def require_transformer(self) -> Transformer:
@@ -126,7 +126,7 @@ class Networks:
         """The transformer, if it can generate. Raises ValueError if it cannot."""
         transformer = self.require_transformer()
         if not isinstance(transformer, MAGETransformer):
-            raise ValueError("this checkpoint holds an encoder only and cannot generate: it has no decoder")
+            raise ValueError("this checkpoint holds an encoder only and cannot generate: take a pre-trained MAGE model")
         return transformer
 
     @property
@@ -143,7 +143,7 @@ class Networks:
 
     @property
     def transform(self) -> ImageTransform:
-        """What a DataLoader applies to files or PIL images so that the model takes its batches."""
+        """Transform for a DataLoader: from files or PIL images to the model's input."""
         return ImageTransform(self.image_size, self.channels)
 
     def autocast(self) -> AbstractContextManager[object]:

@@ -1,4 +1,4 @@
-"""Recipes: everything a training run needs, as one typed tree. Configurations only; `mage.runs` follows them."""
+"""Recipes: the configuration of a training run as one typed tree; `mage.runs` executes them."""
 
 from mage.recipes.finetune import FINETUNES as FINETUNES
 from mage.recipes.finetune import FinetuneRecipe as FinetuneRecipe

@@ -1,6 +1,6 @@
-"""MAGE-C and the rivals on CIFAR-10, for comparisons at equal wall time: one encoder, one data set, one evaluation.
+"""MAGE-C and the baselines on CIFAR-10, for comparisons at equal wall time with one encoder and one evaluation.
 
-What differs between two of them is the method: what is masked, what is predicted, what is contrasted.
+They differ only in the method: what is masked, predicted or contrasted.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ CROPS = TransformConfig(size=(32, 32), augmentation="crop_flip", scale=(0.2, 1.0
 
 
 def cifar10_crops() -> Recipe:
-    """MAGE with the paper's crops instead of flips alone: the form that is compared with MAGE-C and the rivals."""
+    """MAGE with the paper's crops instead of flips alone, as it is compared with MAGE-C and the baselines."""
     base = cifar10()
     return replace(base, name="cifar10-crops", data=replace(base.data, transform=CROPS, views=8, online_images=2000))
 
@@ -54,14 +54,15 @@ def cifar10_simclr() -> Recipe:
 def cifar10_ijepa() -> Recipe:
     """I-JEPA on pixels, patches of 4 x 4: representations of left-out blocks are predicted.
 
-    The paper's blocks with a predictor and a momentum for 64 patches and a few thousand steps. Every context has a
-    quarter of the patches, as in MAE: where the image has few, the shortest context of a batch would else be short.
+    The blocks are the paper's; predictor and momentum are chosen for 64 patches and a few thousand steps. Every context
+    has at least a quarter of the patches, as in MAE, because contexts are cut to the shortest one of a batch.
     """
     predictor = IJEPAConfig(
         predictor_width=96, predictor_depth=4, momentum=0.99, blocks=BlockConfig(least_context=0.25)
     )
     recipe = _on_pixels("cifar10-ijepa", IJEPAMethod(patch_size=4, ijepa=predictor))
-    return replace(recipe, pretraining=replace(recipe.pretraining, ema_decay=0.0))  # the target encoder is one already
+    # The target encoder already is a moving average.
+    return replace(recipe, pretraining=replace(recipe.pretraining, ema_decay=0.0))
 
 
 def _on_pixels(name: str, method: MethodConfig) -> Recipe:

@@ -1,6 +1,6 @@
-"""Classes for CIFAR-10: learned from the start, or by a new decoder on a finished model, from labels or from clusters.
+"""Class conditions for CIFAR-10: from the start, or by a new decoder on a trained model; labels or clusters.
 
-The last two leave the encoder as it is, so features stay what they were (paper, section 4.2):
+The last two freeze the encoder, so its features do not change (paper, section 4.2):
 mage pretrain --recipe cifar10-clusters --tokenizer RUN --init-from RUN --out NEW
 """
 
@@ -13,7 +13,7 @@ from mage.training.conditions import ConditionConfig
 from mage.training.methods import MAGEMethod
 
 
-def _told(conditions: ConditionConfig) -> MAGEMethod:
+def _conditioned(conditions: ConditionConfig) -> MAGEMethod:
     return MAGEMethod(masking=MaskRatioConfig(per_image=True), conditions=conditions)
 
 
@@ -23,30 +23,30 @@ def cifar10_classes() -> Recipe:
     return replace(
         base,
         name="cifar10-classes",
-        method=_told(ConditionConfig(source="labels")),
+        method=_conditioned(ConditionConfig(source="labels")),
         sampling=replace(base.sampling, guidance=2.0),
     )
 
 
 def cifar10_labels() -> Recipe:
-    """A decoder that knows labels, on the frozen encoder of --init-from."""
+    """A decoder conditioned on labels, on the frozen encoder of --init-from."""
     base = cifar10()
     return replace(
         base,
         name="cifar10-labels",
         model=replace(base.model, class_input="decoder"),
         pretraining=replace(base.pretraining, steps=1500),
-        method=_told(ConditionConfig(source="labels", freeze_encoder=True)),
+        method=_conditioned(ConditionConfig(source="labels", freeze_encoder=True)),
         sampling=replace(base.sampling, guidance=2.0),
     )
 
 
 def cifar10_clusters() -> Recipe:
-    """The same without labels: k-means clusters of the model's own features are its classes."""
+    """The same without labels: the classes are k-means clusters of the model's own features."""
     base = cifar10_labels()
     return replace(
         base,
         name="cifar10-clusters",
-        method=_told(ConditionConfig(source="clusters", clusters=64, freeze_encoder=True)),
+        method=_conditioned(ConditionConfig(source="clusters", clusters=64, freeze_encoder=True)),
         sampling=replace(base.sampling, guidance=1.0),
     )

@@ -1,7 +1,7 @@
-"""Fine-tuning from a recipe of its own: what is learned, how images are varied, how far each layer may move.
+"""Recipes of fine-tuning: data and augmentation, regularisation, optimizer.
 
-`base` and `large` are the paper's (section 4.3) as its public code sets them, for ViT-B and ViT-L on ImageNet. `small`
-is ours, for small models and data sets of thousands of small images.
+`base` and `large` are the paper's (section 4.3) with the settings of its public code, for ViT-B and ViT-L on ImageNet.
+`small` is for small models and data sets of thousands of small images.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from mage.training.run import RunConfig
 
 @dataclass(frozen=True)
 class FinetuneData:
-    """Labelled images, and how they are varied."""
+    """Labelled images and their augmentation."""
 
     name: str = "mnist5k"
     """Data set by name, or a folder with one folder per class."""
@@ -31,33 +31,33 @@ class FinetuneData:
     )
     """Augmentation; its size becomes the model's."""
     test_resize: float = 292 / 256
-    """Shorter side of a test image over the side of the centre that is cut from it; 1: all that the cut can show."""
+    """Shorter side of a scaled test image over the side of its centre crop; 1: the largest centre crop."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    """Training images that are held out to watch training; test images are for the result."""
+    """Training images held out to watch training; test images are for the final result."""
 
     def test_transform(self, size: tuple[int, int]) -> TransformConfig:
-        """How test images are cut to the model's size."""
+        """Scaling and cropping of test images to the model's size."""
         return evaluation_transform(size, self.test_resize)
 
 
 @dataclass(frozen=True)
 class FinetuneRecipe:
-    """Everything that decides a fine-tuning beside the model; the defaults are the paper's for ViT-B."""
+    """The configuration of a fine-tuning run except for the model; the defaults are the paper's for ViT-B."""
 
     name: str = "base"
-    """Name."""
+    """Name of the recipe."""
     data: FinetuneData = field(default_factory=FinetuneData)
-    """Data."""
+    """Data set and augmentation."""
     mixing: MixConfig = field(default_factory=MixConfig)
     """Mixup, cutmix and label smoothing."""
     pool: Pool = "mean"
-    """What the head sees: mean of the tokens, or the class token."""
+    """The head's input: mean of the tokens, or the class token."""
     drop_path: float = 0.1
     """Largest share of the images for which a block is skipped in training; grows with depth."""
     dropout: float = 0.0
-    """Dropout in the blocks of an encoder of tokens, whatever it had in pre-training."""
+    """Dropout in the blocks of MAGE's encoder, which replaces that of pre-training."""
     embedding_dropout: float = 0.1
-    """Dropout on its embedding."""
+    """Dropout after the token embedding."""
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(
             batch_size=1024,
@@ -114,7 +114,7 @@ FINETUNES: dict[str, Callable[[], FinetuneRecipe]] = {"base": FinetuneRecipe, "l
 
 
 def protocol(recipe: FinetuneRecipe, steps: int, size: tuple[int, int]) -> str:
-    """How an accuracy after fine-tuning was measured, in one line."""
+    """Protocol of an accuracy after fine-tuning, in one line."""
     cut = recipe.data.test_transform(size)
     test = f"test images scaled to {cut.resize} and cut to {max(size)}" if cut.resize else "fixed centre crops"
     return f"recipe {recipe.name}, {steps} steps, {test}"

@@ -37,7 +37,7 @@ TAMING_LOSS = TokenizerLossConfig(
     perceptual_share=1.0,
     adversarial=AdversarialConfig(weight=0.8, start=0.1, base_learning_rate=4.5e-4, betas=(0.5, 0.9)),
 )
-"""Taming's: absolute error, LPIPS, PatchGAN with hinge loss and adaptive weight that joins late."""
+"""Taming's: absolute error, LPIPS, and later in training a PatchGAN with hinge loss and adaptive weight."""
 
 
 def imagenet_base() -> Recipe:
@@ -66,7 +66,7 @@ def imagenet_large() -> Recipe:
 
 
 def imagenet_taming() -> Recipe:
-    """ViT-B on a tokenizer trained in taming's way, with weak augmentation: crops that show most of an image."""
+    """ViT-B on a tokenizer trained with taming's losses and weak augmentation: crops that show most of an image."""
     base = imagenet_base()
     weak = replace(base.data.tokenizer_transform, scale=(0.8, 1.0))
     return replace(

@@ -1,14 +1,14 @@
-"""Recipes of version 0.1, as model folders and YAML files of that time hold them, in today's form."""
+"""Conversion of recipes of version 0.1, in model folders and YAML files, to the current format."""
 
 from collections.abc import Mapping
 from typing import Any
 
 MOVED = ("masking", "contrastive", "pixels", "conditions")
-"""Parts that stood beside `method` and now belong to one."""
+"""Parts that were siblings of `method` and now belong to it."""
 
 
 def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's plain values in today's form; today's come back as they are."""
+    """A recipe's plain values in the current format; values that already have it are returned unchanged."""
     recipe = dict(values)
     data = recipe.get("data")
     if isinstance(data, Mapping) and "validation_images" in data:

@@ -36,4 +36,4 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         smoke,
     )
 }
-"""Name -> function that gives the recipe."""
+"""Name -> function that returns the recipe."""

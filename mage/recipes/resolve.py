@@ -1,6 +1,6 @@
-"""From what was asked for to a recipe: names, YAML files, single settings, the recipe of a tokenizer or a cache.
+"""Builds a run's recipe from names, YAML files, single settings, or the recipe of a tokenizer or a cache.
 
-This is the only road to a recipe that a run follows; front ends pass on what they were given.
+Every recipe that a run follows is built here; front ends only pass on their options.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,24 +21,24 @@ Kind = TypeVar("Kind", Recipe, FinetuneRecipe)
 
 @dataclass(frozen=True)
 class Choice:
-    """What somebody asks for; each field may be left out."""
+    """The user's choice of a recipe; each field may be left out."""
 
     recipe: str | None = None
     """Name of a built-in recipe."""
     config: str | Path | None = None
-    """A recipe as YAML file, instead."""
+    """A recipe as a YAML file, instead of `recipe`."""
     changes: Sequence[str] = ()
-    """Single settings, such as "pretraining.steps=100", applied last but for the two below."""
+    """Single settings, such as "pretraining.steps=100", applied before the two below."""
     data: str | None = None
     """Data set by name, or a folder of images."""
     seed: int | None = None
 
 
 def resolve(choice: Choice, *, base: Mapping[str, Any] | None = None, default: str = "mnist5k") -> Recipe:
-    """The recipe that is asked for.
+    """The chosen recipe.
 
-    base: the recipe of a tokenizer or a cache as plain values, which is followed where neither name nor file is given.
-    Raises ValueError with one sentence for an unknown name, an unreadable file or a wrong setting.
+    base: the recipe of a tokenizer or a cache as plain values, used if neither name nor file is given.
+    Raises ValueError for an unknown name, an unreadable file or a wrong setting.
     """
     if choice.recipe is None and choice.config is None and base is not None and "pretraining" in base:
         recipe = from_dict(Recipe, upgraded(base))
@@ -48,24 +48,24 @@ def resolve(choice: Choice, *, base: Mapping[str, Any] | None = None, default: s
 
 
 def resolve_finetune(choice: Choice, *, default: str = "small") -> FinetuneRecipe:
-    """The recipe of fine-tuning that is asked for; errors as in `resolve`."""
+    """The chosen recipe of fine-tuning; errors as in `resolve`."""
     return _changed(_chosen(FinetuneRecipe, FINETUNES, choice, default), choice)
 
 
 def named(name: str) -> Recipe:
-    """The recipe called `name`. Raises ValueError with the names there are."""
+    """The recipe called `name`. Raises ValueError, listing the names, if there is none."""
     return resolve(Choice(recipe=name))
 
 
 def from_yaml(path: str | Path) -> Recipe:
-    """Read a recipe. Raises ValueError naming what is wrong in the file."""
+    """Read a recipe from a YAML file. Raises ValueError that names the mistake in the file."""
     return resolve(Choice(config=path))
 
 
 def _chosen(kind: type[Kind], known: Mapping[str, Callable[[], Kind]], choice: Choice, default: str) -> Kind:
     if choice.config is not None:
         if choice.recipe is not None:
-            raise ValueError("--recipe and --config exclude each other")
+            raise ValueError("give --recipe or --config, not both")
         return _read(kind, Path(choice.config))
     name = choice.recipe or default
     if name not in known:

@@ -1,6 +1,6 @@
-"""The form of a recipe: one dataclass tree, printable as YAML, loadable from YAML.
+"""The schema of a recipe: one dataclass tree that is written and read as YAML.
 
-Each part is the configuration of the thing it configures and stands beside it; this file only puts them together.
+The configuration of each part is defined in the file of that part; this file only combines them.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from mage.training.tokenizer import TokenizerLossConfig
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Images, and how they are cut and varied."""
+    """Images, their size and augmentation."""
 
     name: str = "mnist5k"
     """Data set by name, or a folder of images."""
@@ -34,28 +34,31 @@ class DataConfig:
     views: int = 1
     """Views per image in the token cache."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    """Training images that are held out to watch training and to choose by."""
+    """Training images held out to watch training and to choose settings."""
     online_images: int = 0
-    """Labelled training images that an online probe and k-NN learn from at every observation; 0: none."""
+    """Labelled training images for an online probe and k-NN at every observation; 0: none."""
 
     def __post_init__(self) -> None:
         if self.channels < 0 or self.views < 1 or self.online_images < 0:
-            raise ValueError("data: views must be at least 1, channels and online_images at least 0")
+            raise ValueError(
+                "data: views must be at least 1, channels and online_images 0 or more, not "
+                f"{self.views}, {self.channels} and {self.online_images}"
+            )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """From images to a model."""
+    """The whole configuration, from images to a model."""
 
     name: str
     """Name of the recipe."""
     data: DataConfig
     tokenizer: VQGANConfig | None
-    """None for methods that see pixels."""
+    """None for methods that read pixels."""
     model: MAGEConfig
     pretraining: OptimConfig
     method: MethodConfig = field(default_factory=MAGEMethod)
-    """How the network learns: mage, mage-c, maskgit, mae, simclr, ijepa, or one that was registered from outside."""
+    """Method of pre-training: mage, mage-c, maskgit, mae, simclr, ijepa, or one registered by another package."""
     tokenizer_loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     tokenizer_training: OptimConfig = field(default_factory=OptimConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -68,7 +71,7 @@ class Recipe:
             if self.method.reads == "tokens":
                 raise ValueError(f"the method {self.method.name} reads tokens: the recipe needs a tokenizer")
             if not self.data.channels:
-                raise ValueError("without a tokenizer, data.channels must say how many channels an image has")
+                raise ValueError("without a tokenizer, set data.channels: 1 for grey, 3 for RGB")
         else:
             self._check_images(self.tokenizer)
         if self.model.num_classes:

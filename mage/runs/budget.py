@@ -1,4 +1,4 @@
-"""What a recipe costs: images that it sees, and parameters and FLOPs of networks that have shapes but no memory."""
+"""Cost of a recipe: number of images, parameters and FLOPs, from networks on the meta device."""
 
 from dataclasses import dataclass
 
@@ -21,40 +21,40 @@ KNOWN = {
     "mnist": (60_000, 10),
     "fashion-mnist": (60_000, 10),
 }
-"""Training images and classes of public data sets that are not opened to be counted: they may have to be downloaded."""
+"""Training images and classes of public data sets, so that they need not be downloaded to be counted."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How many images a training sees."""
+    """Number of images in a training."""
 
     train: int
     held_out: int
-    """Training images that are kept for validation."""
+    """Training images held out for validation."""
     classes: int
     """0: none, or unknown."""
     source: str
-    """Where the numbers are from."""
+    """Source of the numbers."""
 
     def sentence(self, recipe: Recipe) -> str:
-        """All of it, with the size at which images are seen."""
+        """The numbers in a sentence, with the image size."""
         classes = f" in {self.classes:,} classes" if self.classes else ""
         height, width = recipe.image_size
         return (
             f"{recipe.name}: {self.train:,} images{classes} to train on, {self.held_out:,} held out for validation, "
-            f"seen at {height} x {width} pixels ({self.source})"
+            f"at {height} x {width} pixels ({self.source})"
         )
 
 
 def count_images(recipe: Recipe, data_root: str | None = None, images: int | None = None) -> Extent:
-    """The images of the recipe's data; images: their number, if it is known better.
+    """Count the images of the recipe's data; images: their number, if it is given.
 
-    Raises ValueError where the data is not there and nothing is known about it.
+    Raises ValueError if the data is missing and not a known public data set.
     """
     name, config = recipe.data.name, recipe.data.validation
     if images is not None:
         held = held_out(images, config)
-        return Extent(images - held, held, 0, f"of {images:,} as asked for")
+        return Extent(images - held, held, 0, f"of {images:,} as given")
     if name in KNOWN and (name in DOWNLOADED or data_root is None):
         total, classes = KNOWN[name]
         held = held_out(total, config)
@@ -62,14 +62,14 @@ def count_images(recipe: Recipe, data_root: str | None = None, images: int | Non
     try:
         data = training_data(recipe, data_root)
     except ValueError as error:
-        raise ValueError(f"{error}; to plan without the images, say how many there are: --images 1000") from None
+        raise ValueError(f"{error}; to plan without the images, give their number: --images 1000") from None
     return Extent(len(data.train), len(data.validation), len(data.train.class_names), f"counted in {name}")
 
 
 def budget(recipe: Recipe, num_images: int) -> dict[str, float]:
     """Parameters, FLOPs of a pre-training step, steps, and bytes of the token cache for `num_images` training images.
 
-    Of methods that see pixels, the steps only.
+    For methods on pixels, the steps only.
 
     A multiply-add counts as two FLOPs; the backward pass as twice the forward pass. Norms, activations and
     embeddings, together a few per cent, are left out.

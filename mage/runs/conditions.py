@@ -1,7 +1,7 @@
-"""Where the classes of a conditional training come from: a data set's labels, or clusters of a model's own features.
+"""Classes for conditional training: a data set's labels, or clusters of a model's own features.
 
-Clusters give what labels give, without labels: a network that is told roughly what to draw draws better, and any image
-can be given a cluster.
+Clusters replace labels where there are none: conditioning on a cluster improves generation, and every image can be
+assigned to one.
 
 Letters: n images, d feature width.
 """
@@ -29,33 +29,33 @@ from mage.runs.launch import Launch
 from mage.training.conditions import ConditionConfig
 
 CLUSTERS = "clusters.npy"
-"""File of a run folder: the cluster of every image of its cache."""
+"""File in a run folder with the cluster of every image of its cache."""
 MANY = 200_000
-"""Beyond so many images, k-means sees them in small batches."""
+"""Number of images above which k-means works on mini-batches."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """The classes that a network learns."""
+    """The classes that a network is conditioned on."""
 
     names: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
-    """How often each occurs, for classes that samples are drawn from when none is asked for: clusters."""
+    """Frequency of each class, if samples without a given class are drawn by it: for clusters."""
 
     def notes(self) -> dict[str, Any]:
-        """What the model has to remember."""
-        found: dict[str, Any] = {"class_names": list(self.names)} if self.names else {}
-        return found | ({"class_shares": list(self.shares)} if self.shares else {})
+        """Class names and shares, for the model's notes."""
+        notes: dict[str, Any] = {"class_names": list(self.names)} if self.names else {}
+        return notes | ({"class_shares": list(self.shares)} if self.shares else {})
 
 
 def from_labels(config: ConditionConfig, labels: np.ndarray | None, class_names: Sequence[str]) -> Conditions:
-    """The classes of a labelled data set. Raises ValueError where the recipe asks for what is not there."""
+    """The classes of a labelled data set. Raises ValueError if it does not have what the recipe needs."""
     if config.source == "none":
         return Conditions()
     if config.source == "clusters":
-        raise ValueError("conditions.source=clusters needs a token cache: images get their cluster once")
+        raise ValueError("conditions.source=clusters needs a token cache: leave out --online")
     if labels is None or labels.max() < 0:
-        raise ValueError("conditions.source=labels, but the images have no labels; clusters need none")
+        raise ValueError("conditions.source=labels, but the images have no labels; set it to clusters, which need none")
     count = int(labels.max()) + 1
     names = list(class_names) + [str(number) for number in range(len(class_names), count)]
     return Conditions(tuple(names))
@@ -66,8 +66,8 @@ def from_cache(
 ) -> tuple[Conditions, TokenCache]:
     """The classes for a cache of tokens, and the cache with these labels.
 
-    model: whose features are clustered, by the first process. The launch's folder keeps the clusters, because another
-    processor could draw their borders elsewhere; a resumed run takes those that are kept.
+    model: its features are clustered, by the first process. The clusters are stored in the launch's folder for resumed
+    runs, because another processor could compute slightly different ones.
     """
     if config.source != "clusters":
         return from_labels(config, cache.labels, cache.class_names), cache
@@ -84,9 +84,9 @@ def from_cache(
 
 
 def _clusters(cache: TokenCache, model: Mage | None, count: int, launch: Launch, seed: int) -> np.ndarray:
-    """The cluster of each image of a cache, which the launch's folder then keeps."""
+    """The cluster of each image of a cache; also written into the launch's folder."""
     if model is None or not isinstance(model.transformer, MAGETransformer):
-        raise ValueError("conditions.source=clusters needs --init-from, a model whose features are clustered")
+        raise ValueError("conditions.source=clusters needs --init-from, a MAGE model whose features are clustered")
     if model.tokenizer is not None:
         cache.check_tokenizer(model.tokenizer)
     if count > len(cache):
@@ -99,17 +99,19 @@ def _clusters(cache: TokenCache, model: Mage | None, count: int, launch: Launch,
 
 @torch.inference_mode()
 def picture(model: Mage, cache: TokenCache, *, rows: int = 16, columns: int = 12) -> Float[Tensor, "c H W"]:
-    """What the classes of a cache look like: some images of each, as the tokenizer shows them; largest first."""
+    """A picture of a cache's classes: a row of decoded images for each, largest class first."""
     assert cache.labels is not None
-    order = np.random.default_rng(stream_seed(0, "cluster picture")).permutation(len(cache))  # files lie by label
+    order = np.random.default_rng(stream_seed(0, "cluster picture")).permutation(
+        len(cache)
+    )  # files are sorted by label
     shown = []
     for label in range(min(rows, len(cache.class_names))):
         chosen = order[cache.labels[order] == label][:columns]
         if not len(chosen):
             continue
-        found = model.decode_tokens(cache.tokens(chosen, np.zeros_like(chosen))).float().cpu()
-        blank = found.new_ones(columns - len(found), *found.shape[1:])
-        shown.append((cache.class_names[label], torch.cat([found, blank])))
+        decoded = model.decode_tokens(cache.tokens(chosen, np.zeros_like(chosen))).float().cpu()
+        blank = decoded.new_ones(columns - len(decoded), *decoded.shape[1:])
+        shown.append((cache.class_names[label], torch.cat([decoded, blank])))
     return images.labelled_rows(shown)
 
 
@@ -131,21 +133,21 @@ def token_features(
 
 
 def whitened(features: Float[Tensor, "n d"], *, components: int = 64, share: float = 0.99) -> Float[Tensor, "n c"]:
-    """The principal components that hold this share of the variance, at most so many, each of variance 1 and all of
-    them of length 1 together (Caron et al., "Deep clustering", ECCV 2018).
+    """Whitened principal components with a `share` of the variance, at most `components`; rows have length 1.
 
-    Else a few directions, such as the thickness of strokes, decide about the clusters alone.
+    As in Caron et al., "Deep clustering", ECCV 2018. Without whitening, a few directions, such as the thickness of
+    strokes, determine the clusters.
     """
     centred = features.double() - features.double().mean(dim=0)
     variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))  # the largest are the last
     held = variances.flip(0).cumsum(0) / variances.sum()
     kept = min(int((held < share).sum()) + 1, components)
-    found = centred @ (directions[:, -kept:] / variances[-kept:].clamp_min(1e-12).sqrt())
-    return functional.normalize(found, dim=1).float()
+    projected = centred @ (directions[:, -kept:] / variances[-kept:].clamp_min(1e-12).sqrt())
+    return functional.normalize(projected, dim=1).float()
 
 
 def cluster(features: Float[Tensor, "n d"], count: int, *, seed: int) -> np.ndarray:
-    """k-means on whitened features: the cluster of each row. They are numbered from the largest to the smallest."""
+    """Cluster of each row, by k-means on whitened features; clusters are numbered from the largest to the smallest."""
     features = whitened(features)
     settings = {"n_init": 1, "max_iter": 100, "random_state": stream_seed(seed, "clusters") % 2**32}
     means = KMeans(count, **settings) if len(features) <= MANY else MiniBatchKMeans(count, batch_size=8192, **settings)

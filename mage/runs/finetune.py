@@ -21,7 +21,7 @@ from mage.training.run import TrainResult
 def finetune(recipe: FinetuneRecipe, launch: Launch, model: Mage) -> TrainResult:
     """Fine-tune a pre-trained model on labels; the run folder then holds a classifier.
 
-    Test images are opened only to see that they have the same classes.
+    Test images are opened only to check that they have the same classes.
     """
     launch.check_out()
     model.to(launch.start())
@@ -73,7 +73,7 @@ def start_classifier(
     dropout: float = 0.0,
     embedding_dropout: float = 0.0,
 ) -> Classifier:
-    """A classifier that begins at a model's encoder, with a new head. Raises ValueError where there is no encoder."""
+    """A classifier with a model's encoder and a new head. Raises ValueError if there is no encoder."""
     source = model.transformer
     classifier: Classifier
     if isinstance(source, PatchEncoder | PatchClassifier):
@@ -89,22 +89,26 @@ def start_classifier(
             embedding_dropout=embedding_dropout,
         )
     else:
-        raise ValueError("fine-tuning needs a pre-trained model, this one has no transformer")
-    given = (source if isinstance(source, PatchEncoder) else source.encoder).state_dict()
-    missing = classifier.encoder.state_dict().keys() - given.keys()
+        raise ValueError(
+            "fine-tuning needs a pre-trained model, and this one has no transformer: run `mage pretrain` first"
+        )
+    encoder_state = (source if isinstance(source, PatchEncoder) else source.encoder).state_dict()
+    missing = classifier.encoder.state_dict().keys() - encoder_state.keys()
     if missing:  # a classifier that pools by mean has lost the norm of the class token
-        raise ValueError(f"the model lacks {', '.join(sorted(missing))}; it was made with another pooling")
-    classifier.encoder.load_state_dict({name: given[name] for name in classifier.encoder.state_dict()})
+        raise ValueError(
+            f"the model lacks {', '.join(sorted(missing))}; it was trained with another pooling: choose the same `pool`"
+        )
+    classifier.encoder.load_state_dict({name: encoder_state[name] for name in classifier.encoder.state_dict()})
     return classifier
 
 
 def check_labels(train_set: ImageDataset, test_set: ImageDataset) -> int:
-    """The number of classes. Raises ValueError if the splits cannot be learned and measured."""
+    """The number of classes. Raises ValueError unless both splits have the same two or more classes."""
     for dataset in (train_set, test_set):
         if dataset.labels is None:
             raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
     if train_set.class_names != test_set.class_names:
-        raise ValueError("the training and test images have different classes")
+        raise ValueError("the training and test images have different classes: both splits need the same class folders")
     if len(train_set.class_names) < 2:
-        raise ValueError("the training images have a single class; a classifier needs at least two")
+        raise ValueError(f"{train_set.name} has a single class; a classifier needs at least two")
     return len(train_set.class_names)

@@ -1,7 +1,7 @@
-"""Generated and real images through an extractor: from a folder, from tar shards, from a model, from features.
+"""Features of generated and real images for the metrics: from a folder, tar shards, a model, or stored features.
 
-What comes out is compared by `evaluation.generation`; the value of real images stands beside that of generated ones,
-because a Frechet distance is never 0 for a finite number of images.
+They are compared by `evaluation.generation`. Every metric is also computed for real images, because a Frechet distance
+is never 0 for a finite number of images.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ def look_at_model(
     rounding: images.Rounding = "nearest",
     on_images: OnImages | None = None,
 ) -> SeenImages:
-    """Generate and look, without a file in between; rounding: how the images become 8 bits."""
+    """Features of images that a model generates, without files; rounding: conversion of the images to 8 bits."""
 
     def batches() -> Iterator[Tensor]:
         for first in range(0, production.num, production.batch_size):
@@ -59,39 +59,39 @@ def look_at_dataset(
     device: torch.device | str = "cpu",
     on_images: OnImages | None = None,
 ) -> SeenImages:
-    """Look at a data set's images, scaled and cut to `size`. Raises ValueError where one is unreadable."""
+    """Features of a data set's images, scaled and cropped to `size`. Raises ValueError if one cannot be read."""
 
     def cut(image: Tensor, _: torch.Generator) -> Tensor:
         return images.fit(image, size, interpolation)
 
-    found = (batch["images"].to(device) for batch in evaluation_batches(dataset, cut, batch_size=batch_size))
+    batches = (batch["images"].to(device) for batch in evaluation_batches(dataset, cut, batch_size=batch_size))
     try:
-        return look_at(found, extractor, len(dataset), on_images=on_images)
+        return look_at(batches, extractor, len(dataset), on_images=on_images)
     except ValueError as error:
         unreadable = f"; unreadable: {', '.join(dataset.skipped[:3])}" if dataset.skipped else ""
         raise ValueError(f"{dataset.name}: {error}{unreadable}") from None
 
 
 def look_at_features(folder: Path, extractor: Extractor, num: int | None = None) -> SeenImages:
-    """What `mage generate --to features` left; num: of the first images only.
+    """Features written by `mage generate --to features`; num: use the first images only.
 
     Raises ValueError for another extractor's features or a gap.
     """
     paths = feature_files(folder)
     total = sum(len(seen.features) for seen in read_features(paths, extractor.fingerprint))
     total = total if num is None else min(num, total)
-    found, left = SeenImages(extractor.fingerprint, total), total
-    found.rounding = rounding_in(folder)
+    images_seen, left = SeenImages(extractor.fingerprint, total), total
+    images_seen.rounding = rounding_in(folder)
     for seen in read_features(paths, extractor.fingerprint):
         if left > 0:
-            found.update(Seen(seen.features[:left], None if seen.logits is None else seen.logits[:left]))
+            images_seen.update(Seen(seen.features[:left], None if seen.logits is None else seen.logits[:left]))
             left -= len(seen.features)
-    return found
+    return images_seen
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Where generated images come from: one of the three."""
+    """Source of generated images: one of the three."""
 
     images: ImageDataset | None = None
     model: Path | None = None
@@ -99,7 +99,7 @@ class Samples:
 
 
 def open_samples(path: Path) -> Samples:
-    """What lies at a path: a model or run, images, tar shards, or features. Raises ValueError for anything else."""
+    """The samples at a path: a model or run, images, tar shards, or features. Raises ValueError for anything else."""
     if not path.is_dir():
         raise ValueError(f"there is no folder {path}: give a folder of images, of tar shards, or a model")
     if feature_files(path):
@@ -114,23 +114,25 @@ def open_samples(path: Path) -> Samples:
 
 
 def _without_grid(dataset: ImageDataset) -> ImageDataset:
-    """The images but for the overview that `mage generate` puts beside them."""
+    """The images without grid.png, the overview that `mage generate` adds."""
     files = [bytes(name) for name in getattr(dataset, "files", [])]
     if b"grid.png" in files:
         return subset(dataset, [index for index, name in enumerate(files) if name != b"grid.png"])
     return dataset
 
 
-def some(dataset: ImageDataset, count: int) -> ImageDataset:
-    """`count` images at random, the same ones every time; all of a smaller set."""
+def random_subset(dataset: ImageDataset, count: int) -> ImageDataset:
+    """A fixed random choice of `count` images; all images of a smaller set."""
     if count >= len(dataset):
         return dataset
     order = torch.randperm(len(dataset), generator=rng.generator(0, "real sample"))
     return subset(dataset, order[:count].tolist())
 
 
-def beside_real(seen: SeenImages, reference: Reference, extractor: Extractor, real: SeenImages | None) -> Measured:
-    """All metrics, and those of real images under the same names with _real."""
+def compare_with_real(
+    seen: SeenImages, reference: Reference, extractor: Extractor, real: SeenImages | None
+) -> Measured:
+    """All metrics, and those of real images under the same names with the suffix _real."""
     generated = compare(seen, reference, extractor.name)
     if real is None:
         return generated

@@ -1,4 +1,4 @@
-"""What goes into a run: data sets with a recipe's channels, held-out images, and batches of images or cached tokens."""
+"""Inputs of a run: data sets with a recipe's channels, held-out images, and batches of images or cached tokens."""
 
 import logging
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def open_data(name: str, split: str, recipe: Recipe, data_root: str | None) -> I
 
 
 def training_data(recipe: Recipe, data_root: str | None) -> TrainingData:
-    """The recipe's training images, and those of them that are held out."""
+    """The recipe's training images, split into training and validation."""
     return carve(open_data(recipe.data.name, "train", recipe, data_root), recipe.data.validation)
 
 
@@ -41,7 +41,7 @@ def data_of_model(model: Mage, name: str, data_root: str | None) -> TrainingData
 
 
 def tell_data(data: TrainingData, recipe_name: str, size: tuple[int, int]) -> None:
-    """Say what a run is about to see."""
+    """Log the data of a run."""
     if distributed.is_first():
         classes = f" in {len(data.train.class_names)} classes" if data.train.class_names else ""
         logger.info(
@@ -51,20 +51,20 @@ def tell_data(data: TrainingData, recipe_name: str, size: tuple[int, int]) -> No
 
 
 def validation_images(recipe: Recipe, validation: ImageDataset) -> Tensor:
-    """Up to `validation.images` of the held-out images, cut to size: uint8 (n, c, h, w)."""
+    """Up to `validation.images` of the held-out images, cropped to size: uint8 (n, c, h, w)."""
     plain = replace(recipe.data.transform, augmentation="none")
     count = min(recipe.data.validation.images, len(validation))
     return load_images(validation, list(range(count)), plain)
 
 
 def load_images(dataset: ImageDataset, indices: list[int], transform: TransformConfig) -> Tensor:
-    """Some images of a data set, cut to size; corrupt ones are left out."""
+    """The images `indices` of a data set, cropped to size; corrupt ones are left out."""
     batches = evaluation_batches(subset(dataset, indices), build_transform(transform), batch_size=256)
     return torch.cat([batch["images"] for batch in batches])
 
 
 def labelled_images(dataset: ImageDataset, count: int, transform: TransformConfig) -> tuple[Tensor, Tensor]:
-    """Up to `count` images (uint8) and their labels, chosen evenly from a shuffled order."""
+    """Up to `count` randomly chosen images (uint8) and their labels."""
     order = torch.randperm(len(dataset), generator=rng.generator(0, "online probe")).tolist()[:count]
     batches = list(evaluation_batches(subset(dataset, order), build_transform(transform), batch_size=256))
     return torch.cat([batch["images"] for batch in batches]), torch.cat([batch["labels"] for batch in batches])
@@ -79,7 +79,7 @@ def image_batches(
     workers: int = 0,
     pairs: bool = False,
 ) -> Batches:
-    """Augmented images for training, in two views each with `pairs`; a set of small images is read into memory once."""
+    """Augmented images for training, two views of each with `pairs`; small data sets are read into memory."""
     source = decode_to_memory(dataset)
 
     def batches(start: int, share: Share) -> Iterator[Batch]:
@@ -88,12 +88,12 @@ def image_batches(
         )
         return iter(loader)
 
-    batches(0, _own_share(optim))  # a batch that does not fit is an error now, before anything is written
+    batches(0, _own_share(optim))  # raises now if the batch does not fit, before anything is written
     return batches
 
 
 def cached_batches(cache: TokenCache, optim: OptimConfig, seed: int, *, pairs: bool = False) -> Batches:
-    """Tokens for training, in two views of each image with `pairs`."""
+    """Tokens for training, two views of each image with `pairs`."""
 
     def batches(start: int, share: Share) -> Iterator[Batch]:
         return token_batches(cache, share=share, seed=seed, start=start, pairs=pairs)

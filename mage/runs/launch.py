@@ -1,4 +1,4 @@
-"""How and where a recipe is followed: everything about a run that does not change what is learned, as a whole."""
+"""Settings of a run that do not change what is learned: folder, device, precision, workers, progress."""
 
 import logging
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Launch:
-    """Where a run writes, what it computes on, and how it is shown."""
+    """Output folder, hardware and display of a run."""
 
     out: Path
     """Run folder."""
@@ -34,16 +34,16 @@ class Launch:
     precision: str = "auto"
     """auto, float32, bf16."""
     resume: bool = False
-    """Go on with the run in `out`."""
+    """Resume the run in `out`."""
     workers: int = 0
     """Processes that read and augment images; 0: the main one."""
     progress: bool = True
-    """Show how the run goes on: a bar on a terminal, a line a minute elsewhere."""
+    """Show progress: a bar on a terminal, a line every minute elsewhere."""
     data_root: str | None = None
-    """Folder where a named data set's files are."""
+    """Folder with the files of a named data set."""
 
     def start(self) -> torch.device:
-        """The device of this process; several processes of a launcher meet here."""
+        """The device of this process; joins the process group of a launcher."""
         return device_policy.start(self.device)
 
     def resolved_precision(self) -> str:
@@ -51,16 +51,16 @@ class Launch:
         return device_policy.resolve(self.precision, self.start())
 
     def inside(self, name: str) -> "Launch":
-        """The same launch, writing into a folder inside this one's, where it goes on if there is a run."""
+        """The same launch with a subfolder as its folder; resumes if the subfolder holds a run."""
         out = self.out / name
         return replace(self, out=out, resume=newest_checkpoint(out) is not None)
 
     def check_out(self) -> None:
-        """Say what is wrong with the run folder before anything is loaded or written. Raises ValueError."""
+        """Raise ValueError for an unsuitable run folder, before anything is loaded or written."""
         if self.resume and newest_checkpoint(self.out) is None:
             raise ValueError(f"{self.out} holds no checkpoint to resume from; start the run without --resume")
         if not self.resume and newest_checkpoint(self.out) is not None:
-            raise ValueError(f"{self.out} already holds a run; add --resume to go on with it, or choose another folder")
+            raise ValueError(f"{self.out} already holds a run; add --resume to continue it, or choose another folder")
         if self.out.is_file():
             raise ValueError(f"{self.out} is a file; --out takes a folder")
 
@@ -72,16 +72,16 @@ def run_task(
     learned: Mapping[str, Any],
     dataset: ImageDataset | None,
 ) -> TrainResult:
-    """Train in the run folder, which says by which recipe.
+    """Train in the run folder, and write the recipe into it.
 
-    learned: the settings that decide what is learned; dataset: whose unreadable files are reported.
+    learned: the settings that determine what is learned; dataset: its unreadable files are reported.
     """
     device = launch.start()
     if not launch.resume and distributed.is_first():
-        text = (
+        recipe_yaml = (
             to_yaml(recipe) if isinstance(recipe, Recipe) else yaml.safe_dump(settings.to_dict(recipe), sort_keys=False)
         )
-        atomic.write_text(launch.out / "recipe.yaml", text)
+        atomic.write_text(launch.out / "recipe.yaml", recipe_yaml)
     result = train(
         task,
         recipe.run,
@@ -96,8 +96,10 @@ def run_task(
     return replace(result, skipped=tuple(dataset.skipped)) if dataset is not None else result
 
 
-def announce(what: str, recipe: Recipe | FinetuneRecipe, launch: Launch, optim: OptimConfig, num_images: int) -> None:
-    """Say what a training run is about to do."""
+def announce(
+    activity: str, recipe: Recipe | FinetuneRecipe, launch: Launch, optim: OptimConfig, num_images: int
+) -> None:
+    """Log steps, device and precision of a training run; activity: such as "pre-training"."""
     if not distributed.is_first():
         return
     steps, device = optim.num_steps(num_images), launch.start()
@@ -105,7 +107,7 @@ def announce(what: str, recipe: Recipe | FinetuneRecipe, launch: Launch, optim: 
     passes = steps * optim.batch_size / max(1, num_images)
     logger.info(
         "%s by recipe %s: %s steps of %s images (%.3g passes over the data), %s on %s%s",
-        what,
+        activity,
         recipe.name,
         f"{steps:,}",
         f"{optim.batch_size:,}",

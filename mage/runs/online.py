@@ -20,7 +20,7 @@ NEIGHBOURS = 20
 
 
 def watch_tokens(recipe: Recipe, model: Mage, data: TrainingData) -> Watch | None:
-    """Probe a network of tokens. None without labels."""
+    """Probe for a network on tokens; None without labels."""
     pairs = _labelled(recipe, data)
     if pairs is None:
         return None
@@ -29,13 +29,13 @@ def watch_tokens(recipe: Recipe, model: Mage, data: TrainingData) -> Watch | Non
 
 
 def watch_images(recipe: Recipe, data: TrainingData) -> Watch | None:
-    """Probe a network of pixels. None without labels."""
+    """Probe for a network on pixels; None without labels."""
     pairs = _labelled(recipe, data)
     return None if pairs is None else _watch([(images.to_float(pixels), labels) for pixels, labels in pairs])
 
 
 def _labelled(recipe: Recipe, data: TrainingData) -> list[tuple[Tensor, Tensor]] | None:
-    """Images (uint8) and labels: `online_images` of training, `validation.images` of those that are held out."""
+    """Images (uint8) and labels: `online_images` training images, `validation.images` held-out ones."""
     pairs = []
     plain = replace(recipe.data.transform, augmentation="none")
     for dataset, count in ((data.train, recipe.data.online_images), (data.validation, recipe.data.validation.images)):

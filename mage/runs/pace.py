@@ -1,7 +1,7 @@
-"""How long a step of a recipe takes on this machine: a few real steps on black images, in a folder that is then gone.
+"""Seconds per training step of a recipe on this machine, from a few real steps on black images.
 
-A step that would take minutes is measured with fewer images and scaled up. Reading and augmenting images, validation
-and checkpoints come on top.
+A step that would take minutes is measured with fewer images and extrapolated. The time for reading and augmenting
+images, validation and checkpoints is not included.
 """
 
 import tempfile
@@ -27,26 +27,26 @@ from mage.training.task import Task
 from mage.training.tokenizer import TokenizerTraining
 
 FEWEST, FEW = 2, 16
-"""Images of the first step that is measured; and so many that what a step costs besides its images hardly counts."""
+"""Images of the first measured step; and images from which on the fixed cost of a step hardly matters."""
 ENOUGH_SECONDS = 0.5
-"""A step with more than a few images that takes this long says what longer ones take."""
+"""A step of at least FEW images that takes this long can be extrapolated to larger batches."""
 LONG_SECONDS = 2.0
-"""A step this long is not tried with more images."""
+"""After a step this long, no larger one is measured."""
 STEPS = 10**6
-"""Steps of the schedule; what is measured lies late in it, where a discriminator has joined."""
+"""Length of the schedule; the measured steps are late in it, when a discriminator is used."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of one step, as far as it was measured."""
+    """Seconds of one training step."""
 
     seconds: float
     measured_images: int
-    """Images of the step that was measured; the seconds are scaled to the recipe's batch."""
+    """Images of the measured step; the seconds are scaled to the recipe's batch."""
 
 
 def tokenizer_pace(recipe: Recipe, device: torch.device, precision: str) -> Pace:
-    """Seconds of a step of the recipe's tokenizer training. Raises ValueError where its losses miss a package."""
+    """Seconds of a step of the recipe's tokenizer training. Raises ValueError if its losses need a missing package."""
     config, loss = recipe.tokenizer, recipe.tokenizer_loss
     if config is None:
         raise ValueError(f"the recipe {recipe.name} has no tokenizer")
@@ -74,7 +74,7 @@ def tokenizer_pace(recipe: Recipe, device: torch.device, precision: str) -> Pace
 
 
 def pretraining_pace(recipe: Recipe, device: torch.device, precision: str) -> Pace:
-    """Seconds of a step of the recipe's pre-training; of methods that read tokens, on cached ones."""
+    """Seconds of a step of the recipe's pre-training; on cached tokens if the method reads tokens."""
     method, row = recipe.method, {}
     with torch.random.fork_rng(devices=[]):
         words = None if recipe.tokenizer is None else VQGAN(recipe.tokenizer).eval().requires_grad_(False)
@@ -118,7 +118,7 @@ def _pace(
     device: torch.device,
     precision: str,
 ) -> Pace:
-    """Measure steps of more and more images, until one is long enough or has the whole batch."""
+    """Measure steps with more and more images, until one is long enough or has the whole batch."""
     count = min(FEWEST, optim.batch_size)
     while True:
         with torch.random.fork_rng(devices=[]):
@@ -130,7 +130,7 @@ def _pace(
 
 
 def _step_seconds(task: Task, device: torch.device, precision: str) -> float:
-    """Seconds of the fastest of a few steps; the first, which warms up, counts only where it takes long anyway."""
+    """Seconds of the fastest of a few steps; the first one is for warm-up and counts only if it is the only one."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(task, Path(folder), 0, {}, precision=precision, device=device)
         trainer.step = STEPS * 3 // 4
@@ -147,7 +147,7 @@ def _step_seconds(task: Task, device: torch.device, precision: str) -> float:
 
 
 def _endless(row: dict[str, Tensor]) -> Batches:
-    """One row over and over, in pieces of the length that the share asks for."""
+    """Endless batches of one repeated row, in pieces of the share's length."""
 
     def batches(start: int, share: Share) -> Iterator[Batch]:
         batch = {name: value.expand(share.piece, *value.shape[1:]).contiguous() for name, value in row.items()}

@@ -1,4 +1,4 @@
-"""Pre-train by any method: on a token cache, on images tokenized on the fly, on tokens of no image, on pixels."""
+"""Pre-train with any method: on a token cache, on images tokenized on the fly, on the user's tokens, on pixels."""
 
 from typing import Any
 
@@ -31,24 +31,24 @@ def pretrain(
     validation: TokenCache | None = None,
     init_from: Mage | None = None,
 ) -> TrainResult:
-    """Pre-train by the recipe's method; the run folder then holds the model.
+    """Pre-train with the recipe's method; the run folder then holds the model.
 
-    tokenizer: of methods that read tokens of images; without `cache`, images are tokenized on the fly. A cache without
-    tokenizer holds tokens that are no image's, such as text or actions: `validation` holds more of them to watch by.
-    init_from: a model whose weights are where training begins, as far as they fit (domain adaptation).
+    tokenizer: for methods that read tokens of images; without `cache`, images are tokenized on the fly. A cache without
+    tokenizer holds other tokens, such as text or actions; `validation` is a cache of held-out ones.
+    init_from: a model whose weights initialise the network, as far as they fit (domain adaptation).
     """
     launch.check_out()
     launch.start()
     if recipe.method.reads == "images":
         if tokenizer is not None or cache is not None or validation is not None or init_from is not None:
-            raise ValueError(f"{recipe.method.name} sees pixels: it takes no tokenizer, token cache or initial model")
+            raise ValueError(f"{recipe.method.name} reads pixels: leave out tokenizer, token cache and initial model")
         return _on_pixels(recipe, launch)
     if tokenizer is None:
         if cache is None:
             raise ValueError(f"{recipe.method.name} reads tokens: give a tokenizer, or a cache of tokens")
         return _on_tokens(recipe, launch, cache, validation, init_from)
     if validation is not None:
-        raise ValueError("a validation cache goes without a tokenizer: with one, the data's held-out images are used")
+        raise ValueError("leave out the validation cache: with a tokenizer, the data's held-out images are used")
     return _on_images(recipe, launch, tokenizer, cache, init_from)
 
 
@@ -99,11 +99,11 @@ def _on_images(
 
 
 def _begin_at(task: Task, init_from: Mage | None, tokenizer: Tokenizer | None, recipe: Recipe, launch: Launch) -> None:
-    """Fill a task's network with another model's weights; a resumed run has its own."""
+    """Initialise a task's network with another model's weights, except in a resumed run."""
     if init_from is None or launch.resume:
         return
     if not isinstance(task, Pretraining):
-        raise ValueError(f"the method {recipe.method.name} has no network that --init-from could fill")
+        raise ValueError(f"the method {recipe.method.name} cannot start from another model: leave out --init-from")
     start_from(task.network, init_from, tokenizer)
 
 
@@ -115,7 +115,7 @@ def _on_tokens(
         if (validation.grid, validation.num_codes) != (cache.grid, cache.num_codes):
             raise ValueError(
                 f"{validation.folder} holds tokens below {validation.num_codes} on a grid of {validation.grid}, "
-                f"{cache.folder} below {cache.num_codes} on {cache.grid}"
+                f"{cache.folder} below {cache.num_codes} on {cache.grid}: both must agree"
             )
         chosen = np.arange(min(len(validation), recipe.data.validation.images))
         held = validation.tokens(chosen, np.zeros_like(chosen))
@@ -166,7 +166,7 @@ def _on_pixels(recipe: Recipe, launch: Launch) -> TrainResult:
 
 
 def _learned(recipe: Recipe, content: str) -> dict[str, Any]:
-    """The settings that decide what is learned."""
+    """The settings that determine what is learned."""
     values = settings.to_dict(recipe)
     kept = {name: values[name] for name in ("model", "method", "pretraining", "seed")}
     data = {name: values["data"][name] for name in ("name", "transform", "views")}

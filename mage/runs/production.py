@@ -1,8 +1,8 @@
-"""Images by the ten thousand: in several processes, resumable after a kill, the same set for any number of processes.
+"""Generation of many images: in several processes, resumable, with a result that does not depend on their number.
 
-Images are numbered, and made in fixed batches of consecutive numbers; batches make up units, which appear on disk as a
-whole: a batch of PNG files, a tar shard, or a file of features for the metrics. Process i of n makes every n-th unit
-and leaves out those that are there. Nobody talks to anybody, so processes may run on one machine, on many, or one
+Images are numbered and generated in fixed batches of consecutive numbers. Batches form units, which are written
+atomically: a batch of PNG files, a tar shard, or a file of features for the metrics. Process i of n generates every
+n-th unit and leaves out existing ones. Processes do not communicate, so they may run on one machine, on several, or one
 after the other.
 """
 
@@ -29,7 +29,7 @@ SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class Production:
-    """What is to be made; image k follows from its number and these settings."""
+    """Settings of a generation job; image k depends only on its number and these settings."""
 
     num: int
     """Number of images."""
@@ -37,7 +37,7 @@ class Production:
     batch_size: int = 64
     """Images at a time."""
     classes: tuple[int | str, ...] = ()
-    """Image k gets the class at place k, counted round; empty: the model decides."""
+    """Image k has class k modulo their number; empty: the model's default."""
     sampling: dict[str, Any] = field(default_factory=dict)
     """Settings of SamplingConfig that differ from the model's own."""
 
@@ -48,7 +48,7 @@ class Production:
             )
 
     def classes_of(self, numbers: range) -> list[int | str] | None:
-        """The classes of some images, None where the model decides."""
+        """The classes of the images `numbers`; None: the model's default."""
         return [self.classes[k % len(self.classes)] for k in numbers] if self.classes else None
 
     def make(self, model: Mage, numbers: range) -> Float[Tensor, "n c H W"]:
@@ -63,26 +63,26 @@ class Production:
         )
 
     def class_of(self, number: int) -> str | None:
-        """The class that was asked for, as text."""
+        """The class of image `number` as a string, or None."""
         return str(self.classes[number % len(self.classes)]) if self.classes else None
 
 
 def units(num: int, size: int, part: tuple[int, int] = (0, 1)) -> Iterator[range]:
-    """The units that process `part[0]` of `part[1]` makes, as ranges of image numbers."""
+    """The units of process `part[0]` of `part[1]`, as ranges of image numbers."""
     for first in range(part[0] * size, num, part[1] * size):
         yield range(first, min(first + size, num))
 
 
 def check_job(production: Production, sink: Sink, part: tuple[int, int]) -> None:
-    """Raise ValueError for a part that is none, or units that are not made of whole batches."""
+    """Raise ValueError for an invalid part, or units that do not consist of whole batches."""
     if not 0 <= part[0] < part[1]:
         raise ValueError(f"there is no part {part[0]} of {part[1]}; parts count from 0")
     if sink.unit % production.batch_size:
-        raise ValueError(f"a shard of {sink.unit} images is no multiple of the batch size {production.batch_size}")
+        raise ValueError(f"a shard of {sink.unit} images is not a multiple of the batch size {production.batch_size}")
 
 
 def produce(model: Mage, production: Production, sink: Sink, part: tuple[int, int] = (0, 1)) -> Iterator[int]:
-    """Make this process's missing units; yields the number of images whenever a unit is done or was there."""
+    """Generate this process's missing units; yields the number of images of every finished or existing unit."""
     check_job(production, sink, part)
     try:
         for numbers in units(production.num, sink.unit, part):
@@ -108,9 +108,9 @@ def claim(
     extractor: Extractor | None = None,
     rounding: Rounding = "nearest",
 ) -> None:
-    """Say in the folder what its images are. Raises ValueError if it holds images of other settings, or foreign ones.
+    """Write the settings into the folder. Raises ValueError if it holds images of other settings or other files.
 
-    extractor: whose features are kept, of the form "features". rounding: how images become 8 bits.
+    extractor: of the features, for the form "features". rounding: conversion of images to 8 bits.
     """
     mine = {
         "form": form,
@@ -131,23 +131,23 @@ def claim(
     path = folder / SETTINGS
     if path.is_file():
         try:
-            found = {"rounding": "nearest"} | json.loads(path.read_text())  # what it was before it was a choice
+            stored = {"rounding": "nearest"} | json.loads(path.read_text())  # the only rounding of older versions
         except (OSError, ValueError):
             raise ValueError(f"{path} is damaged; choose another folder") from None
-        other = [name for name, value in json.loads(json.dumps(mine)).items() if found.get(name) != value]
-        if other:
+        changed = [name for name, value in json.loads(json.dumps(mine)).items() if stored.get(name) != value]
+        if changed:
             raise ValueError(
-                f"{folder} holds images made with another {other[0]} ({found.get(other[0])}, not {mine[other[0]]}); "
+                f"{folder} holds images with another {changed[0]}: {stored.get(changed[0])}, not {mine[changed[0]]}; "
                 "choose another folder, or discard them first (mage generate --overwrite)"
             )
-    elif foreign := next(_made(folder), None):
-        raise ValueError(f"{folder} holds {foreign.name}, which was not made by this command: choose another folder")
+    elif foreign := next(_produced_files(folder), None):
+        raise ValueError(f"{folder} holds {foreign.name}, which this command did not write: choose another folder")
     else:
         atomic.write_json(path, mine)
 
 
 def image_shape_in(folder: Path) -> tuple[int, int, int] | None:
-    """Channels, height and width of the images that a folder of `produce` is made of, if it says so."""
+    """Channels, height and width of the images in a folder of `produce`, if stored in its settings."""
     try:
         channels, height, width = json.loads((folder / SETTINGS).read_text())["image_shape"]
     except (OSError, ValueError, KeyError):
@@ -156,24 +156,24 @@ def image_shape_in(folder: Path) -> tuple[int, int, int] | None:
 
 
 def rounding_in(folder: Path) -> Rounding | None:
-    """How the images of a folder of `produce` became 8 bits, if it says so."""
+    """Conversion to 8 bits of the images in a folder of `produce`, if stored in its settings."""
     try:
         settings: dict[str, Any] = json.loads((folder / SETTINGS).read_text())
-        found = settings.get("rounding", "nearest")
+        rounding = settings.get("rounding", "nearest")
     except (OSError, ValueError, AttributeError):
         return None
-    return "truncate" if found == "truncate" else "nearest"
+    return "truncate" if rounding == "truncate" else "nearest"
 
 
 def discard(folder: Path) -> None:
-    """Remove what `produce` wrote into a folder, and nothing else; in a folder without its settings, nothing."""
+    """Remove only the files that `produce` wrote into a folder; nothing in a folder without its settings."""
     if not (folder / SETTINGS).is_file():
         return
-    for path in (*_made(folder), folder / "grid.png", folder / SETTINGS):
+    for path in (*_produced_files(folder), folder / "grid.png", folder / SETTINGS):
         path.unlink(missing_ok=True)
 
 
-def _made(folder: Path) -> Iterator[Path]:
-    """Files that are called as `produce` calls them."""
+def _produced_files(folder: Path) -> Iterator[Path]:
+    """Files with names that `produce` gives."""
     form = re.compile(r"\d{6,}\.(png|tar)|features-\d{6,}\.npz")
     return (path for path in sorted(folder.glob("*")) if form.fullmatch(path.name))

@@ -1,4 +1,4 @@
-"""Results as files: what was measured, by which command, from which commit, on which machine."""
+"""Result files: metrics with their command, commit and machine."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ class Record:
     metrics: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """With commit, machine and total seconds added."""
+        """The record as a dictionary, with commit, machine and total seconds."""
         values = asdict(self)
         values["seconds"] = round(self.timings.get("total", sum(self.timings.values())), 1)
         values["timings"] = {name: round(seconds, 1) for name, seconds in self.timings.items()}
@@ -40,21 +40,21 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def command_line(command: str) -> str:
-    """What was typed, if it was `mage ...`; else `command` (a script or test that called the front end)."""
+    """The command line, if the program is `mage`; else `command`, for scripts and tests."""
     return "mage " + " ".join(sys.argv[1:]) if Path(sys.argv[0]).name == "mage" else command
 
 
 def commit() -> str:
-    """The commit that this code was run from, with + if files were changed since; else the version."""
-    here = Path(mage.__file__).parent
+    """The commit of this code, with + if files were changed since; else the version."""
+    folder = Path(mage.__file__).parent
     try:
-        found = subprocess.run(
+        process = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return f"mage-vision {mage.__version__}"
-    return found.stdout.strip()
+    return process.stdout.strip()
 
 
 def machine() -> str:

@@ -1,7 +1,7 @@
-"""The published numbers, from the published weights: convert, generate, judge, probe, in the paper's protocol.
+"""Reproduction of the published numbers from the published weights, with the paper's protocols.
 
-Each part leaves a JSON file in the folder and is not measured again while that file is there, so a run of days survives
-its interruptions (paper, sections 4.2 to 4.4).
+Each part writes a JSON file and is not measured again while that file exists, so that a run of several days can be
+interrupted (paper, sections 4.2 to 4.4).
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from mage.evaluation.seen import Reference
 from mage.pipeline import Mage, load
 from mage.recipes import FINETUNES, FinetuneRecipe
 from mage.runs.finetune import finetune
-from mage.runs.generation import beside_real, look_at_dataset, look_at_features, some
+from mage.runs.generation import compare_with_real, look_at_dataset, look_at_features, random_subset
 from mage.runs.launch import Launch
 from mage.runs.production import Production, claim, produce
 from mage.runs.sinks import FeatureShards
@@ -44,9 +44,9 @@ DEPENDS: dict[Part, tuple[str, ...]] = {
     "fewshot": ("seed",),
     "finetune": ("seed",),
 }
-"""Settings that a part's numbers follow from: a file of other ones is measured again."""
+"""Settings that a part's numbers depend on: after a change the part is measured again."""
 ROUNDING: images.Rounding = "truncate"
-"""How generated images become 8 bits before FID sees them, as in the public code."""
+"""Conversion of generated images to 8 bits before FID, as in the public code."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +73,19 @@ PUBLISHED: dict[int, Published] = {
         "MAGE ViT-L", {"fid": 9.10, "is": 105.1, "linear": 0.789, "finetune": 0.839}, 11.0, 0.05, "large"
     ),
 }  # fmt: skip
-"""By width of the network. The sampler's temperature of ViT-B is the paper's, that of ViT-L is RCG's."""
+"""By width of the network. The sampler's temperature for ViT-B is the paper's, for ViT-L that of RCG."""
 
 
 @dataclass(frozen=True)
 class ReproduceConfig:
-    """What to measure, and on how much."""
+    """Parts to measure and their settings."""
 
     parts: tuple[Part, ...] = ("generation", "linear", "fewshot")
     num: int = 50_000
     """Generated images."""
     steps: int = 20
     choice_temperature: float | None = None
-    """None: the published one of this size."""
+    """None: the published value for this size."""
     batch_size: int = 64
     epochs: int = 90
     """Of the linear probe."""
@@ -96,7 +96,7 @@ class ReproduceConfig:
     """Processes, or threads, that read images; numbers do not depend on it."""
 
 
-Say = Callable[[str], None]
+Announce = Callable[[str], None]
 
 
 def open_weights(
@@ -108,7 +108,7 @@ def open_weights(
     precision: str = "auto",
     device: str = "auto",
 ) -> Mage:
-    """The released weights as a model folder, converted once; or a model folder as it is."""
+    """Load released weights, converted once into a model folder, or an existing model folder."""
     if checkpoint.is_dir():
         model = load(checkpoint, precision=precision, device=device)
     else:
@@ -132,7 +132,7 @@ def _sha256(path: Path) -> str:
 
 
 def published(model: Mage) -> Published:
-    """The paper's row for a network of this width; without numbers for one that it does not have."""
+    """The paper's row for a network of this width; a row without numbers for other widths."""
     return PUBLISHED.get(model.require_transformer().config.width, Published("not published", {}, 6.0, 0.1, "small"))
 
 
@@ -146,36 +146,36 @@ def reproduce(
     precision: str = "auto",
     device: str = "auto",
     data_root: str | None = None,
-    say: Say = lambda sentence: None,
+    announce: Announce = lambda sentence: None,
 ) -> dict[str, float]:
-    """Measure each part that is missing in `out`; metrics by the names of `PUBLISHED`, and by those of their protocol.
+    """Measure the parts missing in `out`; metrics have the names of `PUBLISHED` and those of their protocols.
 
     data: a folder in ImageNet's layout, train/CLASS/ and val/CLASS/. extractor: of the part generation.
     """
     row = published(model)
     weights = weights_fingerprint(model.require_transformer().state_dict())
-    found: dict[str, float] = {}
+    results: dict[str, float] = {}
     for part in config.parts:
         path = out / f"{part}.json"
-        how = {name: getattr(config, name) for name in DEPENDS[part]} | {"data": data, "weights": weights}
+        part_settings = {name: getattr(config, name) for name in DEPENDS[part]} | {"data": data, "weights": weights}
         if part == "generation" and extractor is not None:
-            how |= {"extractor": extractor.fingerprint, "rounding": ROUNDING}
+            part_settings |= {"extractor": extractor.fingerprint, "rounding": ROUNDING}
         if part == "linear" and config.crops == "random":
-            how["protocol"] = RANDOM_CROPS
+            part_settings["protocol"] = RANDOM_CROPS
         if part == "finetune":
-            how["recipe"] = settings.to_dict(_finetune_recipe(row, data, config))
-        if path.is_file() and (there := json.loads(path.read_text()))["settings"] == how:
-            say(f"{part}: already in {path}")
-            found |= there["metrics"]
+            part_settings["recipe"] = settings.to_dict(_finetune_recipe(row, data, config))
+        if path.is_file() and (stored := json.loads(path.read_text()))["settings"] == part_settings:
+            announce(f"{part}: already in {path}")
+            results |= stored["metrics"]
             continue
-        say(f"{part} ...")
+        announce(f"{part} ...")
         train, test = (
             load_dataset(data, split=split, data_root=data_root, channels=model.channels) for split in ("train", "test")
         )
         if part == "generation":
             assert extractor is not None
             folder = out / f"features_{re.sub('[^A-Za-z0-9]+', '_', extractor.name)}"
-            metrics = _generation(model, train, test, folder, extractor, config, row, say)
+            metrics = _generation(model, train, test, folder, extractor, config, row, announce)
         elif part == "linear":
             metrics = _linear(model, train, test, config, row, out / "linear.pt")
         elif part == "fewshot":
@@ -187,9 +187,9 @@ def reproduce(
             tuned = load(out / "finetune", precision=precision, device=device)
             cut = recipe.data.test_transform(tuned.image_size)
             metrics = {"finetune": classification_accuracy(tuned.classify, test, cut).top1}
-        atomic.write_json(path, {"settings": how, "metrics": metrics})
-        found |= metrics
-    return found
+        atomic.write_json(path, {"settings": part_settings, "metrics": metrics})
+        results |= metrics
+    return results
 
 
 def _finetune_recipe(row: Published, data: str, config: ReproduceConfig) -> FinetuneRecipe:
@@ -199,7 +199,7 @@ def _finetune_recipe(row: Published, data: str, config: ReproduceConfig) -> Fine
 
 def _generation(
     model: Mage, train: ImageDataset, test: ImageDataset, folder: Path, extractor: Extractor, config: ReproduceConfig,
-    row: Published, say: Say,
+    row: Published, announce: Announce,
 ) -> dict[str, float]:  # fmt: skip
     temperature = row.choice_temperature if config.choice_temperature is None else config.choice_temperature
     sampling = {"steps": config.steps, "choice_temperature": temperature}
@@ -207,9 +207,9 @@ def _generation(
     sink = FeatureShards(folder, config.batch_size * 16, extractor, ROUNDING)
     claim(folder, model, production, "features", sink.unit, extractor=extractor, rounding=ROUNDING)
     done = 0
-    for made in produce(model, production, sink):
-        done += made
-        say(f"{done:,} of {config.num:,} images")
+    for count in produce(model, production, sink):
+        done += count
+        announce(f"{done:,} of {config.num:,} images")
 
     def look(dataset: ImageDataset) -> Any:
         return look_at_dataset(
@@ -219,14 +219,14 @@ def _generation(
 
     reference = Reference.of("val", look(test))
     seen = look_at_features(folder, extractor, config.num)
-    found = beside_real(seen, reference, extractor, look(some(train, config.num))).metrics
+    metrics = compare_with_real(seen, reference, extractor, look(random_subset(train, config.num))).metrics
     names = {"fid": "fid" if extractor.name == "inception" else "fd", "is": "is"}
     short = {}
     for name, prefix in names.items():
-        long = next((key for key in found if key.startswith(f"{prefix}_") and not key.endswith("_real")), None)
+        long = next((key for key in metrics if key.startswith(f"{prefix}_") and not key.endswith("_real")), None)
         if long is not None:
-            short[name if extractor.name == "inception" else f"{prefix}_{extractor.name}"] = found[long]
-    return short | found
+            short[name if extractor.name == "inception" else f"{prefix}_{extractor.name}"] = metrics[long]
+    return short | metrics
 
 
 def _linear(
@@ -251,8 +251,10 @@ def _few_shot(model: Mage, train: ImageDataset, test: ImageDataset, config: Repr
     smallest = int(np.bincount(train.labels).min())
     counts = [count for count in FEW if count <= smallest]
     if not counts:
-        raise ValueError(f"the smallest class of {train.name} has {smallest} images, few-shot needs {FEW[0]}")
-    pool = _some_per_class(train, max(counts) * DRAWS, config.seed)
+        raise ValueError(
+            f"the smallest class of {train.name} has {smallest} images, but few-shot needs {FEW[0]} per class"
+        )
+    pool = _subset_per_class(train, max(counts) * DRAWS, config.seed)
 
     def describe(dataset: ImageDataset) -> Features:
         return extract_features(
@@ -267,8 +269,8 @@ def _few_shot(model: Mage, train: ImageDataset, test: ImageDataset, config: Repr
     return {f"fewshot{result.per_class}": result.mean for result in results}
 
 
-def _some_per_class(dataset: ImageDataset, count: int, seed: int) -> ImageDataset:
-    """At most `count` random images of each class: enough for all draws, and a tenth of a pass over ImageNet."""
+def _subset_per_class(dataset: ImageDataset, count: int, seed: int) -> ImageDataset:
+    """At most `count` random images of each class: enough for all draws, in a tenth of a pass over ImageNet."""
     assert dataset.labels is not None
     chosen: list[int] = []
     for label in np.unique(dataset.labels):
@@ -278,14 +280,14 @@ def _some_per_class(dataset: ImageDataset, count: int, seed: int) -> ImageDatase
     return subset(dataset, chosen)
 
 
-def table(row: Published, found: dict[str, float]) -> str:
-    """Measured beside published, as Markdown; what was not measured is left out."""
+def table(row: Published, metrics: dict[str, float]) -> str:
+    """Measured and published values as a Markdown table; metrics that were not measured are left out."""
     lines = [f"| {row.name} | measured here | published |", "|---|---|---|"]
-    for name, value in found.items():
+    for name, value in metrics.items():
         if name.endswith("_real") and not name.startswith(("fid", "fd")):
             continue
-        there = row.metrics.get(name)
-        lines.append(f"| {name} | {_shown(name, value)} | {'' if there is None else _shown(name, there)} |")
+        published = row.metrics.get(name)
+        lines.append(f"| {name} | {_shown(name, value)} | {'' if published is None else _shown(name, published)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,6 @@
-"""What a finished model can do, in pictures and numbers: the content of a report.
+"""Figures and metrics of a finished model: the content of a report.
 
-Every number is measured on the test images or on fresh samples; `protocols` says how, in one line each.
+Metrics are measured on test images or on new samples; `protocols` describes each in one line.
 """
 
 import json
@@ -70,7 +70,7 @@ class Showcase:
         self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - start
 
     def run(self) -> None:
-        """Everything."""
+        """Measure and draw everything."""
         with self.timed("reconstruct_and_edit"):
             self.tokenizer_quality()
             self.reconstructions()
@@ -125,7 +125,7 @@ class Showcase:
         return samples
 
     def classes(self) -> None:
-        """Samples class by class, of a model that has classes: at most ten of them."""
+        """Samples by class, for at most ten classes of a model that has classes."""
         count = self.model.require_generator().config.num_classes
         if not count:
             return

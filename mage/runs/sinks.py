@@ -1,7 +1,6 @@
-"""Where many generated images go: a folder of PNG files, tar shards, or no further than a metric's features.
+"""Output formats of generated images: a folder of PNG files, tar shards, or features for the metrics.
 
-Images arrive in units of consecutive numbers; a unit appears on disk whole or not at all, which is what makes a long
-job resumable.
+Images are written in units of consecutive numbers, each of them atomically, so that a long job can be resumed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,23 +19,23 @@ from mage.evaluation.extractors import Extractor, Seen
 
 @runtime_checkable
 class Sink(Protocol):
-    """Where finished images go."""
+    """Writes finished images."""
 
     unit: int
-    """Images that appear together."""
+    """Images per unit."""
 
     def has(self, numbers: range) -> bool:
-        """Whether these images are there."""
+        """Whether these images exist."""
 
     def write(self, numbers: range, batches: Iterator[Tensor]) -> None:
-        """Take the images in [0, 1] of one unit, batch by batch."""
+        """Write the images in [0, 1] of one unit, given batch by batch."""
 
     def close(self) -> None:
         """Wait until everything is on disk."""
 
 
 class PngFolder:
-    """FOLDER/000000.png, ...; files are written by two threads while the next batch is made."""
+    """FOLDER/000000.png, ...; two threads write files while the next batch is generated."""
 
     def __init__(self, folder: Path, unit: int) -> None:
         self.folder, self.unit = folder, unit
@@ -44,20 +43,20 @@ class PngFolder:
         self._waiting: list[Future[None]] = []
 
     def path(self, number: int) -> Path:
-        """The file of an image."""
+        """Path of an image."""
         return self.folder / f"{number:06d}.png"
 
     def has(self, numbers: range) -> bool:
-        """Whether all of these files are there."""
+        """Whether all of these files exist."""
         return all(self.path(number).is_file() for number in numbers)
 
     def write(self, numbers: range, batches: Iterator[Tensor]) -> None:
-        """Write; at most one unit waits, however many are made."""
-        found = [image for batch in batches for image in batch]
+        """Write one unit in the background, after waiting for the unit before."""
+        pictures = [image for batch in batches for image in batch]
         self._finish()
         self._waiting = [
             self._writers.submit(images.save_png, self.path(number), image)
-            for number, image in zip(numbers, found, strict=True)
+            for number, image in zip(numbers, pictures, strict=True)
         ]
 
     def close(self) -> None:
@@ -74,10 +73,10 @@ class PngFolder:
 
 
 class TarShards:
-    """FOLDER/000000.tar, ...: shards of PNG files, and .cls files where classes were asked for."""
+    """FOLDER/000000.tar, ...: shards of PNG files, with .cls files if classes are given."""
 
     def __init__(self, folder: Path, unit: int, class_of: Callable[[int], str | None]) -> None:
-        """class_of: what is written beside image k; None: nothing."""
+        """class_of: number of an image -> content of its .cls file; None: no such file."""
         self.folder, self.unit, self._class_of = folder, unit, class_of
 
     def path(self, numbers: range) -> Path:
@@ -85,7 +84,7 @@ class TarShards:
         return self.folder / f"{numbers.start:06d}.tar"
 
     def has(self, numbers: range) -> bool:
-        """Whether the shard is there and complete: a last, shorter one is made again when more images are wanted."""
+        """Whether the shard exists and is complete; a shorter last one is written again if more images are wanted."""
         path = self.path(numbers)
         return path.is_file() and len(TarDataset.open_files([path])) >= len(numbers)
 
@@ -102,14 +101,14 @@ class TarShards:
         write_shard(self.path(numbers), files())
 
     def close(self) -> None:
-        """Nothing waits."""
+        """Nothing to wait for."""
 
 
 class FeatureShards:
-    """FOLDER/features-000000.npz, ...: what the extractor of a metric makes of the images, which are not kept."""
+    """FOLDER/features-000000.npz, ...: a metric's features of the images; the images are not stored."""
 
     def __init__(self, folder: Path, unit: int, extractor: Extractor, rounding: images.Rounding = "nearest") -> None:
-        """rounding: how images become 8 bits."""
+        """rounding: conversion of images to 8 bits."""
         self.folder, self.unit, self.extractor, self.rounding = folder, unit, extractor, rounding
 
     def path(self, numbers: range) -> Path:
@@ -117,12 +116,12 @@ class FeatureShards:
         return self.folder / f"features-{numbers.start:06d}.npz"
 
     def has(self, numbers: range) -> bool:
-        """Whether the file is there and complete."""
+        """Whether the file exists and is complete."""
         path = self.path(numbers)
         return path.is_file() and len(_read_features(path)[1].features) >= len(numbers)
 
     def write(self, numbers: range, batches: Iterator[Tensor]) -> None:
-        """Look at the images as 8 bits and write what was seen."""
+        """Convert the images to 8 bits and write their features."""
         seen = [self.extractor(images.to_uint8(batch, self.rounding)) for batch in batches]
         arrays = {"features": torch.cat([part.features for part in seen]).float().cpu().numpy()}
         if seen[0].logits is not None:
@@ -132,11 +131,11 @@ class FeatureShards:
             np.savez(file, allow_pickle=False, extractor=name, **arrays)
 
     def close(self) -> None:
-        """Nothing waits."""
+        """Nothing to wait for."""
 
 
 def first_images(folder: Path, count: int) -> list[Tensor]:
-    """The first images of a folder, in [0, 1]; none where they are not all there, as of features."""
+    """The first images of a folder, in [0, 1]; none if any is missing, as in a folder of features."""
     if any(folder.glob("*.tar")):
         shards = TarDataset.open(folder)
         return [images.to_float(shards.load(number)) for number in range(min(count, len(shards)))]
@@ -150,7 +149,7 @@ def feature_files(folder: Path) -> list[Path]:
 
 
 def read_features(paths: Sequence[Path], extractor: str) -> Iterator[Seen]:
-    """What an extractor saw, unit by unit. Raises ValueError for another extractor's or a gap."""
+    """Features unit by unit. Raises ValueError for features of another extractor, or a gap."""
     expected = 0
     for path in paths:
         name, seen = _read_features(path)
@@ -167,5 +166,5 @@ def _read_features(path: Path) -> tuple[str, Seen]:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
             logits = torch.from_numpy(data["logits"]) if "logits" in data else None
             return str(data["extractor"]), Seen(torch.from_numpy(data["features"]), logits)
-    except Exception as error:  # what a damaged file raises is anybody's guess
+    except Exception as error:  # a damaged file can raise any exception
         raise ValueError(f"{path} holds no features ({type(error).__name__})") from None

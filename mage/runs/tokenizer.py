@@ -1,4 +1,4 @@
-"""Train a tokenizer, and find the one that a model or tokenizer folder holds."""
+"""Train a tokenizer, and load the tokenizer of a model or tokenizer folder."""
 
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ def train_tokenizer(recipe: Recipe, launch: Launch) -> TrainResult:
     """Train the recipe's VQGAN; the run folder then holds it as a model."""
     launch.check_out()
     if recipe.tokenizer is None:
-        raise ValueError(f"the recipe {recipe.name} has no tokenizer: its method sees pixels")
+        raise ValueError(f"the recipe {recipe.name} has no tokenizer: its method reads pixels")
     launch.start()
     perceptual, loss = None, recipe.tokenizer_loss
     if loss.perceptual:
         if recipe.channels not in (1, 3):
             raise ValueError(
-                f"a perceptual loss sees grey or RGB images, not {recipe.channels} channels: "
+                f"a perceptual loss takes grey or RGB images, not {recipe.channels} channels: "
                 "--set tokenizer_loss.perceptual=0"
             )
         perceptual = build_perceptual(
@@ -64,7 +64,7 @@ def _learned(recipe: Recipe, content: str) -> dict[str, Any]:
 
 
 def load_tokenizer(path: str | Path, *, precision: str = "auto", device: str = "auto") -> Mage:
-    """The tokenizer of any model or tokenizer folder. Raises ValueError where there is none."""
+    """The tokenizer of any model or tokenizer folder. Raises ValueError if there is none."""
     model = load(path, precision=precision, device=device)
     if model.tokenizer is None:
         raise ValueError(f"{path} holds no tokenizer")

@@ -18,10 +18,10 @@ def tokenize(
     split: str = "train",
     on_images: Callable[[int], None] | None = None,
 ) -> TokenCache:
-    """Write the token cache that the recipe describes into the launch's folder; what is there already is kept.
+    """Write the token cache that the recipe describes into the launch's folder; existing complete shards are kept.
 
-    split: "train" without the images that are held out for validation, or "test". Of several processes the first one
-    encodes, and the others open what it made.
+    split: "train" without the images that are held out for validation, or "test". With several processes the first one
+    encodes, and all open the result.
     """
     if split == "train":
         dataset = training_data(recipe, launch.data_root).train

@@ -1,10 +1,10 @@
-"""Which sampler suits a model: steps, order, temperature and guidance, found by a metric instead of by rumour.
+"""Search for a model's sampler settings: steps, order, temperature and guidance with the best metric.
 
-The published settings suit the published models. For each order and number of steps one temperature is searched: on a
-coarse grid first, then between the neighbours of the best. Guidance sharpens, and so asks for another temperature:
-with the best settings so far, guidance and temperature are searched in turn until neither gets better. Every candidate
-draws the same random numbers, so that differences are those of the settings; the best few then meet again on other
-ones, because the best of many is partly the luckiest.
+The published settings suit the published models. For each order and number of steps one temperature is searched: first
+on a coarse grid, then between the best value and its neighbours. Guidance changes which temperature is best: with the
+best settings so far, guidance and temperature are searched in turn until neither improves. All candidates use the same
+random numbers, so that differences come from the settings. The best few are then compared again with other random
+numbers, because the best of many trials is partly a lucky one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ Score = Callable[[Sampling, int], float]
 
 @dataclass(frozen=True)
 class TuningConfig:
-    """What is tried."""
+    """Settings of the search."""
 
     orders: tuple[str, ...] = ("confidence", "halton")
     """Orders in which tokens become known."""
@@ -29,27 +29,30 @@ class TuningConfig:
     choice_temperatures: tuple[float, ...] = (1.0, 3.0, 6.0, 12.0, 24.0)
     """Coarse grid for the order confidence."""
     token_temperatures: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1)
-    """Coarse grid for orders that look at no confidence."""
+    """Coarse grid for orders independent of confidence."""
     guidances: tuple[float, ...] = ()
     """Weights of the guidance, tried with the best settings so far; only for models with classes."""
     rounds: int = 3
     """Times, at most, that guidance and temperature are searched in turn; fewer where neither gets better."""
     finalists: int = 3
-    """Settings that meet again with other random numbers."""
+    """Number of best settings that are compared again with other random numbers."""
     tolerance: float = 0.02
-    """Fewer steps win if they are worse by no more than this share."""
+    """Fewer steps are preferred if they are worse by no more than this share."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for empty grids."""
         if not (self.orders and self.steps and self.choice_temperatures and self.token_temperatures):
             raise ValueError("orders, steps and temperatures need at least one value each")
         if self.finalists < 1 or self.rounds < 1 or self.tolerance < 0:
-            raise ValueError("there must be at least one finalist and one round, and a tolerance that is not negative")
+            raise ValueError(
+                "finalists and rounds must be at least 1 and tolerance 0 or more, not "
+                f"{self.finalists}, {self.rounds} and {self.tolerance}"
+            )
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings and what they scored."""
+    """Settings and their metric."""
 
     sampling: dict[str, Any]
     seed: int
@@ -58,7 +61,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The settings to keep, and all that was tried."""
+    """The best settings, and all trials."""
 
     best: Trial
     trials: tuple[Trial, ...]
@@ -72,8 +75,8 @@ def tune(
     seed: int = 0,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> Tuned:
-    """Search. fixed: settings that every candidate has; what is fixed is not searched."""
-    given = dict(fixed or {})
+    """Search. fixed: settings of every candidate, which are not searched."""
+    fixed_settings = dict(fixed or {})
     trials: list[Trial] = []
 
     def attempt(sampling: dict[str, Any], with_seed: int = seed) -> Trial:
@@ -85,27 +88,27 @@ def tune(
             on_trial(trials[-1])
         return trials[-1]
 
-    found = []
-    for order in (given["order"],) if "order" in given else config.orders:
-        for steps in (given["steps"],) if "steps" in given else config.steps:
+    candidates = []
+    for order in (fixed_settings["order"],) if "order" in fixed_settings else config.orders:
+        for steps in (fixed_settings["steps"],) if "steps" in fixed_settings else config.steps:
             name, grid = _temperatures(order, config)
-            base = given | {"order": order, "steps": steps}
-            if name in given:
-                found.append(attempt(base))
+            base = fixed_settings | {"order": order, "steps": steps}
+            if name in fixed_settings:
+                candidates.append(attempt(base))
                 continue
             coarse = [attempt(base | {name: value}) for value in grid]
             between = _between(grid, [trial.value for trial in coarse])
-            found.append(_best([*coarse, *(attempt(base | {name: value}) for value in between)]))
-    if "guidance" not in given:
+            candidates.append(_best([*coarse, *(attempt(base | {name: value}) for value in between)]))
+    if "guidance" not in fixed_settings:
         for _ in range(config.rounds if config.guidances else 0):
-            leader = _best(found)
-            found += [attempt(leader.sampling | {"guidance": weight}) for weight in config.guidances]
-            found += _walk(_best(found), attempt, given, config)
-            if _best(found) == leader:
+            leader = _best(candidates)
+            candidates += [attempt(leader.sampling | {"guidance": weight}) for weight in config.guidances]
+            candidates += _walk(_best(candidates), attempt, fixed_settings, config)
+            if _best(candidates) == leader:
                 break
-    found = sorted(_without_repeats(found), key=lambda trial: trial.value)
-    again = [attempt(trial.sampling, seed + 1) for trial in found[: config.finalists]]
-    return Tuned(_cheapest(again, config.tolerance), tuple(trials))
+    candidates = sorted(_without_repeats(candidates), key=lambda trial: trial.value)
+    repeated = [attempt(trial.sampling, seed + 1) for trial in candidates[: config.finalists]]
+    return Tuned(_cheapest(repeated, config.tolerance), tuple(trials))
 
 
 def _temperatures(order: str, config: TuningConfig) -> tuple[str, list[float]]:
@@ -116,18 +119,18 @@ def _temperatures(order: str, config: TuningConfig) -> tuple[str, list[float]]:
 
 
 def _walk(
-    leader: Trial, attempt: Callable[[dict[str, Any]], Trial], given: Sampling, config: TuningConfig
+    leader: Trial, attempt: Callable[[dict[str, Any]], Trial], fixed_settings: Sampling, config: TuningConfig
 ) -> list[Trial]:
     """The better and better trials from a leader along the temperature, on its grid and half-way between."""
     name, grid = _temperatures(leader.sampling["order"], config)
-    if name in given:
+    if name in fixed_settings:
         return []
     ladder = sorted({*grid, *((low + high) / 2 for low, high in pairwise(grid))})
     steps: list[Trial] = []
     while True:
         here = ladder.index(leader.sampling[name])
-        beside = [ladder[place] for place in (here - 1, here + 1) if 0 <= place < len(ladder)]
-        better = _best([leader, *(attempt(leader.sampling | {name: value}) for value in beside)])
+        neighbours = [ladder[place] for place in (here - 1, here + 1) if 0 <= place < len(ladder)]
+        better = _best([leader, *(attempt(leader.sampling | {name: value}) for value in neighbours)])
         if better == leader:
             return steps
         leader = better
@@ -139,7 +142,7 @@ def _without_repeats(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _between(grid: Sequence[float], values: Sequence[float]) -> list[float]:
-    """The two midpoints beside the best value of a grid; one at its end."""
+    """The midpoints between the best value of a grid and its neighbours."""
     best = min(range(len(grid)), key=lambda index: values[index])
     return [
         (grid[best] + grid[other]) / 2 for other in (best - 1, best + 1) if 0 <= other < len(grid)
@@ -151,7 +154,7 @@ def _best(trials: Sequence[Trial]) -> Trial:
 
 
 def _cheapest(trials: Sequence[Trial], tolerance: float) -> Trial:
-    """The fewest steps among those about as good as the best, and of these the best."""
+    """The trial with the fewest steps among those about as good as the best; of these, the best."""
     best = _best(trials).value
     good = [trial for trial in trials if trial.value <= best + tolerance * abs(best)]
     return min(good, key=lambda trial: (trial.sampling["steps"], trial.value))

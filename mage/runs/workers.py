@@ -1,4 +1,4 @@
-"""Several processes on one machine that share a job by numbers and never talk: each makes its own part."""
+"""Worker processes on one machine, each with its own part of a job, without communication."""
 
 import multiprocessing
 import os
@@ -13,11 +13,11 @@ Job = TypeVar("Job")
 
 
 @contextmanager
-def beside(work: Callable[[Job], None], jobs: Sequence[Job]) -> Iterator[None]:
-    """Run `work` on each job in a process of its own while the caller does its own part; then wait for them.
+def in_processes(work: Callable[[Job], None], jobs: Sequence[Job]) -> Iterator[None]:
+    """Run `work` on each job in a separate process while the caller does its own part; then wait for them.
 
-    The cores are shared evenly. Raises ValueError if a process fails; stops them all if the caller does.
-    work: a function at the top of a module; jobs: anything that can be pickled.
+    The cores are divided evenly. Raises ValueError if a process fails; stops them all if the caller fails.
+    work: a function at module level; jobs: picklable objects.
     """
     if not jobs:
         yield
@@ -35,7 +35,9 @@ def beside(work: Callable[[Job], None], jobs: Sequence[Job]) -> Iterator[None]:
             process.join()
         failed = [str(number) for number, process in enumerate(started, 1) if process.exitcode]
         if failed:
-            raise ValueError(f"process {', '.join(failed)} failed; the same command goes on with what is missing")
+            raise ValueError(
+                f"process {', '.join(failed)} failed; run the same command again to generate what is missing"
+            )
     finally:
         torch.set_num_threads(threads)
         for process in started:
@@ -50,7 +52,7 @@ def _start(work: Callable[[Job], None], job: Job, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """A process that a signal ended cannot stop its children: they look after it themselves."""
+    """End this process when its parent ends: a killed parent cannot stop its children."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

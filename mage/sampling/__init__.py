@@ -1,1 +1,1 @@
-"""Sampling: fill masked token grids."""
+"""Sampling: predict the unknown tokens of a grid in a few passes."""

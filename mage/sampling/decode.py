@@ -1,8 +1,8 @@
-"""Iterative parallel decoding: fill a partly masked token grid in a few passes (paper, section 3.2; MaskGIT, 3.2).
+"""Iterative parallel decoding: complete a partly masked token grid in a few passes (section 3.2; MaskGIT, 3.2).
 
 In each step the network scores all unknown positions at once, a code is sampled for each, and the least confident
-ones are forgotten again; fewer and fewer are, after a schedule. The sampler knows nothing of images or of the network:
-it starts from any grid and calls any function that gives logits.
+codes are masked again; a schedule says how many, fewer in each step. The sampler is independent of images and network:
+it starts from any grid and calls any function that returns logits.
 
 Letters: n grids, l tokens, u positions that are scored, c codes.
 """
@@ -41,12 +41,12 @@ def decode(
     on_step: OnStep | None = None,
     **changes: Any,
 ) -> Int[Tensor, "n l"]:
-    """Fill the unknown tokens of each grid; known ones stay as they are.
+    """Predict the unknown tokens of each grid; known tokens are kept.
 
-    settings: of the sampler; changes: single ones of them, such as steps=8.
-    generators: one per grid, so that a grid's result does not depend on the others in its batch.
-    priority: tokens with the smallest become known first; without it the most confident ones do. The confidence is the
-    log-probability at temperature 1, whatever codes are drawn from, plus Gumbel noise that falls to 0 at the last step.
+    settings: of the sampler; changes: replace single settings, such as steps=8.
+    generators: one per grid, so that a grid's result does not depend on the rest of its batch.
+    priority: tokens with the smallest become known first; without it, the most confident ones. The confidence is the
+    log-probability at temperature 1, whichever temperature codes are drawn at, plus Gumbel noise that falls to 0.
     on_step: called before each step with its number and the grids so far.
     Raises ValueError unless there is one generator per grid.
     """
@@ -64,11 +64,11 @@ def decode_relaxed(
     softness: float = 1.0,
     **changes: Any,
 ) -> Float[Tensor, "n l c"]:
-    """As `decode`, but with rows that have a single 1 at each token's code, through which gradients flow.
+    """Like `decode`, but returns differentiable one-hot rows instead of codes.
 
-    They flow to the logits that each token was drawn from, by a Gumbel softmax of this `softness` (see
-    `draw.relaxed_codes`), so that a loss on embeddings (rows @ codebook) can train a network through its samples. The
-    steps after see codes, without gradient.
+    Gradients flow to the logits that each token was drawn from, by a Gumbel softmax with temperature `softness` (see
+    `draw.relaxed_codes`), so that a loss on embeddings (rows @ codebook) can train a network through its samples. Later
+    steps see the codes, without gradient.
     """
     rows = _decode(tokens, logits_fn, generators, replace(settings, **changes), priority, on_step, softness).rows
     assert rows is not None
@@ -102,18 +102,18 @@ def _decode(
             on_step(step, tokens)
         progress = (step + 1) / steps
         unknown = tokens == UNKNOWN
-        # How many stay masked follows from the schedule alone, so nothing is read back from the device.
+        # The number of masked tokens follows from the schedule alone, so nothing is read back from the device.
         left = [
             0 if step == steps - 1 else num_still_masked(start, now, step, steps, settings.schedule, settings.power)
             for start, now in zip(at_start, unknown_counts, strict=True)
         ]
-        if priority is not None:  # what becomes known is known before the network is asked: no other scores are needed
+        if priority is not None:  # the positions that become known are fixed before the pass: no other score is needed
             decided = unknown & (_rank(-priority, unknown) >= torch.tensor(left, device=tokens.device)[:, None])
             places = first_places(decided, [now - then for now, then in zip(unknown_counts, left, strict=True)])
-            asked = taken = decided.gather(1, places)
+            unknown_at = taken = decided.gather(1, places)
         else:
             places = first_places(unknown, unknown_counts)
-            asked = unknown.gather(1, places)
+            unknown_at = unknown.gather(1, places)
         log_probability = logits_fn(tokens, places, progress).float().log_softmax(dim=-1)
         drawing = settings.drawing_at(progress)
         drawn: Tensor | None = None
@@ -129,7 +129,7 @@ def _decode(
             if noise_weight > 0:
                 uniform = rng.uniform_rows(generators, length, like=confidence).gather(1, places)
                 confidence = confidence + noise_weight * gumbel_noise(uniform)
-            taken = asked & (_rank(confidence, asked) >= torch.tensor(left, device=tokens.device)[:, None])
+            taken = unknown_at & (_rank(confidence, unknown_at) >= torch.tensor(left, device=tokens.device)[:, None])
         unknown_counts = left
         tokens = tokens.scatter(1, places, torch.where(taken, sampled, tokens.gather(1, places)))
         if drawn is not None:
@@ -140,15 +140,15 @@ def _decode(
     return _Decoded(tokens, rows)
 
 
-def _rank(confidence: Float[Tensor, "n u"], asked: Bool[Tensor, "n u"]) -> Int[Tensor, "n u"]:
-    """Each position's place when those that are asked for are sorted, the least confident first."""
-    return confidence.masked_fill(~asked, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
+def _rank(confidence: Float[Tensor, "n u"], chosen: Bool[Tensor, "n u"]) -> Int[Tensor, "n u"]:
+    """Rank of each position among the chosen ones, the least confident first."""
+    return confidence.masked_fill(~chosen, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
 
 
 def first_places(chosen: Bool[Tensor, "n l"], counts: Sequence[int]) -> Int[Tensor, "n u"]:
-    """Each grid's chosen positions, in order. A grid with fewer than another has others behind them, to be ignored.
+    """Each grid's chosen positions, in order; shorter rows are padded with positions that were not chosen.
 
-    counts: how many each grid has, known without asking the device.
+    counts: chosen positions of each grid, known without reading from the device.
     """
     order = (~chosen).to(torch.uint8).argsort(dim=1, stable=True)
     return order[:, : max(1, *counts)] if counts else order

@@ -22,9 +22,9 @@ def draw_codes(
     top_k: int = 0,
     top_p: float = 1.0,
 ) -> Int[Tensor, "n u"]:
-    """One code per place, by inverting the distribution function; each position of the grid has its own number.
+    """One code per place, by inverting the distribution function; each position of the grid has its own random number.
 
-    temperature 0 takes the most probable code. top_k, top_p: from the most probable codes only (0, 1: from all).
+    temperature 0 takes the most probable code. top_k, top_p: draw from the most probable codes only (0, 1: from all).
     """
     if temperature == 0:
         return log_probability.argmax(dim=-1)
@@ -49,8 +49,9 @@ def relaxed_codes(
 ) -> Float[Tensor, "n u c"]:
     """One code per place as a row with a single 1, whose gradient is that of a Gumbel softmax (Jang et al. 2017).
 
-    The same distribution as `draw_codes`, by other random numbers: log-probabilities plus Gumbel noise, the largest
-    wins. softness: temperature of the softmax behind the gradient; smaller is closer to the 0 and 1 drawn, and noisier.
+    The distribution is that of `draw_codes`, the random numbers are others: the code with the largest log-probability
+    plus Gumbel noise is taken. softness: temperature of the softmax that gives the gradient; a smaller one is closer to
+    the one-hot row, and noisier.
     """
     if temperature == 0:
         noisy = log_probability
@@ -66,9 +67,9 @@ def relaxed_codes(
 
 
 def most_probable(probability: Float[Tensor, "*n c"], top_k: int, top_p: float) -> Float[Tensor, "*n c"]:
-    """Zero for all but the `top_k` most probable codes, then for all beyond a probability of `top_p`; not normalised.
+    """Set all but the `top_k` most probable codes to 0, then all beyond a cumulative `top_p`; not normalised.
 
-    The most probable code always stays.
+    The most probable code is always kept.
     """
     if top_k and top_k < probability.shape[-1]:
         least = probability.topk(top_k, dim=-1).values[..., -1:]

@@ -1,4 +1,4 @@
-"""From pixels to tokens: which tokens an edit must draw anew (paper, section 4.5: inpainting, outpainting, uncropping).
+"""From masks of pixels to masks of tokens (paper, section 4.5: inpainting, outpainting, uncropping).
 
 Letters: n images, c channels, H W pixels, h w tokens.
 """
@@ -12,36 +12,39 @@ from mage.nn.grids import rows_and_columns
 
 
 def token_mask(pixels: Bool[Tensor, "n H W"], grid: tuple[int, ...]) -> Bool[Tensor, "n h w"]:
-    """A token is drawn anew if the mask touches any of its pixels. Raises ValueError for a grid that is no image's."""
+    """A token is redrawn if the mask touches any of its pixels. Raises ValueError for a grid that is not an image's."""
     rows, columns = rows_and_columns(grid, "a mask of pixels")
     height, width = pixels.shape[-2:]
     if height % rows or width % columns:
-        raise ValueError(f"a mask of {height} x {width} pixels does not divide into {rows} x {columns} tokens")
+        raise ValueError(f"a mask of {height} x {width} pixels cannot be divided into {rows} x {columns} tokens")
     blocks = pixels.reshape(len(pixels), rows, height // rows, columns, width // columns)
     return blocks.any(dim=4).any(dim=2)
 
 
 def marked_pixels(tokens: Bool[Tensor, "n h w"], cell: tuple[int, int]) -> Bool[Tensor, "n H W"]:
-    """The pixels of marked tokens of `cell` pixels, down and across."""
+    """The pixels of marked tokens; cell: height and width of a token in pixels."""
     return tokens.repeat_interleave(cell[0], 1).repeat_interleave(cell[1], 2)
 
 
 def grow_mask(mask: Bool[Tensor, "H W"], pixels: int) -> Bool[Tensor, "H W"]:
-    """Mark also what lies within `pixels` of a marked pixel: to remove an object, its rim must go too."""
+    """Extend the mask by `pixels` in every direction: to remove an object, its edge must be masked too."""
     if pixels < 0:
-        raise ValueError(f"a mask grows by a number of pixels that is not negative, not {pixels}")
+        raise ValueError(f"a mask grows by 0 or more pixels, not {pixels}")
     side = 2 * pixels + 1
     return functional.max_pool2d(mask[None, None].float(), side, stride=1, padding=pixels)[0, 0] > 0
 
 
 def one_mask_each(mask: Bool[Tensor, "*m H W"], images: Float[Tensor, "n c H W"]) -> Bool[Tensor, "n H W"]:
-    """One mask for all images, or one each, as one each on the images' device. Raises ValueError if they do not fit."""
+    """One mask per image, on the images' device, from one or one per image. Raises ValueError if they do not fit."""
     if mask.dtype != torch.bool:
-        raise ValueError(f"the mask is {mask.dtype}; it must be bool, True = draw anew")
+        raise ValueError(f"the mask is {mask.dtype}; it must be bool, True = redraw")
     if tuple(mask.shape[-2:]) != tuple(images.shape[-2:]) or mask.ndim not in (2, 3):
-        raise ValueError(f"the mask is {tuple(mask.shape)} for images of {tuple(images.shape[-2:])} pixels")
+        raise ValueError(
+            f"the mask is {tuple(mask.shape)}, which does not fit images of {tuple(images.shape[-2:])} pixels: "
+            "give (H, W), or (n, H, W) for one per image"
+        )
     if mask.ndim == 3 and len(mask) != len(images):
-        raise ValueError(f"{len(mask)} masks for {len(images)} images: give one, or one each")
+        raise ValueError(f"{len(mask)} masks for {len(images)} images: give one mask, or one per image")
     return (mask if mask.ndim == 3 else mask[None]).to(images.device).expand(len(images), -1, -1)
 
 
@@ -61,7 +64,7 @@ def box_mask(size: tuple[int, int], box: tuple[int, int, int, int]) -> Bool[Tens
 def expand_canvas(
     image: Float[Tensor, "c H W"], margins: tuple[int, int, int, int]
 ) -> tuple[Float[Tensor, "c h w"], Bool[Tensor, "h w"]]:
-    """Put the image on a larger canvas with margins (left, top, right, bottom) in pixels, and mark the margins."""
+    """Place the image on a larger canvas with margins (left, top, right, bottom) in pixels, and mask the margins."""
     left, top, right, bottom = margins
     if min(margins) < 0 or max(margins) == 0:
         raise ValueError(f"margins must be non-negative with at least one positive, not {left},{top},{right},{bottom}")

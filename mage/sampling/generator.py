@@ -1,4 +1,4 @@
-"""From a model to filled grids, in batches; image k of a seed does not depend on the batch it was made in.
+"""From a model to complete grids, in batches; image k of a seed does not depend on its batch.
 
 Letters: n images, l tokens, u positions that are scored.
 """
@@ -23,7 +23,7 @@ from mage.sampling.settings import SamplingConfig
 
 
 class DropNoise:
-    """Which unknown tokens are dropped first; each grid draws from its own generator."""
+    """Random numbers that decide which unknown tokens are dropped; each grid draws from its own generator."""
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
         self._generators, self._last = generators, torch.empty(0)
@@ -33,8 +33,8 @@ class DropNoise:
         self._last = rng.uniform_rows(self._generators, length, like=like)
         return self._last
 
-    def again(self, length: int, like: Tensor) -> Float[Tensor, "n l"]:
-        """The last noise: the two passes of guidance see the same tokens."""
+    def repeated(self, length: int, like: Tensor) -> Float[Tensor, "n l"]:
+        """The last noise, so that the two passes of guidance see the same tokens."""
         return self._last
 
 
@@ -44,10 +44,10 @@ def logits_function(
     noise: Callable[[int, Tensor], Tensor] | None = None,
     classes: Int[Tensor, " n"] | None = None,
 ) -> LogitsFn:
-    """The network as a sampler wants it: unknown tokens enter as mask tokens.
+    """The network as a logits function for the sampler: unknown tokens enter as mask tokens.
 
     encoder_keep: below 1, unknown tokens are dropped at random before the encoder, as in training, until this share
-    of all tokens is left or none is unknown; noise: of DropNoise, says which. classes: one per grid, -1 = none.
+    of all tokens is left or none is unknown; noise: of DropNoise, decides which. classes: one per grid, -1 = none.
     """
 
     def logits(tokens: Int[Tensor, "n l"], places: Int[Tensor, "n u"], progress: float) -> Tensor:
@@ -60,7 +60,7 @@ def logits_function(
         counts = unknown.sum(dim=1).clamp(max=most)
         dropped = order_of.argsort(dim=1, stable=True).argsort(dim=1) < counts[:, None]
         parts = {}
-        # A batch needs one length: grids that drop equally many go together (all of them, unless it is an edit).
+        # A batch has one length: grids that drop the same number form one (all of them, unless it is an edit).
         for count in set(counts.tolist()):
             rows = (counts == count).nonzero()[:, 0]
             mask = Mask(masked=unknown[rows], dropped=dropped[rows])
@@ -96,7 +96,7 @@ def fill(
     classes: Int[Tensor, " n"] | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Iterator[Int[Tensor, "b l"]]:
-    """Decode the grids of `start` batch by batch; grid i draws from the stream (seed, stream, indices[i]).
+    """Decode the grids of `start` batch by batch; grid i has the random stream (seed, stream, indices[i]).
 
     classes: the class of each grid, -1 = none.
     """
@@ -111,7 +111,7 @@ def fill(
         noise = DropNoise(streams(" drop", chosen))
         logits = _network_of(transformer, settings, noise.fresh, wanted)
         if wanted is not None and settings.guidance:
-            without = _network_of(transformer, settings, noise.again, None)
+            without = _network_of(transformer, settings, noise.repeated, None)
             logits = guided(logits, without, settings)
         filled = decode(
             tokens,
@@ -128,5 +128,5 @@ def fill(
 
 
 def unknown_grids(transformer: MAGETransformer, count: int, device: torch.device) -> Int[Tensor, "n l"]:
-    """Grids of which nothing is known."""
+    """Grids without any known token."""
     return torch.full((count, area(transformer.grid)), UNKNOWN, device=device)

@@ -1,6 +1,6 @@
-"""Classifier-free guidance: scores with the class, pushed away from the scores without it (Ho and Salimans 2022).
+"""Classifier-free guidance: move scores with the class away from scores without it (Ho and Salimans 2022).
 
-c + w (c - u), where w may stand still, grow with the steps, or act in a part of them only (docs/method.md, Guidance).
+c + w (c - u), where w is constant, grows with the steps, or applies in a part of them only (docs/method.md, Guidance).
 """
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from mage.sampling.settings import SamplingConfig
 
 
 def guided(with_class: LogitsFn, without: LogitsFn, settings: SamplingConfig) -> LogitsFn:
-    """The two as one; steps whose weight is 0 cost one pass instead of two."""
+    """One logits function from the two; steps whose weight is 0 cost one pass instead of two."""
 
     def logits(tokens: Tensor, places: Tensor, progress: float) -> Tensor:
         scores = with_class(tokens, places, progress)

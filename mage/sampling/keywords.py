@@ -1,7 +1,7 @@
 """The sampler's settings as keywords of a method: one list that type checkers, `help()` and IDEs read.
 
 `SamplingKeywords` types `**sampling`; `with_sampling_keywords` writes the same names into the signature that `help()`
-shows, and what each means into the docstring.
+shows, and the meaning of each into the docstring.
 """
 
 import inspect
@@ -16,7 +16,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class SamplingKeywords(TypedDict, total=False):
-    """Settings of SamplingConfig; None, and what is left out: the model's own."""
+    """Settings of SamplingConfig; a setting that is None or left out is the model's own."""
 
     steps: int | None
     choice_temperature: float | None
@@ -40,15 +40,15 @@ class SamplingKeywords(TypedDict, total=False):
 def with_sampling_keywords(method: Method) -> Method:
     """The same method, whose signature and docstring name every setting of the sampler in place of `**sampling`."""
     signature = inspect.signature(method)
-    given = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    explicit = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
     hints = SamplingKeywords.__annotations__
     settings_of_sampler = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
         for name, hint in hints.items()
     ]
-    method.__signature__ = signature.replace(parameters=[*given, *settings_of_sampler])  # type: ignore[attr-defined]
-    words = field_docs(SamplingConfig)  # none in a frozen program: names are shown without
-    lines = [f"    {name}: {words.get(name, '')}" for name in hints]
+    method.__signature__ = signature.replace(parameters=[*explicit, *settings_of_sampler])  # type: ignore[attr-defined]
+    descriptions = field_docs(SamplingConfig)  # empty in a frozen program, which has no source
+    lines = [f"    {name}: {descriptions.get(name, '')}" for name in hints]
     own = inspect.cleandoc(method.__doc__ or "")
     method.__doc__ = "\n".join([own, "", "Settings of the sampler (None: the model's own):", *lines])
     return method

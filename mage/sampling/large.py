@@ -1,8 +1,8 @@
-"""Images larger than the model's: a window slides over the token grid (MaskGIT's way to outpaint, any direction).
+"""Images larger than the model's: a window slides over the token grid (as MaskGIT outpaints; in any direction).
 
-Tokens are read in overlapping windows, each from where it lies most in the middle. Unknown ones are filled window by
-window, the one with most known tokens first, so that what is new always continues what is there. Pixels of overlapping
-windows are blended. A window is what the networks know; nothing in them changes.
+Images are encoded in overlapping windows; each token is taken from the window in which it is most central. Unknown
+tokens are predicted window by window, the window with the most known tokens first, so that new content continues known
+content. Pixels of overlapping windows are blended. A window has the size that the networks were trained on.
 
 Letters: R C rows and columns of all tokens, h w of a window, c channels, H W pixels.
 """
@@ -21,20 +21,20 @@ from mage.sampling.decode import UNKNOWN
 def window_starts(length: int, window: int) -> list[int]:
     """First rows (or columns) of windows that overlap by half and cover `length` tokens."""
     if length < window:
-        raise ValueError(f"{length} tokens are fewer than the {window} of a window")
+        raise ValueError(f"{length} tokens are fewer than the {window} of a window; pad the image with pad_to_windows")
     step = max(1, window // 2)
     return [*range(0, length - window, step), length - window]
 
 
 def windows(size: tuple[int, int], window: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Top left tokens of all windows, row by row. Raises ValueError for windows that are no image's."""
+    """Top left tokens of all windows, row by row. Raises ValueError unless windows are two-dimensional."""
     window = rows_and_columns(window, "a window that slides over an image")
     rows, columns = (window_starts(*pair) for pair in zip(size, window, strict=True))
     return [(row, column) for row in rows for column in columns]
 
 
 def pad_to_windows(image: Float[Tensor, "*b H W"], window: tuple[int, int], cell: tuple[int, int]) -> Tensor:
-    """Repeat the last row and column until both sides are whole tokens and hold a window; window in tokens."""
+    """Repeat the last row and column until both sides are whole tokens and at least a window; window: in tokens."""
     extra = [
         max(window[axis], -(-image.shape[axis - 2] // cell[axis])) * cell[axis] - image.shape[axis - 2]
         for axis in (0, 1)
@@ -52,7 +52,7 @@ def encode_large(
     window: tuple[int, int],
     cell: tuple[int, int],
 ) -> Int[Tensor, "R C"]:
-    """Tokens of an image whose sides are whole tokens. encode: images (n, c, h w pixels) -> tokens (n, h, w)."""
+    """Tokens of an image whose sides are whole tokens. encode: windows of pixels (n, c, ...) -> tokens (n, h, w)."""
     size = (image.shape[1] // cell[0], image.shape[2] // cell[1])
     places = windows(size, window)
     parts = encode(
@@ -77,7 +77,7 @@ def encode_large(
 def fill_large(
     tokens: Int[Tensor, "R C"], fill: Callable[[Tensor, int], Tensor], window: tuple[int, int]
 ) -> Int[Tensor, "R C"]:
-    """Fill unknown tokens. fill: (grid (h, w), number of the window) -> the grid without unknown tokens."""
+    """Predict unknown tokens. fill: (grid (h, w), number of the window) -> the grid without unknown tokens."""
     tokens = tokens.clone()
     places = windows((tokens.shape[0], tokens.shape[1]), window)
     for number in range(len(places)):
@@ -97,7 +97,7 @@ def decode_large(
     window: tuple[int, int],
     cell: tuple[int, int],
 ) -> Float[Tensor, "c H W"]:
-    """Pixels; where windows overlap, each counts by how far inside a pixel lies. decode: (n, h, w) -> (n, c, ...)."""
+    """Pixels; overlapping windows are weighted by centrality. decode: tokens (n, h, w) -> pixels (n, c, ...)."""
     places = windows((tokens.shape[0], tokens.shape[1]), window)
     parts = decode(torch.stack([_cut(tokens, place, window) for place in places])).float()
     weight = _centrality((window[0] * cell[0], window[1] * cell[1]), parts.device)
@@ -116,7 +116,7 @@ def _cut(tokens: Tensor, place: tuple[int, int], window: tuple[int, int]) -> Ten
 
 
 def _centrality(size: tuple[int, int], device: torch.device) -> Float[Tensor, "h w"]:
-    """From near 0 at the border to 1 in the middle."""
+    """Weights from near 0 at the border to 1 in the middle."""
     sides = []
     for length in size:
         place = torch.arange(length, device=device) + 0.5

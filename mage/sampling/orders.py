@@ -1,12 +1,12 @@
-"""Orders in which tokens become known: by confidence, or by what does not ask the network, Halton's and chance.
+"""Orders in which tokens become known: by the network's confidence, or independent of it (Halton, random).
 
-A low-discrepancy sequence puts the tokens of one step far apart, so that those drawn at once depend little on one
-another (Besnier et al. 2025). Each image's sequence is shifted at random around the edges, else all would begin at the
-same place.
+A low-discrepancy sequence places the tokens of one step far apart, so that tokens drawn together depend little on one
+another (Besnier et al. 2025). Each image's sequence is shifted at random, with wrap-around, so that images begin at
+different positions.
 
-A new order is a function registered in ORDERS: (grid, generators) -> one number per token, rows first, those with the
-smallest become known first; None where the network's confidence decides. What it draws for an image comes from that
-image's generator alone, so that an image does not depend on the others in its batch.
+A new order is a function registered in ORDERS: (grid, generators) -> one number per token, row by row; tokens with the
+smallest numbers become known first. None: the network's confidence decides. Random numbers for an image must come from
+that image's generator alone, so that an image does not depend on the rest of its batch.
 
 Letters: n images, l tokens of a grid of one, two or three dimensions.
 """
@@ -26,15 +26,15 @@ Order = Callable[[tuple[int, ...], Sequence[torch.Generator]], Tensor | None]
 """(sides of the grid, one generator per image) -> (n, l) on the CPU, or None."""
 ORDERS: Registry[Order] = Registry(kind="order", group="mage.orders")
 BASES = (2, 3, 5)
-"""Of the Halton sequence, for each dimension of a grid."""
+"""Bases of the Halton sequence, one for each dimension of a grid."""
 
 
 def priorities(
     order: str, grid: tuple[int, ...], generators: Sequence[torch.Generator], device: torch.device
 ) -> Float[Tensor, "n l"] | None:
-    """One number per token: those with the smallest become known first. None where the network's confidence decides.
+    """One number per token: the smallest become known first. None: the network's confidence decides.
 
-    Raises ValueError where the order gives numbers of another shape.
+    Raises ValueError if the order returns numbers of another shape.
     """
     numbers = ORDERS.get(order)(grid, generators)
     if numbers is None:
@@ -50,12 +50,12 @@ def priorities(
 
 @ORDERS.register("confidence")
 def by_confidence(grid: tuple[int, ...], generators: Sequence[torch.Generator]) -> None:
-    """The paper's: the tokens that the network is most sure of."""
+    """The paper's: the tokens with the largest confidence first."""
 
 
 @ORDERS.register("halton")
 def by_halton(grid: tuple[int, ...], generators: Sequence[torch.Generator]) -> Int[Tensor, "n l"]:
-    """Spread evenly over the grid, from a place that differs from image to image."""
+    """Evenly spread over the grid, from a first position that differs from image to image."""
     ranks = halton_ranks(grid)
     rows = []
     for generator in generators:
@@ -66,18 +66,18 @@ def by_halton(grid: tuple[int, ...], generators: Sequence[torch.Generator]) -> I
 
 @ORDERS.register("random")
 def by_chance(grid: tuple[int, ...], generators: Sequence[torch.Generator]) -> Float[Tensor, "n l"]:
-    """Any order, one for each image."""
+    """A random order for each image."""
     return torch.stack([torch.rand(area(grid), generator=generator) for generator in generators])
 
 
 @cache
 def halton_ranks(grid: tuple[int, ...]) -> Int[Tensor, "*grid"]:
-    """When each cell of the grid is first visited by the Halton sequence in bases 2, 3 and 5: ranks from 0.
+    """Rank, from 0, of each cell's first visit by the Halton sequence in bases 2, 3 and 5.
 
     Raises ValueError for more than three dimensions.
     """
     if len(grid) > len(BASES):
-        raise ValueError(f"the order halton knows grids of up to {len(BASES)} dimensions, not {len(grid)}")
+        raise ValueError(f"the order halton takes grids of up to {len(BASES)} dimensions, not {len(grid)}; take random")
     ranks = torch.full(grid, -1)
     visited = 0
     for places in zip(*(radical_inverses(base) for base in BASES[: len(grid)]), strict=True):

@@ -9,10 +9,12 @@ Letters: n grids, l tokens, t = l + 1 positions with the class position first, s
 that changed, u positions that are asked for, d width, c codes.
 """
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Bool, Float, Int
-from timm.models.vision_transformer import Block
-from torch import Tensor
+from timm.models.vision_transformer import Attention, Block
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mage.models.mage import MAGETransformer
@@ -22,8 +24,10 @@ from mage.sampling.decode import UNKNOWN, first_places
 class KeptBlock:
     """A block of a transformer, and the keys and values of all positions of a batch."""
 
-    def __init__(self, block: Block) -> None:
-        self._block = block
+    def __init__(self, block: nn.Module) -> None:
+        assert isinstance(block, Block)
+        assert isinstance(block.attn, Attention)
+        self._block, self._attention = block, block.attn
         self._kept: Tensor | None = None
 
     def __call__(
@@ -33,7 +37,7 @@ class KeptBlock:
 
         rows: where each of them stands among the n t positions of the batch; None: x is all of them, in order.
         """
-        block, attention = self._block, self._block.attn
+        block, attention = self._block, self._attention
         count, computed, width = x.shape
         heads = attention.num_heads
         queries, keys_values = attention.qkv(block.norm1(x)).split([width, 2 * width], dim=-1)
@@ -56,7 +60,7 @@ class ReusedPasses:
     def __init__(self, transformer: MAGETransformer, every: int, classes: Int[Tensor, " n"] | None = None) -> None:
         """every: one pass in so many computes all. classes: one per grid, -1 = none."""
         self._network, self._every, self._classes = transformer, every, classes
-        decoder = transformer.decoder_blocks if transformer.config.decoder_depth else []
+        decoder: Iterable[nn.Module] = transformer.decoder_blocks if transformer.config.decoder_depth else ()
         self._encoder = [KeptBlock(block) for block in transformer.encoder.blocks]
         self._decoder = [KeptBlock(block) for block in decoder]
         self._since_whole = 0

@@ -1,9 +1,9 @@
-"""Resample and correct: after the last step, forget some new tokens and draw them again, now seeing all the others.
+"""Revision: after the last step, mask a part of the new tokens and draw them again, given all the others.
 
-Iterative decoding never takes a token back, so early mistakes stay. A round of correction forgets a share of what was
-drawn, either by chance, or what the network itself finds least likely: each half of the tokens is judged by a pass
-that sees the other half. Nothing has to be trained for such a critic (after Lezama et al. 2022, whose critic is a
-second network).
+Iterative decoding never changes a token once it is known, so early mistakes stay. A round of revision masks a share of
+the new tokens, either at random or those least likely under the network itself: each half of the tokens is scored by a
+pass that sees the other half. This critic needs no training (after Lezama et al. 2022, whose critic is a second
+network).
 
 Letters: n grids, l tokens.
 """
@@ -29,7 +29,7 @@ def revise(
     generators: Sequence[torch.Generator],
     settings: SamplingConfig,
 ) -> Int[Tensor, "n l"]:
-    """Draw some of the `new` tokens of complete grids again, in `settings.revisions` rounds; others stay."""
+    """Redraw a share of the `new` tokens of complete grids, in `settings.revisions` rounds; other tokens are kept."""
     length = tokens.shape[1]
     totals: list[int] = new.sum(dim=1).tolist()
     for number in range(settings.revisions):
@@ -67,6 +67,6 @@ def own_likelihood(
             continue
         places = first_places(hidden, counts)
         scores = logits_fn(tokens.masked_fill(hidden, UNKNOWN), places, 1.0).float().log_softmax(dim=-1)
-        found = scores.gather(2, tokens.gather(1, places)[..., None])[..., 0]
-        result = result.scatter(1, places, torch.where(hidden.gather(1, places), found, result.gather(1, places)))
+        likelihood = scores.gather(2, tokens.gather(1, places)[..., None])[..., 0]
+        result = result.scatter(1, places, torch.where(hidden.gather(1, places), likelihood, result.gather(1, places)))
     return result

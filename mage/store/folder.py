@@ -1,8 +1,8 @@
-"""A model folder: `config.json` says what it is, safetensors files hold the weights. Written whole or not at all.
+"""A model folder: `config.json` describes the networks, safetensors files hold the weights. Written atomically.
 
 config.json               kind, tokenizer, transformer, vocabulary, recipe
 tokenizer.safetensors     weights of the tokenizer: our VQGAN, or one that was trained elsewhere (LDMTokenizer)
-transformer.safetensors   weights of MAGE, of an encoder with a classifier, or of a rival's encoder
+transformer.safetensors   weights of MAGE, of an encoder with a classifier, or of a baseline's encoder
 released_extra.safetensors   tensors of a released file that our networks do not use (only in converted folders)
 """
 
@@ -40,7 +40,7 @@ HEAD = ("num_classes", "pool", "head_kind")
 
 
 def write(parts: ModelParts, folder: str | Path, *, extra: dict[str, Tensor] | None = None) -> Path:
-    """Write a model folder; an older one at the same place is replaced at the end, in one step."""
+    """Write a model folder; an older one at the same path is replaced at the end, in one step."""
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]) and not (folder / CONFIG).exists():
         raise ValueError(f"{folder} exists and is not a model folder; choose another name, nothing was overwritten")
@@ -50,7 +50,7 @@ def write(parts: ModelParts, folder: str | Path, *, extra: dict[str, Tensor] | N
 
 
 def write_settings(parts: ModelParts, folder: Path) -> None:
-    """Write a changed recipe and changed notes into a model folder; weights and everything else stay as they are."""
+    """Write a changed recipe and changed notes into a model folder; weights and other settings are kept."""
     config = json.loads((folder / CONFIG).read_text())
     atomic.write_json(folder / CONFIG, config | {"recipe": parts.recipe, "notes": parts.notes})
 
@@ -62,7 +62,7 @@ def _write_files(parts: ModelParts, folder: Path, *, extra: dict[str, Tensor] | 
         kind = {"kind": "ldm"} if isinstance(parts.tokenizer, LDMTokenizer) else {}
         config["tokenizer"] = kind | to_dict(parts.tokenizer.config)
         save_file(_contiguous(parts.tokenizer), folder / TOKENIZER)
-    elif parts.tokenizer is not None:  # the user's own: it is named, and given again when the model is loaded
+    elif parts.tokenizer is not None:  # the user's own: only named here, and passed to `read` again
         config["tokenizer"] = {
             "kind": "external",
             "class": type(parts.tokenizer).__name__,
@@ -81,15 +81,15 @@ def read(path: str | Path, *, tokenizer: Tokenizer | None = None) -> ModelParts:
 
     tokenizer: your own, for a model that was trained on its tokens; without it such a model works on tokens only.
     """
-    given = tokenizer
+    own_tokenizer = tokenizer
     folder = find_folder(path)
     try:
         config = json.loads((folder / CONFIG).read_text())
         if config["format"] != FORMAT:
             raise ValueError(f"{folder} has format {config['format']}; this version of mage reads {FORMAT}")
-        tokenizer, transformer = given, None
+        tokenizer, transformer = own_tokenizer, None
         with torch.random.fork_rng(devices=[]):  # new networks draw random weights, which are replaced at once
-            own = _build_tokenizer(config["tokenizer"], given, folder)
+            own = _build_tokenizer(config["tokenizer"], own_tokenizer, folder)
             if config["transformer"] is not None:
                 transformer = build_transformer(config["transformer"])
         if own is not None:
@@ -104,20 +104,20 @@ def read(path: str | Path, *, tokenizer: Tokenizer | None = None) -> ModelParts:
 
 
 def _build_tokenizer(
-    values: dict[str, Any] | None, given: Tokenizer | None, folder: Path
+    values: dict[str, Any] | None, own_tokenizer: Tokenizer | None, folder: Path
 ) -> VQGAN | LDMTokenizer | None:
-    """The network whose weights are in the folder, if there is one; checks a tokenizer that the user gave."""
+    """The folder's own tokenizer network, if there is one; also checks the user's tokenizer."""
     values = dict(values) if values is not None else {"kind": "none"}
     kind = values.pop("kind", "vqgan")
-    if kind == "external" and given is not None and given.fingerprint() != values["fingerprint"]:
+    if kind == "external" and own_tokenizer is not None and own_tokenizer.fingerprint() != values["fingerprint"]:
         raise ValueError(
             f"{folder} was trained on the tokens of a {values['class']} with fingerprint {values['fingerprint']}, "
-            f"not on those of this {type(given).__name__}, {given.fingerprint()}"
+            f"not on those of this {type(own_tokenizer).__name__}, {own_tokenizer.fingerprint()}"
         )
     if kind in ("external", "none"):
         return None
-    if given is not None:
-        raise ValueError(f"{folder} holds a tokenizer of its own; load it without another")
+    if own_tokenizer is not None:
+        raise ValueError(f"{folder} holds a tokenizer of its own; load it without tokenizer=")
     if kind == "ldm":
         return LDMTokenizer(from_dict(LDMConfig, values, where="tokenizer"))
     return VQGAN(from_dict(VQGANConfig, values, where="tokenizer"))
@@ -137,7 +137,7 @@ def find_folder(path: str | Path) -> Path:
 
 
 def transformer_dict(transformer: Transformer) -> dict[str, Any]:
-    """What is needed to build the network again, as JSON values."""
+    """The network's configuration as JSON values, for `build_transformer`."""
     values: dict[str, Any] = {"sizes": to_dict(transformer.config)}
     if isinstance(transformer, Classifier):
         values |= {"num_classes": transformer.num_classes, "pool": transformer.pool, "head_kind": transformer.head_kind}
@@ -148,7 +148,7 @@ def transformer_dict(transformer: Transformer) -> dict[str, Any]:
 
 
 def build_transformer(values: dict[str, Any]) -> Transformer:
-    """The network that `transformer_dict` described, with fresh weights."""
+    """The network that `transformer_dict` describes, with random weights."""
     kind, head = values["kind"], {name: values[name] for name in HEAD if name in values}
     if kind in ("patches", "patch_classifier"):
         patches = from_dict(PatchEncoderConfig, values["sizes"])
@@ -161,7 +161,7 @@ def build_transformer(values: dict[str, Any]) -> Transformer:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A safetensors file. Raises ValueError for a missing, cut or foreign one."""
+    """Tensors of a safetensors file. Raises ValueError if it is missing, damaged or of another format."""
     if not path.is_file():
         raise ValueError(f"{path} is missing")
     try:

@@ -1,4 +1,4 @@
-"""What a model is made of. Training writes parts, `mage.load` reads them; the pipeline knows what to do with them."""
+"""The parts of a model: training writes them, `mage.load` reads them, the pipeline uses them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,11 +9,11 @@ from mage.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class ModelParts:
-    """Networks, the recipe that made them, and what training noted for later. Either network may be missing."""
+    """Networks, the recipe they were trained with, and notes of the training. Either network may be missing."""
 
     tokenizer: Tokenizer | None = None
     transformer: Transformer | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
-    """The recipe as plain values; of a converted model, where it came from."""
+    """The recipe as plain values; for a converted model, its origin."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """Such as names of classes, or how well the tokenizer did on held-out images."""
+    """For example class names, or the tokenizer's metrics on held-out images."""

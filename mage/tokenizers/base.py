@@ -1,4 +1,4 @@
-"""What the rest of the library asks of a tokenizer.
+"""The interface of a tokenizer.
 
 Letters: n images, c channels, H W pixels, h w tokens.
 """
@@ -39,14 +39,14 @@ class Tokenizer(Protocol):
         """Ids -> images in [0, 1]."""
 
     def fingerprint(self) -> str:
-        """A short text that changes when any weight changes: caches are keyed by it."""
+        """A short string that changes when any weight changes: caches are keyed by it."""
 
 
 def check_images(images: Tensor, expected: tuple[int, ...], *, reader: str = "tokenizer") -> None:
-    """Raise ValueError unless `images` are floats of shape (n, *expected); reader: what takes them, for the message."""
+    """Raise ValueError unless `images` are floats of shape (n, *expected); reader: named in the message."""
     if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-        given = tuple(images.shape)
-        raise ValueError(f"images have shape {given}; this {reader} takes (N, {', '.join(map(str, expected))})")
+        shape = tuple(images.shape)
+        raise ValueError(f"images have shape {shape}; this {reader} takes (N, {', '.join(map(str, expected))})")
     if not images.is_floating_point():
         raise ValueError(f"images are {images.dtype}; give floats in [0, 1] (mage.images.to_float converts uint8)")
 

@@ -1,9 +1,9 @@
-"""Discriminators: networks that tell real images from reconstructions, and the losses of that game.
+"""Discriminators: networks that tell real images from reconstructions, and the adversarial losses.
 
-`patch` is taming's PatchGAN (Isola et al. 2017; Esser et al. 2021), which judges patches; `style` is the residual
+`patch` is taming's PatchGAN (Isola et al. 2017; Esser et al. 2021), which scores patches; `style` is the residual
 network with blurred downsampling of StyleGAN2 (Karras et al. 2020) that MaskGIT's tokenizer was trained with.
 
-Letters: n images, c channels, H W pixels, h w cells of a map of verdicts.
+Letters: n images, c channels, H W pixels, h w cells of a map of scores.
 """
 
 import itertools
@@ -25,11 +25,11 @@ class DiscriminatorConfig:
     """Sizes of a discriminator; the defaults are taming's."""
 
     kind: Literal["patch", "style"] = "patch"
-    """patch: verdicts on patches. style: one verdict per image."""
+    """patch: one score per patch. style: one score per image."""
     width: int = 64
     """Channels of the first layer; they double with each halving of the resolution, up to 8 times as many."""
     levels: int = 3
-    """How often the resolution is halved."""
+    """Number of times the resolution is halved."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.levels < 1:
@@ -41,7 +41,7 @@ class DiscriminatorConfig:
 
 
 def build_discriminator(config: DiscriminatorConfig, channels: int, image_size: tuple[int, int]) -> nn.Module:
-    """The network for images of this kind: images (n, c, H, W) -> verdicts, larger is more real.
+    """The network for images of this size: images (n, c, H, W) -> scores, larger is more real.
 
     Raises ValueError for images that are too small for its levels.
     """
@@ -57,10 +57,10 @@ def build_discriminator(config: DiscriminatorConfig, channels: int, image_size: 
 
 
 class PatchDiscriminator(nn.Module):
-    """PatchGAN: 4x4 convolutions, a map of verdicts (n, 1, h, w).
+    """PatchGAN: 4x4 convolutions, a map of scores (n, 1, h, w).
 
-    GroupNorm stands where taming has BatchNorm: the verdict on an image does not depend on its batch, so that real and
-    reconstructed images may share one pass, as several processes need.
+    GroupNorm replaces taming's BatchNorm: an image's score does not depend on its batch, so that real and reconstructed
+    images can share one pass, which training on several processes needs.
     """
 
     def __init__(self, config: DiscriminatorConfig, channels: int) -> None:
@@ -81,13 +81,13 @@ class PatchDiscriminator(nn.Module):
                 nn.init.normal_(module.weight, 0.0, 0.02)
 
     def forward(self, images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n 1 h w"]:
-        """Images in [0, 1] -> verdicts on patches."""
+        """Images in [0, 1] -> scores of patches."""
         verdicts: Tensor = self.layers(images * 2 - 1)
         return verdicts.float()
 
 
 class StyleDiscriminator(nn.Module):
-    """Residual blocks with blurred downsampling, then two linear layers: one verdict per image (n, 1)."""
+    """Residual blocks with blurred downsampling, then two linear layers: one score per image (n, 1)."""
 
     def __init__(self, config: DiscriminatorConfig, channels: int, image_size: tuple[int, int]) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class StyleDiscriminator(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n 1"]:
-        """Images in [0, 1] -> one verdict each."""
+        """Images in [0, 1] -> one score each."""
         x = functional.leaky_relu(self.stem(images * 2 - 1), 0.2)
         x = functional.leaky_relu(self.out(self.blocks(x)), 0.2)
         verdicts: Tensor = self.head(x)
@@ -112,7 +112,7 @@ class StyleDiscriminator(nn.Module):
 
 
 class _BlurBlock(nn.Module):
-    """Two 3x3 convolutions beside a 1x1 shortcut, both at half the resolution."""
+    """Two 3x3 convolutions plus a 1x1 shortcut, at half the resolution."""
 
     def __init__(self, narrow: int, wide: int) -> None:
         super().__init__()
@@ -136,19 +136,19 @@ def blur_and_halve(x: Float[Tensor, "n c H W"]) -> Float[Tensor, "n c h w"]:
 
 
 def generator_loss(verdicts: Float[Tensor, "..."], kind: GanLoss) -> Float[Tensor, ""]:
-    """What the tokenizer pays for verdicts on its reconstructions."""
+    """The tokenizer's adversarial loss, from the scores of its reconstructions."""
     return -verdicts.mean() if kind == "hinge" else functional.softplus(-verdicts).mean()
 
 
 def discriminator_loss(real: Float[Tensor, "..."], fake: Float[Tensor, "..."], kind: GanLoss) -> Float[Tensor, ""]:
-    """What the discriminator pays. hinge: 1 at chance (Esser et al. 2021). non_saturating: 2 ln 2 at chance."""
+    """The discriminator's loss. hinge: 1 at chance (Esser et al. 2021). non_saturating: 2 ln 2 at chance."""
     if kind == "hinge":
         return 0.5 * (functional.relu(1 - real).mean() + functional.relu(1 + fake).mean())
     return functional.softplus(-real).mean() + functional.softplus(fake).mean()
 
 
 def r1_penalty(network: nn.Module, images: Float[Tensor, "n c H W"]) -> Float[Tensor, ""]:
-    """Mean over images of the squared gradient of the verdict (Mescheder et al. 2018); float32, differentiable."""
+    """Mean over images of the score's squared gradient (Mescheder et al. 2018); float32, differentiable."""
     with torch.autocast(images.device.type, enabled=False):
         images = images.detach().float().requires_grad_(True)
         (gradient,) = torch.autograd.grad(network(images).sum(), images, create_graph=True)
@@ -158,9 +158,9 @@ def r1_penalty(network: nn.Module, images: Float[Tensor, "n c H W"]) -> Float[Te
 def adaptive_weight(
     reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last: Tensor, *, largest: float = 1e4
 ) -> Float[Tensor, ""]:
-    """How much stronger the reconstruction pulls at the decoder's last weights (Esser et al. 2021, equation 7).
+    """Ratio of the two losses' gradient norms at the decoder's last weights (Esser et al. 2021, equation 7).
 
-    Gradients are those of the images of all processes.
+    Gradients are averaged over the images of all processes.
     """
     pull, push = (
         distributed.sum_over_processes(torch.autograd.grad(loss, last, retain_graph=True)[0]) / distributed.world_size()

@@ -1,6 +1,6 @@
 """The VQGAN of taming-transformers, latent diffusion and diffusers' `VQModel`, for tokenizers trained elsewhere.
 
-Beside the network of `vqgan.py` it has attention at low resolutions, strided convolutions between levels, the usual
+Unlike the network of `vqgan.py` it has attention at low resolutions, strided convolutions between levels, the usual
 shortcut, 1x1 convolutions on both sides of the codebook, and pixels in [-1, 1] (Esser et al. 2021). Parameters are
 named as in taming's files.
 
@@ -37,7 +37,7 @@ class LDMConfig:
     encoder_attention: tuple[int, ...] = (4,)
     """Levels of the encoder, from 0 at full resolution, whose blocks are followed by attention."""
     decoder_attention: tuple[int, ...] = (4,)
-    """Those of the decoder, counted in the same way."""
+    """Levels of the decoder followed by attention, counted in the same way."""
     middle_attention: bool = True
     """Attention between the two blocks at the lowest resolution."""
     latent_width: int = 256
@@ -45,9 +45,9 @@ class LDMConfig:
     code_width: int = 256
     """Length of a code vector."""
     num_codes: int = 1024
-    """Words in the codebook."""
+    """Number of words in the codebook."""
     groups: int = 32
-    """Groups of the norms."""
+    """Groups of the GroupNorms."""
 
     def __post_init__(self) -> None:
         if any(side % self.stride for side in self.image_size):
@@ -108,7 +108,7 @@ class _Resample(nn.Module):
 
 
 class _Level(nn.Module):
-    """Blocks, each followed by attention where the level has it, then a change of resolution where one follows."""
+    """Blocks, each followed by attention if the level has it, then a change of resolution before the next level."""
 
     def __init__(self, narrow: int, wide: int, count: int, groups: int, *, attention: bool, resample: str) -> None:
         super().__init__()
@@ -200,7 +200,7 @@ class _Codebook(nn.Module):
 
 
 class LDMTokenizer(nn.Module):
-    """A tokenizer that was trained elsewhere; it encodes and decodes, and is not trained here."""
+    """A tokenizer that was trained elsewhere; it encodes and decodes, and cannot be trained here."""
 
     def __init__(self, config: LDMConfig) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ class LDMTokenizer(nn.Module):
         return latents
 
     def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
-        """Negative squared distances from each word, up to a constant of each vector."""
+        """Negative squared distances from each word, up to a constant per vector."""
         return negative_distances(vectors, self.quantize.embedding.weight.float())
 
     def decode(self, ids: Int[Tensor, "n h w"]) -> Float[Tensor, "n c H W"]:
@@ -255,6 +255,6 @@ class LDMTokenizer(nn.Module):
         return ((images + 1) / 2).clamp(0, 1)
 
     def fingerprint(self) -> str:
-        """Changes with any weight that decides ids."""
+        """Hash of all weights that determine ids."""
         deciding = ("encoder.", "quant_conv.", "quantize.")
         return weights_fingerprint({n: t for n, t in self.state_dict().items() if n.startswith(deciding)})

@@ -1,4 +1,4 @@
-"""Perceptual loss: compare images by what a frozen classifier sees (Johnson et al. 2016; used by MaskGIT)."""
+"""Perceptual loss: distance of images in a frozen classifier's features (Johnson et al. 2016; used by MaskGIT)."""
 
 import torch
 from jaxtyping import Float
@@ -22,10 +22,10 @@ class PerceptualLoss(nn.Module):
 
     def forward(self, images: Float[Tensor, "n c h w"], targets: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
         """Distance of `images` from `targets`; gradients reach `images` only."""
-        seen = self._features(images)
+        image_maps = self._features(images)
         with torch.no_grad():
-            wanted = [_unit(maps) for maps in self._features(targets)]
-        parts = [(_unit(a) - b).square().sum(dim=1).mean() for a, b in zip(seen, wanted, strict=True)]
+            target_maps = [_unit(maps) for maps in self._features(targets)]
+        parts = [(_unit(a) - b).square().sum(dim=1).mean() for a, b in zip(image_maps, target_maps, strict=True)]
         return torch.stack(parts).mean()
 
     def _features(self, images: Tensor) -> list[Tensor]:
@@ -44,7 +44,7 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def build_perceptual(name: str, *, weights: str = "", size: int = 64) -> nn.Module:
-    """The distance called `efflite0`, `lpips-vgg` or `timm:NAME`: (images, targets) in [0, 1] -> a number.
+    """The distance named `efflite0`, `lpips-vgg` or `timm:NAME`: (images, targets) in [0, 1] -> a number.
 
     weights: local file or folder (lpips-vgg, timm). Raises ValueError if they are missing.
     """

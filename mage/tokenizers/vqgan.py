@@ -1,8 +1,8 @@
 """VQGAN in the MaskGIT layout: a convolutional encoder and decoder around a codebook (paper, section 3.1 and 4.1).
 
-The layout of the released tokenizers with every size free. Two peculiarities come from them: the shortcut of a
-residual block that changes width sees the block's output, and levels are joined by average pooling. `patch_size`
-is ours: it folds pixels into channels before the first convolution, so that small models skip the costly full
+The layout is that of the released tokenizers, with every size configurable. Two details come from them: the shortcut
+of a residual block that changes width sees the block's output, and levels are joined by average pooling. `patch_size`
+is an addition: it folds pixels into channels before the first convolution, so that small models skip the costly full
 resolution; 1 is the paper's network.
 
 Letters: n images, c channels, H W pixels, d code width, h w tokens.
@@ -164,7 +164,7 @@ class Decoder(nn.Module):
 
 
 class VQGANOutput(NamedTuple):
-    """What training needs from one pass."""
+    """Outputs of one training pass."""
 
     reconstruction: Float[Tensor, "n c H W"]
     """Raw output of the decoder: about, but not strictly, within [0, 1]."""
@@ -217,11 +217,11 @@ class VQGAN(nn.Module):
         return latents
 
     def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
-        """How near vectors are to each word; larger is nearer."""
+        """Similarity of vectors to each word; larger is nearer."""
         return self.quantizer.affinity(vectors)
 
     def decode_raw(self, ids: Int[Tensor, "n h w"]) -> Float[Tensor, "n c H W"]:
-        """Ids -> the decoder's output as it is; it leaves [0, 1] where contrast is high."""
+        """Ids -> the decoder's output, not clamped; it can leave [0, 1] where contrast is high."""
         pixels: Tensor = self.decoder(self.quantizer.lookup(ids)).float()
         return pixels
 
@@ -235,7 +235,7 @@ class VQGAN(nn.Module):
         return VQGANOutput(self.decoder(quantized.vectors), quantized.ids, quantized.loss)
 
     def fingerprint(self) -> str:
-        """Changes with any weight that decides ids, and with how words are chosen."""
+        """Hash of all weights that determine ids, and of how words are chosen."""
         deciding = {f"encoder.{name}": tensor for name, tensor in self.encoder.state_dict().items()}
         deciding |= {f"quantizer.{name}": tensor for name, tensor in self.quantizer.deciding().items()}
         return weights_fingerprint(deciding, self.quantizer.rule())

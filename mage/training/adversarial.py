@@ -1,7 +1,7 @@
-"""The adversarial part of a tokenizer's training: a discriminator that learns beside it.
+"""The adversarial part of a tokenizer's training, with a discriminator that is trained together with it.
 
 Two published forms: taming's (hinge loss, patches, weight balanced against the reconstruction's gradient) and that of
-MaskGIT's tokenizer (non-saturating loss, one verdict per image, fixed weight, R1 penalty).
+MaskGIT's tokenizer (non-saturating loss, one score per image, fixed weight, R1 penalty).
 
 Letters: n images, c channels, H W pixels.
 """
@@ -30,33 +30,36 @@ from mage.training.task import Reading, TrainingWarning
 
 @dataclass(frozen=True)
 class AdversarialConfig:
-    """Whether and how a discriminator takes part."""
+    """Settings of the adversarial loss and its discriminator."""
 
     weight: float = 0.0
     """Weight of the adversarial loss; 0: no discriminator. taming: 0.8, adaptive. MaskGIT: 0.1."""
     loss: GanLoss = "hinge"
     """hinge: taming's. non_saturating: MaskGIT's."""
     adaptive: bool = True
-    """Multiply the weight by how much stronger the reconstruction pulls at the decoder's last layer."""
+    """Multiply the weight by the ratio of the two losses' gradient norms at the decoder's last layer."""
     start: float = 0.25
-    """Share of the training after which the discriminator joins."""
+    """Share of the training after which the discriminator is used."""
     r1: float = 0.0
-    """Weight of the squared gradient of verdicts on real images. MaskGIT: 10."""
+    """Weight of the R1 penalty, the squared gradient of the scores of real images. MaskGIT: 10."""
     r1_every: int = 1
-    """Steps between R1 penalties, which are scaled up to make good for the others: 16 costs little."""
+    """Steps between R1 penalties, which are scaled up accordingly; 16 costs little."""
     base_learning_rate: float = 1e-4
     """The discriminator's learning rate for a batch of 256; AdamW without decay, constant."""
     betas: tuple[float, float] = (0.5, 0.9)
     """The discriminator's decay rates. MaskGIT: (0, 0.99)."""
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    """The network."""
+    """The discriminator's network."""
 
     def __post_init__(self) -> None:
         if min(self.weight, self.r1) < 0 or self.r1_every < 1 or not 0 <= self.start < 1:
-            raise ValueError("adversarial: weight and r1 must not be negative, r1_every at least 1, start in [0, 1)")
+            raise ValueError(
+                "adversarial: weight and r1 must be 0 or more, r1_every at least 1, start in [0, 1), not "
+                f"{self.weight}, {self.r1}, {self.r1_every} and {self.start}"
+            )
 
     def optim(self, tokenizer: OptimConfig) -> OptimConfig:
-        """The discriminator's optimizer beside the tokenizer's."""
+        """The discriminator's optimizer, from the tokenizer's."""
         return replace(
             tokenizer,
             optimizer="adamw",
@@ -71,25 +74,25 @@ class AdversarialConfig:
 
 
 class Verdicts(NamedTuple):
-    """What training a discriminator needs from one pass."""
+    """The discriminator's outputs in one training pass."""
 
     loss: Float[Tensor, ""]
     right: Float[Tensor, ""]
-    """Share of right verdicts: real images positive, reconstructions negative."""
+    """Share of correct scores: positive for real images, negative for reconstructions."""
     largest: Float[Tensor, ""]
-    """Largest verdict, by size."""
+    """Largest absolute score."""
     r1: Float[Tensor, ""] | None
 
 
 class DiscriminatorObjective(nn.Module):
-    """The discriminator with its loss, as one module, so that wrappers for many processes see a single forward."""
+    """The discriminator with its loss, as one module, so that DDP wraps a single forward pass."""
 
     def __init__(self, network: nn.Module, config: AdversarialConfig) -> None:
         super().__init__()
         self.network, self.config = network, config
 
     def forward(self, real: Float[Tensor, "n c H W"], fake: Float[Tensor, "n c H W"], *, penalize: bool) -> Verdicts:
-        """Verdicts on both in one pass; `penalize` adds R1, in float32."""
+        """Scores of both in one pass; `penalize` adds R1, in float32."""
         config = self.config
         of_real, of_fake = self.network(torch.cat([real, fake])).chunk(2)
         loss = discriminator_loss(of_real, of_fake, config.loss)
@@ -102,21 +105,21 @@ class DiscriminatorObjective(nn.Module):
 
 
 class Adversary:
-    """The discriminator's part in each step of a tokenizer's training."""
+    """The discriminator and its losses in each step of a tokenizer's training."""
 
     def __init__(self, network: nn.Module, config: AdversarialConfig, *, steps: int, precision: str) -> None:
         self.module, self.config = DiscriminatorObjective(network, config), config
         self._first, self._precision = round(config.start * steps), precision
 
     def takes_part(self, step: int) -> bool:
-        """Whether it has joined by this step."""
+        """Whether the discriminator is used in this step."""
         return step >= self._first
 
     def push(
         self, reconstruction: Float[Tensor, "n c H W"], loss: Float[Tensor, ""], last: Tensor
     ) -> tuple[Float[Tensor, ""], dict[str, Reading]]:
-        """What the tokenizer pays on top of `loss`; `last`: the decoder's last weights. The network itself is left."""
-        # Not through the wrapper that exchanges gradients: here the discriminator's own are not wanted.
+        """The tokenizer's adversarial loss, added to `loss`; `last`: the decoder's last weights."""
+        # Not through the DDP wrapper: the discriminator's own gradients are not wanted here.
         with _frozen(self.module), autocast(self._precision, reconstruction.device):
             adversarial = generator_loss(self.module.network(reconstruction), self.config.loss)
         readings = {"adversarial": Reading(adversarial)}
@@ -142,17 +145,17 @@ class Adversary:
 
 
 def warnings(metrics: Mapping[str, float]) -> Iterator[TrainingWarning]:
-    """What is wrong with the game, from the numbers of some steps."""
+    """Problems of adversarial training that the metrics of the last steps show."""
     if metrics.get("discriminator/right", 0.0) > 0.98:
         yield TrainingWarning(
             "discriminator_wins",
-            f"the discriminator tells {metrics['discriminator/right']:.1%} of the images right and teaches nothing any "
-            "more: lower adversarial.base_learning_rate, or set adversarial.r1",
+            f"the discriminator classifies {metrics['discriminator/right']:.1%} of the images correctly, so that the "
+            "tokenizer learns nothing from it: lower adversarial.base_learning_rate, or set adversarial.r1",
         )
     if metrics.get("discriminator/largest", 0.0) > 100:
         yield TrainingWarning(
             "discriminator_diverges",
-            f"the discriminator diverges, its verdicts reach {metrics['discriminator/largest']:.3g}: lower "
+            f"the discriminator diverges, its scores reach {metrics['discriminator/largest']:.3g}: lower "
             "adversarial.base_learning_rate, or set adversarial.r1",
         )
     if metrics.get("adversarial_weight", 0.0) > 1e3:

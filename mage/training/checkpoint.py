@@ -1,6 +1,6 @@
-"""Checkpoints of a run: finding, reading and dropping them, and whether a run may go on from one.
+"""Checkpoints of a run: find, read, write and remove them, and check whether a run may resume from one.
 
-The engine says what is in them.
+Their content is defined by the engine.
 """
 
 import errno
@@ -23,7 +23,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def write_checkpoint(state: dict[str, Any], folder: Path, step: int) -> None:
-    """Write a checkpoint into the run folder, whole or not at all. Raises OSError, naming a full disk as such."""
+    """Write a checkpoint into the run folder, atomically. Raises OSError; a full disk is named as the cause."""
     path = folder / "checkpoints" / f"step-{step:09d}.pt"
     try:
         with atomic.replacing(path) as temporary:
@@ -36,17 +36,17 @@ def write_checkpoint(state: dict[str, Any], folder: Path, step: int) -> None:
         )
         if not full:
             raise
-        raise OSError(f"the disk is full: {path} was not written, the checkpoint before it is whole") from None
+        raise OSError(f"the disk is full: {path} was not written; the previous checkpoint is intact") from None
 
 
 def drop_old_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the newest."""
+    """Remove all but the `keep` newest checkpoints."""
     for old in sorted(folder.glob("checkpoints/step-*.pt"))[:-keep]:
         old.unlink()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, on the CPU whatever it was written on. Raises ValueError for what cannot be read."""
+    """A checkpoint's content, on the CPU. Raises ValueError if it cannot be read."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
@@ -56,14 +56,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "before"
         ) from None
     if not isinstance(state, dict) or not isinstance(state.get("step"), int) or "modules" not in state:
-        raise ValueError(f"{path} is no training checkpoint")
+        raise ValueError(f"{path} is not a training checkpoint")
     return state
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Where a run would go on learning otherwise than it began, such as "model.width: 192 is not 256".
+    """Settings whose change would alter what a resumed run learns, such as "model.width: 192 is not 256".
 
-    What a newer version of the library added is no change; neither is another length of the run or another place of
+    Settings that a newer version of the library added do not count, nor do the length of the run and the location of
     the same data.
     """
     lines = [line for name in now if name in before for line in differences(before[name], now[name], name, added=False)]

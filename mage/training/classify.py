@@ -1,6 +1,6 @@
 """Fine-tuning: encoder and head learn the labels together (paper, section 4.3).
 
-Images are mixed before they are tokenized, as in the paper: the tokens of a mixture, not a mixture of tokens.
+Images are mixed before they are tokenized, as in the paper.
 
 Letters: n images, c channels, H W pixels, k classes.
 """
@@ -30,7 +30,7 @@ from mage.training.task import Loss, Observation, Reading, Task
 
 @dataclass(frozen=True)
 class MixConfig:
-    """How images and labels are softened; the defaults are the paper's."""
+    """Mixup, cutmix and label smoothing; the defaults are the paper's."""
 
     mixup: float = 0.8
     """Beta parameter of mixup, a weighted mean of two images; 0: none."""
@@ -41,7 +41,10 @@ class MixConfig:
 
     def __post_init__(self) -> None:
         if min(self.mixup, self.cutmix) < 0 or not 0 <= self.label_smoothing < 1:
-            raise ValueError("mixup and cutmix must be at least 0, label_smoothing from 0 to below 1")
+            raise ValueError(
+                "mixup and cutmix must be 0 or more and label_smoothing in [0, 1), not "
+                f"{self.mixup}, {self.cutmix} and {self.label_smoothing}"
+            )
 
 
 class Mixed(NamedTuple):
@@ -56,8 +59,8 @@ def mix(
 ) -> Mixed:
     """Mix each image with its neighbour in the batch, by mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019).
 
-    Neighbours are rows 2k and 2k + 1, of an odd number the last stays unmixed: so a batch is mixed in the same way
-    however many processes share it.
+    Neighbours are rows 2k and 2k + 1; in a batch of odd length the last row is not mixed. So the mixing does not depend
+    on the number of processes.
     """
     targets = functional.one_hot(labels, num_classes).float()
     generator = np.random.default_rng(seed)
@@ -83,7 +86,7 @@ def mix(
 
 
 class Finetuning(Task):
-    """The task: one classifier, one optimizer; the tokenizer, where there is one, stays as it is."""
+    """The task: one classifier, one optimizer; the tokenizer, if there is one, is frozen."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a training says about classes: where they come from, how often they are hidden, what stays as it is."""
+"""Class conditions of a training: their source, how often they are hidden, and whether the encoder is frozen."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,16 +14,16 @@ from mage.share import Turn
 
 @dataclass(frozen=True)
 class ConditionConfig:
-    """What a network is told of classes (docs/method.md, Class conditions); model.class_input says where they enter."""
+    """Classes that a network is conditioned on (docs/method.md, Class conditions); they enter at model.class_input."""
 
     source: Literal["none", "labels", "clusters"] = "none"
-    """labels: of the data set. clusters: k-means over the features of --init-from, so that nothing needs a label."""
+    """labels: of the data set. clusters: k-means over the features of --init-from, which needs no labels."""
     clusters: int = 64
     """Number of clusters."""
     drop: float = 0.1
-    """Share of the images whose class is hidden in training: what guidance needs."""
+    """Share of the images whose class is hidden in training, as guidance needs it."""
     freeze_encoder: bool = False
-    """Train the decoder and the head only; with --init-from, features stay what they were."""
+    """Train the decoder and the head only; with --init-from, features do not change."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.drop <= 1:

@@ -1,7 +1,7 @@
 """MAGE-C: two masked views of each image are reconstructed and contrasted (paper, section 3.3).
 
-Beside the published form, ways to keep generation intact that ContrastiveConfig names: contrast only images masked
-little, a weight that grows or fades, a view that holds still.
+ContrastiveConfig also has variants that preserve generation quality: contrast only images with few masked tokens, let
+the weight rise or fall, or stop the gradient at one view.
 
 Letters: n images, l tokens.
 """
@@ -25,7 +25,7 @@ from mage.training.task import Loss, Reading, Task
 
 
 class PairLosses(NamedTuple):
-    """What one pass over both views gives."""
+    """Losses of one pass over both views."""
 
     reconstruction: Float[Tensor, ""]
     contrastive: Float[Tensor, ""]
@@ -34,7 +34,7 @@ class PairLosses(NamedTuple):
 
 
 class ContrastiveObjective(nn.Module):
-    """The network with both losses, as one module, so that wrappers for many processes see a single forward."""
+    """The network with both losses, as one module, so that DDP wraps a single forward pass."""
 
     def __init__(self, network: MAGETransformer, config: ContrastiveConfig) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class ContrastiveObjective(nn.Module):
 
 
 class ContrastivePretraining(Pretraining):
-    """The task of MAGE-C: as MAGE's, on pairs of views."""
+    """The task of MAGE-C: like MAGE's, on pairs of views."""
 
     def __init__(self, network: MAGETransformer, *arguments: Any, contrastive: ContrastiveConfig, **more: Any) -> None:
         """Arguments as of Pretraining; the source gives "tokens" and "second", or "images" and "second" uint8."""
@@ -90,7 +90,7 @@ class ContrastivePretraining(Pretraining):
 def pair_mask(
     config: MaskRatioConfig, count: int, length: int, generator: torch.Generator, rows: range, *, share_ratio: bool
 ) -> StepMask:
-    """Masks of the first views of `rows`, then of their second ones, with ratios of their own or shared; on the CPU."""
+    """Masks of the first views of `rows`, then of the second views, with separate or shared ratios; on the CPU."""
     ratios = torch.stack(
         [sample_mask_ratio(config, count if config.per_image else 1, generator).expand(count) for _ in range(2)]
     )
@@ -107,9 +107,9 @@ class MAGECMethod(MethodConfig):
     name: str = "mage-c"
     """Name of the method."""
     masking: MaskRatioConfig = field(default_factory=MaskRatioConfig)
-    """What is hidden in training."""
+    """Masking in training."""
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
-    """The contrast between the views."""
+    """The contrastive loss between the views."""
 
     pairs: ClassVar[bool] = True
 

@@ -1,8 +1,8 @@
-"""The one training loop: runs any task, on PyTorch's own engine, and can be stopped and resumed at any step.
+"""The training loop: runs any task, on PyTorch's DDP, and can be stopped and resumed at any step.
 
-Everything random in step s is seeded from (seed, s), so a resumed run repeats exactly what an uninterrupted one would
-have done; a checkpoint holds weights, optimizers, averages and the step, no generator states. Of several processes
-each works on its share of every batch (`mage.share`), and gradients are averaged once a step.
+Everything random in step s is seeded from (seed, s), so that a resumed run is identical to an uninterrupted one; a
+checkpoint holds weights, optimizers, averages and the step, but no generator states. With several processes, each works
+on its share of every batch (`mage.share`), and gradients are averaged once a step.
 """
 
 import logging
@@ -52,8 +52,8 @@ def train(
 ) -> TrainResult:
     """Train `task` in the run folder `folder`.
 
-    settings: what decides what is learned, as plain values, kept in checkpoints; a run resumes only under the settings
-    it began with, except that it may get longer: its learning rate follows the longer schedule from there on.
+    settings: all that determine what is learned, as plain values, stored in checkpoints. A run resumes only with the
+    settings it started with, except that it may become longer: its learning rate then follows the longer schedule.
     Raises Interrupted after Ctrl-C or SIGTERM, NonFiniteLoss naming the last good checkpoint, ValueError for a folder
     that cannot be used.
     """
@@ -67,7 +67,7 @@ def train(
             if trainer.step == task.steps:  # the process may have died between the last checkpoint and the model
                 trainer.export()
         elif newest_checkpoint(folder) is not None:
-            raise ValueError(f"{folder} already holds a run; add --resume to go on with it, or choose another folder")
+            raise ValueError(f"{folder} already holds a run; add --resume to continue it, or choose another folder")
         with trainer.logging(run, progress):
             while trainer.step < task.steps:
                 trainer.train_step()
@@ -86,7 +86,7 @@ def train(
 
 
 class Trainer:
-    """One run in progress. `train` is the way to run a task; benchmarks drive the steps themselves."""
+    """A run in progress. Use `train` to run a task; benchmarks call the steps themselves."""
 
     def __init__(
         self,
@@ -152,10 +152,10 @@ class Trainer:
         parts = self.share.parts
         for part in range(parts):
             last = part == parts - 1
-            # Dropout draws from the global generators: give each part its own, known, place in the sequence.
+            # Dropout draws from the global generators: seed them for each part.
             torch.manual_seed(rng.stream_seed(self.seed, "step", self.step * parts + part, self.share.rank))
             batch = {name: value.to(self.device, non_blocking=True) for name, value in next(self.data).items()}
-            # Gradients are exchanged with the last part, which takes both passes inside or outside of the context.
+            # Gradients are exchanged with the last part; no_exchange must contain both passes of the others.
             with nullcontext() if last else no_exchange(self.modules):
                 for loss in self.task.losses(self.modules, batch, Turn(self.step, part, self.share)):
                     (loss.value / parts).backward()
@@ -201,7 +201,7 @@ class Trainer:
         return _name(next(iter(self.modules)), self.modules)
 
     def _warn(self, metrics: dict[str, float]) -> None:
-        """Log what the task thinks is wrong with some metrics, each kind once."""
+        """Log the task's warnings about these metrics, each kind once."""
         for warning in self.task.warnings(metrics):
             if warning.kind not in self.warned and distributed.is_first():
                 logger.warning("step %d: %s", self.step, warning.sentence)
@@ -218,14 +218,14 @@ class Trainer:
             )
 
     def averaged(self) -> dict[str, nn.Module]:
-        """The weights to look at and to keep: moving averages where there are some."""
+        """The modules to validate and export: their moving averages, if they have one."""
         return {
             name: self.averages[name].module if name in self.averages else module
             for name, module in self.task.modules.items()
         }
 
     def observe(self) -> None:
-        """Validate, draw a sample grid, and log both; every process learns the numbers."""
+        """Validate, draw a sample grid, and log both; every process receives the metrics."""
         self.observed = distributed.by_first_process(self._observe)
         self._warn(self.observed)
 
@@ -243,7 +243,7 @@ class Trainer:
         return observation.metrics
 
     def export(self) -> None:
-        """Write the model folder; no process goes on before it is there."""
+        """Write the model folder; all processes wait for it."""
         if distributed.is_first():
             self.task.export(self.averaged(), self.folder / "model")
         distributed.wait_for_all()
@@ -274,20 +274,20 @@ class Trainer:
         }
 
     def restore(self, path: Path | None) -> None:
-        """Continue from a checkpoint. Raises ValueError where it was written under settings that learn otherwise."""
+        """Continue from a checkpoint. Raises ValueError if it was written with settings that learn something else."""
         if path is None:
             raise ValueError(f"{self.folder} holds no checkpoint to resume from; start the run without --resume")
         state = read_checkpoint(path)
         changed = changed_settings(state["settings"], self.settings)
         if changed:
             raise ValueError(
-                f"the run in {self.folder} was begun with other settings: {changed[0]}; resume with the same ones, "
-                "or begin a new run in another folder"
+                f"the run in {self.folder} was started with other settings: {changed[0]}; resume with the same ones, "
+                "or start a new run in another folder"
             )
         if self.task.steps < max(state["step"], state.get("steps", 0)):
             raise ValueError(
-                f"the run in {self.folder} is {state.get('steps', state['step'])} steps long and can get longer, not "
-                f"shorter: {self.task.steps} were asked for"
+                f"the run in {self.folder} is {state.get('steps', state['step'])} steps long and can only become "
+                f"longer: give at least as many steps, not {self.task.steps}"
             )
         for name, module in self.task.modules.items():
             module.load_state_dict(state["modules"][name])
@@ -301,5 +301,5 @@ class Trainer:
 
 
 def _name(module: str, modules: dict[str, nn.Module], metric: str = "loss") -> str:
-    """Metrics are named plainly where only one module is trained."""
+    """Name of a metric, prefixed by the module if several are trained."""
     return metric if len(modules) == 1 else f"{module}/{metric}"

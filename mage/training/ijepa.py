@@ -1,4 +1,4 @@
-"""Pre-training I-JEPA: blocks for the step's whole batch, a squared error, and a target encoder that follows."""
+"""Pre-training of I-JEPA: blocks for the step's whole batch, squared error, and the target encoder's update."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from mage.training.pixels import PixelPretraining, pixel_settings
 from mage.training.task import Loss, Observation, Task, TrainingWarning
 
 COLLAPSED = 1e-3
-"""Features are layer-normalised: where they vary less over images, they all but are one and the same vector."""
+"""Standard deviation of the layer-normalised features over images below which they count as collapsed."""
 
 
 class IJEPAPretraining(PixelPretraining):
@@ -36,16 +36,16 @@ class IJEPAPretraining(PixelPretraining):
         yield Loss("mage", self._loss(modules["mage"], pixels, blocks))
 
     def after_update(self, module: str, step: int) -> None:
-        """The target encoder follows, ever more slowly."""
+        """Update the target encoder, with a momentum that rises to 1."""
         self._network.follow(self._network.config.momentum_at(step / self.steps))
 
     def validation_loss(self, objective: nn.Module, pixels: Tensor, index: int) -> float:
-        """With fixed blocks."""
+        """The loss with fixed blocks."""
         blocks = self._blocks(len(pixels), rng.generator(self._seed, "validation blocks", index))
         return float(self._loss(objective, pixels, blocks))
 
     def observe(self, modules: Mapping[str, nn.Module]) -> Observation:
-        """As of all methods on pixels, and how much the features of held-out images differ."""
+        """Like other methods on pixels, plus the standard deviation of features over held-out images."""
         encoder = modules["mage"].encoder
         assert isinstance(encoder, PatchEncoder)
         device = next(encoder.parameters()).device
@@ -55,13 +55,13 @@ class IJEPAPretraining(PixelPretraining):
         return Observation(metrics | {"valid/feature_std": float(spread)})
 
     def warnings(self, metrics: Mapping[str, float]) -> list[TrainingWarning]:
-        """Whether all images have come to look alike, which is the easiest thing to predict."""
+        """Warn if features collapse: equal features for all images are the easiest to predict."""
         spread = metrics.get("valid/feature_std", 1.0)
         if spread >= COLLAPSED:
             return []
         sentence = (
-            f"features of different images differ by {spread:.2g} only (below {COLLAPSED}): the encoder collapses; "
-            "try a lower base_learning_rate or a method.ijepa.momentum nearer to 1"
+            f"features of different images differ by only {spread:.2g} (below {COLLAPSED}): the encoder collapses; "
+            "try a lower base_learning_rate or a method.ijepa.momentum closer to 1"
         )
         return [TrainingWarning("collapse", sentence)]
 
@@ -78,7 +78,7 @@ class IJEPAPretraining(PixelPretraining):
 class IJEPAMethod(MethodConfig):
     """I-JEPA: representations of left-out blocks are predicted (Assran et al. 2023).
 
-    The target encoder is a moving average already and is what is kept: `pretraining.ema_decay=0` saves a second one.
+    The target encoder, which is kept, already is a moving average: set `pretraining.ema_decay=0` to save a second one.
     """
 
     name: str = "ijepa"

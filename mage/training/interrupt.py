@@ -12,21 +12,21 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class InterruptFlag:
-    """Whether this process, or any of its fellows, was asked to stop."""
+    """Whether this or another process of the run received a stop signal."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     def is_set_anywhere(self) -> bool:
-        """The same answer in every process; all of them must ask, once a step."""
+        """The same result in every process; all of them must call it, once a step."""
         return distributed.any_process(self.signal is not None)
 
 
 @contextmanager
 def interrupt_flag() -> Iterator[InterruptFlag]:
-    """Ctrl-C or SIGTERM sets the flag, so that the step in progress can be finished and saved.
+    """Context in which Ctrl-C or SIGTERM sets the flag, so that the current step can be finished and saved.
 
-    A second Ctrl-C stops at once; launchers repeat SIGTERM, which changes nothing.
+    A second Ctrl-C stops at once; a repeated SIGTERM, as launchers send it, does not.
     """
     flag = InterruptFlag()
     if threading.current_thread() is not threading.main_thread():

@@ -1,7 +1,7 @@
-"""Methods of pre-training: one registry, in which each has a configuration that builds its task.
+"""Methods of pre-training: a registry of configurations, each of which builds its task.
 
-A method is a frozen dataclass below `MethodConfig`, registered under its name; it stands beside its task. A recipe
-holds one of them as `method`. Strangers register theirs, or name them under the entry point group mage.methods.
+A method is a subclass of `MethodConfig`, a frozen dataclass, registered under its name in the file of its task. A
+recipe holds one of them as `method`. Other packages register theirs, or use the entry point group mage.methods.
 """
 
 from collections.abc import Iterator
@@ -26,39 +26,39 @@ from mage.training.task import Task, Watch
 
 @dataclass(frozen=True)
 class MethodInputs:
-    """What a run has ready when it asks a method for its task."""
+    """What a run passes to a method to build its task."""
 
     model: MAGEConfig
-    """Sizes of the encoder, and of the decoder where the method has MAGE's."""
+    """Sizes of the encoder, and of the decoder if the method uses MAGE's."""
     source: Batches
     """Batches of "tokens" or "images", as the method reads, with "second" views if it contrasts pairs."""
     num_images: int
     optim: OptimConfig
     recipe: dict[str, Any]
-    """Kept in the model folder."""
+    """The recipe as plain values, stored in the model folder."""
     seed: int
     validation: Tensor | None = None
     """Held-out token grids (n, *grid), or images (n, c, h, w) uint8."""
     watch: Watch | None = None
     grid: tuple[int, ...] = ()
-    """Of methods that read tokens."""
+    """For methods that read tokens."""
     num_codes: int = 0
-    """Of methods that read tokens."""
+    """For methods that read tokens."""
     tokenizer: Tokenizer | None = None
     image_size: tuple[int, int] = (0, 0)
-    """Of methods that read images."""
+    """For methods that read images."""
     channels: int = 0
-    """Of methods that read images."""
+    """For methods that read images."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     notes: dict[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
-    """Classes that the network learns, if `conditions` ask for some."""
+    """Classes that the network is conditioned on, if any."""
     precision: str = "float32"
-    """In which images are tokenized, where batches hold images."""
+    """Precision of tokenizing, if batches hold images."""
 
     @contextmanager
     def random_weights(self, name: str) -> Iterator[None]:
-        """Weights that are made inside follow from the seed and `name` alone."""
+        """Context in which random weights depend only on the seed and `name`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.stream_seed(self.seed, f"{name} weights"))
             yield
@@ -78,30 +78,30 @@ class MethodInputs:
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """What all methods' configurations have."""
+    """Base class of all methods' configurations."""
 
     name: str = ""
     """Name of the method."""
 
     reads: ClassVar[Literal["tokens", "images"]] = "tokens"
-    """What its batches hold."""
+    """Content of its batches."""
     pairs: ClassVar[bool] = False
     """Whether they hold two views of each image."""
 
     @classmethod
     def from_values(cls, values: Any, where: str) -> "MethodConfig":
-        """The configuration that plain values describe; "name" says which method's."""
+        """The configuration that plain values describe; their "name" selects the method."""
         if not isinstance(values, dict) or not isinstance(values.get("name"), str):
-            raise ValueError(f"{where} must be a mapping with a name, one of {', '.join(METHODS.names())}")
+            raise ValueError(f"{where} must be a mapping with a name among {', '.join(METHODS.names())}")
         return from_dict(METHODS.get(values["name"]), values, where=where)
 
     @property
     def class_conditions(self) -> ConditionConfig:
-        """Classes that the network is told, of methods that tell some."""
+        """Class conditions of the network; none by default."""
         return ConditionConfig()
 
     def check(self, model: MAGEConfig) -> None:
-        """Raise ValueError where the method cannot train a network of these sizes."""
+        """Raise ValueError if the method cannot train a network of these sizes."""
 
     def build(self, inputs: MethodInputs) -> Task:
         """The task of a run."""

@@ -1,4 +1,4 @@
-"""The methods that come with the library: importing this file registers them."""
+"""The built-in methods: importing this file registers them."""
 
 from mage.training.contrastive import MAGECMethod as MAGECMethod
 from mage.training.ijepa import IJEPAMethod as IJEPAMethod

@@ -28,16 +28,16 @@ NEWTON_SCHULZ = (
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW, except for groups with a key `parts`: their weights, cut into that many rows of blocks, are matrices."""
+    """AdamW, except for groups with a key `parts`: their weights, split into so many matrices, are updated by Muon."""
 
     def __init__(self, groups: list[dict[str, Any]], *, lr: float, betas: tuple[float, float], momentum: float = 0.95):
-        """groups: of parameters, as AdamW takes them. momentum: of the matrices."""
+        """groups: parameter groups, as for AdamW. momentum: of the matrices."""
         super().__init__(groups, lr=lr, betas=betas, fused=True)
         self.momentum = momentum
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step of both."""
+        """One step of AdamW and of Muon."""
         assert closure is None, "the training loop computes gradients itself"
         groups = self.param_groups
         try:
@@ -64,10 +64,10 @@ class Muon(torch.optim.AdamW):
             torch._foreach_add_(parameters, list(steps), alpha=-group["lr"] * scale)
 
     def _momentum(self, parameter: Tensor) -> Tensor:
-        """Nesterov's: the running mean of the gradients, looked ahead by one step."""
+        """Nesterov momentum: the running mean of the gradients, one step ahead."""
         state = self.state[parameter]
         if not state:
-            # The names are AdamW's, so that it can restore this state along with its own.
+            # AdamW's names, so that AdamW can restore this state, too.
             state["step"], state["exp_avg"] = torch.zeros(()), torch.zeros_like(parameter)
         assert parameter.grad is not None
         momentum: Tensor = state["exp_avg"].lerp_(parameter.grad, 1 - self.momentum)
@@ -80,7 +80,9 @@ def orthogonalized(matrices: Float[Tensor, "b m n"]) -> Float[Tensor, "b m n"]:
     x = matrices.to(dtype)
     wide = x.shape[1] <= x.shape[2]
     x = x if wide else x.mT
-    x = x / (1.02 * torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7)  # a little more than enough
+    x = x / (
+        1.02 * torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7
+    )  # the factor leaves a margin for rounding
     for a, b, c in NEWTON_SCHULZ:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

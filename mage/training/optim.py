@@ -13,12 +13,12 @@ from mage.training.muon import Muon, muon_groups
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How long and how fast; the defaults are the paper's pre-training."""
+    """Optimizer, learning rate and length of a training; the defaults are the paper's pre-training."""
 
     batch_size: int = 4096
     """Images per step, over all processes and accumulated parts."""
     accumulation: int = 1
-    """Parts a step's batch is processed in, one after the other, to save memory."""
+    """Parts of a step's batch that are processed one after the other, to save memory."""
     steps: int = 0
     """Length of the training in steps; 0 means `epochs` decides."""
     epochs: float = 1600.0
@@ -38,24 +38,26 @@ class OptimConfig:
     clip: float = 3.0
     """Largest norm of the gradient; 0 switches clipping off."""
     ema_decay: float = 0.9999
-    """Decay of the weights' moving average, which is what gets saved and sampled; 0 switches it off."""
+    """Decay of the weights' moving average, which is saved and sampled from; 0 switches it off."""
     layer_decay: float = 1.0
-    """Learning rate of each layer over that of the layer above it; fine-tuning takes 0.65 (ViT-B) to 0.75 (ViT-L)."""
+    """Learning rate of each layer relative to the layer above; fine-tuning takes 0.65 (ViT-B) to 0.75 (ViT-L)."""
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.accumulation) < 1 or self.batch_size % self.accumulation:
-            raise ValueError(f"a batch of {self.batch_size} does not divide into {self.accumulation} equal parts")
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of accumulation {self.accumulation}")
         if self.steps < 0 or (self.steps == 0 and self.epochs <= 0):
-            raise ValueError("training needs a positive number of steps or epochs")
+            raise ValueError(f"training needs positive steps or epochs, not {self.steps} and {self.epochs}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), not {self.ema_decay}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must lie in (0, 1], not {self.layer_decay}")
         if self.layer_decay < 1 and self.optimizer == "muon":
-            raise ValueError("layer_decay goes with the optimizer adamw")
+            raise ValueError(
+                "layer_decay needs the optimizer adamw, not muon: set layer_decay to 1 or change the optimizer"
+            )
 
     def num_steps(self, num_images: int) -> int:
-        """Steps in all, on a data set of `num_images`."""
+        """Total number of steps on a data set of `num_images`."""
         return self.steps or max(1, round(self.epochs * num_images / self.batch_size))
 
     @property
@@ -77,8 +79,8 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """The optimizer of the module's parameters; biases, norms and other vectors get no weight decay.
 
-    A group with a `lr_scale` learns at that share of the learning rate: layer decay, for modules that say by timm's
-    `group_matcher` which parameters form a layer.
+    A group's `lr_scale` multiplies the learning rate: layer decay, for modules whose `group_matcher`, as in timm,
+    assigns parameters to layers.
     """
     if config.optimizer == "muon":
         return Muon(muon_groups(module, config.weight_decay), lr=config.peak_learning_rate, betas=config.betas)
@@ -96,9 +98,9 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW
 
 
 class WeightAverage(torch.optim.swa_utils.AveragedModel):
-    """Moving average of weights whose decay grows from 0 to `decay`, so that the start is forgotten soon.
+    """Moving average of weights with a decay that grows to `decay`, so that the initial weights lose influence soon.
 
-    Buffers (a codebook that follows running means, say) are copied as they are.
+    Buffers, such as a codebook of running means, are copied.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

@@ -1,4 +1,4 @@
-"""Pre-training the rivals that see pixels, MAE and SimCLR, on the loop that trains MAGE."""
+"""Pre-training of the baselines on pixels, MAE and SimCLR, with the same training loop as MAGE."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from mage.training.task import Loss, Observation, Reading, Task, Watch
 
 
 class PixelPretraining(Task):
-    """What both have in common: batches of images in, an encoder out."""
+    """Base class of methods on pixels: batches of images in, an encoder out."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class PixelPretraining(Task):
         raise NotImplementedError
 
     def observe(self, modules: Mapping[str, nn.Module]) -> Observation:
-        """Loss on held-out images, and what the watch measures."""
+        """Loss on held-out images, and the watch's metrics."""
         objective = modules["mage"]
         metrics = {} if self._watch is None else self._watch(objective.encoder)
         device = next(objective.parameters()).device
@@ -60,14 +60,14 @@ class PixelPretraining(Task):
         return Observation(metrics | {"valid/loss": total / len(self._validation)})
 
     def export(self, modules: Mapping[str, nn.Module], folder: Path) -> None:
-        """Write the averaged encoder as a model folder; decoder and projection stay behind."""
+        """Write the averaged encoder as a model folder, without decoder and projection."""
         encoder = modules["mage"].encoder
         assert isinstance(encoder, PatchEncoder)
         store.write(ModelParts(None, encoder, self._recipe), folder)
 
 
 class LossOf(nn.Module):
-    """A network whose forward is its loss, as one module, so that wrappers for many processes see a single forward."""
+    """A network whose forward pass returns its loss, so that DDP wraps a single forward pass."""
 
     def __init__(self, network: MAE) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class LossOf(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """What is kept."""
+        """The encoder, which is exported."""
         return self.network.encoder
 
     def forward(self, pixels: Tensor, mask: Mask) -> Tensor:
@@ -98,7 +98,7 @@ class MAEPretraining(PixelPretraining):
         yield Loss("mage", modules["mage"](pixels, self._mask(turn.take(noise)).to(pixels.device)))
 
     def validation_loss(self, objective: nn.Module, pixels: Tensor, index: int) -> float:
-        """Under fixed masks."""
+        """The loss with fixed masks."""
         noise = torch.rand(len(pixels), self._length, generator=rng.generator(self._seed, "validation mask", index))
         mask = self._mask(noise)
         return float(objective(pixels, mask.to(pixels.device)))
@@ -108,7 +108,7 @@ class MAEPretraining(PixelPretraining):
 
 
 class SimCLRPretraining(PixelPretraining):
-    """SimCLR: two views, cut and coloured differently."""
+    """SimCLR: two views with different crops and colours."""
 
     def __init__(self, network: SimCLR, source: Batches, *, colour: ColourConfig, **more: Any) -> None:
         super().__init__(network, source, **more)
@@ -124,7 +124,7 @@ class SimCLRPretraining(PixelPretraining):
         yield Loss("mage", self._network.loss(first, second), readings)
 
     def validation_loss(self, objective: nn.Module, pixels: Tensor, index: int) -> float:
-        """Between an image and its mirror image, coloured differently."""
+        """The loss between an image and its mirror image, with different colours."""
         draws = colour_draws(2 * len(pixels), rng.generator(self._seed, "validation colour", index))
         first, second = self._vectors(objective, torch.cat([pixels, pixels.flip(-1)]), draws)
         return float(self._network.loss(first, second))
@@ -172,14 +172,14 @@ class MAEMethod(MethodConfig):
 @METHODS.register("simclr")
 @dataclass(frozen=True)
 class SimCLRMethod(MethodConfig):
-    """SimCLR: two strongly varied views attract each other (Chen et al. 2020)."""
+    """SimCLR: two strongly augmented views attract each other (Chen et al. 2020)."""
 
     name: str = "simclr"
     """Name of the method."""
     patch_size: int = 16
     """Pixels per side of a patch."""
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
-    """How views are compared."""
+    """The contrastive loss."""
     colour: ColourConfig = field(default_factory=ColourConfig)
     """Colour jitter of the views."""
 

@@ -1,4 +1,4 @@
-"""Pre-training MAGE: masked tokens in, cross-entropy on what was masked out (paper, section 3.2)."""
+"""Pre-training of MAGE: cross-entropy of the masked tokens (paper, section 3.2)."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ from mage.vocabulary import Vocabulary
 
 
 class PretrainObjective(nn.Module):
-    """The network with its loss, as one module, so that wrappers for many processes see a single forward."""
+    """The network with its loss, as one module, so that DDP wraps a single forward pass."""
 
     def __init__(self, network: MAGETransformer) -> None:
         super().__init__()
@@ -59,10 +59,10 @@ class Pretraining(Task):
         watch: Watch | None = None,
         conditions: ConditionConfig = ConditionConfig(),  # noqa: B008  # frozen
     ) -> None:
-        """source: where batches come from; with "labels" (n,) where conditions are trained.
+        """source: of batches, with "labels" (n,) if conditions are trained.
 
-        validation: token grids (n, *grid) that training does not see.
-        notes: the tokenizer's, kept in the model. precision: in which images are tokenized, where batches hold images.
+        validation: held-out token grids (n, *grid).
+        notes: stored in the model. precision: of tokenizing, if batches hold images.
         watch: called at every observation with the averaged network.
         """
         super().__init__("mage", PretrainObjective(network), source, optim, num_images=num_images)
@@ -76,7 +76,7 @@ class Pretraining(Task):
     def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
         """Masked cross-entropy, so that its mean over pieces is the mean over the masked tokens of the step's batch.
 
-        Images are tokenized first where no cache was given.
+        Without a cache, images are tokenized first.
         """
         tokens = batch["tokens"] if "tokens" in batch else self.encode(batch["images"])
         random = rng.generator(self._seed, "mask", turn.step)
@@ -95,7 +95,7 @@ class Pretraining(Task):
             return self._tokenizer.encode(images.to_float(pixels))
 
     def observe(self, modules: Mapping[str, nn.Module]) -> Observation:
-        """Validation loss without classes under fixed masks, what the watch finds, 64 samples class after class."""
+        """Validation loss without classes and with fixed masks, the watch's metrics, 64 samples ordered by class."""
         network = modules["mage"].network
         assert isinstance(network, MAGETransformer)
         metrics = {} if self._watch is None else self._watch(network)
@@ -140,25 +140,25 @@ class MAGEMethod(MethodConfig):
     name: str = "mage"
     """Name of the method."""
     masking: MaskRatioConfig = field(default_factory=MaskRatioConfig)
-    """What is hidden in training."""
+    """Masking in training."""
     conditions: ConditionConfig = field(default_factory=ConditionConfig)
-    """Classes that generation can be asked for."""
+    """Class conditions."""
 
     @property
     def class_conditions(self) -> ConditionConfig:
-        """Classes that the network is told."""
+        """Class conditions of the network."""
         return self.conditions
 
     def check(self, model: MAGEConfig) -> None:
-        """Raise ValueError where the method cannot train a network of these sizes."""
+        """Raise ValueError if the method cannot train a network of these sizes."""
         if not model.decoder_depth and self.masking.drop:
             raise ValueError(
-                "model.decoder_depth=0 goes with method.masking.drop=false: without a decoder every token is seen"
+                "model.decoder_depth=0 needs method.masking.drop=false: without a decoder the encoder sees every token"
             )
-        told = self.conditions.source != "none"
-        if told and self.conditions.freeze_encoder and model.class_input == "encoder":
+        conditioned = self.conditions.source != "none"
+        if conditioned and self.conditions.freeze_encoder and model.class_input == "encoder":
             raise ValueError(
-                "method.conditions.freeze_encoder goes with model.class_input=decoder: the encoder learns no class"
+                "method.conditions.freeze_encoder needs model.class_input=decoder: a frozen encoder learns no classes"
             )
 
     def build(self, inputs: MethodInputs) -> Task:
@@ -176,10 +176,10 @@ class MaskGITMethod(MAGEMethod):
     masking: MaskRatioConfig = field(
         default_factory=lambda: MaskRatioConfig(distribution="cosine", low=0.01, high=1.0, drop=False, per_image=True)
     )
-    """What is hidden in training."""
+    """Masking in training."""
 
     def check(self, model: MAGEConfig) -> None:
-        """Raise ValueError where the method cannot train a network of these sizes."""
+        """Raise ValueError if the method cannot train a network of these sizes."""
         if model.decoder_depth:
             raise ValueError(f"maskgit has no decoder: model.decoder_depth must be 0, not {model.decoder_depth}")
         super().check(model)

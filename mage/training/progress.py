@@ -1,4 +1,4 @@
-"""How a run shows that it goes on: a bar on a terminal, a line a minute elsewhere, and the time that is left."""
+"""Progress of a run: a bar on a terminal, a line every minute elsewhere, with the remaining time."""
 
 import logging
 import sys
@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 LINE_EVERY = 60.0
-"""Seconds between lines where there is no terminal."""
+"""Seconds between lines without a terminal."""
 FIRST_ESTIMATE = 5.0
-"""Seconds of training after which the first estimate is told."""
+"""Seconds of training before the first estimate is printed."""
 
 
 class Progress:
@@ -28,30 +28,30 @@ class Progress:
         self._next = self._begin + FIRST_ESTIMATE
 
     def step(self, loss: Callable[[], float]) -> None:
-        """One step more. loss: asked for only where a line is due, because reading it waits for the device."""
+        """Count one more step. loss: called only when a line is due, because reading it waits for the device."""
         self._done += 1
         self._bar.update()
         if self._shown and not self._terminal and self._clock() >= self._next:
             self._next = self._clock() + LINE_EVERY
             logger.info("step %d of %d, loss %.4f, %s", self._done, self._total, loss(), self.estimate())
 
-    def show(self, text: str) -> None:
-        """Put the newest numbers behind the bar."""
-        self._bar.set_postfix_str(text)
+    def show(self, numbers: str) -> None:
+        """Show the newest numbers next to the bar."""
+        self._bar.set_postfix_str(numbers)
 
     def estimate(self) -> str:
-        """Pace and time left, as words."""
+        """Images per second and remaining time, as a string."""
         pace = (self._done - self._first) / max(1e-9, self._clock() - self._begin)
         left = (self._total - self._done) / max(1e-9, pace)
         return f"{pace * self._batch_size:.0f} images/s, about {duration(left)} left"
 
     def close(self) -> None:
-        """No more steps."""
+        """Close the bar."""
         self._bar.close()
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 40 s, 12 min, 3.5 h."""
+    """Seconds as a readable string: 40 s, 12 min, 3.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""What goes into a run beside its task, and what comes out of it."""
+"""Configuration and result of a run, apart from its task."""
 
 import signal
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from mage.training.trackers import TRACKERS
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How a run is executed, logged and saved; none of it changes what is learned."""
+    """Logging, validation and checkpoints of a run; nothing here changes what is learned."""
 
     log_every: int = 50
     """Steps between lines of metrics.jsonl."""
@@ -23,13 +23,14 @@ class RunConfig:
     """Compile the repeated blocks with torch.compile: up to a minute at the start, for faster steps on a GPU."""
 
     trackers: tuple[str, ...] = ()
-    """Where numbers go beside metrics.jsonl: tensorboard, wandb, trackio, or what others registered."""
+    """Trackers that also receive the metrics: tensorboard, wandb, trackio, or one registered by another package."""
 
     def __post_init__(self) -> None:
         for name in self.trackers:
-            TRACKERS.get(name)  # raises ValueError for one that nobody registered
-        if min(self.log_every, self.observe_every, self.checkpoint_every, self.keep_checkpoints) < 1:
-            raise ValueError("run: log_every, observe_every, checkpoint_every and keep_checkpoints must be at least 1")
+            TRACKERS.get(name)  # raises ValueError for an unknown tracker
+        for name in ("log_every", "observe_every", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"run.{name} must be at least 1, not {getattr(self, name)}")
 
 
 class Interrupted(Exception):
@@ -47,14 +48,14 @@ class NonFiniteLoss(Exception):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished run reports."""
+    """Result of a finished run."""
 
     steps: int
     seconds: float
     """Seconds spent in all sessions of the run."""
     metrics: dict[str, float]
-    """Of the last observation."""
+    """Metrics of the last observation."""
     skipped: tuple[str, ...] = ()
     """Image files that could not be read."""
     warnings: tuple[TrainingWarning, ...] = ()
-    """What looked wrong on the way, and what to change."""
+    """Problems that training showed, with advice."""

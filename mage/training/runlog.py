@@ -1,4 +1,4 @@
-"""A run's numbers: metrics.jsonl, one JSON object per line, and the same to the trackers that the recipe asks for."""
+"""A run's metrics: metrics.jsonl, one JSON object per line, and the recipe's trackers."""
 
 import contextlib
 import json
@@ -12,13 +12,13 @@ from mage.training.trackers import TRACKERS
 
 
 class RunLog:
-    """Appends to `metrics.jsonl` in a run folder. On resume, lines after `step` are cut off: they will come again."""
+    """Appends to `metrics.jsonl` in a run folder. On resume, lines after `step` are removed: they are written again."""
 
     def __init__(
         self, folder: Path, *, step: int = 0, trackers: Sequence[str] = (), settings: Mapping[str, Any] | None = None
     ) -> None:
-        """trackers: names of TRACKERS. settings: what they show too. Raises ValueError for a missing one."""
-        with contextlib.ExitStack() as opened:  # where one cannot start, those before it are closed
+        """trackers: names of TRACKERS. settings: passed to them. Raises ValueError for a missing one."""
+        with contextlib.ExitStack() as opened:  # if one cannot start, those before it are closed
             self._trackers = []
             for name in trackers:
                 self._trackers.append(TRACKERS.get(name)(folder, step, settings or {}))
@@ -30,7 +30,7 @@ class RunLog:
             self._opened = opened.pop_all()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers under a step; those that are not finite become null."""
+        """Log the numbers of a step; numbers that are not finite become null."""
         finite: dict[str, Any] = {name: _rounded(value) for name, value in values.items()}
         self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
@@ -43,13 +43,13 @@ class RunLog:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl. What is none, such as a last one that was cut by a crash, is left out."""
+    """The lines of a run's metrics.jsonl. Invalid lines, such as a last one cut off by a crash, are left out."""
     path = folder / "metrics.jsonl"
     lines = []
-    for text in path.read_bytes().splitlines() if path.is_file() else []:
+    for encoded in path.read_bytes().splitlines() if path.is_file() else []:
         try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):  # no JSON, no text, a number of 5,000 digits, or lists in lists in lists
+            line = json.loads(encoded)
+        except (ValueError, RecursionError):  # not JSON, not text, a huge number, or too deep nesting
             continue
         if isinstance(line, dict) and _is_step(line.get("step")):
             lines.append(line)

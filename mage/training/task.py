@@ -1,6 +1,6 @@
-"""What the training loop asks of a task: modules, batches, losses. The loop knows nothing else about what it trains.
+"""The interface between the training loop and a task: modules, batches, losses.
 
-A new method is a subclass: it says what its modules and losses are, and inherits an answer to all else.
+A new method is a subclass: it defines its modules and losses, and inherits defaults for everything else.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ Watch = Callable[[Any], dict[str, float]]
 
 
 class Reading(NamedTuple):
-    """A number for the log, without gradient, and how the numbers of parts and processes become one."""
+    """A number for the log, without gradient, and its reduction over parts and processes."""
 
     value: Tensor
     reduce: Literal["mean", "max"] = "mean"
@@ -29,24 +29,24 @@ class Loss(NamedTuple):
     """One loss to minimise. Its mean over parts and processes is the loss of the step's whole batch."""
 
     module: str
-    """Which module's parameters it moves; each module has an optimizer of its own."""
+    """The module whose parameters it updates; each module has its own optimizer."""
     value: Tensor
     readings: Mapping[str, Reading] = {}
     """Further numbers for the log."""
 
 
 class TrainingWarning(NamedTuple):
-    """Something looks wrong in a run."""
+    """A problem that a run's metrics show."""
 
     kind: str
-    """Each kind is told once in a run."""
+    """Each kind is reported once in a run."""
     sentence: str
-    """What is wrong, with its numbers, and what to change."""
+    """The problem, with its numbers, and what to change."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A look at the averaged weights in the middle of training."""
+    """Validation of the averaged weights during training."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     image: Tensor | None = None
@@ -60,14 +60,14 @@ class Task:
     optim: dict[str, OptimConfig]
     steps: int
     frozen: tuple[nn.Module | nn.Parameter, ...] = ()
-    """Parts of the modules, and single weights, that stay as they are; parts run without dropout."""
+    """Submodules and parameters that are not trained; submodules run without dropout."""
 
     def __init__(
         self, module: str, network: nn.Module, source: Batches, optim: OptimConfig, *, num_images: int
     ) -> None:
         """A task with one module, called `module`; more may be added.
 
-        source: where batches come from. num_images: of the data set; with `optim.epochs` it decides about the steps.
+        source: of batches. num_images: of the data set; with `optim.epochs` it determines the number of steps.
         """
         self.modules, self.optim = {module: network}, {module: optim}
         self.source, self.steps = source, optim.num_steps(num_images)
@@ -87,17 +87,17 @@ class Task:
         return self.source(start, share)
 
     def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
-        """The losses of one part of a batch, in the order of minimising them. `modules`: as the loop wrapped them."""
+        """The losses of one part of a batch, in the order of minimisation. `modules`: as wrapped by the loop."""
         raise NotImplementedError
 
     def after_update(self, module: str, step: int) -> None:
         """Called when step `step` (from 0) has moved a module's weights, before they enter its moving average.
 
-        For what follows the weights once a step, however many parts it has: a teacher, a queue, a running centre.
+        For updates that are due once a step, such as a teacher, a queue or a running centre.
         """
 
     def observe(self, modules: Mapping[str, nn.Module]) -> Observation:
-        """Validate the averaged weights, and show what they do."""
+        """Validate the averaged weights, with an image for the samples folder."""
         return Observation()
 
     def export(self, modules: Mapping[str, nn.Module], folder: Path) -> None:
@@ -105,7 +105,7 @@ class Task:
         raise NotImplementedError
 
     def warnings(self, metrics: Mapping[str, float]) -> list[TrainingWarning]:
-        """What looks wrong in a line of the log or an observation, and what to change."""
+        """Problems that a line of the log or an observation shows, with advice."""
         return []
 
     def state(self) -> dict[str, Any]:
@@ -113,4 +113,4 @@ class Task:
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` gave."""
+        """Restore the values of `state`."""

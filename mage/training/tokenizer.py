@@ -1,4 +1,4 @@
-"""Training a VQGAN: pixels, what a classifier sees of them, commitment to the codebook, and a discriminator.
+"""Training of a VQGAN: pixel and perceptual losses, commitment to the codebook, and a discriminator.
 
 The discriminator is a second module with its own optimizer and yields a second loss per batch.
 """
@@ -45,7 +45,7 @@ class TokenizerLossConfig:
     perceptual_weights: str = ""
     """lpips-vgg, timm:NAME: weight file, or folder of them; empty: where PyTorch and timm cache or download them."""
     perceptual_size: int = 64
-    """Pixels per side at which the perceptual network sees images."""
+    """Pixels per side of the perceptual network's input."""
     perceptual_share: float = 0.5
     """Share of each batch that goes through the perceptual network, which costs more than a small tokenizer."""
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
@@ -53,7 +53,7 @@ class TokenizerLossConfig:
 
 
 class TokenizerTraining(Task):
-    """The task: a VQGAN, and a discriminator with an optimizer of its own where the losses ask for one."""
+    """The task: a VQGAN, and a discriminator with its own optimizer if the adversarial loss is used."""
 
     def __init__(
         self,
@@ -68,9 +68,9 @@ class TokenizerTraining(Task):
         perceptual: nn.Module | None = None,
         precision: str = "float32",
     ) -> None:
-        """validation: uint8 images (n, c, h, w) kept out of training. perceptual: called with (images, targets).
+        """validation: held-out uint8 images (n, c, h, w). perceptual: called with (images, targets).
 
-        precision: in which the discriminator judges for the tokenizer; the loop's own.
+        precision: of the discriminator in the tokenizer's loss; the same as the loop's.
         """
         super().__init__("tokenizer", tokenizer, source, optim, num_images=num_images)
         self._weights, self._recipe = loss, recipe
@@ -85,7 +85,7 @@ class TokenizerTraining(Task):
         self._last_weights = tokenizer.decoder.out.weight
 
     def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
-        """Reconstruction and codebook; then the discriminator, once it has joined."""
+        """Losses of reconstruction and codebook, then the discriminator's, once it is used."""
         targets = images.to_float(batch["images"])
         output = modules["tokenizer"](targets)
         reconstruction = output.reconstruction.float()
@@ -108,7 +108,7 @@ class TokenizerTraining(Task):
             yield Loss("discriminator", *adversary.learn(wrapped, targets, reconstruction, step=turn.step))
 
     def _perceptual_loss(self, reconstruction: Tensor, targets: Tensor, turn: Turn) -> Tensor:
-        """Over a share of the step's images, spread evenly, so that no process has all or none of them."""
+        """Perceptual loss of a share of the step's images, evenly spread, so that all processes have some of them."""
         assert self._perceptual is not None
         share, size = self._weights.perceptual_share, turn.share.batch_size
         total = max(1, round(size * share))
@@ -141,7 +141,7 @@ class TokenizerTraining(Task):
         store.write(ModelParts(tokenizer, None, self._recipe, notes), folder)
 
     def warnings(self, metrics: Mapping[str, float]) -> list[TrainingWarning]:
-        """A collapsed codebook, a game that one side has won."""
+        """Warnings about a collapsed codebook or failed adversarial training."""
         warnings = list(adversarial.warnings(metrics))
         if metrics.get("codes_used", math.inf) < 0.25:
             warnings.append(
@@ -154,9 +154,9 @@ class TokenizerTraining(Task):
         return warnings
 
     def state(self) -> dict[str, Any]:
-        """What the last observation noted for the model folder."""
+        """Notes of the last observation for the model folder."""
         return {"notes": self._notes}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up the notes."""
+        """Restore the notes."""
         self._notes = state.get("notes", {})

@@ -1,6 +1,6 @@
-"""Where a run's numbers go beside metrics.jsonl: TensorBoard, Weights & Biases, Trackio, or a stranger's place.
+"""Trackers that receive a run's metrics: TensorBoard, Weights & Biases, Trackio, or one of another package.
 
-A tracker starts only where the recipe asks for it (`run.trackers`). A new one is a class registered in TRACKERS.
+A tracker starts only if the recipe names it (`run.trackers`). A new one is a class registered in TRACKERS.
 """
 
 import importlib
@@ -17,17 +17,17 @@ from mage.registry import Registry
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Takes numbers of a run as they come."""
+    """Receives the metrics of a run."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of a step."""
+        """Log the metrics of a step."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Finish logging."""
 
 
 TrackerKind = Callable[[Path, int, Mapping[str, Any]], Tracker]
-"""(run folder, step that the run goes on from, the settings that decide what is learned) -> a tracker."""
+"""(run folder, step that the run resumes from, settings of the training) -> a tracker."""
 TRACKERS: Registry[TrackerKind] = Registry(kind="tracker", group="mage.trackers")
 
 
@@ -38,7 +38,7 @@ def _needed(package: str, tracker: str, error: ImportError) -> ValueError:
 
 @TRACKERS.register("tensorboard")
 class TensorBoard:
-    """RUN/tensorboard; on resume, steps after the one that is resumed from are hidden."""
+    """Writes RUN/tensorboard; on resume, later steps of the previous session are hidden."""
 
     def __init__(self, folder: Path, step: int, settings: Mapping[str, Any]) -> None:
         try:
@@ -48,25 +48,25 @@ class TensorBoard:
         self._writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of a step."""
+        """Log the metrics of a step."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Finish logging."""
         self._writer.close()
 
 
 class _Online:
-    """What Weights & Biases and Trackio, whose interfaces agree, have in common.
+    """Base class for Weights & Biases and Trackio, which have the same interface.
 
-    A run's identifier is kept in RUN/wandb.id or RUN/trackio.id, so that a resumed run goes on in the same place. Steps
-    between the last checkpoint and the end of the run before are logged again, with the same numbers.
+    A run's identifier is stored in RUN/wandb.id or RUN/trackio.id, so that a resumed run continues the same record.
+    Steps after the last checkpoint of an interrupted session are logged again, with the same numbers.
     """
 
     package: ClassVar[str]
     advice: ClassVar[str]
-    """Where it cannot start."""
+    """Advice if it cannot start."""
 
     def __init__(self, folder: Path, step: int, settings: Mapping[str, Any]) -> None:
         try:
@@ -78,9 +78,9 @@ class _Online:
         if not identifier.isalnum():
             identifier = uuid.uuid4().hex[:8]
         try:
-            with redirect_stdout(sys.stderr):  # Trackio talks; standard output belongs to --json
+            with redirect_stdout(sys.stderr):  # Trackio prints; standard output is for --json
                 self._run = self._start(folder, identifier, dict(settings))
-        except Exception as error:  # not logged in, no connection: each has exceptions of its own
+        except Exception as error:  # not logged in, no connection: each library has its own exceptions
             raise ValueError(
                 f"the tracker {self.package} could not start ({type(error).__name__}: {error}); {self.advice}"
             ) from None
@@ -90,13 +90,13 @@ class _Online:
         raise NotImplementedError
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of a step."""
+        """Log the metrics of a step."""
         self._run.log(dict(values), step=step)
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Finish logging."""
         with redirect_stdout(sys.stderr):
-            self._library.finish()  # Trackio would close a run that closed itself once more at the end of Python
+            self._library.finish()  # Trackio would close a finished run again at exit
 
 
 @TRACKERS.register("wandb")
@@ -120,5 +120,5 @@ class Trackio(_Online):
     advice = "it keeps its files in TRACKIO_DIR, which must be a folder that can be written"
 
     def _start(self, folder: Path, identifier: str, settings: dict[str, Any]) -> Any:
-        # It finds a run again by its name alone, and run folders of different places share theirs.
+        # It identifies a run by name only, and run folders in different places can have the same name.
         return self._library.init(project="mage", name=f"{folder.name}-{identifier}", resume="allow", config=settings)

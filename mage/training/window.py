@@ -1,4 +1,4 @@
-"""The numbers of the steps since the last line of the log, kept on the device until the line is written."""
+"""Metrics of the steps since the last line of the log, kept on the device until the line is written."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from mage.training.task import Reading
 
 
 class Window:
-    """Sums means and keeps largest values; nothing is read back before `read`."""
+    """Accumulates means and maxima; nothing is read from the device before `read`."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -20,7 +20,7 @@ class Window:
         self._finite = torch.ones((), device=device)
 
     def add(self, readings: Mapping[str, Reading], weight: float = 1.0) -> None:
-        """Note numbers of a step; weight: the share of the step that they stand for."""
+        """Add readings; weight: the share of the step that they belong to."""
         for name, (value, reduce) in readings.items():
             value = value.detach().float()
             self._finite = torch.minimum(self._finite, value.isfinite().float())
@@ -30,11 +30,11 @@ class Window:
                 self._largest[name] = torch.maximum(value, self._largest.get(name, value))
 
     def is_finite(self) -> bool:
-        """Whether every number so far was finite, in every process; all of them must ask."""
+        """Whether every number so far was finite in every process; all processes must call it."""
         return not distributed.any_process(not bool(self._finite))
 
     def read(self) -> dict[str, float]:
-        """The numbers over all processes, and an empty window again; all processes must ask."""
+        """The metrics over all processes; empties the window. All processes must call it."""
         values: dict[str, float] = {}
         for readings, merge in (
             (self._means, lambda x: distributed.sum_over_processes(x) / distributed.world_size() / self.steps),
@@ -52,11 +52,11 @@ class Window:
         return float(self._means[name]) / self.steps
 
     def state(self) -> dict[str, object]:
-        """What a resumed run needs to write the same next line."""
+        """The content of the window, for a resumed run."""
         return {"steps": self.steps, "means": dict(self._means), "largest": dict(self._largest)}
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Take up what `state` gave."""
+        """Restore the content of `state`."""
         means, largest, steps = state["means"], state["largest"], state["steps"]
         assert isinstance(means, dict)
         assert isinstance(largest, dict)

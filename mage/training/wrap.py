@@ -1,4 +1,4 @@
-"""Around a module in training: the precision of its forward pass, and the exchange of gradients between processes."""
+"""Wrapper of a trained module: precision of its forward pass, and exchange of gradients between processes."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ from mage.device import autocast
 
 
 class Wrapped(nn.Module):
-    """Runs a module under a precision policy and gives float32; with several processes, gradients are averaged."""
+    """Runs a module under a precision policy, with float32 outputs; gradients are averaged over processes."""
 
     def __init__(self, module: nn.Module, precision: str, device: torch.device) -> None:
         super().__init__()
@@ -24,13 +24,13 @@ class Wrapped(nn.Module):
         self.module, self._precision, self._device = module, precision, device
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
-        """As the module's own."""
+        """The module's outputs in float32."""
         with autocast(self._precision, self._device):
             return _in_float32(self.module(*arguments, **keywords))
 
     @contextmanager
     def no_exchange(self) -> Iterator[None]:
-        """Forward and backward passes in here leave their gradients to a later exchange."""
+        """Context whose passes only accumulate gradients, to be exchanged later."""
         if isinstance(self.module, DistributedDataParallel):
             with self.module.no_sync():
                 yield
@@ -40,7 +40,7 @@ class Wrapped(nn.Module):
 
 @contextmanager
 def no_exchange(modules: Mapping[str, nn.Module]) -> Iterator[None]:
-    """For all of some wrapped modules."""
+    """The same for several wrapped modules."""
     with ExitStack() as stack:
         for module in modules.values():
             assert isinstance(module, Wrapped)

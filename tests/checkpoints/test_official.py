@@ -349,7 +349,7 @@ def test_way_back_needs_a_folder_that_was_converted(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"does not hold the tensors|is missing"):
         official.to_released(model.save(tmp_path / "saved"), tmp_path / "out.pth")
     model.recipe = {}
-    with pytest.raises(ValueError, match="not made from a released file"):
+    with pytest.raises(ValueError, match="not converted from a released file"):
         official.to_released(model.save(tmp_path / "own"), tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
 

@@ -130,14 +130,14 @@ def test_a_missing_value_is_one_sentence(folder: Path, name: str) -> None:
     ],
     ids=["empty", "cut", "null", "list", "number", "text", "deep", "long number", "nan", "no utf-8"],
 )
-def test_what_is_no_index_is_one_sentence(folder: Path, content: str) -> None:
+def test_an_invalid_index_is_refused_in_one_sentence(folder: Path, content: str) -> None:
     (folder / "index.json").write_bytes(content.encode("utf-8", "surrogatepass"))
     with pytest.raises(ValueError, match="is damaged") as error:
         TokenCache(folder)
     assert type(error.value) is ValueError
 
 
-def test_what_would_fill_the_memory_or_never_ends_is_not_read(folder: Path) -> None:
+def test_huge_and_endless_index_files_are_not_read(folder: Path) -> None:
     with open(folder / "index.json", "wb") as file:
         file.truncate(2**40)  # takes no space
     with pytest.raises(ValueError, match="more than 67,108,864 bytes"):

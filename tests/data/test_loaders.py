@@ -123,10 +123,10 @@ def test_a_batch_that_does_not_fit_is_refused():
         ),
         ((3, 1, 0, 4), "choose a batch size of 4"),
         ((0, 1, 0, 1), "choose a batch size of 1"),
-        ((4, 1, 2, 2), "process 2 is none of 2"),
+        ((4, 1, 2, 2), "rank must lie from 0 to 1, not 2"),
     ],
 )
-def test_a_share_that_is_none_names_the_next_sizes(numbers, message):
+def test_an_invalid_share_is_refused_with_the_next_batch_sizes(numbers, message):
     with pytest.raises(ValueError, match=message):
         Share(*numbers)
 
@@ -204,7 +204,7 @@ def test_processes_divide_an_evaluation_among_them():
     assert torch.cat(parts).sort().values.tolist() == list(range(10))
 
 
-def test_a_share_that_is_all_corrupt_is_no_error_where_another_share_is_readable(tmp_path):
+def test_an_entirely_corrupt_share_is_no_error_if_another_share_is_readable(tmp_path):
     dataset = folder(tmp_path, 4, corrupt=(0, 1))  # in order: 0, 2, 1, 3
     assert list(evaluation_batches(dataset, PLAIN, rank=0, world_size=2)) == []
 

@@ -68,7 +68,7 @@ def test_every_shape_comes_back(shape: tuple[int, ...], grid: tuple[int, ...], v
         (np.array([[0, 1]]), {"labels": np.array([3]), "class_names": ("a",)}, "do not number"),
     ],
 )
-def test_what_is_no_token_is_refused(tokens: np.ndarray, more: dict, words: str, tmp_path: Path) -> None:  # type: ignore[type-arg]
+def test_invalid_tokens_are_refused(tokens: np.ndarray, more: dict, words: str, tmp_path: Path) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError, match=words):
         write_tokens(tmp_path / "cache", tokens, **({"num_codes": 10} | more))
     assert not (tmp_path / "cache").exists()
@@ -137,7 +137,7 @@ def test_the_commands_go_from_an_array_to_new_sequences(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize(("flags", "grid", "views"), [([], [4, 2, 3], 1), (["--array-views"], [2, 3], 4)])
-def test_the_command_is_told_whether_a_dimension_counts_views(
+def test_an_option_says_whether_a_dimension_counts_views(
     flags: list[str], grid: list[int], views: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save(tmp_path / "tokens.npy", np.arange(48).reshape(2, 4, 2, 3))

@@ -11,7 +11,7 @@ RECIPE = [
     ("--config {root}/none.yaml", "there is no recipe file"),
     ("--config {root}/text.yaml", "not readable as YAML"),
     ("--config {root}/wrong.yaml", "no setting 'modell'"),
-    ("--recipe smoke --config {root}/wrong.yaml", "exclude each other"),
+    ("--recipe smoke --config {root}/wrong.yaml", "give --recipe or --config, not both"),
     ("--recipe smoke --set model.widht=3", r"there is no setting 'model\.widht'"),
     ("--recipe smoke --set model.width=wide", r"model\.width must be int"),
     ("--recipe smoke --set model.width", "not of the form"),
@@ -71,18 +71,18 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("--model {root}/model --out {out} --num 0", "at least 1"),
         ("--model {root}/model --out {out} --num many", "num"),
         ("--model {root}/model --out {out} --steps 0", "--steps must be at least 1"),
-        ("--model {root}/model --out {out} --choice-temperature -1", "not be negative"),
+        ("--model {root}/model --out {out} --choice-temperature -1", "must be 0 or more"),
         ("--model {root}/model --out {out} --encoder-keep 0", "encoder_keep"),
         ("--model {root}/model --out {root}/photo.png/x", "is a file"),
         ("--model {root}/model --out {out} --class ship", "without classes"),
-        ("--model {root}/model --out {out} --class all", "without classes"),
+        ("--model {root}/model --out {out} --class all", "needs a model with classes"),
         ("--model {root}/model --out {out} --guidance 2", "guidance needs a model with classes"),
         ("--model {root}/model --out {out} --order backwards", "order"),
         ("--model {root}/model --out {out} --top-p 0", "top_p"),
         ("--model {root}/model --out {out} --part 2 2", "no part 2 of 2"),
-        ("--model {root}/model --out {out} --part 0 2 --processes 2", "exclude each other"),
+        ("--model {root}/model --out {out} --part 0 2 --processes 2", "give --part or --processes, not both"),
         ("--model {root}/model --out {out} --processes 0", "at least 1"),
-        ("--model {root}/model --out {out} --to tar --shard-size 100", "no multiple"),
+        ("--model {root}/model --out {out} --to tar --shard-size 100", "not a multiple"),
         ("--model {root}/model --out {out} --to features --extractor vgg", "no extractor 'vgg'"),
     ],
     "tune-sampler": [
@@ -142,7 +142,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
                 ("--box 0 0 8 8 --num 9223372036854775808", "--num must be at most 1,000"),
                 ("--expand 10000000", "--expand must be at most 4,096"),
                 ("--vary 1.5", "must lie in"),
-                ("--vary 0.5 --paste", "goes without"),
+                ("--vary 0.5 --paste", "cannot be combined"),
                 ("--box 0 0 8 8 --grow -1", "--grow must be at least 0"),
                 ("--box 0 0 8 8 --class 1", "without classes"),
             ]
@@ -150,7 +150,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("--model {root}/model --image {root}/text.png --box 0 0 8 8 --out {out}.png", "cannot read"),
         (
             "--model {root}/model --image {root}/photo.png --box 0 0 4 20 --out {out}.png",
-            r"columns 5 to 25 and rows 0 to 20 of 30 x 20; add --full-size .* or mark something inside",
+            r"columns 5 to 25 and rows 0 to 20 of 30 x 20; add --full-size .* or mark pixels inside",
         ),
     ],
     "convert": [
@@ -223,7 +223,7 @@ PROBE_CASES = [
 CASES["probe"] = [
     *PROBE_CASES,
     ("--model {root}/model --data digits --epochs 0 --protocol lars", "--epochs must be at least 1"),
-    ("--model {root}/model --data digits --crops random", "goes with --protocol lars"),
+    ("--model {root}/model --data digits --crops random", "needs --protocol lars"),
     ("--model {root}/model --data digits --crops random --protocol lars --crop-scale 0 1", "crop scale"),
 ]
 CASES["knn"] = [*PROBE_CASES, ("--model {root}/model --data digits --neighbours 0", "--neighbours must be at least 1")]
@@ -284,7 +284,7 @@ CASES["finetune"] = [
     (f"{TUNE} --config {{root}}/wrong.yaml", "no setting 'modell'"),
     (f"{TUNE} --config {{root}}/none.yaml", "there is no recipe file"),
     (f"{TUNE} --set optim.layer_decay=2", "layer_decay must lie in"),
-    (f"{TUNE} --set mixing.mixup=-1", "mixup and cutmix must be"),
+    (f"{TUNE} --set mixing.mixup=-1", "mixup and cutmix must be 0 or more"),
     (f"{TUNE} --resume", "no checkpoint to resume"),
     ("--model {root}/model --data digits --out {root}/photo.png/x", "is a file"),
 ]

@@ -82,7 +82,9 @@ def test_generate_writes_a_grid_and_each_image(run: SimpleNamespace, command: Co
     assert len(list((tmp_path / "c").glob("0*.png"))) == 2
 
 
-def test_a_finished_folder_is_not_made_again_nor_mixed(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+def test_a_finished_folder_is_neither_generated_again_nor_mixed(
+    run: SimpleNamespace, command: Command, tmp_path: Path
+) -> None:
     words = ("generate", "--model", run.root / "model", "--num", 4, "--batch-size", 2, "--out", tmp_path)
     assert command(*words).code == 0
     (tmp_path / "000001.png").unlink()
@@ -169,7 +171,7 @@ def test_a_tuned_sampler_is_stored_with_its_model(run: SimpleNamespace, command:
     found = json.loads(result.out)
     assert found["metric"] == "fd_efflite0_validation20"
     assert "digits validation has 75 images" in found["warnings"][0]
-    assert "partly the luckiest" in found["warnings"][0]
+    assert "partly a lucky one" in found["warnings"][0]
     assert found["trials"] == json.loads((tmp_path / "all.json").read_text())["trials"]
     model = mage.load(tmp_path / "model")
     assert (model.sampling.order, model.sampling.steps, model.sampling.top_p) == ("halton", 2, 0.9)
@@ -444,7 +446,7 @@ def test_ctrl_c_says_how_to_resume(run: SimpleNamespace, tmp_path: Path) -> None
     _, err = process.communicate()
     assert process.returncode == 130, err
     last = err.strip().splitlines()[-1]
-    assert last.startswith("go on with: mage pretrain")
+    assert last.startswith("continue with: mage pretrain")
     assert last.endswith("--resume")
     newest = newest_checkpoint(tmp_path / "cut")
     assert newest is not None

@@ -55,5 +55,5 @@ def test_clips_of_moving_squares(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert example.accuracy(unknown, clips) == 0, "nor does the ground"
     example.main(tmp_path / "out", steps=2)
     names, numbers = zip(*(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()), strict=True)
-    assert names == ("drawn", "the last frame again", "another clip (chance)")
+    assert names == ("drawn", "last frame repeated", "another clip (chance)")
     assert all(0 <= float(number) < 0.3 for number in numbers)

@@ -74,7 +74,7 @@ def test_help_shows_required_options_first_and_the_machine_last(name: str, comma
     if "required" in titles:
         assert titles[0] == "required"
     assert "None" not in text
-    assert "ANNOTATED" not in text, "a value is INT, and not what Python calls its type"
+    assert "ANNOTATED" not in text, "numbers with a range are shown as INT"
     assert not re.search(r"default:\s*(True|False|'')", text)
     assert not re.search(r"--\w+\.\w+", text), "options are not named after their group"
 

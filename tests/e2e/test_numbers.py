@@ -81,7 +81,7 @@ def test_no_whole_number_of_any_command_is_without_a_range(command: str) -> None
             )
 
 
-def test_ranges_hold_inside_tuples_and_beside_none() -> None:
+def test_ranges_apply_inside_tuples_and_to_optional_numbers() -> None:
     from mage.cli.options.edit import Options
 
     given = Options(model=Path("m"), image=Path("i"), out=Path("o"))

@@ -98,8 +98,8 @@ def test_tokenizer_and_networks_train_and_resume(tmp_path: Path) -> None:
         assert result.steps == recipe.pretraining.steps
     for method in ("mae", "simclr"):
         changes = ["data.channels=1", f"method={{name: {method}, patch_size: 2}}", "tokenizer=null"]
-        rival = override(recipe, changes)
-        runs.pretrain(rival, quiet(tmp_path / method, device=GPU, workers=2))
+        baseline = override(recipe, changes)
+        runs.pretrain(baseline, quiet(tmp_path / method, device=GPU, workers=2))
     again = runs.pretrain(recipe, quiet(tmp_path / "mage", device=GPU, resume=True), tokenizer, cache=cache)
     assert again.steps == recipe.pretraining.steps
 

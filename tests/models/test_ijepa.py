@@ -102,12 +102,12 @@ def test_targets_that_would_cover_everything_are_laid_upon_each_other() -> None:
     assert (targets == targets[:, :1]).all()
 
 
-def test_what_leaves_no_context_or_is_no_range_is_refused() -> None:
+def test_blocks_without_context_and_invalid_ranges_are_refused() -> None:
     with pytest.raises(ValueError, match="leaves nothing of a context block"):
         draw_blocks(BlockConfig(), 2, (1, 1), rng.generator(0))
     with pytest.raises(ValueError, match="target_scale needs 0 < smallest <= largest <= 1"):
         BlockConfig(target_scale=(0.2, 0.1))
-    with pytest.raises(ValueError, match="at least one target block"):
+    with pytest.raises(ValueError, match="targets must be at least 1 block"):
         BlockConfig(targets=0)
     with pytest.raises(ValueError, match="least_context"):
         BlockConfig(least_context=1.0)

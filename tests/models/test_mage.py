@@ -86,7 +86,7 @@ def test_the_decoder_sees_the_class_output_wherever_a_token_was_masked(
 
 
 @pytest.mark.parametrize("dropping", [True, False])
-def test_what_is_masked_is_not_read(model: MAGETransformer, ids: Tensor, mask: Mask, dropping: bool) -> None:
+def test_masked_ids_are_not_read(model: MAGETransformer, ids: Tensor, mask: Mask, dropping: bool) -> None:
     mask = mask if dropping else Mask.nothing_dropped(mask.masked)
     expected = model(ids, mask).logits
     hidden = mask.masked.view(4, *GRID)
@@ -253,7 +253,7 @@ def test_grids_of_another_size_are_refused(model: MAGETransformer, mask: Mask, s
 @pytest.mark.parametrize("shape", [(4, 14), (3, 15), (1, 15)])
 def test_masks_of_another_size_are_refused(model: MAGETransformer, ids: Tensor, shape: tuple[int, int]) -> None:
     mask = Mask.nothing_dropped(torch.ones(shape, dtype=torch.bool))
-    with pytest.raises(ValueError, match=rf"mask is \({shape[0]}, {shape[1]}\) for tokens \(4, 15\)"):
+    with pytest.raises(ValueError, match=rf"mask \({shape[0]}, {shape[1]}\) and tokens \(4, 15\)"):
         model(ids, mask)
 
 

@@ -1,4 +1,4 @@
-"""The rivals' networks: what their encoders see, what MAE predicts, and what is refused."""
+"""Networks of the baselines: inputs of their encoders, targets of MAE, and refused settings."""
 
 import pytest
 import torch

@@ -9,7 +9,7 @@ from mage.nn.norms import GroupNorm, lean_group_norm
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-def test_it_computes_what_pytorch_does(layout: torch.memory_format, dtype: torch.dtype, tolerance: float) -> None:
+def test_group_norm_equals_pytorchs(layout: torch.memory_format, dtype: torch.dtype, tolerance: float) -> None:
     torch.manual_seed(0)
     norm = nn.GroupNorm(4, 12)
     nn.init.normal_(norm.weight, 1, 0.3)

@@ -50,7 +50,7 @@ def test_flops_of_a_block_counted_by_hand() -> None:
         ("tokenizer.quantizer.kind=magic", "there is no quantizer 'magic'; there are vq, ema, normalized"),
         ("tokenizer.image_size=[8]", "tokenizer.image_size must be"),
         ("data.transform.size=[16, 16]", "must agree"),
-        ("pretraining.accumulation=3", "does not divide into 3"),
+        ("pretraining.accumulation=3", "must be a multiple of accumulation 3"),
         ("pretraining.betas=0.9", "pretraining.betas must be"),
     ],
 )

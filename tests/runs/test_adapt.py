@@ -78,7 +78,7 @@ def test_positions_are_resampled_along_each_dimension_on_its_own(grid: tuple[int
 def test_positions_of_other_dimensions_are_refused_and_sides_of_one_do_not_count() -> None:
     positions = torch.arange(17.0)[:, None]
     for old, new in (((16,), (4, 4)), ((4, 4), (2, 2, 4)), ((2, 2, 4), (16,)), ((16,), (2, 16))):
-        with pytest.raises(ValueError, match=r"say nothing about one of .* as many dimensions"):
+        with pytest.raises(ValueError, match=r"cannot be resampled to one of .* as many dimensions"):
             resample_positions(positions, old, new)
     assert torch.equal(resample_positions(positions, (1, 16), (16,)), positions), "sequences of an earlier version"
     assert torch.equal(resample_positions(positions, (1, 4, 4), (4, 4)), positions)
@@ -90,11 +90,11 @@ def test_a_grid_of_as_many_tokens_but_other_sides_is_another_grid() -> None:
     start_from(new, mage.Mage(None, old), None)
     expected = resample_positions(old.decoder_position, (2, 8), (4, 4))
     assert torch.equal(new.decoder_position, expected)
-    with pytest.raises(ValueError, match="2 x 8 say nothing about one of 16"):
+    with pytest.raises(ValueError, match="2 x 8 cannot be resampled to one of 16"):
         start_from(MAGETransformer(SIZES, Vocabulary.fresh(8), (16,)), mage.Mage(None, old), None)
 
 
-def test_words_are_mapped_by_what_they_mean() -> None:
+def test_words_are_mapped_by_their_meaning() -> None:
     pairs = word_map(Vocabulary.released(), Vocabulary.fresh(1024, 1000), same_codes=True).tolist()
     assert [1100, 2024] in pairs  # the null class
     assert [2024, 2025] in pairs  # the mask

@@ -162,7 +162,7 @@ def test_features_of_the_cache_are_the_models(base: SimpleNamespace) -> None:
     torch.testing.assert_close(found[7:8], alone)
 
 
-def test_what_does_not_fit_is_refused(base: SimpleNamespace, tmp_path: Path) -> None:
+def test_unsuitable_conditions_are_refused(base: SimpleNamespace, tmp_path: Path) -> None:
     labels, clusters = (
         recipe(f"method.conditions.source={source}", *EXTRA[source]) for source in ("labels", "clusters")
     )
@@ -187,7 +187,7 @@ def test_what_does_not_fit_is_refused(base: SimpleNamespace, tmp_path: Path) -> 
 EXTRA = {"labels": (), "clusters": ("model.class_input=decoder",)}
 
 
-def test_some_classes_are_hidden_and_always_the_same() -> None:
+def test_a_fixed_share_of_the_classes_is_hidden() -> None:
     labels = torch.arange(2000) % 10
     hidden = drop_classes(labels, 0.1, 0, Turn(3, 0, Share(2000)))
     share = float((hidden == -1).float().mean())

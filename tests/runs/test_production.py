@@ -15,12 +15,12 @@ from mage.evaluation.generation import compare
 from mage.evaluation.seen import Reference
 from mage.recipes import named
 from mage.runs.generation import (
-    beside_real,
+    compare_with_real,
     look_at_dataset,
     look_at_features,
     look_at_model,
     open_samples,
-    some,
+    random_subset,
 )
 from mage.runs.production import Production, claim, discard, image_shape_in, produce, units
 from mage.runs.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
@@ -130,7 +130,7 @@ def test_settings_of_a_folder_are_guarded(model: mage.Mage, tmp_path: Path) -> N
 
 
 def test_mistakes_are_refused(model: mage.Mage, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no multiple"):
+    with pytest.raises(ValueError, match="not a multiple"):
         list(produce(model, Production(4, batch_size=3), TarShards(tmp_path, 4, lambda k: None)))
     with pytest.raises(ValueError, match="no part 2 of 2"):
         list(produce(model, WHAT, PngFolder(tmp_path, 2), (2, 2)))
@@ -144,7 +144,7 @@ def test_every_source_gives_the_same_metrics(model: mage.Mage, tmp_path: Path) -
     (tmp_path / "png" / "grid.png").write_bytes((tmp_path / "png" / "000000.png").read_bytes())
     model.save(tmp_path / "model")
     real = load_dataset("digits", split="test", channels=1)
-    reference = Reference.of("test", look_at_dataset(some(real, 60), EXTRACTOR, size=(8, 8)))
+    reference = Reference.of("test", look_at_dataset(random_subset(real, 60), EXTRACTOR, size=(8, 8)))
     seen = {"model": look_at_model(model, WHAT, EXTRACTOR)}
     for kind in ("png", "tar"):
         found = open_samples(tmp_path / kind).images
@@ -159,14 +159,16 @@ def test_every_source_gives_the_same_metrics(model: mage.Mage, tmp_path: Path) -
     metrics = {kind: compare(one, reference, "toy").metrics for kind, one in seen.items()}
     for kind in ("png", "tar", "features"):
         assert metrics[kind] == pytest.approx(metrics["model"], rel=1e-6), kind
-    both = beside_real(seen["model"], reference, EXTRACTOR, look_at_dataset(some(real, 11), EXTRACTOR, size=(8, 8)))
+    both = compare_with_real(
+        seen["model"], reference, EXTRACTOR, look_at_dataset(random_subset(real, 11), EXTRACTOR, size=(8, 8))
+    )
     assert both.metrics["fd_toy_test11_real"] < both.metrics["fd_toy_test11"]
 
 
 def test_truncated_samples_are_named_in_the_protocol_and_not_mixed_with_rounded_ones(
     model: mage.Mage, tmp_path: Path
 ) -> None:
-    real = look_at_dataset(some(load_dataset("digits", split="test", channels=1), 60), EXTRACTOR, size=(8, 8))
+    real = look_at_dataset(random_subset(load_dataset("digits", split="test", channels=1), 60), EXTRACTOR, size=(8, 8))
     reference = Reference.of("test", real)
     rounded = look_at_model(model, WHAT, EXTRACTOR)
     truncated = look_at_model(model, WHAT, EXTRACTOR, rounding="truncate")
@@ -203,16 +205,16 @@ def test_a_folder_knows_the_models_own_sampler_and_refuses_foreign_files(model: 
     claim(tmp_path / "mine", model, WHAT, "png", 2)
     own = {"sampling": {"choice_temperature": 99.0}}
     tuned = mage.Mage(model.tokenizer, model.transformer, recipe=own, precision=model.precision)
-    with pytest.raises(ValueError, match=r"made with another sampling"):
+    with pytest.raises(ValueError, match=r"with another sampling"):
         claim(tmp_path / "mine", tuned, WHAT, "png", 2)
     images.save_png(tmp_path / "theirs" / "000000.png", torch.zeros(1, 8, 8))
-    with pytest.raises(ValueError, match=r"holds 000000.png, which was not made by this command"):
+    with pytest.raises(ValueError, match=r"holds 000000.png, which this command did not write"):
         claim(tmp_path / "theirs", model, WHAT, "png", 2)
     discard(tmp_path / "theirs")
     assert (tmp_path / "theirs" / "000000.png").is_file(), "a folder without settings is not ours"
 
 
-def test_only_what_was_made_is_discarded(model: mage.Mage, tmp_path: Path) -> None:
+def test_only_generated_files_are_discarded(model: mage.Mage, tmp_path: Path) -> None:
     claim(tmp_path, model, WHAT, "png", 2)
     make(model, "png", tmp_path)
     (tmp_path / "2024-holiday.png").touch()

@@ -48,7 +48,7 @@ def model() -> mage.Mage:
 
 def test_all_parts_are_measured_and_not_twice(model: mage.Mage, imagenet: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    found = reproduce(model, str(imagenet), tmp_path, INCEPTION, FAST, precision="float32", say=said.append)
+    found = reproduce(model, str(imagenet), tmp_path, INCEPTION, FAST, precision="float32", announce=said.append)
     assert {"fid", "is", "linear", "fewshot5", "fewshot10", "fid_inception_val12", "fid_inception_val12_real"} <= set(
         found
     )
@@ -56,12 +56,12 @@ def test_all_parts_are_measured_and_not_twice(model: mage.Mage, imagenet: Path, 
     assert json.loads((tmp_path / "generation.json").read_text())["settings"]["rounding"] == "truncate"
     assert json.loads((tmp_path / "features_inception" / "settings.json").read_text())["rounding"] == "truncate"
     assert "fewshot25" not in found, "classes of 12 images"
-    again = reproduce(model, str(imagenet), tmp_path, INCEPTION, FAST, precision="float32", say=said.append)
+    again = reproduce(model, str(imagenet), tmp_path, INCEPTION, FAST, precision="float32", announce=said.append)
     assert again == found
     assert sum("already in" in sentence for sentence in said) == 3
     longer = ReproduceConfig(parts=("linear",), epochs=2, batch_size=4)
     said.clear()
-    reproduce(model, str(imagenet), tmp_path, None, longer, precision="float32", say=said.append)
+    reproduce(model, str(imagenet), tmp_path, None, longer, precision="float32", announce=said.append)
     assert said == ["linear ..."], "other settings are measured again"
 
 
@@ -82,12 +82,12 @@ def test_a_stopped_generation_goes_on(model: mage.Mage, imagenet: Path, tmp_path
             raise Stop
 
     with pytest.raises(Stop):
-        reproduce(model, str(imagenet), tmp_path / "b", INCEPTION, config, say=stop)
+        reproduce(model, str(imagenet), tmp_path / "b", INCEPTION, config, announce=stop)
     assert len(list((tmp_path / "b" / "features_inception").glob("*.npz"))) == 2
     assert reproduce(model, str(imagenet), tmp_path / "b", INCEPTION, config) == whole
 
 
-def test_the_table_stands_beside_the_published_numbers(model: mage.Mage) -> None:
+def test_the_table_shows_measured_and_published_numbers(model: mage.Mage) -> None:
     row = PUBLISHED[1024]
     text = table(row, {"fid": 9.2, "is": 104.0, "linear": 0.78, "fid_inception_val50k_real": 1.6})
     assert "| fid | 9.2 | 9.1 |" in text

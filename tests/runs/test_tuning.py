@@ -35,7 +35,7 @@ def test_fewer_steps_win_when_about_as_good() -> None:
     assert tune(bowl, TuningConfig(orders=("confidence",), steps=(16, 64), tolerance=0.0)).best.sampling["steps"] == 64
 
 
-def test_finalists_meet_again_with_other_numbers() -> None:
+def test_finalists_are_compared_again_with_other_random_numbers() -> None:
     """One setting is lucky with seed 0; it does not win."""
 
     def lucky(sampling: Mapping[str, Any], seed: int) -> float:
@@ -48,7 +48,7 @@ def test_finalists_meet_again_with_other_numbers() -> None:
     assert tuned.best.seed == 1
 
 
-def test_what_is_fixed_is_not_searched_and_guidance_is_tried() -> None:
+def test_fixed_settings_are_not_searched_and_guidance_is_tried() -> None:
     seen: list[Trial] = []
     fixed = {"order": "confidence", "steps": 5, "top_p": 0.9}
     config = TuningConfig(guidances=(1.0, 3.0))
@@ -112,5 +112,5 @@ def test_a_guidance_that_is_fixed_is_not_searched() -> None:
     "settings", [{"orders": ()}, {"steps": ()}, {"finalists": 0}, {"rounds": 0}, {"tolerance": -1.0}]
 )
 def test_empty_searches_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match=r"at least (one|1)"):
         TuningConfig(**settings)

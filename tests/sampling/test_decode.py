@@ -134,8 +134,8 @@ def test_less_confident_tokens_are_forgotten_first() -> None:
     ("settings", "message"),
     [
         ({"steps": 0}, "at least 1 step"),
-        ({"choice_temperature": -1.0}, "not be negative"),
-        ({"token_temperature": -1.0}, "not be negative"),
+        ({"choice_temperature": -1.0}, "must be 0 or more"),
+        ({"token_temperature": -1.0}, "must be 0 or more"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, float], message: str) -> None:

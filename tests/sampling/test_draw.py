@@ -76,7 +76,7 @@ def test_relaxed_decoding_gives_rows_of_a_single_one_and_keeps_what_is_known() -
     assert torch.equal(rows.argmax(-1), codes)
 
 
-def test_gradients_reach_the_logits_of_what_was_drawn() -> None:
+def test_gradients_reach_the_logits_of_the_drawn_codes() -> None:
     weights = torch.zeros(6, 5, requires_grad=True)
     start = torch.full((2, 6), UNKNOWN)
     start[:, 0] = 1

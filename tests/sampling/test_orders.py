@@ -161,7 +161,7 @@ def test_classes_by_name_number_and_none() -> None:
     assert class_numbers([0, "cat", "-1"], 3, 3, names).tolist() == [0, 0, -1]
     assert class_numbers("7", 1, 3, names).tolist() == [2], "a name before a number"
     assert class_numbers(torch.tensor([2, 1]), 2, 3, names).tolist() == [2, 1]
-    for given, message in (("bird", "classes are cat, dog, 7"), (3, "classes are 0 to 2"), ([0, 1], "give one, or")):
+    for given, message in (("bird", "classes are cat, dog, 7"), (3, "classes are 0 to 2"), ([0, 1], "give one class")):
         with pytest.raises(ValueError, match=message):
             class_numbers(given, 3, 3, names)
     with pytest.raises(ValueError, match="without classes"):

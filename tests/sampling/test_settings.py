@@ -28,9 +28,9 @@ def test_guidance_follows_its_schedule() -> None:
     ("settings", "message"),
     [
         ({"steps": 0}, "at least 1 step"),
-        ({"token_temperature": float("nan")}, "nor infinite"),
-        ({"choice_temperature": -1.0}, "temperatures must not be negative"),
-        ({"token_temperature_end": -0.1}, "temperatures must not be negative"),
+        ({"token_temperature": float("nan")}, "0 or more and finite"),
+        ({"choice_temperature": -1.0}, "temperatures must be 0 or more"),
+        ({"token_temperature_end": -0.1}, "temperatures must be 0 or more"),
         ({"encoder_keep": 0.0}, "encoder_keep"),
         ({"power": 0.0}, "power"),
         ({"top_k": -1}, "top_k"),

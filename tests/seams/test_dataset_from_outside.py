@@ -39,7 +39,7 @@ def test_a_strangers_data_set_is_opened_by_name_and_trained_on(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["My_Stripes", "my-stripes"])
-def test_a_name_is_found_as_it_was_registered(name: str) -> None:
+def test_names_are_looked_up_as_registered(name: str) -> None:
     DATASETS.add(name, stripes)
     try:
         assert len(load_dataset(name)) == 60

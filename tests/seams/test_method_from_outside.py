@@ -130,12 +130,12 @@ def test_its_settings_are_checked_like_those_of_the_library(recipe: Recipe, tmp_
         override(recipe, ["method={name: rotations, quarter: {angels: 3}}"])
     with pytest.raises(ValueError, match=r"method\.quarter\.angles must be int"):
         override(recipe, ["method.quarter.angles=many"])
-    with pytest.raises(ValueError, match="rotations sees pixels"):
+    with pytest.raises(ValueError, match="rotations reads pixels"):
         runs.pretrain(recipe, quiet(tmp_path / "run"), mage.Mage(tokenizer=None, transformer=None))
     text = to_yaml(recipe)
     assert "name: rotations" in text
 
 
-def test_a_method_that_nobody_registered_is_answered_with_those_there_are() -> None:
+def test_an_unknown_method_is_refused_with_the_known_names() -> None:
     with pytest.raises(ValueError, match=r"no method 'rotations'.*mage.*ijepa"):
         override(named("smoke"), ["method={name: rotations}"])

@@ -62,7 +62,7 @@ def test_a_sampler_is_tuned_by_it(model: Path, capsys: pytest.CaptureFixture[str
     assert "no metric 'mean'" in capsys.readouterr().err
 
 
-def test_reports_say_what_it_is() -> None:
+def test_reports_show_the_metrics_title_and_description() -> None:
     about = describe("means_efflite0_test12")
     assert (about.title, about.better) == ("Distance of means", "lower")
     assert about.explanation == "Between test12 samples in EfficientNet-Lite0."

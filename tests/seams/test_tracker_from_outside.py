@@ -45,7 +45,7 @@ def notebook() -> Iterator[type[Notebook]]:
     TRACKERS.remove("notebook")
 
 
-def test_a_strangers_tracker_sees_what_the_log_holds(notebook: type[Notebook], tmp_path: Path) -> None:
+def test_a_registered_tracker_receives_the_metrics_of_the_log(notebook: type[Notebook], tmp_path: Path) -> None:
     runs.train_tokenizer(override(named("smoke"), ["run.trackers=[notebook]"]), quiet(tmp_path / "run"))
     assert notebook.closed == 1
     assert [step for step, _ in notebook.pages] == [line["step"] for line in read_log(tmp_path / "run")]
@@ -180,7 +180,7 @@ NO_LINES = {
 
 
 @pytest.mark.parametrize("text", NO_LINES.values(), ids=NO_LINES.keys())
-def test_what_is_no_line_of_a_log_is_left_out(text: str, tmp_path: Path) -> None:
+def test_invalid_lines_of_a_log_are_left_out(text: str, tmp_path: Path) -> None:
     lines = [b'{"step": 1, "loss": 2.0}', text.encode("latin-1"), b'{"step": 2.0, "loss": 1.0}', text.encode("latin-1")]
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
     assert read_log(tmp_path) == [{"step": 1, "loss": 2.0}, {"step": 2.0, "loss": 1.0}]

@@ -86,7 +86,7 @@ def test_a_grid_of_any_dimensions_comes_back(grid: tuple[int, ...], tmp_path: Pa
 
 
 @pytest.mark.parametrize("grid", [[], [2, 3, 4, 5], [0, 6], [6.0], ["6"], None, 6, [2**31, 2**31]])
-def test_a_grid_that_is_none_is_refused_before_a_network_is_built(model: Mage, tmp_path: Path, grid: Any) -> None:
+def test_an_invalid_grid_is_refused_before_a_network_is_built(model: Mage, tmp_path: Path, grid: Any) -> None:
     path = model.save(tmp_path / "model") / store.CONFIG
     config = json.loads(path.read_text())
     config["transformer"]["grid"] = grid

@@ -278,7 +278,7 @@ def test_simvq_moves_all_words_with_one_step(latent: Tensor) -> None:
         ({"kind": "fsq", "num_codes": 1024, "levels": (8, 5, 5, 5)}, 4, "make 1000 codes"),
         ({"kind": "fsq", "num_codes": 1000, "levels": (8, 5, 5, 5)}, 6, "code_width 6"),
         ({"kind": "fsq", "num_codes": 1000}, 4, "For about 1,000 codes"),
-        ({"kind": "fsq", "num_codes": 40, "levels": (5, 2, 4)}, 3, r"hold one of 2, and take 3 or more.*take kind lfq"),
+        ({"kind": "fsq", "num_codes": 40, "levels": (5, 2, 4)}, 3, r"must be 3 or more, not 2.*take kind lfq"),
         ({"kind": "lfq", "num_codes": 1000}, 10, "has 1024 codes"),
         ({"num_codes": 1}, 4, "at least 2"),
         ({"decay": 1.0}, 4, "decay"),

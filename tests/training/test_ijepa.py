@@ -163,7 +163,7 @@ def test_the_loss_falls_and_features_of_digits_stay_apart(tmp_path: Path) -> Non
     assert spreads[0.0] < 0.7 * start["valid/feature_std"]
 
 
-def test_features_that_are_all_alike_are_told() -> None:
+def test_collapsed_features_give_a_warning() -> None:
     one = task()
     assert one.warnings(observed(one)) == []
     with torch.no_grad():

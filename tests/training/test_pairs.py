@@ -1,4 +1,4 @@
-"""Tasks of MAGE-C and the rivals: masks of pairs, what is contrasted, what is logged, and that they run to a model."""
+"""Tasks of MAGE-C and the baselines: masks of pairs, contrastive losses, logged metrics, exported models."""
 
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def test_mage_c_trains_online_and_from_another_model(tmp_path: Path, tokenizer_f
 
 
 @pytest.mark.parametrize("method", ["mae", "simclr"])
-def test_rivals_train_to_a_model_with_features(tmp_path: Path, method: str) -> None:
+def test_baselines_train_to_a_model_with_features(tmp_path: Path, method: str) -> None:
     more = ", mae: {decoder_width: 16, decoder_depth: 1, decoder_heads: 2}" if method == "mae" else ""
     changes = [f"method={{name: {method}, patch_size: 2{more}}}", "data.online_images=200", "data.channels=1"]
     changes.append("tokenizer=null")

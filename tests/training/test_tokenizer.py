@@ -73,7 +73,7 @@ def test_a_run_with_a_discriminator_resumes_to_the_last_bit(changes: list[str], 
     assert isinstance(mage.load(tmp_path / "cut").tokenizer, VQGAN)
 
 
-def test_the_discriminator_joins_when_told(tmp_path: Path) -> None:
+def test_the_discriminator_is_used_from_its_start_on(tmp_path: Path) -> None:
     recipe = recipe_with(["run.log_every=1"])
     runs.train_tokenizer(recipe, quiet(tmp_path / "run"))
     joined = [line["step"] for line in read_log(tmp_path / "run") if "discriminator/loss" in line]
@@ -130,14 +130,14 @@ def test_a_discriminator_learns_to_tell_images_from_bad_copies(kind: str) -> Non
 @pytest.mark.parametrize(
     ("metrics", "words"),
     [
-        ({"discriminator/right": 0.995}, "teaches nothing"),
+        ({"discriminator/right": 0.995}, "learns nothing from it"),
         ({"discriminator/largest": 300.0}, "diverges"),
         ({"adversarial_weight": 5000.0}, "vanished"),
         ({"codes_used": 0.1}, "collapsed to 10.0%"),
         ({"discriminator/right": 0.8, "discriminator/largest": 3.0, "adversarial_weight": 2.0, "codes_used": 1.0}, ""),
     ],
 )
-def test_what_goes_wrong_is_said(metrics: dict[str, float], words: str) -> None:
+def test_training_problems_give_warnings(metrics: dict[str, float], words: str) -> None:
     found = task_of(recipe_with([])).warnings(metrics)
     assert len(found) == bool(words)
     assert all(words in one.sentence and ("set" in one.sentence or "lower" in one.sentence) for one in found)

@@ -1,1 +1,1 @@
-"""What commands can be asked for: one file per command, a dataclass each, and nothing that takes time to import."""
+"""Options of the commands: one file and one dataclass per command, without slow imports."""

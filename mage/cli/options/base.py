@@ -1,6 +1,6 @@
-"""Options that several commands share: the same words mean the same in all of them.
+"""Options shared by several commands, with the same meaning in all of them.
 
-Nothing here imports PyTorch, so that help and mistakes are answered at once.
+Nothing here imports PyTorch, so that help and errors appear at once.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from mage.cli.options.bounds import BatchSize, Number, Seed, Steps, Workers
+from mage.cli.options.bounds import BatchSize, Count, Number, Seed, Steps, Workers
 from mage.cli.options.choices import GuidanceSchedule, ReviseBy, Schedule
 
 Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -22,33 +22,33 @@ class Common:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """auto is bf16 where the hardware is fast at it, else float32"""
+    """auto: bf16 if the hardware is fast at it, else float32"""
     json: bool = False
     """print the result as one JSON object on standard output, nothing else"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeOptions(Common):
-    """Options of the commands that follow a recipe."""
+    """Options of commands with a recipe."""
 
     recipe: str | None = None
-    """name of a built-in recipe: {RECIPES}; of `mage finetune`: {FINETUNES}; default: what the tokenizer was trained
-    by, else mnist5k"""
+    """name of a built-in recipe: {RECIPES}; for `mage finetune`: {FINETUNES}; default: the tokenizer's recipe, else
+    mnist5k"""
     config: Path | None = None
-    """a recipe as YAML file, instead of --recipe"""
+    """a recipe as a YAML file, instead of --recipe"""
     set: Repeated = ()
     """override one setting, such as --set pretraining.steps=100; may be repeated"""
     data: str | None = None
     """data set by name ({DATASETS}), or a folder of images; default: the recipe's"""
     data_root: str | None = None
-    """folder where a named data set's files are"""
+    """folder with the files of a named data set"""
     seed: Seed | None = None
     """seed of everything random; default: the recipe's"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(RecipeOptions):
-    """Options of the commands that fill a run folder."""
+    """Options of commands that fill a run folder."""
 
     out: Path
     """run folder"""
@@ -58,25 +58,25 @@ class RunOptions(RecipeOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(RunOptions):
-    """Options of the commands that train: recipe.yaml, metrics.jsonl, checkpoints/, samples/, model/ in OUT."""
+    """Options of commands that train: recipe.yaml, metrics.jsonl, checkpoints/, samples/, model/ in OUT."""
 
     resume: bool = False
-    """go on with the run in --out; more steps than before make it longer"""
+    """continue the run in --out; a larger number of steps makes it longer"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerOptions(Common):
-    """Options of the commands that generate; what is left out is the model's own setting, else the paper's."""
+    """Options of commands that generate; settings that are left out are the model's own, else the paper's."""
 
     seed: Seed = 0
     """seed of everything random"""
     class_: Annotated[tuple[str, ...], tyro.conf.arg(name="class")] = ()
-    """class by name or number, of a model with classes; several: in turn; all: every class in turn; default: as the
-    model was trained to do without, a model of clusters draws each as often as it occurred"""
+    """class by name or number, for a model with classes; several: in turn; all: every class in turn; default: without
+    class; a model of clusters draws each cluster with its frequency"""
     steps: Steps | None = None
     """network passes per image; default: the model's own, else 20"""
     choice_temperature: float | None = None
-    """more means more variety; default: the model's own, else 6"""
+    """larger gives more variety; default: the model's own, else 6"""
     token_temperature: float | None = None
     """0 takes the most probable code; default 1"""
     token_temperature_end: float | None = None
@@ -89,25 +89,25 @@ class SamplerOptions(Common):
     order: str | None = None
     """which tokens become known first: confidence, halton, random; default confidence"""
     schedule: Schedule | None = None
-    """how many stay unknown after each step; default cosine"""
+    """schedule of the number of tokens unknown after each step; default cosine"""
     power: float | None = None
-    """of the schedule power: 1 - progress^power stay unknown; default 2"""
+    """exponent of the schedule power: a share of 1 - progress^power stays unknown; default 2"""
     top_k: Number | None = None
     """draw from the k most probable codes only; default 0: from all"""
     top_p: float | None = None
     """draw from the most probable codes that together have this probability; default 1"""
     revisions: Number | None = None
-    """rounds after the last step in which some tokens are forgotten and drawn again; default 0"""
+    """rounds of revision after the last step, which redraw a share of the tokens; default 0"""
     revise_share: float | None = None
-    """share forgotten in the first round, falling; default 0.2"""
+    """share of the tokens that the first round redraws; later rounds redraw fewer; default 0.2"""
     revise_by: ReviseBy | None = None
-    """critic: forget what the network finds least likely; random"""
+    """critic: redraw the tokens that the network finds least likely; random"""
     guidance: float | None = None
     """weight of classifier-free guidance towards the class; default 0: none"""
     guidance_schedule: GuidanceSchedule | None = None
-    """constant; linear: growing with the steps; interval: in a part of them; default linear"""
+    """constant; linear: growing with the steps; interval: in a part of the steps; default linear"""
     guidance_interval: tuple[float, float] | None = None
-    """part of the steps, from 0 to 1, in which "interval" guides; default 0.3 1"""
+    """part of the steps, from 0 to 1, in which "interval" applies guidance; default 0.3 1"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +119,9 @@ class FeatureOptions(Common):
     data: str
     """data set by name, or a folder with one folder per class"""
     data_root: str | None = None
-    """folder where a named data set's files are"""
+    """folder with the files of a named data set"""
     pool: Literal["mean", "class", "both"] = "mean"
-    """mean over the tokens, the class token, or the two side by side"""
+    """mean over the tokens, the class token, or both concatenated"""
     seed: Seed = 0
     """seed of everything random"""
     batch_size: BatchSize = 256

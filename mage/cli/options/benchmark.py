@@ -9,18 +9,18 @@ from mage.cli.options.bounds import BatchSize, Count, Steps
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
-    """Time the library against a plain baseline, in one process, taking turns; random weights and images."""
+    """Compare the library's speed with a plain baseline, alternating in one process; random weights and images."""
 
     size: str = "base"
     """size of the network, on the paper's tokenizer at 256 x 256 pixels: tiny, small, base, large, huge"""
     batch_sizes: tuple[BatchSize, ...] = (4,)
-    """images per call; the ratios are those of the worst"""
+    """images per call; reported ratios are the worst over these sizes"""
     paths: tuple[str, ...] = ("tokenize", "pretrain", "generate", "features", "small_pretrain")
-    """what to time; all: everything there is"""
+    """what to measure; all: everything"""
     rounds: Count = 3
-    """measurements of each way, of which the median counts"""
+    """measurements of each implementation; the median is reported"""
     steps: Steps = 20
-    """decoding steps of a generated image"""
+    """decoding steps per generated image"""
     memory: bool = False
     """also measure the peak memory of a training step, with the largest batch"""
     record: Path | None = None

@@ -1,6 +1,6 @@
-"""Whole numbers of the command line, each kind with its range: nothing out of range reaches the library.
+"""Types for integers of the command line, each with a range that is checked before the library is called.
 
-A range is wider than any sensible value, and narrow enough that no number overflows in C++ or fills the memory.
+Ranges contain every sensible value, but no number that overflows in C++ or fills the memory.
 """
 
 import typing
@@ -10,40 +10,40 @@ from typing import Annotated, Any
 
 @dataclass(frozen=True)
 class Between:
-    """A range of whole numbers, both ends included."""
+    """A range of integers, both ends included."""
 
     low: int
     high: int
 
 
 Seed = Annotated[int, Between(0, 2**63 - 1)]
-"""What PyTorch's generators take."""
+"""Seed of PyTorch's generators."""
 Count = Annotated[int, Between(1, 10**9)]
-"""Images, codes, neighbours, epochs: anything that is counted one by one."""
+"""Number of images, codes, neighbours or epochs."""
 Several = Annotated[int, Between(2, 10**9)]
-"""Images of which a distribution is measured."""
+"""Number of images whose distribution is measured."""
 Samples = Annotated[int, Between(100, 10**6)]
-"""Images that a demonstration is judged by."""
+"""Number of samples in the demo."""
 Number = Annotated[int, Between(0, 10**6)]
 """Zero or more: codes, rounds, the number of a part, a position in an image."""
 BatchSize = Annotated[int, Between(1, 2**16)]
 """Images at a time."""
 Steps = Annotated[int, Between(1, 10_000)]
-"""Passes of the network for one image."""
+"""Network passes per image."""
 Workers = Annotated[int, Between(0, 1024)]
-"""Processes beside the main one."""
+"""Worker processes in addition to the main one."""
 Processes = Annotated[int, Between(1, 1024)]
 """Processes that share the work."""
 Variants = Annotated[int, Between(1, 1000)]
-"""Results that are in memory at the same time."""
+"""Number of results in memory at the same time."""
 Margin = Annotated[int, Between(0, 4096)]
-"""Pixels around something."""
+"""Width of a margin in pixels."""
 Side = Annotated[int, Between(1, 2**14)]
 """Height or width of an image, in pixels."""
 
 
 def check_numbers(options: Any) -> None:
-    """Raise ValueError naming the first option, of a dataclass, that is out of its range."""
+    """Raise ValueError that names the first option of a dataclass that is out of its range."""
     for name, hint in typing.get_type_hints(type(options), include_extras=True).items():
         allowed, value = _range(hint), getattr(options, name)
         if allowed is None or value is None:
@@ -56,7 +56,7 @@ def check_numbers(options: Any) -> None:
 
 def _range(hint: Any) -> Between | None:
     """The range in a type such as `Count`, `Count | None` or `tuple[Count, ...]`."""
-    found = [part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Between)]
-    if found:
-        return found[0]
+    ranges = [part for part in getattr(hint, "__metadata__", ()) if isinstance(part, Between)]
+    if ranges:
+        return ranges[0]
     return next((inner for part in typing.get_args(hint) if (inner := _range(part)) is not None), None)

@@ -1,4 +1,4 @@
-"""Words and defaults that options name although they belong to files which import PyTorch; tests hold both together."""
+"""Copies of choices and defaults from files that import PyTorch; tests check that they agree."""
 
 from typing import Literal
 

@@ -11,7 +11,7 @@ from mage.cli.options.base import Common
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
-    """Write one page about several runs; what `mage evaluate representations` left in them is part of it."""
+    """Write one page about several runs, with the results of `mage evaluate representations` in them."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """run folders"""

@@ -16,11 +16,11 @@ class Options(Common):
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """released file(s): MAGE, tokenizer, both, linear probe or fine-tuned; a tokenizer trained elsewhere: a taming or
-    latent-diffusion VQGAN file, a diffusers VQModel folder; or one folder made by `mage convert`, to go back"""
+    latent-diffusion VQGAN file, a diffusers VQModel folder; or one folder made by `mage convert`, to convert it back"""
     out: Path
-    """model folder to write; or, on the way back, a .pth file"""
+    """model folder to write; or a .pth file when a converted folder is converted back"""
     config: Path | None = None
-    """JSON with sizes that stand in no tensor, such as num_heads"""
+    """JSON with sizes that the tensors do not show, such as num_heads"""
     image_size: tuple[Side, Side] | None = None
     """height and width for a tokenizer trained elsewhere; default: the folder's, else 256 256"""
     allow_extra: bool = False

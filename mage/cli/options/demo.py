@@ -12,8 +12,8 @@ class Options(RunOptions):
     """Train a tokenizer, cache tokens, pre-train MAGE, generate, reconstruct, edit, probe, and write a report."""
 
     out: Path = Path("runs/demo")
-    """run folder; an interrupted demo goes on where it stopped"""
+    """run folder; an interrupted demo continues where it stopped"""
     samples: Samples = 500
-    """samples that are judged"""
+    """number of samples that are evaluated"""
     record: Path | None = None
     """also write the results to this JSON file"""

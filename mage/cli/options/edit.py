@@ -11,27 +11,27 @@ from mage.cli.options.bounds import Margin, Number, Variants
 class Options(SamplerOptions):
     """Inpaint or remove (--mask, --box), outpaint (--expand), or vary all of it (--vary): exactly one of the four.
 
-    With --class, what is drawn is of that class.
+    With --class, the new content is of that class.
     """
 
     model: Path
     """model or run folder"""
     image: Path
-    """image file, any size; it is scaled and cut to the model's"""
+    """image file, any size; it is scaled and cropped to the model's"""
     out: Path
     """PNG file for the result"""
     mask: Path | None = None
-    """image file of the same size: white is drawn anew, black is kept"""
+    """image file of the same size: white is redrawn, black is kept"""
     box: tuple[Number, Number, Number, Number] | None = None
-    """left top right bottom, in pixels of the image: the inside is drawn anew"""
+    """left top right bottom, in pixels of the image: the inside is redrawn"""
     expand: tuple[Margin, ...] | None = None
     """pixels to add around the image: one number for all sides, or left top right bottom"""
     vary: float | None = None
-    """strength from 0 to 1: this share of the tokens, at random, is drawn anew"""
+    """strength from 0 to 1: this random share of the tokens is redrawn"""
     grow: Margin = 0
-    """pixels by which --mask and --box grow: to remove an object, its rim and shadow must go too"""
+    """pixels by which --mask and --box grow: to remove an object, its edge and shadow must be covered"""
     full_size: bool = False
-    """edit at the image's own size, in windows of the model's, instead of scaling and cutting it"""
+    """edit at the image's own size, in windows of the model's size, instead of scaling and cropping it"""
     paste: bool = False
     """keep the pixels of untouched tokens exactly as they were"""
     num: Variants = 1

@@ -19,7 +19,7 @@ class Options(SamplerOptions):
     data: str | None = None
     """data set of real images by name, or a folder; default: what the model was trained on"""
     data_root: str | None = None
-    """folder where a named data set's files are"""
+    """folder with the files of a named data set"""
     split: Literal["train", "test", "all"] = "test"
     """part of the data set that is the reference; as many images of the other part give the value of real images"""
     reference: Path | None = None

@@ -18,7 +18,7 @@ class Options(Common):
     data: str
     """data set by name, or a folder with one folder per class"""
     data_root: str | None = None
-    """folder where a named data set's files are"""
+    """folder with the files of a named data set"""
     out: Path | None = None
     """folder for the numbers, such as the run itself"""
     parts: tuple[str, ...] = PROTOCOLS

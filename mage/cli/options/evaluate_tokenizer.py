@@ -17,7 +17,7 @@ class Options(Common):
     data: str | None = None
     """data set by name, or a folder of images; default: what the tokenizer was trained on"""
     data_root: str | None = None
-    """folder where a named data set's files are"""
+    """folder with the files of a named data set"""
     split: Literal["train", "test"] = "test"
     """which part of the data set"""
     num: Several = 10_000

@@ -15,6 +15,6 @@ class Options(FeatureOptions):
     counts: tuple[Count, ...] = COUNTS
     """labelled images per class"""
     draws: Count = DRAWS
-    """random choices of these images; the interval comes from their spread"""
+    """random draws of these images; the confidence interval is computed from them"""
     protocol: Literal["lars", "lbfgs", "ridge"] = "lbfgs"
-    """how the classifier is found, as in `mage probe`"""
+    """training of the classifier, as in `mage probe`"""

@@ -13,9 +13,9 @@ from mage.cli.options.choices import Form
 
 @dataclass(frozen=True, kw_only=True)
 class Options(SamplerOptions):
-    """Make new images: OUT/000000.png, ... and OUT/grid.png; of a model without tokenizer: OUT/tokens.npy.
+    """Generate images: OUT/000000.png, ... and OUT/grid.png; with a model without tokenizer: OUT/tokens.npy.
 
-    Image k of a seed is the same whatever --num, --batch-size and --processes. The same command goes on after a stop.
+    Image k of a seed is the same for any --num, --batch-size and --processes. A stopped command can be run again.
     """
 
     model: Path
@@ -23,21 +23,21 @@ class Options(SamplerOptions):
     out: Path
     """folder for the images"""
     num: Annotated[Count, tyro.conf.arg(name="num-images", aliases=["--num"])] = 64
-    """number of images; under torchrun, whose own options begin alike, --num-images has to be written out"""
+    """number of images; under torchrun, which has options of its own that begin with --n, write --num-images in full"""
     batch_size: BatchSize = 64
     """images at a time"""
     to: Form = "png"
-    """png: a file each. tar: shards of --shard-size images. features: no images, what --extractor sees in them, for
-    `mage evaluate generation`"""
+    """png: one file per image. tar: shards of --shard-size images. features: no images, only their features by
+    --extractor, for `mage evaluate generation`"""
     shard_size: Count = 1024
-    """images per file, of tar and features: a multiple of --batch-size"""
+    """images per file for tar and features: a multiple of --batch-size"""
     extractor: str = "efflite0"
-    """of --to features: efflite0, inception, timm:NAME or fidelity:NAME"""
+    """for --to features: efflite0, inception, timm:NAME or fidelity:NAME"""
     extractor_weights: str = ""
-    """file of the extractor's weights, where it is not found by itself"""
+    """file of the extractor's weights, if they are not found automatically"""
     processes: Processes = 1
     """processes on this machine, on its GPUs in turn"""
     part: tuple[Number, Number] | None = None
-    """I N: only every N-th unit, from I, for a cluster's job array; torchrun's processes do the same by themselves"""
+    """I N: only every N-th unit, from I, for a cluster's job array; set automatically under torchrun"""
     overwrite: bool = False
-    """discard what an earlier command made in --out"""
+    """discard images of an earlier command in --out"""

@@ -14,4 +14,4 @@ class Options(FeatureOptions):
     neighbours: tuple[Count, ...] = NEIGHBOURS
     """numbers of neighbours to try; the best is chosen on held-out training images"""
     temperature: float = 0.07
-    """each neighbour counts exp(similarity / temperature)"""
+    """the weight of each neighbour is exp(similarity / temperature)"""

@@ -11,6 +11,6 @@ class Options(RecipeOptions):
     """Print a recipe as YAML below its images, steps, time, parameters, FLOPs and bytes of token cache."""
 
     images: Count | None = None
-    """images in the training set, of which some are held out; default: those of --data, else of the recipe's data"""
+    """images in the training set, including held-out ones; default: those of --data, else of the recipe's data"""
     no_measure: bool = False
-    """leave out the time that training takes on this machine, which is measured by a few steps"""
+    """leave out the training time on this machine, which is measured with a few steps"""

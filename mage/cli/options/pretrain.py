@@ -11,11 +11,11 @@ class Options(TrainOptions):
     """Pre-train MAGE. --data may also be a token cache; otherwise one is made in OUT/tokens, unless --online."""
 
     tokenizer: Path | None = None
-    """folder of a tokenizer or of a whole model; none for methods that see pixels, and for a cache of other tokens, by
-    `mage tokenize --array`"""
+    """folder of a tokenizer or of a whole model; none for methods that read pixels, and for a cache made by `mage
+    tokenize --array`"""
     online: bool = False
     """encode images on the fly instead of reading a cache"""
     validation: Path | None = None
-    """token cache to watch training on, where there is no tokenizer"""
+    """token cache for the validation loss, if there is no tokenizer"""
     init_from: Path | None = None
     """model to start from instead of random weights, as far as it fits: domain adaptation"""

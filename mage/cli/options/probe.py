@@ -16,9 +16,9 @@ class Options(FeatureOptions):
     epochs: Count = 90
     """epochs of the lars protocol"""
     crops: Literal["fixed", "random"] = "fixed"
-    """of training images, lars protocol only. random: as published, a new crop of each in every epoch, which costs as
-    many passes as there are epochs; fixed: the centre that test images are cut to, one pass"""
+    """of training images, lars protocol only. random: as published, a new crop of each image in every epoch, at the
+    cost of one feature pass per epoch; fixed: the centre crop of test images, one pass"""
     crop_scale: tuple[float, float] = (0.2, 1.0)
-    """smallest and largest share of the area that a random crop shows"""
+    """smallest and largest share of the image's area in a random crop"""
     base_learning_rate: float = 0.1
-    """of the lars protocol, for a batch of 256"""
+    """learning rate of the lars protocol, for a batch of 256"""

@@ -10,7 +10,7 @@ from mage.cli.options.choices import RATIOS
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
-    """Mask a share of each image's tokens and fill them in; one row per share."""
+    """Mask a share of each image's tokens and predict them; one row per share."""
 
     model: Path
     """model or run folder"""
@@ -21,6 +21,6 @@ class Options(Common):
     mask_ratio: tuple[float, ...] = RATIOS
     """shares of masked tokens, one row each"""
     steps: Steps = 1
-    """1 fills everything in one pass with the most probable codes; more decodes iteratively"""
+    """1 predicts all tokens in one pass with the most probable codes; more decodes iteratively"""
     seed: Seed = 0
     """seed of the masks"""

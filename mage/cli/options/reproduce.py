@@ -13,9 +13,9 @@ from mage.cli.options.choices import Part
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
-    """Convert, generate 50,000 images, FID and IS, linear probe, few-shot: OUT/table.md beside the published values.
+    """Convert, generate 50,000 images, FID and IS, linear probe, few-shot: OUT/table.md, with the published values.
 
-    The same command goes on after a stop. Fine-tuning has to be asked for: --parts finetune.
+    A stopped command can be run again. Fine-tuning is not a default part: --parts finetune.
     """
 
     what: Annotated[Literal["imagenet"], tyro.conf.Positional] = "imagenet"
@@ -23,9 +23,9 @@ class Options(Common):
     checkpoint: Path
     """released MAGE (.pth), or a model folder"""
     tokenizer: Path | None = None
-    """released tokenizer, where the checkpoint does not hold it"""
+    """released tokenizer, if the checkpoint does not contain it"""
     config: Path | None = None
-    """JSON with sizes that stand in no tensor, as for `mage convert`"""
+    """JSON with sizes that the tensors do not show, as for `mage convert`"""
     data: str
     """folder in ImageNet's layout: train/CLASS/ and val/CLASS/"""
     out: Path
@@ -41,14 +41,14 @@ class Options(Common):
     epochs: Count = 90
     """epochs of the linear probe"""
     crops: Literal["random", "fixed"] = "random"
-    """of the linear probe. random: as published, a pass over ImageNet per epoch; fixed: one pass, under another name"""
+    """of the linear probe. random: as published, a pass over ImageNet per epoch; fixed: one pass, with its own name"""
     extractor: str = "inception"
-    """of the generated images; another than inception gives no FID, and says so in its name"""
+    """of the generated images; only inception gives FID, other extractors give metrics of other names"""
     extractor_weights: str = ""
-    """file of the extractor's weights, where it is not found by itself"""
+    """file of the extractor's weights, if they are not found automatically"""
     batch_size: BatchSize = 64
     """images at a time"""
     workers: Workers = 0
-    """processes that read images; a full ImageNet needs as many as there are cores"""
+    """processes that read images; for the full ImageNet, use the number of cores"""
     seed: Seed = 0
     """seed of everything random"""

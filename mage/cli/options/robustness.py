@@ -10,18 +10,18 @@ from mage.cli.options.bounds import BatchSize, Count, Seed
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
-    """Corrupt and attack test images. A fine-tuned model is judged itself, another by a probe on its features."""
+    """Measure accuracy on corrupted and attacked test images, of a fine-tuned model or a probe on features."""
 
     model: Path
     """model or run folder"""
     data: str
     """data set by name, or a folder with one folder per class"""
     data_root: str | None = None
-    """folder where a named data set's files are"""
+    """folder with the files of a named data set"""
     official: Path | None = None
-    """folder of official corrupted images, in the layout of ImageNet-C or CIFAR-10-C, instead of making them"""
+    """folder of official corrupted images, in the layout of ImageNet-C or CIFAR-10-C, instead of generated ones"""
     baseline: str | None = None
-    """for the mean corruption error: alexnet (with --official only), or the JSON of another model by this command"""
+    """for the mean corruption error: alexnet (only with --official), or this command's JSON for another model"""
     attacks: bool = True
     """leave out the attacks, FGSM and PGD"""
     corruption_images: Count = 1000

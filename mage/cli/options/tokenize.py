@@ -10,16 +10,16 @@ from mage.cli.options.bounds import Count
 
 @dataclass(frozen=True, kw_only=True)
 class Options(RunOptions):
-    """Encode every image of a data set once; or take integers that were made elsewhere."""
+    """Encode every image of a data set once; or make a cache from your own integers."""
 
     tokenizer: Path | None = None
     """folder of a tokenizer or of a whole model"""
     array: Path | None = None
     """instead: a .npy of integers: sequences (n, length), images (n, h, w) or clips (n, t, h, w)"""
     array_views: bool = False
-    """with --array: dimension 1 counts views of the same thing, (n, views, length) and so on"""
+    """with --array: dimension 1 counts views of the same sample, (n, views, length) and so on"""
     num_codes: Count | None = None
-    """with --array: integers run from 0 to this number less 1; default: the largest there"""
+    """with --array: integers are 0 to this number minus 1; default: the largest integer plus 1"""
     labels: Path | None = None
     """with --array: a .npy of one class number per row"""
     views: Count | None = None

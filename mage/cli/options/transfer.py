@@ -17,9 +17,9 @@ class Options(Common):
     data: tuple[str, ...]
     """data sets by name, or folders with one folder per class"""
     data_root: str | None = None
-    """folder where named data sets' files are"""
+    """folder with the files of named data sets"""
     pool: Literal["mean", "class", "both"] = "mean"
-    """features: mean over the tokens, the class token, or the two side by side"""
+    """features: mean over the tokens, the class token, or both concatenated"""
     protocol: Literal["lars", "lbfgs", "ridge"] = "lbfgs"
     """of the linear probe, as in `mage probe`"""
     seed: Seed = 0

@@ -10,33 +10,33 @@ from mage.cli.options.bounds import BatchSize, Several, Steps
 
 @dataclass(frozen=True, kw_only=True)
 class Options(SamplerOptions):
-    """Try samplers on a model and store the best with it. Options of the sampler that are given stay fixed."""
+    """Try samplers on a model and store the best with it. Options of the sampler that are given are fixed."""
 
     model: Path
     """model or run folder; its settings are changed"""
     data: str | None = None
     """data set of real images; default: what the model was trained on"""
     data_root: str | None = None
-    """folder where a named data set's files are"""
+    """folder with the files of a named data set"""
     split: Literal["validation", "train", "test", "all"] = "validation"
-    """part of the data set that samples are compared with; validation: the training images that training held out"""
+    """part of the data set that samples are compared with; validation: training images held out by the training"""
     metric: str = "frechet"
-    """what is made best: frechet, kernel, is, precision, recall, density, coverage, or a metric of your own"""
+    """metric to optimise: frechet, kernel, is, precision, recall, density, coverage, or a registered metric"""
     extractor: str = "efflite0"
     """efflite0, inception, timm:NAME or fidelity:NAME"""
     extractor_weights: str = ""
-    """file of the extractor's weights, where it is not found by itself"""
+    """file of the extractor's weights, if they are not found automatically"""
     num: Several = 1000
     """images per candidate"""
     try_orders: tuple[str, ...] = ("confidence", "halton")
     """orders to try"""
     try_steps: tuple[Steps, ...] = (8, 12, 20)
-    """numbers of steps to try; of two that are about as good, the smaller is stored"""
+    """numbers of steps to try; among about equally good ones the smallest is stored"""
     try_guidances: tuple[float, ...] = ()
     """weights of the guidance to try, of a model with classes; searched in turn with the temperature"""
     store: bool = True
-    """leave the model as it is, instead of storing the best settings in it"""
+    """do not store the best settings in the model"""
     out: Path | None = None
-    """JSON file for all that was tried"""
+    """JSON file for all trials"""
     batch_size: BatchSize = 250
     """images at a time"""

@@ -1,4 +1,4 @@
-"""Quantizers: how a continuous vector becomes one of a fixed number of codes. `QuantizerConfig.kind` chooses."""
+"""Quantizers map a continuous vector to one of a fixed number of codes. `QuantizerConfig.kind` selects one."""
 
 from mage.tokenizers.quantizers.base import QUANTIZERS as QUANTIZERS
 from mage.tokenizers.quantizers.base import CodebookUsage as CodebookUsage

@@ -1,4 +1,4 @@
-"""What every quantizer does: each position's vector is replaced by one word of a codebook, and the word has an id.
+"""The interface of a quantizer: each position's vector is replaced by one word of a codebook, and the word has an id.
 
 Letters: n images, d code width, h w grid, m vectors, k codes.
 """
@@ -25,32 +25,32 @@ TOLD_BY_TENSORS = ("vq", "ema", "normalized", "simvq", "fsq", "lfq")
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """Codebook and how it learns."""
+    """The codebook and its training."""
 
     kind: str = "vq"
-    """vq: the paper's, words move by gradient. ema: words are running means. normalized: those on the unit sphere.
+    """vq: the paper's, learned by gradient. ema: words are running means. normalized: running means on the unit sphere.
     simvq: words are one learned map of fixed random vectors. fsq: a fixed grid of numbers. lfq: signs, one bit each."""
     num_codes: int = 1024
-    """Words in the codebook."""
+    """Number of words in the codebook."""
     commitment: float = 0.25
-    """Weight of the loss that pulls the encoder to its word (none for fsq)."""
+    """Weight of the loss that pulls the encoder's vectors to their words (none for fsq)."""
     keep_alive: bool = False
-    """vq, simvq: k-means start and revival of unused words, which ema and normalized always have."""
+    """vq, simvq: k-means initialisation and revival of unused words, which ema and normalized always have."""
     decay: float = 0.99
-    """Decay of the running means: of words and of how often each is used."""
+    """Decay of the running means of the words and of their frequencies."""
     warmup_steps: int = 60
-    """First steps without quantization, after which k-means places the words; for codebooks that are kept alive."""
+    """First steps without quantization, after which k-means initialises the words; for codebooks kept alive."""
     revive_below: float = 0.05
-    """A word used less than this share of the average is moved to a vector of the batch, if kept alive."""
+    """A word used less often than this share of the average is moved to a vector of the batch, if kept alive."""
     entropy: float = 0.0
-    """Weight of the entropy loss: sure of each vector's word, all words equally often. lfq needs about 0.1."""
+    """Weight of the entropy loss: confident assignments, all words equally frequent. lfq needs about 0.1."""
     entropy_temperature: float = 0.01
     """Temperature of the softmax over distances in the entropy loss."""
     levels: tuple[int, ...] = ()
     """fsq: values of each number of a code; their product is num_codes, their count is code_width."""
 
     def __post_init__(self) -> None:
-        QUANTIZERS.get(self.kind)  # raises ValueError for a kind that nobody registered
+        QUANTIZERS.get(self.kind)  # raises ValueError for an unknown kind
         if self.num_codes < 2:
             raise ValueError(f"a codebook needs at least 2 codes, not {self.num_codes}")
         if not 0 <= self.decay < 1:
@@ -76,8 +76,8 @@ class Quantizer(nn.Module, ABC):
     """
 
     fingerprint_ignores: tuple[str, ...] = ()
-    """Tensors, or parts that hold some, that the tokenizer's fingerprint leaves out: they decide no id, or follow from
-    the configuration."""
+    """Names of tensors or submodules that the tokenizer's fingerprint leaves out: they do not change any id, or follow
+    from the configuration."""
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
@@ -89,14 +89,14 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
-        """How near each vector is to each word; larger is nearer, with gradients."""
+        """Similarity of each vector to each word; larger is nearer, with gradients."""
 
     def nearest(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
         """Id of each vector's word, the one of largest affinity; in float32."""
         return self.affinity(vectors).argmax(dim=1)
 
     def deciding(self) -> dict[str, Tensor]:
-        """Every tensor that ids depend on, also those that are not saved."""
+        """Every tensor that ids depend on, including those that are not saved."""
         tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         ignored = self.fingerprint_ignores
         return {n: t for n, t in tensors.items() if n not in ignored and n.split(".")[0] not in ignored}
@@ -126,7 +126,7 @@ class Quantizer(nn.Module, ABC):
 
 
 def rows(latent: Float[Tensor, "n d h w"]) -> Float[Tensor, "m d"]:
-    """The vectors of a grid, one after the other."""
+    """The vectors of a grid as rows."""
     return latent.permute(0, 2, 3, 1).reshape(-1, latent.shape[1])
 
 
@@ -149,7 +149,7 @@ def entropy_loss(affinity: Float[Tensor, "m k"], temperature: float) -> Float[Te
 
 
 class CodebookUsage(NamedTuple):
-    """How much of a codebook is in use."""
+    """Usage of a codebook."""
 
     counts: Int[Tensor, " k"]
     used: float
@@ -159,7 +159,7 @@ class CodebookUsage(NamedTuple):
 
 
 def codebook_usage(ids: Int[Tensor, "..."], num_codes: int) -> CodebookUsage:
-    """Count the words of any number of token grids."""
+    """Usage of the codebook by any number of token grids."""
     counts = torch.bincount(ids.flatten().cpu(), minlength=num_codes)
     share = counts.double() / counts.sum()
     entropy = -torch.special.xlogy(share, share).sum()

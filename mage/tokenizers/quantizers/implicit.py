@@ -1,4 +1,4 @@
-"""Codebooks without learned words: a fixed grid of numbers (FSQ) or signs (LFQ). Nothing in them can collapse.
+"""Codebooks without learned words, which cannot collapse: a fixed grid of numbers (FSQ) or signs (LFQ).
 
 Letters: n images, d code width, h w grid, m vectors, k codes.
 """
@@ -20,7 +20,7 @@ from mage.tokenizers.quantizers.base import (
 )
 
 BITS_AT_ONCE = 12
-"""LFQ: the entropy of the mean word is exact up to this many bits, and the sum over groups of so many beyond."""
+"""LFQ: the entropy of the mean word is exact up to this many bits; beyond, it is a sum over groups of this size."""
 
 
 class FSQ(Quantizer):
@@ -35,8 +35,8 @@ class FSQ(Quantizer):
         levels = config.levels
         if levels and min(levels) < 3:
             raise ValueError(
-                f"fsq: levels {levels} hold one of {min(levels)}, and take 3 or more. Of two levels the second is "
-                "reached far from 0 only, and its half of the codes is dead; for one bit per number take kind lfq"
+                f"fsq: every level must be 3 or more, not {min(levels)} as in {levels}: with two levels the second is "
+                "hardly ever reached, and half of the codes stay unused; for one bit per number take kind lfq"
             )
         if not levels or math.prod(levels) != config.num_codes or len(levels) != width:
             raise ValueError(
@@ -65,7 +65,7 @@ class FSQ(Quantizer):
         return (digits * steps).sum(dim=1)
 
     def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:
-        """Bound and round; there is no loss. Gradients pass through the bounding, straight through the rounding."""
+        """Bound and round; there is no loss. Gradients pass through the bounding, and straight through the rounding."""
         latent = latent.float()
         bounded = self._bounded(rows(latent)) / (self.codebook_levels // 2)
         grid = bounded.unflatten(0, (len(latent), *latent.shape[2:])).permute(0, 3, 1, 2)
@@ -73,7 +73,7 @@ class FSQ(Quantizer):
         return Quantized(straight_through(grid, self.lookup(ids)), ids, latent.new_zeros(()))
 
     def _bounded(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
-        """Squash to a range that rounds to the levels; 0 stays 0, also where an even number of levels is lopsided."""
+        """Squash to a range that rounds to the levels; 0 stays 0, also for an even, asymmetric number of levels."""
         half = (self.codebook_levels - 1) * (1 + 1e-3) / 2
         offset = torch.where(self.codebook_levels % 2 == 0, 0.5, 0.0)
         return torch.tanh(vectors + torch.atanh(offset / half)) * half - offset
@@ -101,7 +101,7 @@ class LFQ(Quantizer):
         return self.codebook
 
     def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
-        """Negative squared distances from the corners, up to a constant of each vector."""
+        """Negative squared distances from the corners, up to a constant per vector."""
         return 2 * vectors @ self.codebook.T
 
     def nearest(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:

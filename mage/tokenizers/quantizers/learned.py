@@ -36,7 +36,7 @@ class VectorQuantizer(Quantizer):
         return self.codebook
 
     def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
-        """Negative squared distances, up to a constant of each vector."""
+        """Negative squared distances, up to a constant per vector."""
         return negative_distances(vectors, self.words().float())
 
     def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:
@@ -45,9 +45,9 @@ class VectorQuantizer(Quantizer):
         if self.training and self.life is not None:
             step = self.life.begin_step()
             if step < 0:
-                # Words take no part yet, but processes that exchange gradients wait for one of every parameter.
+                # Words are not used yet, but DDP waits for a gradient of every parameter.
                 return Quantized(latent, self.ids(latent), 0 * self.words().float().sum())
-            # Words move before the graph is built: backward must find those that forward saw.
+            # Words move before the graph is built: backward needs the values that forward used.
             if step == 0:
                 everywhere = torch.ones_like(self.life.usage[:, None]).bool()
                 self._move(everywhere, self.life.place(rows(latent.detach()), spherical=False))
@@ -66,12 +66,12 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def _move(self, which: Tensor, where: Float[Tensor, "k d"]) -> None:
-        """Move some words."""
+        """Move the words marked in `which`."""
         self.codebook.copy_(torch.where(which, where.to(self.codebook.dtype), self.codebook))
 
 
 class SimVQ(VectorQuantizer):
-    """Words are one linear map of fixed random vectors: all of them move with every step (Zhu et al. 2024, SimVQ)."""
+    """Words are a linear map of fixed random vectors: every step moves all of them (Zhu et al. 2024, SimVQ)."""
 
     def __init__(self, config: QuantizerConfig, width: int) -> None:
         super().__init__(config, width)
@@ -87,7 +87,7 @@ class SimVQ(VectorQuantizer):
 
     @torch.no_grad()
     def _move(self, which: Tensor, where: Float[Tensor, "k d"]) -> None:
-        """Move some words: their fixed vectors go where the map takes them to the given places."""
+        """Move the words marked in `which`, by fixed vectors that the map takes to the new words."""
         origin = torch.linalg.lstsq(self.codebook_map.weight.float(), where.float().T).solution.T
         self.codebook.copy_(torch.where(which, origin.to(self.codebook.dtype), self.codebook))
 
@@ -118,7 +118,7 @@ class RunningMeanQuantizer(Quantizer):
         return self.codebook
 
     def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
-        """Negative squared distances, up to a constant of each vector; if normalized, cosines."""
+        """Negative squared distances, up to a constant per vector; cosines if normalized."""
         return self._affinity(functional.normalize(vectors, dim=1) if self.spherical else vectors, self.codebook)
 
     def rule(self) -> str:
@@ -153,7 +153,7 @@ class RunningMeanQuantizer(Quantizer):
 
     @torch.no_grad()
     def _follow(self, vectors: Float[Tensor, "m d"], ids: Int[Tensor, " m"]) -> None:
-        """One step of the running means; words that starve move to vectors of this batch."""
+        """One step of the running means; hardly used words move to vectors of this batch."""
         census = self.life.census(ids)
         sums = distributed.sum_over_processes(torch.zeros_like(self.codebook).index_add_(0, ids, vectors))
         self.sums.lerp_(sums * census.scale, 1 - self.config.decay)

@@ -1,8 +1,8 @@
-"""Keeping a codebook alive: k-means places the words once the encoder knows something, unused words move.
+"""Keeping a codebook in use: words are initialised by k-means after a warm-up, and unused words are moved.
 
-A codebook that starts at random collapses easily: the few words that are near the first vectors win them all. So the
-first steps run without quantization, spherical or plain k-means then places the words among the vectors of one batch,
-and from there on a word that is hardly used moves to a vector of the current batch.
+A codebook that starts at random collapses easily: the few words near the first vectors are chosen for all of them. So
+the first steps run without quantization; then spherical or plain k-means on the vectors of one batch initialises the
+words; from then on a word that is hardly used moves to a vector of the current batch.
 
 Letters: m vectors, d code width, k codes.
 """
@@ -19,16 +19,16 @@ from mage.tokenizers.quantizers.base import QuantizerConfig
 
 
 class Census(NamedTuple):
-    """How often the words were used in one step, by all processes."""
+    """Use of the words in one step, over all processes."""
 
     share: Float[Tensor, " k"]
-    """Uses of each word; 1 is the average word."""
+    """Frequency of each word, relative to the average word."""
     scale: Float[Tensor, ""]
-    """Turns a count of vectors into such a share."""
+    """Factor from a count of vectors to such a frequency."""
 
 
 class CodebookLife(nn.Module):
-    """Counts the steps and the use of the words, and says which are to be moved where."""
+    """Counts steps and uses of the words, and decides which words to move where."""
 
     usage: Tensor
     steps: Tensor
@@ -38,11 +38,11 @@ class CodebookLife(nn.Module):
         self.config = config
         self.register_buffer("usage", torch.ones(config.num_codes))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-        self._step = 0  # the same number where it can be read without waiting for the device
+        self._step = 0  # a copy that is read without waiting for the device
         self.register_load_state_dict_post_hook(_read_step)  # type: ignore[no-untyped-call]
 
     def begin_step(self) -> int:
-        """Number of this training step, counted from the one in which k-means is due: negative before."""
+        """Number of this training step; 0 is the step of k-means, steps of the warm-up are negative."""
         step = self._step - self.config.warmup_steps
         self.steps += 1
         self._step += 1
@@ -50,13 +50,13 @@ class CodebookLife(nn.Module):
 
     @torch.no_grad()
     def place(self, vectors: Float[Tensor, "m d"], *, spherical: bool) -> Float[Tensor, "k d"]:
-        """K-means on the vectors of one batch (of all processes): the words to start from."""
+        """Initial words: k-means on the vectors of one batch (of all processes)."""
         self.usage.fill_(1.0)
         return k_means(vectors, self.config.num_codes, spherical=spherical)
 
     @torch.no_grad()
     def census(self, ids: Int[Tensor, " m"]) -> Census:
-        """Count one step's words and remember their use."""
+        """Count one step's words and update the running use."""
         counts = torch.zeros_like(self.usage).index_add_(0, ids, self.usage.new_ones(len(ids)))
         counts = distributed.sum_over_processes(counts)
         scale = self.config.num_codes / counts.sum()
@@ -65,7 +65,7 @@ class CodebookLife(nn.Module):
 
     @torch.no_grad()
     def revive(self, vectors: Float[Tensor, "m d"]) -> tuple[Bool[Tensor, "k 1"], Float[Tensor, "k d"]]:
-        """Which words to move, and a vector of this batch for each word; their use is taken as average from now on."""
+        """Which words to move, and a vector of this batch for each word; moved words count as averagely used."""
         random = rng.generator(0, "revive", self._step)
         count = len(vectors) * distributed.world_size()
         chosen = torch.randint(count, (self.config.num_codes,), generator=random)
@@ -76,7 +76,7 @@ class CodebookLife(nn.Module):
 
 
 def k_means(vectors: Float[Tensor, "m d"], count: int, *, spherical: bool, rounds: int = 10) -> Float[Tensor, "k d"]:
-    """Lloyd's algorithm from vectors chosen at random; spherical: by angle, centres of length 1."""
+    """Lloyd's algorithm, initialised with random vectors; spherical: by angle, centres of length 1."""
     random = rng.generator(0, "k-means")
     everywhere = len(vectors) * distributed.world_size()
     chosen = torch.randint(everywhere, (count,), generator=random)
@@ -95,7 +95,7 @@ def k_means(vectors: Float[Tensor, "m d"], count: int, *, spherical: bool, round
 
 
 def negative_distances(vectors: Float[Tensor, "m d"], words: Float[Tensor, "k d"]) -> Float[Tensor, "m k"]:
-    """Minus the squared distance of every vector from every word, up to a constant per vector."""
+    """Negative squared distance of every vector from every word, up to a constant per vector."""
     return torch.addmm(words.square().sum(dim=1).neg(), vectors, words.T, alpha=2)
 
 

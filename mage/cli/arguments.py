@@ -1,10 +1,10 @@
-"""From the options of a command to what the library takes."""
+"""Conversion of a command's options to the library's arguments."""
 
 from dataclasses import fields
 from typing import Any
 
+from mage.cli.console import check_parent
 from mage.cli.options.base import RecipeOptions, RunOptions, SamplerOptions
-from mage.cli.say import check_parent
 from mage.pipeline import Mage
 from mage.recipes import Choice
 from mage.runs import Launch
@@ -12,12 +12,12 @@ from mage.sampling.settings import SamplingConfig
 
 
 def choice_of(options: RecipeOptions) -> Choice:
-    """The recipe that is asked for, as `mage.recipes.resolve` takes it."""
+    """The user's choice of a recipe, for `mage.recipes.resolve`."""
     return Choice(options.recipe, options.config, options.set, options.data, options.seed)
 
 
 def launch_of(options: RunOptions) -> Launch:
-    """Everything about the run that does not change what is learned."""
+    """The launch: settings of a run that do not change what is learned."""
     check_parent(options.out)
     return Launch(
         options.out,
@@ -31,16 +31,16 @@ def launch_of(options: RunOptions) -> Launch:
 
 
 def sampling_of(options: SamplerOptions) -> dict[str, Any]:
-    """The sampler's settings that were given, as keywords of `generate`."""
+    """The given settings of the sampler, as keywords of `generate`."""
     names = [field.name for field in fields(SamplingConfig)]
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 def classes_of(options: SamplerOptions, model: Mage) -> tuple[int | str, ...]:
-    """The classes asked for, one after the other. Raises ValueError for `all` of a model without classes."""
+    """The given classes. Raises ValueError for `all` and a model without classes."""
     if options.class_ != ("all",):
         return options.class_
     count = getattr(getattr(model.transformer, "config", None), "num_classes", 0)
     if not count:
-        raise ValueError("--class all: this model was trained without classes")
+        raise ValueError("--class all needs a model with classes; this one was trained without: leave --class out")
     return tuple(range(count))

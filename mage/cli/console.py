@@ -1,4 +1,4 @@
-"""How commands print, and how they check before any work that a result can be written."""
+"""Printing of results and progress, and checks of output paths before any work."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def emit(options: Common, result: dict[str, Any], sentence: str) -> None:
 
 
 def skipped_sentence(skipped: Sequence[str]) -> str:
-    """How many files could not be read, with the first names; "" if there were none."""
+    """Number of files that could not be read, with the first names; "" if there are none."""
     if not skipped:
         return ""
     more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
@@ -28,14 +28,14 @@ def skipped_sentence(skipped: Sequence[str]) -> str:
 
 
 def note(options: Common, sentence: str) -> None:
-    """Say something on the way; silent with --json."""
+    """Print a progress message to standard error; silent with --json."""
     if not options.json and distributed.rank() == 0:
         print(sentence, file=sys.stderr)
 
 
 @contextmanager
 def counting(total: int, unit: str, options: Common) -> Iterator[Any]:
-    """A progress bar; yields the function that takes the number of things done since the last call."""
+    """A progress bar; yields a function that takes the number of items done since the last call."""
     with tqdm(total=total, unit=unit, disable=True if options.json else None) as bar:
         yield bar.update
 
@@ -50,7 +50,7 @@ def check_output_file(path: Path, suffixes: tuple[str, ...] = (".png",)) -> None
 
 
 def check_parent(path: Path) -> None:
-    """Raise ValueError if a file stands where a folder is needed."""
+    """Raise ValueError if a parent of `path` is a file."""
     for parent in path.parents:
         if parent.exists() and not parent.is_dir():
             raise ValueError(f"cannot write {path}: {parent} is a file, not a folder")
