@@ -271,8 +271,22 @@ def generation(metrics: dict[str, float]) -> list[str]:
     return rows
 
 
+def reuse(metrics: dict[str, float]) -> list[str]:
+    """One row per order and reuse: how much faster, and how far from real images."""
+    rows = ["| order | `reuse` | times faster | fd_efflite0 | over complete passes |", "|---|---|---|---|---|"]
+    form = re.compile(r"(?P<order>\w+)\.reuse(?P<every>\d+)\.fd")
+    for match in filter(None, map(form.fullmatch, metrics)):
+        order, every, distance = match["order"], match["every"], metrics[match[0]]
+        share = distance / metrics[f"{order}.reuse1.fd"]
+        mark = " (recommended)" if metrics[f"{order}.recommended"] == int(every) else ""
+        faster = metrics[f"{order}.reuse{every}.speedup"]
+        rows.append(f"| {order} | {every}{mark} | {faster:.2f} | {distance:.1f} | {share:.3f} |")
+    return rows
+
+
 KINDS = {
     "table": measures,
+    "reuse": reuse,
     "speeds": speeds,
     "variants": variants,
     "kernels": kernels,

@@ -1,5 +1,7 @@
 """Generation and editing of images, including decoding to pixels."""
 
+from typing import Any
+
 import torch
 
 from mage import rng
@@ -7,20 +9,26 @@ from mage.benchmarks import plain
 from mage.benchmarks.work import OURS, Bench, Work
 
 ENCODER_KEEP = 0.5
+REUSE = 4
 
 
 def generate(bench: Bench) -> list[Work]:
-    """Generate a batch: with the paper's sampler, and with an encoder that sees half of the tokens."""
+    """Generate a batch: with the paper's sampler, with an encoder that sees half of the tokens, with reused passes."""
 
     def plainly() -> object:
         return _plain(bench, torch.full((bench.batch, _length(bench)), -1, device=bench.device()))
 
-    def ours(encoder_keep: float = 1.0) -> object:
+    def ours(**sampling: Any) -> object:
         return bench.model.generate(
-            bench.batch, steps=bench.steps, choice_temperature=6.0, batch_size=bench.batch, encoder_keep=encoder_keep
+            bench.batch, steps=bench.steps, choice_temperature=6.0, batch_size=bench.batch, **sampling
         )
 
-    ways = {OURS: ours, "ours_encoder_keep": lambda: ours(ENCODER_KEEP), "plain": plainly}
+    ways = {
+        OURS: ours,
+        "ours_encoder_keep": lambda: ours(encoder_keep=ENCODER_KEEP),
+        "ours_reuse": lambda: ours(order="halton", reuse=REUSE),
+        "plain": plainly,
+    }
     return [Work("generate", bench.batch, ways)]
 
 

@@ -27,7 +27,8 @@ ENOUGH_IMAGES = 1000
 def run(options: Options) -> None:
     """Search, store and print."""
     config = replace(
-        TuningConfig(), orders=options.try_orders, steps=options.try_steps, guidances=options.try_guidances
+        TuningConfig(), orders=options.try_orders, steps=options.try_steps, guidances=options.try_guidances,
+        reuses=tuple(every for every in options.try_reuse if every > 1),
     )  # fmt: skip
     if options.out is not None:
         check_parent(options.out)

@@ -109,18 +109,22 @@ class MAGEEncoder(nn.Module):
         self, ids: Int[Tensor, "n l"], mask: Mask | None = None, classes: Int[Tensor, " n"] | None = None
     ) -> Float[Tensor, "n k1 d"]:
         """Input of the first block. classes: the words at the class position, -1 = none."""
-        class_column = ids.new_full((len(ids), 1), self.vocabulary.null_class_id)
-        if classes is not None:
-            words = self.vocabulary.num_codes + classes.to(ids)[:, None]
-            class_column = torch.where(classes.to(ids.device)[:, None] < 0, class_column, words)
         positions = None
         if mask is not None:
             ids = ids.masked_fill(mask.masked, self.vocabulary.mask_id)
             if mask.num_kept < ids.shape[1]:
                 ids = ids.gather(1, mask.kept_index)
                 positions = functional.pad(mask.kept_index + 1, (1, 0))
-        embedded: Tensor = self.embedding(torch.cat([class_column, ids], dim=1), positions)
+        embedded: Tensor = self.embedding(torch.cat([self.class_column(ids, classes), ids], dim=1), positions)
         return embedded
+
+    def class_column(self, ids: Int[Tensor, "n k"], classes: Int[Tensor, " n"] | None) -> Int[Tensor, "n 1"]:
+        """The words at the class position."""
+        column = ids.new_full((len(ids), 1), self.vocabulary.null_class_id)
+        if classes is None:
+            return column
+        words = self.vocabulary.num_codes + classes.to(ids)[:, None]
+        return torch.where(classes.to(ids.device)[:, None] < 0, column, words)
 
     def forward_mixed(self, shares: Float[Tensor, "n l c"]) -> Float[Tensor, "n l1 d"]:
         """Like `forward`, for complete grids whose tokens are mixtures of codes, so that gradients reach the images."""
@@ -269,15 +273,22 @@ class MAGETransformer(nn.Module):
             source = source + torch.arange(count, device=source.device)[:, None] * kept.shape[1]
             kept = kept.reshape(-1, kept.shape[2])[source]
         tokens = torch.where(mask.masked[..., None], fill, kept)
-        x = torch.cat([fill, tokens], dim=1) + self.decoder_position
-        if self.config.num_classes and self.config.class_input == "decoder":
-            none = torch.full((count,), self.config.num_classes, device=x.device)
-            rows = none if classes is None else torch.where(classes < 0, none, classes)
-            x = x + self.class_embedding(rows)[:, None]
+        x = torch.cat([fill, tokens], dim=1) + self.decoder_position + self.class_vectors(count, classes, fill.device)
         for block in self.decoder_blocks:
             x = block(x)
         decoded: Tensor = self.decoder_norm(x[:, 1:])
         return decoded
+
+    def class_vectors(
+        self, count: int, classes: Int[Tensor, " n"] | None, device: torch.device
+    ) -> Float[Tensor, "n 1 p"] | float:
+        """What classes add to the decoder's input, one vector per image; 0 where they enter elsewhere."""
+        if not self.config.num_classes or self.config.class_input != "decoder":
+            return 0.0
+        none = torch.full((count,), self.config.num_classes, device=device)
+        rows = none if classes is None else torch.where(classes < 0, none, classes)
+        vectors: Tensor = self.class_embedding(rows)[:, None]
+        return vectors
 
     def word_logits(self, decoded: Float[Tensor, "*n p"], num_words: int) -> Float[Tensor, "*n k"]:
         """Scores of the first `num_words` words for decoder outputs."""

@@ -4,7 +4,8 @@ The published settings suit the published models. For each order and number of s
 on a coarse grid, then between the best value and its neighbours. Guidance changes which temperature is best: with the
 best settings so far, guidance and temperature are searched in turn until neither improves. All candidates use the same
 random numbers, so that differences come from the settings. The best few are then compared again with other random
-numbers, because the best of many trials is partly a lucky one.
+numbers, because the best of many trials is partly a lucky one. Last, passes are made to reuse what others computed, as
+long as the metric does not suffer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,12 +33,14 @@ class TuningConfig:
     """Coarse grid for orders independent of confidence."""
     guidances: tuple[float, ...] = ()
     """Weights of the guidance, tried with the best settings so far; only for models with classes."""
+    reuses: tuple[int, ...] = ()
+    """Values of `SamplingConfig.reuse` above 1, tried with the winner; the largest that is about as good is kept."""
     rounds: int = 3
     """Times, at most, that guidance and temperature are searched in turn; fewer where neither gets better."""
     finalists: int = 3
     """Number of best settings that are compared again with other random numbers."""
     tolerance: float = 0.02
-    """Fewer steps are preferred if they are worse by no more than this share."""
+    """Fewer steps and reused passes are preferred if they are worse by no more than this share."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for empty grids."""
@@ -108,7 +111,12 @@ def tune(
                 break
     candidates = sorted(_without_repeats(candidates), key=lambda trial: trial.value)
     repeated = [attempt(trial.sampling, seed + 1) for trial in candidates[: config.finalists]]
-    return Tuned(_cheapest(repeated, config.tolerance), tuple(trials))
+    best = _cheapest(repeated, config.tolerance)
+    if "reuse" not in fixed_settings:
+        reused = (attempt(best.sampling | {"reuse": every, "encoder_keep": 1.0}, seed + 1) for every in config.reuses)
+        good = _about_as_good([best, *reused], best.value, config.tolerance)
+        best = max(good, key=lambda trial: trial.sampling.get("reuse", 1))
+    return Tuned(best, tuple(trials))
 
 
 def _temperatures(order: str, config: TuningConfig) -> tuple[str, list[float]]:
@@ -155,6 +163,9 @@ def _best(trials: Sequence[Trial]) -> Trial:
 
 def _cheapest(trials: Sequence[Trial], tolerance: float) -> Trial:
     """The trial with the fewest steps among those about as good as the best; of these, the best."""
-    best = _best(trials).value
-    good = [trial for trial in trials if trial.value <= best + tolerance * abs(best)]
+    good = _about_as_good(trials, _best(trials).value, tolerance)
     return min(good, key=lambda trial: (trial.sampling["steps"], trial.value))
+
+
+def _about_as_good(trials: Sequence[Trial], value: float, tolerance: float) -> list[Trial]:
+    return [trial for trial in trials if trial.value <= value + tolerance * abs(value)]

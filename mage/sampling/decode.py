@@ -102,8 +102,18 @@ def _decode(
             on_step(step, tokens)
         progress = (step + 1) / steps
         unknown = tokens == UNKNOWN
-        places = first_places(unknown, unknown_counts)
-        unknown_at = unknown.gather(1, places)
+        # The number of masked tokens follows from the schedule alone, so nothing is read back from the device.
+        left = [
+            0 if step == steps - 1 else num_still_masked(start, now, step, steps, settings.schedule, settings.power)
+            for start, now in zip(at_start, unknown_counts, strict=True)
+        ]
+        if priority is not None:  # the positions that become known are fixed before the pass: no other score is needed
+            decided = unknown & (_rank(-priority, unknown) >= torch.tensor(left, device=tokens.device)[:, None])
+            places = first_places(decided, [now - then for now, then in zip(unknown_counts, left, strict=True)])
+            unknown_at = taken = decided.gather(1, places)
+        else:
+            places = first_places(unknown, unknown_counts)
+            unknown_at = unknown.gather(1, places)
         log_probability = logits_fn(tokens, places, progress).float().log_softmax(dim=-1)
         drawing = settings.drawing_at(progress)
         drawn: Tensor | None = None
@@ -113,23 +123,14 @@ def _decode(
             drawn = relaxed_codes(log_probability, generators, places, length, **drawing, softness=softness)
             sampled = drawn.detach().argmax(dim=-1)
             log_probability = log_probability.detach()
-        if priority is not None:
-            confidence = -priority.gather(1, places)
-        else:
+        if priority is None:
             confidence = log_probability.gather(2, sampled[..., None])[..., 0]
             noise_weight = settings.choice_temperature * (1 - progress)
             if noise_weight > 0:
                 uniform = rng.uniform_rows(generators, length, like=confidence).gather(1, places)
                 confidence = confidence + noise_weight * gumbel_noise(uniform)
-        confidence = confidence.masked_fill(~unknown_at, torch.inf)
-        # The number of masked tokens follows from the schedule alone, so nothing is read back from the device.
-        unknown_counts = [
-            0 if step == steps - 1 else num_still_masked(start, now, step, steps, settings.schedule, settings.power)
-            for start, now in zip(at_start, unknown_counts, strict=True)
-        ]
-        rank = confidence.argsort(dim=1, stable=True).argsort(dim=1)
-        forgotten = rank < torch.tensor(unknown_counts, device=rank.device)[:, None]
-        taken = unknown_at & ~forgotten
+            taken = unknown_at & (_rank(confidence, unknown_at) >= torch.tensor(left, device=tokens.device)[:, None])
+        unknown_counts = left
         tokens = tokens.scatter(1, places, torch.where(taken, sampled, tokens.gather(1, places)))
         if drawn is not None:
             if rows is None:
@@ -137,6 +138,11 @@ def _decode(
             wide = places[..., None].expand_as(drawn)
             rows = rows.scatter(1, wide, torch.where(taken[..., None], drawn, rows.gather(1, wide)))
     return _Decoded(tokens, rows)
+
+
+def _rank(confidence: Float[Tensor, "n u"], chosen: Bool[Tensor, "n u"]) -> Int[Tensor, "n u"]:
+    """Rank of each position among the chosen ones, the least confident first."""
+    return confidence.masked_fill(~chosen, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
 
 
 def first_places(chosen: Bool[Tensor, "n l"], counts: Sequence[int]) -> Int[Tensor, "n u"]:

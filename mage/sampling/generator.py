@@ -17,6 +17,7 @@ from mage.nn.grids import area
 from mage.sampling.decode import UNKNOWN, LogitsFn, decode
 from mage.sampling.guidance import guided
 from mage.sampling.orders import priorities
+from mage.sampling.reuse import ReusedPasses
 from mage.sampling.revise import revise
 from mage.sampling.settings import SamplingConfig
 
@@ -71,6 +72,18 @@ def logits_function(
     return logits
 
 
+def _network_of(
+    transformer: MAGETransformer,
+    settings: SamplingConfig,
+    noise: Callable[[int, Tensor], Tensor],
+    classes: Int[Tensor, " n"] | None,
+) -> LogitsFn:
+    """The network for one batch, with what it keeps between its passes."""
+    if settings.reuse > 1:
+        return ReusedPasses(transformer, settings.reuse, classes)
+    return logits_function(transformer, settings.encoder_keep, noise, classes)
+
+
 def fill(
     transformer: MAGETransformer,
     start: Int[Tensor, "n l"],
@@ -96,9 +109,9 @@ def fill(
         tokens = start[first : first + batch_size]
         wanted = None if classes is None else classes[first : first + batch_size]
         noise = DropNoise(streams(" drop", chosen))
-        logits = logits_function(transformer, settings.encoder_keep, noise.fresh, wanted)
+        logits = _network_of(transformer, settings, noise.fresh, wanted)
         if wanted is not None and settings.guidance:
-            without = logits_function(transformer, settings.encoder_keep, noise.repeated)
+            without = _network_of(transformer, settings, noise.repeated, None)
             logits = guided(logits, without, settings)
         filled = decode(
             tokens,

@@ -22,6 +22,7 @@ class SamplingKeywords(TypedDict, total=False):
     choice_temperature: float | None
     token_temperature: float | None
     encoder_keep: float | None
+    reuse: int | None
     order: str | None
     schedule: Schedule | None
     power: float | None

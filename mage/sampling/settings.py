@@ -31,6 +31,9 @@ class SamplingConfig:
     """Temperature of the softmax that codes are drawn from; 0 takes the most probable code."""
     encoder_keep: float = 1.0
     """Share of the tokens that the encoder sees while more are unknown: 0.5 is as in training, and faster."""
+    reuse: int = 1
+    """One pass in so many computes all positions, the others only those that changed or are to be drawn: faster, and
+    slightly different; 1 is the paper's sampler. It pays with an order known beforehand: halton, random."""
     order: str = "confidence"
     """Which tokens become known first: confidence is the paper's; halton spreads them evenly over the image; random."""
     schedule: Schedule = "cosine"
@@ -63,6 +66,13 @@ class SamplingConfig:
         temperatures = (self.choice_temperature, self.token_temperature, self.token_temperature_end or 0.0)
         if not all(0 <= temperature < math.inf for temperature in temperatures):
             raise ValueError(f"temperatures must be 0 or more and finite, not {temperatures}")
+        if self.reuse < 1:
+            raise ValueError(f"reuse must be at least 1 (every pass computes all positions), not {self.reuse}")
+        if self.reuse > 1 and self.encoder_keep < 1:
+            raise ValueError(
+                f"reuse={self.reuse} keeps the encoder's values of all tokens: it needs encoder_keep=1, not "
+                f"{self.encoder_keep}"
+            )
         ORDERS.get(self.order)  # raises ValueError for an unknown order
         words = {"schedule": Schedule, "revise_by": ReviseBy, "guidance_schedule": GuidanceSchedule}
         for name, known in words.items():

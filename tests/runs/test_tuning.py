@@ -114,3 +114,21 @@ def test_a_guidance_that_is_fixed_is_not_searched() -> None:
 def test_empty_searches_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"at least (one|1)"):
         TuningConfig(**settings)
+
+
+def test_passes_are_reused_as_far_as_the_metric_allows() -> None:
+    """Settings with encoder_keep below 1 are replaced where passes are reused; a fixed reuse is not searched."""
+    values = {1: 10.0, 2: 10.1, 4: 10.19, 8: 12.0}
+    seen: list[Mapping[str, Any]] = []
+
+    def score(sampling: Mapping[str, Any], seed: int) -> float:
+        seen.append(sampling)
+        return values[sampling.get("reuse", 1)]
+
+    config = TuningConfig(orders=("halton",), steps=(8,), token_temperatures=(1.0,), reuses=(2, 4, 8))
+    best = tune(score, config, fixed={"encoder_keep": 0.5}).best.sampling
+    assert best == {"order": "halton", "steps": 8, "token_temperature": 1.0, "reuse": 4, "encoder_keep": 1.0}
+    assert seen[0]["encoder_keep"] == 0.5
+    seen.clear()
+    assert tune(score, config, fixed={"reuse": 8}).best.sampling["reuse"] == 8
+    assert {sampling["reuse"] for sampling in seen} == {8}

@@ -1,6 +1,6 @@
 """From a network to filled grids."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -32,12 +32,10 @@ def partly_known() -> Tensor:
     return grids
 
 
-def completed(
-    network: MAGETransformer, grids: Tensor, *, batch_size: int, encoder_keep: float, first: int = 0
-) -> Tensor:
+def completed(network: MAGETransformer, grids: Tensor, *, batch_size: int, first: int = 0, **sampling: Any) -> Tensor:
     batches = fill(
         network, grids, indices=range(first, first + len(grids)), seed=0, stream="sample",
-        settings=SamplingConfig(steps=5, choice_temperature=4.0, encoder_keep=encoder_keep), batch_size=batch_size,
+        settings=SamplingConfig(steps=5, choice_temperature=4.0, **sampling), batch_size=batch_size,
     )  # fmt: skip
     return torch.cat(list(batches))
 
@@ -61,11 +59,18 @@ def test_sampling_sees_tokens_in_a_row_whatever_their_grid(network: MAGETransfor
         assert model.generate_tokens(2, order="halton").shape == (2, *grid)
 
 
-@pytest.mark.parametrize("encoder_keep", [1.0, 0.5, 0.3])
-def test_a_grid_does_not_depend_on_its_batch(network: MAGETransformer, encoder_keep: float) -> None:
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {}, {"encoder_keep": 0.5}, {"encoder_keep": 0.3}, {"order": "halton"}, {"reuse": 3},
+        {"order": "halton", "reuse": 3}, {"order": "random", "reuse": 10, "revisions": 2},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_grid_does_not_depend_on_its_batch(network: MAGETransformer, sampling: dict[str, Any]) -> None:
     grids = partly_known()
-    together = completed(network, grids, batch_size=4, encoder_keep=encoder_keep)
-    alone = completed(network, grids, batch_size=1, encoder_keep=encoder_keep)
+    together = completed(network, grids, batch_size=4, **sampling)
+    alone = completed(network, grids, batch_size=1, **sampling)
     assert torch.equal(together, alone)
     assert (together >= 0).all()
     assert torch.equal(together[grids >= 0], grids[grids >= 0])

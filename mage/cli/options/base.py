@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from mage.cli.options.bounds import BatchSize, Number, Seed, Steps, Workers
+from mage.cli.options.bounds import BatchSize, Count, Number, Seed, Steps, Workers
 from mage.cli.options.choices import GuidanceSchedule, ReviseBy, Schedule
 
 Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -83,6 +83,9 @@ class SamplerOptions(Common):
     """token temperature of the last step, reached linearly"""
     encoder_keep: float | None = None
     """share of the tokens that the encoder sees while more are unknown; 0.5, as in training, is faster; default 1"""
+    reuse: Count | None = None
+    """compute all positions in one pass of so many, in the others only what changed and what is drawn: faster, for the
+    orders halton and random; default 1: in all"""
     order: str | None = None
     """which tokens become known first: confidence, halton, random; default confidence"""
     schedule: Schedule | None = None

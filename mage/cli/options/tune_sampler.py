@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from mage.cli.options.base import SamplerOptions
-from mage.cli.options.bounds import BatchSize, Several, Steps
+from mage.cli.options.bounds import BatchSize, Count, Several, Steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,8 @@ class Options(SamplerOptions):
     """numbers of steps to try; among about equally good ones the smallest is stored"""
     try_guidances: tuple[float, ...] = ()
     """weights of the guidance to try, of a model with classes; searched in turn with the temperature"""
+    try_reuse: tuple[Count, ...] = (2, 4, 8)
+    """how many passes to let share what one of them computed; the largest number that is about as good is stored"""
     store: bool = True
     """do not store the best settings in the model"""
     out: Path | None = None

@@ -1,0 +1,148 @@
+"""What reused passes cost and bring: `python studies/reuse.py --model RUN [--data-root DATA]`.
+
+For three orders of decoding, all at 20 steps, and several values of `SamplingConfig.reuse`: the time of a batch of
+images over that of the paper's sampler (confidence, every pass complete), taken in turns, and the Frechet distance of
+samples to the test images. The temperature of each order is chosen on validation images with complete passes; so is the
+recommended reuse, the largest whose distance on validation images is at most 2 % above that of complete passes.
+
+Measurements are kept in OUT and not repeated. Writes results/reuse_NAME.json and .svg, NAME being the data set's.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from choices import RESULTS, Parts
+
+import mage
+from mage import atomic
+from mage.benchmarks.measure import take_turns
+from mage.evaluation.extractors import build_extractor
+from mage.evaluation.generation import compare
+from mage.evaluation.seen import Reference
+from mage.report.charts import Series, line_chart, standalone
+from mage.runs.generation import look_at_dataset, look_at_model
+from mage.runs.production import Production
+from mage.runs.record import Record, write_record
+
+STEPS, TOLERANCE = 20, 0.02
+REUSES = (1, 2, 3, 4, 5, 7, 10)
+ORDERS: dict[str, list[dict[str, Any]]] = {
+    "confidence": [{"choice_temperature": value} for value in (3.0, 6.0, 12.0)],
+    "halton": [{"token_temperature": value} for value in (0.8, 0.9, 1.0)],
+    "random": [{"token_temperature": value} for value in (0.8, 0.9, 1.0)],
+}
+"""Each order with the temperatures that are tried."""
+
+
+class Study:
+    """Distances of one model's samples, each measured once."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.model = mage.load(options.model)
+        self.data = options.data or self.model.recipe["data"]["name"]
+        self.parts = Parts(self.model, self.data, options.data_root)
+        self.samples, self.out = options.samples, options.out
+        self.extractor = build_extractor("efflite0", device=self.model.device)
+        self.path = self.out / "measured.json"
+        self.measured: dict[str, float] = json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    def reference(self, split: str) -> Reference:
+        """Statistics of the real images of a split."""
+        path = self.out / f"reference_{split}.npz"
+        if not path.exists():
+            dataset = self.parts.validation if split == "validation" else self.parts.test
+            size = self.model.image_size
+            look_at_dataset(dataset, self.extractor, size=size, batch_size=250).save(path)
+        return Reference.load(path, extractor=self.extractor.fingerprint)
+
+    def distance(self, sampling: dict[str, Any], split: str) -> float:
+        """Frechet distance of samples to a split; the test split has random numbers of its own."""
+        key = json.dumps([sampling, split, self.samples])
+        if key not in self.measured:
+            production = Production(self.samples, int(split == "test"), 250, (), sampling)
+            seen = look_at_model(self.model, production, self.extractor)
+            metrics = compare(seen, self.reference(split), "efflite0").metrics
+            self.measured[key] = next(value for name, value in metrics.items() if name.startswith("fd_"))
+            atomic.write_json(self.path, self.measured)
+            print(sampling, split, round(self.measured[key], 2), flush=True)
+        return self.measured[key]
+
+    def choose_temperature(self, order: str) -> dict[str, Any]:
+        """The settings of an order with the least distance on validation images."""
+        base = {"steps": STEPS, "encoder_keep": 1.0, "order": order}
+        return min((base | one for one in ORDERS[order]), key=lambda sampling: self.distance(sampling, "validation"))
+
+    def recommend(self, sampling: dict[str, Any]) -> int:
+        """The largest reuse that costs no more than the tolerance on validation images."""
+        limit = (1 + TOLERANCE) * self.distance(sampling, "validation")
+        return max(n for n in REUSES if n == 1 or self.distance(sampling | {"reuse": n}, "validation") <= limit)
+
+
+def speedups(model: mage.Mage, chosen: dict[str, dict[str, Any]], batch: int, rounds: int) -> dict[str, float]:
+    """How many times faster than the paper's sampler, decoding to pixels included."""
+    ways = {
+        f"{order}.reuse{every}": lambda sampling=sampling | {"reuse": every}: model.generate(
+            batch, batch_size=batch, seed=0, **sampling
+        )
+        for order, sampling in chosen.items()
+        for every in REUSES
+    }
+    timings = take_turns(ways, rounds=rounds, device=torch.device(model.device))
+    base = timings["confidence.reuse1"].median
+    return {name: base / timing.median for name, timing in timings.items()}
+
+
+def main() -> None:
+    """Choose, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="run folder of a trained model")
+    parser.add_argument("--data", default="", help="data set; default: what the model was trained on")
+    parser.add_argument("--data-root", help="folder with the data set's files")
+    parser.add_argument("--out", type=Path, default=Path("runs/reuse"), help="folder for what is measured")
+    parser.add_argument("--samples", type=int, default=5000, help="samples of each distance")
+    parser.add_argument("--batch", type=int, default=64, help="images of each timed batch")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of timing")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record and the chart")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    study = Study(options)
+    chosen = {order: study.choose_temperature(order) for order in ORDERS}
+    recommended = {order: study.recommend(sampling) for order, sampling in chosen.items()}
+    faster = speedups(study.model, chosen, options.batch, options.rounds)
+    metrics = {f"{name}.speedup": value for name, value in faster.items()}
+    lines = []
+    for order, sampling in chosen.items():
+        distances = {every: study.distance(sampling | {"reuse": every}, "test") for every in REUSES}
+        metrics |= {f"{order}.reuse{every}.fd": value for every, value in distances.items()}
+        metrics[f"{order}.recommended"] = recommended[order]
+        lines.append(Series(order, [(faster[f"{order}.reuse{n}"], fd) for n, fd in distances.items()], markers=True))
+    best = max(ORDERS, key=lambda order: faster[f"{order}.reuse{recommended[order]}"])
+    metrics["generate_reuse"] = faster[f"{best}.reuse{recommended[best]}"]
+    metrics["fd_over_complete"] = metrics[f"{best}.reuse{recommended[best]}.fd"] / metrics[f"{best}.reuse1.fd"]
+    protocol = {
+        "validation": study.parts.sentence("Temperatures and the recommended reuse were chosen"),
+        "speedup": f"seconds of {options.batch} images by the paper's sampler ({STEPS} steps, confidence) over those "
+        f"of each way, decoding included, medians of {options.rounds} rounds taken in turns, {study.model.precision}",
+        "fd": f"fd_efflite0 of {options.samples:,} samples against {len(study.parts.test):,} test images",
+        "generate_reuse": f"{best} with its recommended reuse; fd_over_complete: its distance over that of the same "
+        "order with complete passes",
+        "settings": json.dumps(chosen),
+    }
+    words = f" --data-root {options.data_root}" if options.data_root else ""
+    record = Record(
+        f"python studies/reuse.py --model RUN{words}", 0, protocol, {"total": time.perf_counter() - start}, metrics
+    )
+    write_record(options.results / f"reuse_{study.data}.json", record)
+    title = f"fd_efflite0 of {options.samples:,} samples by how many times faster they are drawn"
+    chart = line_chart(lines, title=title, x_label="times faster than the paper's sampler", width=760, height=360)
+    (options.results / f"reuse_{study.data}.svg").write_text(standalone(chart))
+    print(metrics)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Passes that compute only what changed: exact where nothing is out of date, and as written down where something is."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import mage
+from mage import rng
+from mage.masking import Mask
+from mage.models import MAGEConfig, MAGETransformer
+from mage.sampling.decode import UNKNOWN
+from mage.sampling.reuse import ReusedPasses
+from mage.sampling.settings import SamplingConfig
+from mage.vocabulary import Vocabulary
+from tests.reference.reuse import LoopedPasses
+
+GRID, LENGTH, CODES = (4, 4), 16, 9
+KINDS: dict[str, dict[str, Any]] = {
+    "mage": {},
+    "maskgit": {"decoder_depth": 0},
+    "class word": {"num_classes": 3},
+    "class vector": {"num_classes": 3, "class_input": "decoder"},
+}
+
+
+def build(kind: str) -> MAGETransformer:
+    config = MAGEConfig(**{"width": 16, "depth": 2, "heads": 2, "decoder_width": 12, "decoder_depth": 2,
+                           "decoder_heads": 3} | KINDS[kind])  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        words = Vocabulary.fresh(CODES, config.num_classes if config.class_input == "encoder" else 0)
+        network = MAGETransformer(config, words, GRID).double().eval().requires_grad_(False)
+        for parameter in network.parameters():  # far from the small start, so that positions matter to one another
+            parameter.copy_(torch.randn(parameter.shape, generator=rng.generator(1, str(parameter.shape))) * 0.4)
+    return network
+
+
+@pytest.fixture(params=KINDS)
+def network(request: pytest.FixtureRequest) -> MAGETransformer:
+    return build(request.param)
+
+
+def classes_of(network: MAGETransformer) -> Tensor | None:
+    return torch.tensor([0, 2, -1]) if network.config.num_classes else None
+
+
+def grids() -> Iterator[tuple[Tensor, Tensor]]:
+    """Three grids becoming known at different paces, one of them losing a token again; and the places asked for."""
+    codes = torch.randint(CODES, (3, LENGTH), generator=rng.generator(0, "codes"))
+    for known in ((0, 4, 1), (2, 4, 2), (5, 6, 1), (9, 8, 3)):
+        tokens = torch.where(torch.arange(LENGTH) < torch.tensor(known)[:, None], codes, UNKNOWN)
+        places = torch.tensor(known)[:, None] + torch.arange(3)
+        places[1, 2] = 0  # known: a grid with fewer unknown tokens than another asks for something
+        yield tokens, places
+
+
+def whole(network: MAGETransformer, tokens: Tensor, places: Tensor) -> Tensor:
+    output = network(tokens, Mask.nothing_dropped(tokens == UNKNOWN), classes_of(network))
+    scores: Tensor = output.code_logits_at(places)
+    return scores
+
+
+def test_complete_passes_are_the_networks(network: MAGETransformer) -> None:
+    passes = ReusedPasses(network, 1, classes_of(network))
+    for tokens, places in grids():
+        torch.testing.assert_close(passes(tokens, places, 0.5), whole(network, tokens, places))
+
+
+def test_nothing_changes_where_nothing_changed(network: MAGETransformer) -> None:
+    passes = ReusedPasses(network, 10, classes_of(network))
+    for tokens, places in grids():
+        passes = ReusedPasses(network, 10, classes_of(network))
+        passes(tokens, places[:, :1], 0.5)
+        asked = tokens.gather(1, places) == UNKNOWN
+        expected = whole(network, tokens, places)
+        for _ in range(3):
+            torch.testing.assert_close(passes(tokens, places, 0.5)[asked], expected[asked])
+
+
+def test_without_attention_nothing_is_ever_out_of_date(network: MAGETransformer) -> None:
+    for name, parameter in network.named_parameters():
+        if ".attn.proj." in name:
+            parameter.zero_()
+    passes = ReusedPasses(network, 10, classes_of(network))
+    for tokens, places in grids():
+        asked = tokens.gather(1, places) == UNKNOWN
+        torch.testing.assert_close(passes(tokens, places, 0.5)[asked], whole(network, tokens, places)[asked])
+
+
+def test_what_is_out_of_date_agrees_with_plain_loops(network: MAGETransformer) -> None:
+    classes = classes_of(network)
+    passes = ReusedPasses(network, 3, classes)
+    slow = [LoopedPasses(network, 3, None if classes is None else int(classes[row])) for row in range(3)]
+    differed = False
+    for tokens, places in grids():
+        found = passes(tokens, places, 0.5)
+        for row, one in enumerate(slow):
+            asked = [int(place) for place in places[row] if tokens[row, place] == UNKNOWN]
+            expected = one(tokens[row].tolist(), asked)
+            torch.testing.assert_close(found[row, : len(asked)], expected)
+            exact = whole(network, tokens, places)[row, : len(asked)]
+            differed |= not torch.allclose(expected, exact, atol=1e-4)
+    assert differed, "something was out of date"
+
+
+@pytest.mark.parametrize("order", ["confidence", "halton", "random"])
+def test_off_is_the_papers_sampler_and_on_fills_all(order: str) -> None:
+    model = mage.Mage(None, build("mage").float(), precision="float32", device="cpu")
+    plain = model.generate_tokens(3, steps=6, order=order, seed=2)
+    assert torch.equal(model.generate_tokens(3, steps=6, order=order, seed=2, reuse=1), plain)
+    reused = model.generate_tokens(3, steps=6, order=order, seed=2, reuse=6)
+    assert reused.min() >= 0
+    start = plain.clone()
+    start[:, :2] = UNKNOWN
+    kept = model.generate_tokens(3, start=start, steps=6, order=order, reuse=4, revisions=1)
+    assert torch.equal(kept[:, 2:], plain[:, 2:])
+
+
+def test_settings_that_exclude_reuse_are_errors() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        SamplingConfig(reuse=0)
+    with pytest.raises(ValueError, match="encoder_keep=1"):
+        SamplingConfig(reuse=2, encoder_keep=0.5)
