@@ -18,7 +18,7 @@ from torch.nn import functional
 from mage.evaluation.classification import Scorer
 from mage.evaluation.linear_head import LinearHead
 from mage.models import Classifier, MAGEClassifier, MAGETransformer, PatchEncoder
-from mage.models.mage import Pool, pooled
+from mage.models.pooling import Pool, pooled
 from mage.pipeline import Mage
 from mage.tokenizers.quantizers.base import rows
 

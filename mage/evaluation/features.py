@@ -16,7 +16,7 @@ from mage import images
 from mage.data.datasets import ImageDataset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
-from mage.models.mage import Pool
+from mage.models.pooling import Pool
 
 
 class Features(NamedTuple):

@@ -17,7 +17,7 @@ from mage.evaluation.features import Features, check_pair, extract_features
 from mage.evaluation.linear_head import FittedHead, LinearHead, fit_head
 from mage.evaluation.metric import Evaluator
 from mage.models import Classifier
-from mage.models.mage import Pool
+from mage.models.pooling import Pool
 from mage.pipeline import Mage
 from mage.registry import Registry
 

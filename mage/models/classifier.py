@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mage.models.mage import MAGEConfig, MAGEEncoder, Pool, rows_of_tokens
+from mage.models.mage import MAGEConfig, MAGEEncoder, rows_of_tokens
 from mage.models.pixels import PatchEncoder, PatchEncoderConfig
+from mage.models.pooling import Pool
 from mage.nn.blocks import choose_attention, xavier_linears
 from mage.vocabulary import Vocabulary
 

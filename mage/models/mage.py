@@ -14,7 +14,7 @@ v words, c codes, u positions that are scored.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -22,14 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage.masking import Mask
+from mage.models.pooling import Pool, pooled
 from mage.nn.blocks import choose_attention, transformer_blocks, xavier_linears
 from mage.nn.embedding import TokenEmbedding
 from mage.nn.grids import area, check_grid
 from mage.nn.heads import TokenHead
 from mage.nn.positions import sincos_positions
 from mage.vocabulary import Vocabulary
-
-Pool = Literal["mean", "class", "both"]
 
 
 @dataclass(frozen=True)
@@ -141,20 +140,6 @@ class MAGEEncoder(nn.Module):
         both: the two concatenated, 2 d numbers.
         """
         return pooled(self(ids), pool, self.norm)
-
-
-def pooled(x: Float[Tensor, "n l1 d"], pool: Pool, norm: nn.LayerNorm | None) -> Float[Tensor, "n f"]:
-    """The last block's output as one vector per image, f = d or 2 d; `norm` is applied to the class token only."""
-    if pool not in get_args(Pool):
-        raise ValueError(f'pool must be "mean", "class" or "both", not {pool!r}')
-    average = x[:, 1:].float().mean(dim=1)
-    mean = functional.layer_norm(average, average.shape[1:], eps=1e-6)
-    if pool == "mean":
-        return mean
-    if norm is None:
-        raise ValueError("this checkpoint pools by mean and has no norm for the class token; use pool='mean'")
-    token: Tensor = norm(x)[:, 0].float()
-    return token if pool == "class" else torch.cat([mean, token], dim=1)
 
 
 def rows_of_tokens(ids: Int[Tensor, "..."], grid: tuple[int, ...]) -> Int[Tensor, "n l"]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage.masking import Mask
-from mage.models.mage import Pool, pooled
+from mage.models.pooling import Pool, pooled
 from mage.nn.blocks import choose_attention, transformer_blocks, xavier_linears
 from mage.nn.positions import sincos_positions
 from mage.tokenizers.base import check_images

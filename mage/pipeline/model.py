@@ -16,7 +16,7 @@ from mage import rng
 from mage.inputs import Images, Masks, as_images, as_mask
 from mage.models import Classifier, PatchEncoder
 from mage.models.intermediates import MapFormat, intermediates
-from mage.models.mage import Pool
+from mage.models.pooling import Pool
 from mage.pipeline import generating
 from mage.pipeline.generating import OnBatch
 from mage.pipeline.modes import evaluating, in_batches

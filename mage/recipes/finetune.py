@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from mage.data.splits import ValidationConfig
 from mage.data.transforms import TransformConfig, evaluation_transform
-from mage.models.mage import Pool
+from mage.models.pooling import Pool
 from mage.training.classify import MixConfig
 from mage.training.optim import OptimConfig
 from mage.training.run import RunConfig

@@ -9,7 +9,7 @@ from mage import rng, settings
 from mage.data.datasets import ImageDataset, content_of, load_dataset
 from mage.data.splits import carve
 from mage.models import Classifier, MAGEClassifier, MAGETransformer, PatchClassifier, PatchEncoder
-from mage.models.mage import Pool
+from mage.models.pooling import Pool
 from mage.pipeline import Mage
 from mage.recipes.finetune import FinetuneRecipe
 from mage.runs.inputs import image_batches, labelled_images, tell_data

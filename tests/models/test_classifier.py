@@ -7,7 +7,7 @@ from torch import Tensor
 from mage import rng
 from mage.models import MAGEClassifier, MAGEConfig
 from mage.models.classifier import HeadKind
-from mage.models.mage import Pool
+from mage.models.pooling import Pool
 from mage.vocabulary import Vocabulary
 from tests.reference import models as reference
 
