@@ -56,6 +56,7 @@ def run(options: Options) -> None:
         "images": quality.images,
         "metrics": quality.metrics,
         "protocols": quality.protocols,
+        "left_out": quality.left_out,
         "warnings": quality.warnings,
         "skipped": dataset.skipped,
     }
@@ -80,6 +81,7 @@ def _sentences(quality: TokenizerQuality, options: Options) -> str:
     for name, value in quality.metrics.items():
         protocol = f"   {quality.protocols[name]}" if name in quality.protocols else ""
         lines.append(f"{name:{width}}  {value:.6g}{protocol}")
+    lines += [f"not measured: {reason}" for reason in quality.left_out]
     lines += [f"WARNING: {warning}" for warning in quality.warnings]
     if options.out is not None:
         lines.append(f"{options.out / 'side_by_side.png'}: originals, reconstructions, errors")

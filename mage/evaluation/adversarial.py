@@ -18,7 +18,7 @@ from mage.data.loaders import evaluation_batches
 from mage.data.transforms import build_transform
 from mage.evaluation.attacks import AttackConfig, AttackResult, Norm, attack_accuracy, fgsm
 from mage.evaluation.differentiable import differentiable_scorer, latent_of
-from mage.evaluation.metric import Description, Metric
+from mage.evaluation.metric import Description, Metric, NotMeasured
 from mage.evaluation.representation import REPRESENTATION_PROTOCOLS, Representation, RepresentationProtocol, evenly
 
 
@@ -57,6 +57,8 @@ class Attacks(RepresentationProtocol):
 
     def measure(self, subject: Representation) -> Iterator[Metric]:
         """Accuracy under FGSM and under PGD for each norm and budget; that of the single attacks as details."""
+        if not self.linf_budgets and not self.l2_budgets:
+            raise NotMeasured("attacks: no budget is given")
         pixels, labels = self._attacked_images(subject)
         score = differentiable_scorer(subject.model, subject.head, pool=subject.pool)
         latent, clean = latent_of(subject.model), 0.0

@@ -180,8 +180,10 @@ class HistogramProbe(TokenizerMetric):
     def measure(self, tokenized: Tokenized) -> Iterator[Metric]:
         """Train on the tokens of labelled training images, measure on the tokens that were seen."""
         train = self._protocol.train
-        if train is None or tokenized.labels is None:
+        if train is None:
             raise NotMeasured
+        if train.labels is None or tokenized.labels is None:
+            raise NotMeasured("histogram_probe_accuracy: the images have no labels")
         ids, labels = [], []
         transform = build_transform(TransformConfig(size=tokenized.image_size))
         for batch in evaluation_batches(train, transform, batch_size=self._protocol.batch_size):
@@ -225,7 +227,7 @@ class DistanceFromTraining(TokenizerMetric):
 
     def warning(self, tokenized: Tokenized) -> str:
         """Of images far from the training data."""
-        divergence, loss = self._far(tokenized) if tokenized.notes else (0.0, 0.0)
+        divergence, loss = self._far(tokenized)
         if divergence <= FAR_DIVERGENCE and loss <= FAR_PSNR:
             return ""
         return (

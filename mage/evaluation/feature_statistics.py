@@ -87,6 +87,8 @@ class FeatureStatistics:
                 features = torch.from_numpy(data["features"]) if "features" in data else None
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} does not hold feature statistics ({type(error).__name__})") from None
-        if read._scatter.shape != (len(read._mean), len(read._mean)):
+        if read._mean.ndim != 1 or read._scatter.shape != (len(read._mean), len(read._mean)):
             raise ValueError(f"{path} does not hold feature statistics: mu and sigma are not of one width")
+        if features is not None and (features.ndim != 2 or features.shape[1] != len(read._mean)):
+            raise ValueError(f"{path} does not hold feature statistics: mu and features are not of one width")
         return read, features

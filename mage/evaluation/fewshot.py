@@ -19,7 +19,7 @@ from torch import Tensor
 from mage import rng
 from mage.evaluation.features import Features, check_pair
 from mage.evaluation.linear_probe import linear_probe
-from mage.evaluation.metric import Description, Metric
+from mage.evaluation.metric import Description, Metric, NotMeasured
 from mage.evaluation.representation import REPRESENTATION_PROTOCOLS, Representation, RepresentationProtocol
 
 COUNTS = (1, 5, 10, 13, 25)
@@ -116,7 +116,9 @@ class FewShot(RepresentationProtocol):
         smallest = int(torch.bincount(subject.train.labels)[subject.train.labels.unique()].min())
         counts = [count for count in self.counts if count <= smallest]
         if not counts:
-            return
+            raise NotMeasured(
+                f"few-shot: the smallest class has {smallest} training images, fewer than {min(self.counts)}"
+            )
         for result in few_shot(subject.train, subject.test, counts=counts, draws=self.draws, seed=subject.seed):
             protocol = f"lbfgs {subject.pool}, {self.draws} draws, ± {100 * result.interval:.2f} (95 %)"
             details = {"per_class": result.per_class, "interval": result.interval, "draws": list(result.draws)}

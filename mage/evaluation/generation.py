@@ -28,27 +28,24 @@ def one_number(metric: str, compared: Compared) -> Metric:
     Raises ValueError where there is none of that name, it gives several numbers, or none can be measured here.
     """
     if metric in GENERATION_METRICS:
-        numbers = _measured(GENERATION_METRICS.get(metric)(), compared)
+        kind = GENERATION_METRICS.get(metric)
+        numbers = _measured(metric, kind(), compared)
         if len(numbers) == 1:
             return numbers[0]
-        raise ValueError(
-            f"{metric} gives several numbers: name one of {', '.join(_word(number) for number in numbers)}"
-        )
+        names = {number.name for number in numbers}
+        words = [word for word in kind.words if compared.name(word) in names]
+        raise ValueError(f"{metric} gives {len(numbers)} numbers: name one of {', '.join(words)}")
     for kind in map(GENERATION_METRICS.get, GENERATION_METRICS):
         if metric in kind.words:
-            for number in _measured(kind(), compared):
-                if _word(number) == metric:
+            for number in _measured(metric, kind(), compared):
+                if number.name == compared.name(metric):
                     return number
     words = [word for kind in map(GENERATION_METRICS.get, GENERATION_METRICS) for word in kind.words]
     raise ValueError(f"no metric {metric!r} with {compared.extractor}; there are {', '.join(dict.fromkeys(words))}")
 
 
-def _measured(metric: GenerationMetric, compared: Compared) -> list[Metric]:
+def _measured(name: str, metric: GenerationMetric, compared: Compared) -> list[Metric]:
     try:
         return list(metric.measure(compared))
     except NotMeasured as reason:
-        raise ValueError(f"not measured: {reason}") from None
-
-
-def _word(metric: Metric) -> str:
-    return metric.name.split("_")[0]
+        raise ValueError(f"not measured: {str(reason) or name}") from None

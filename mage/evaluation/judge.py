@@ -112,19 +112,26 @@ def train_judge(
     precision: str = "float32",
     device: torch.device | str = "cpu",
 ) -> Judge:
-    """SGD on shifted images, one cycle of the learning rate; returned in evaluation mode, without gradients."""
+    """SGD on shifted images, one cycle of the learning rate; returned in evaluation mode, without gradients.
+
+    Raises ValueError for fewer than two images.
+    """
     device = torch.device(device)
+    if len(pixels) < 2:
+        raise ValueError(f"a judge needs at least 2 training images, not {len(pixels)}")
+    batch_size = min(config.batch_size, max(2, len(pixels) // 40))
+    steps = config.epochs * (len(pixels) // batch_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.stream_seed(config.seed, "judge"))
         judge = Judge(pixels.shape[1], int(labels.max()) + 1)
     first = torch.randperm(len(pixels), generator=rng.generator(config.seed, "judge whitening"))[:5000]
     judge.fit_whitening(pixels[first])
     judge = _placed(judge, device)
-    batch_size = min(config.batch_size, max(2, len(pixels) // 40))
     learned = [parameter for parameter in judge.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(learned, 1.0, momentum=0.85, nesterov=True, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 1.0, total_steps=config.epochs * (len(pixels) // batch_size), pct_start=0.25,
+        optimizer, 1.0, total_steps=steps,
+        pct_start=0.25 if steps != 4 else 0.3,  # a rise of no length is divided by
         anneal_strategy="linear", cycle_momentum=False, div_factor=5, final_div_factor=10,
     )  # fmt: skip
     padded = functional.pad(pixels, (2, 2, 2, 2), mode="reflect")

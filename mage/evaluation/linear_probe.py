@@ -89,7 +89,12 @@ class LinearProbe(RepresentationProtocol):
     }
 
     def measure(self, subject: Representation) -> Iterator[Metric]:
-        """Accuracy, and top-5 accuracy of the converged classifier on all features."""
+        """Accuracy; for logistic regression on all features, also top-5 accuracy.
+
+        Raises ValueError if one half of the features is to be used and they do not hold both.
+        """
+        if self.pool and subject.pool != "both":
+            raise ValueError(f"a probe of pool={self.pool!r} needs features of pool='both', not of {subject.pool!r}")
         pool = self.pool or subject.pool
         train, test = (_half(part, self.pool) if self.pool else part for part in (subject.train, subject.test))
         if self.training == "lbfgs" and not self.pool:  # the head that corruptions and attacks need, too

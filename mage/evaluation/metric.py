@@ -58,7 +58,7 @@ class Evaluator(Generic[Subject]):
         raise NotImplementedError
 
     def warning(self, subject: Subject) -> str:
-        """Why the numbers should not be trusted; "" where they may be."""
+        """Why the numbers should not be trusted; "" if they can be. Called only if `measure` gave its numbers."""
         return ""
 
     @classmethod
@@ -116,8 +116,9 @@ def measure(
         except NotMeasured as reason:
             if str(reason):
                 measured.left_out.append(str(reason))
-        if warning := evaluator.warning(subject):
-            measured.warnings.append(warning)
+        else:
+            if warning := evaluator.warning(subject):
+                measured.warnings.append(warning)
         measured.timings[name] = time.perf_counter() - start
     return measured
 

@@ -67,11 +67,11 @@ class ReconstructionDistance(TokenizerMetric):
             yield self.metric(self._name(name, tokenized), distance, protocol)
 
     def warning(self, tokenized: Tokenized) -> str:
-        """Of too few images for a covariance."""
+        """Each distance with too few images for a covariance."""
         warnings = (
             too_few(self._name(name, tokenized), statistics) for name, statistics in self._reconstructions.items()
         )
-        return next(filter(None, warnings), "")
+        return "; ".join(filter(None, warnings))
 
     def _name(self, extractor: str, tokenized: Tokenized) -> str:
         word = "rfid" if extractor == "inception" else "rfd"

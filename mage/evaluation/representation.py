@@ -39,8 +39,12 @@ class Representation:
     ) -> None:
         """pool: mean of the tokens, class token, or both. transform: of the images; default: centre crops.
 
-        on_images: called with the number of images after every batch whose features were taken.
+        on_images: called with the number of images after every batch of features.
+        Raises ValueError for images without labels.
         """
+        for dataset in (train, test):
+            if dataset.labels is None:
+                raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
         self.model, self.train_images, self.test_images = model, train, test
         self.pool, self.batch_size, self.seed = pool, batch_size, seed
         self.transform = transform or TransformConfig(size=model.image_size)
@@ -54,7 +58,7 @@ class Representation:
 
     @property
     def train(self) -> Features:
-        """Features of the training images. Raises ValueError for data without labels or a model without features."""
+        """Features of the training images. Raises ValueError for a model without features."""
         return self._features[0]
 
     @property

@@ -41,7 +41,7 @@ def measure_representation(
     """Run the protocols, all with their defaults if none are given; timings say what "features" and each took.
 
     on_start: called with the name of each part before it begins.
-    Raises ValueError for data without labels or a model without features.
+    Raises ValueError for a model without features.
     """
     protocols = build_protocols() if protocols is None else protocols
     seconds = {}

@@ -49,13 +49,13 @@ def evaluate_tokenizer(
             metric.update(Reconstructions(originals, decoded))
         psnr.append(images.psnr(decoded, originals))
         all_ids.append(ids)
-        all_labels.append(batch.get("labels", torch.zeros(0, dtype=torch.int64)))
+        all_labels.append(batch["labels"])
         shown = (originals[:SHOWN], decoded[:SHOWN]) if shown is None else shown
         if protocol.on_images is not None:
             protocol.on_images(len(originals))
     ids, labels = torch.cat(all_ids), torch.cat(all_labels)
     tokenized = Tokenized(
-        ids, labels if len(labels) == len(ids) else None, model.require_tokenizer().num_codes,
+        ids, None if dataset.labels is None else labels, model.require_tokenizer().num_codes,
         float(torch.cat(psnr).mean()), model.image_size, model.notes.get("tokenizer", {}),
         lambda pixels: model.encode(pixels, batch_size=protocol.batch_size).cpu(),
     )  # fmt: skip

@@ -120,6 +120,6 @@ def _table(values: Any) -> dict[str, dict[float, float]]:
     table = {}
     for kind, accuracies in values.items() if isinstance(values, dict) else ():
         if isinstance(accuracies, dict):
-            numbers = {key: finite(value) for key, value in accuracies.items()}
+            numbers = {key: finite(value) for key, value in accuracies.items() if str(key).isdecimal()}
             table[kind] = {float(key): value for key, value in numbers.items() if value is not None}
     return {kind: accuracies for kind, accuracies in table.items() if accuracies}
