@@ -1,4 +1,4 @@
-"""How good generated images are, as the field measures it: every registered metric of one comparison."""
+"""All registered metrics of generated images, and one chosen metric for tuning."""
 
 from mage.evaluation import frechet, inception_score, kernel_distance, manifold  # noqa: F401  # they register
 from mage.evaluation.generation_metrics import GENERATION_METRICS, Compared, GenerationMetric
@@ -16,16 +16,16 @@ def compare(
 ) -> Measured:
     """All metrics of generated images against a reference.
 
-    extractor: its short name; suffix: appended to every name, such as _real for the value of real images.
+    extractor: short name for the names of metrics. suffix: appended to them, such as _real for real images.
     """
     metrics = {name: GENERATION_METRICS.get(name)() for name in GENERATION_METRICS}
     return measure(metrics, Compared(samples, reference, extractor, protocol, suffix))
 
 
 def one_number(metric: str, compared: Compared) -> Metric:
-    """The metric called `metric`: by its registered name, or by the word that its name begins with (recall).
+    """One number, by the registered name of its metric or by the first word of its own name, such as recall.
 
-    Raises ValueError where there is none of that name, it gives several numbers, or none can be measured here.
+    Raises ValueError for an unknown name, a metric with several numbers, or one that cannot be computed.
     """
     if metric in GENERATION_METRICS:
         kind = GENERATION_METRICS.get(metric)

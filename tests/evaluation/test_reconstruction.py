@@ -1,4 +1,4 @@
-"""Distances of images and what tokens know, beside loops."""
+"""Distances of images and information in tokens, compared with plain loops."""
 
 import math
 from collections import Counter
@@ -9,13 +9,8 @@ import torch
 from torch import Tensor
 
 from mage import images
-from mage.evaluation.reconstruction import (
-    divergence,
-    label_information,
-    position_entropy,
-    ssim,
-    token_histograms,
-)
+from mage.evaluation.codes import divergence, label_information, position_entropy, token_histograms
+from mage.evaluation.reconstruction import ssim
 
 
 def ssim_by_loops(x: np.ndarray, y: np.ndarray, side: int) -> float:
