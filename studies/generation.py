@@ -134,7 +134,8 @@ def self_conditional(study: Study) -> dict[str, float]:
 def best_sampler(study: Study, name: str, guidance: float) -> tuple[dict[str, float], dict[str, Any]]:
     """Metrics on validation images, and settings, of the best sampler for a model with classes or clusters."""
     by_class = name in ("labels", "classes")
-    tried = [sampler | {"guidance": guidance} for sampler in (study.subject.guided if by_class else study.subject.clustered)]
+    samplers = study.subject.guided if by_class else study.subject.clustered
+    tried = [sampler | {"guidance": guidance} for sampler in samplers]
     best = study.choose(name, tried, by_class=by_class)
     return study.measure(name, best, by_class=by_class), best
 
@@ -206,9 +207,7 @@ def main() -> None:
     parser.add_argument(
         "--tag", default="", help="ending of the names of the results, to distinguish those of several RUNs"
     )
-    parser.add_argument(
-        "--note", action="append", default=[], help="how RUN was trained, for the record"
-    )
+    parser.add_argument("--note", action="append", default=[], help="how RUN was trained, for the record")
     parser.add_argument("--epochs", type=int, default=12, help="of the independent classifier")
     parser.add_argument("--samples", type=int, default=SMALL, help="samples of each setting")
     parser.add_argument("--large", type=int, default=LARGE, help="samples of the numbers that are compared in the text")

@@ -79,7 +79,7 @@ def _impulse_noise(x: Tensor, strength: Strength, unit: float, generator: torch.
 
 
 def _defocus_blur(x: Tensor, strength: Strength, unit: float, generator: torch.Generator) -> Tensor:
-    """strength: radius of the disk, deviation of what softens it."""
+    """strength: radius of the disk, deviation of its softening."""
     radius, blur = strength
     return filtered(x, disk(radius * unit, blur * unit))
 
