@@ -98,7 +98,7 @@ def test_a_probe_of_one_half_of_the_features_is_named_after_it() -> None:
 
 
 def test_unknown_protocols_are_errors() -> None:
-    with pytest.raises(ValueError, match="no protocol 'colour'; there are .*linear"):
+    with pytest.raises(ValueError, match=r"no protocol 'colour'; there are .*linear"):
         build_protocols(["linear", "colour"])
     with pytest.raises(ValueError, match="name at least one protocol of linear"):
         build_protocols([])
