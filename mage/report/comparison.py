@@ -40,7 +40,7 @@ def run_names(folders: Sequence[Path]) -> list[str]:
 def build_comparison(runs: dict[str, Contents]) -> str:
     """The HTML text of the page."""
     sections = [
-        Section("probes", "Representations", "Accuracy of classifiers on frozen features, and of fine-tuning.", _probes(runs)),
+        Section("probes", "Representations", "Accuracy on frozen features and of fine-tuning.", _probes(runs)),
         Section("samples", "Samples", "In the order of generation; none was selected.", _samples(runs)),
         Section("training", "Training curves", "Each run by its own steps.", _curves(runs)),
         Section("numbers", "All numbers", "The best value of each metric with a direction is bold.", _table(runs)),
