@@ -1,7 +1,7 @@
 """Write the tables of README and docs from results/*.json: `python docs/tables.py`, or `--check` to only compare.
 
-A table stands between `<!-- KIND NAME -->` and `<!-- end -->`, with a kind of KINDS; nobody edits what is between
-them. The charts of results/speed.json are drawn at the same time.
+Text between `<!-- KIND NAME -->` and `<!-- end -->` is replaced by the table of results/NAME.json; kinds are in KINDS.
+The charts of results/speed.json are drawn at the same time.
 """
 
 import json
@@ -17,7 +17,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def table(name: str, rows_of: Callable[[dict[str, float]], list[str]]) -> str:
-    """One record as a Markdown table, with what it takes to repeat it; nothing without a record."""
+    """A record as a Markdown table, with command, seed, commit and machine; "" without a record."""
     path = ROOT / "results" / f"{name}.json"
     if not path.is_file():
         return ""
@@ -32,17 +32,17 @@ def table(name: str, rows_of: Callable[[dict[str, float]], list[str]]) -> str:
 
 
 def measures(metrics: dict[str, float]) -> list[str]:
-    """One row per metric that an evaluator describes, by its words."""
+    """One row per metric that an evaluator describes, with its explanation."""
     rows = ["| measure | value | meaning |", "|---|---|---|"]
     for name, value in metrics.items():
-        about = describe(name)
-        if about.explanation:
-            rows.append(f"| {about.title} | {format_value(name, value)} | {about.explanation} |")
+        description = describe(name)
+        if description.explanation:
+            rows.append(f"| {description.title} | {format_value(name, value)} | {description.explanation} |")
     return rows
 
 
 def speeds(metrics: dict[str, float]) -> list[str]:
-    """One row per job, batch size and way of doing it."""
+    """One row per job, batch size and implementation."""
     form = re.compile(r"seconds_(?P<work>.+?)_(?P<way>ours\w*?|plain\w*?|prototype|floor)_b(?P<batch>\d+)")
     rows = ["| job | batch | way | seconds per image | ours is faster by | ours, GFLOP/s | of the ceiling |"]
     rows.append("|---|---|---|---|---|---|---|")
@@ -98,8 +98,8 @@ def norms(metrics: dict[str, float]) -> list[str]:
     """One row per layout and norm of a tokenizer, whose metrics are called WAY.METRIC."""
     rows = ["| way | " + " | ".join(title for title, _ in NORMS.values()) + " |", "|---" * (1 + len(NORMS)) + "|"]
     for way in dict.fromkeys(metric.split(".")[0] for metric in metrics):
-        found = {key: metrics.get(f"{way}.{key}") for key in NORMS}
-        cells = ["" if found[key] is None else f"{found[key] * scale:.3g}" for key, (_, scale) in NORMS.items()]
+        values = {key: metrics.get(f"{way}.{key}") for key in NORMS}
+        cells = ["" if values[key] is None else f"{values[key] * scale:.3g}" for key, (_, scale) in NORMS.items()]
         rows.append(f"| {way.replace('_', ' ')} | " + " | ".join(cells) + " |")
     return rows
 
@@ -119,13 +119,13 @@ PRECISION = {
 
 
 def kernels(metrics: dict[str, float]) -> list[str]:
-    """Attention written out against the fused kernel, by shape; then what compiling brings."""
+    """Attention written out against the fused kernel, by shape; then the gain of compilation."""
     rows = ["| blocks | precision | forward | forward and backward |", "|---|---|---|---|"]
-    found = {
+    ratios = {
         (m["shape"], m["precision"], m["work"]): metrics[m[0]] for m in filter(None, map(KERNELS.fullmatch, metrics))
     }
-    for shape, precision in dict.fromkeys((shape, precision) for shape, precision, _ in found):
-        cells = " | ".join(f"{found[shape, precision, work]:.2f}" for work in ("forward", "step"))
+    for shape, precision in dict.fromkeys((shape, precision) for shape, precision, _ in ratios):
+        cells = " | ".join(f"{ratios[shape, precision, work]:.2f}" for work in ("forward", "step"))
         rows.append(f"| {shape.replace('_', ', ')} | {precision} | {cells} |")
     rows += ["", "| compiled | a step is faster by | the first step takes |", "|---|---|---|"]
     for name, value in metrics.items():
@@ -137,7 +137,7 @@ def kernels(metrics: dict[str, float]) -> list[str]:
 
 
 def deviations(metrics: dict[str, float]) -> list[str]:
-    """What bfloat16 changes."""
+    """Effects of bfloat16."""
     rows = ["| measure | value |", "|---|---|"]
     return rows + [f"| {title} | {form.format(metrics[name])} |" for name, (title, form) in PRECISION.items()]
 
@@ -169,7 +169,7 @@ def methods(metrics: dict[str, float]) -> list[str]:
 
 
 def online(metrics: dict[str, float]) -> list[str]:
-    """One row per method: what the probes of its pre-training's log said at the end."""
+    """One row per method: the last online probes in the log of its pre-training."""
     rows = ["| method | least squares | k-NN | images seen |", "|---|---|---|---|"]
     for name in dict.fromkeys(metric.split(".")[0] for metric in metrics):
         if f"{name}.online_knn" in metrics:
@@ -234,11 +234,11 @@ GENERATION = {
     "self_conditional_gain_whole_same_sampler": ("the same of 1,000 samples, with one sampler for both", "{:.1%}"),
     "self_conditional_gain_with_training": ("gain by clusters and that training together", "{:.1%}"),
 }
-"""Of MANY: the number of samples that the larger sets have."""
+"""Headline metrics; MANY stands for the number of samples of the larger sets."""
 
 
 def generation(metrics: dict[str, float]) -> list[str]:
-    """The headlines, then fd_efflite0 of each sampler by steps, then guidance."""
+    """The headline metrics, then fd_efflite0 of each sampler by steps, then guidance."""
     rows = ["| measure | value |", "|---|---|"]
     counts = [int(match[1]) for match in map(re.compile(r"fd_(\d+)\.real").fullmatch, metrics) if match is not None]
     many = max(counts, default=0)
@@ -246,12 +246,12 @@ def generation(metrics: dict[str, float]) -> list[str]:
         name = key.replace("MANY", str(many))
         if name in metrics:
             rows.append(f"| {title.replace('MANY', f'{many:,}')} | {form.format(metrics[name])} |")
-    found = [match for match in map(re.compile(r"fd_1k\.(.+)\.steps(\d+)").fullmatch, metrics) if match is not None]
-    steps = sorted({int(match[2]) for match in found})
+    by_steps = [match for match in map(re.compile(r"fd_1k\.(.+)\.steps(\d+)").fullmatch, metrics) if match is not None]
+    steps = sorted({int(match[2]) for match in by_steps})
     if steps:
         rows += ["", "| fd_efflite0 of 1,000 samples | " + " | ".join(f"{count} steps" for count in steps) + " |"]
         rows.append("|---" * (1 + len(steps)) + "|")
-    for name in dict.fromkeys(match[1] for match in found):
+    for name in dict.fromkeys(match[1] for match in by_steps):
         cells = [f"{metrics[f'fd_1k.{name}.steps{count}']:.0f}" for count in steps]
         rows.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
     kept = [name.removeprefix("fd_1k.") for name in metrics if name.startswith("fd_1k.encoder_keep")]
@@ -301,13 +301,13 @@ KINDS = {
 
 
 def filled(text: str) -> str:
-    """A page with all its tables written anew."""
+    """A page with all its tables replaced."""
     form = re.compile(r"(<!-- (\w+) (\w+) -->\n).*?(<!-- end -->)", re.S)
     return form.sub(lambda match: f"{match[1]}\n{table(match[3], KINDS[match[2]])}\n\n{match[4]}", text)
 
 
 def charts() -> None:
-    """Bars of speed, and cost by sequence length, as files beside the numbers."""
+    """Draw charts of speed and of cost by sequence length next to results/speed.json."""
     from mage.report.charts import Bar, Series, bar_chart, line_chart, standalone
 
     path = ROOT / "results" / "speed.json"

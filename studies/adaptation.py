@@ -1,10 +1,10 @@
-"""What domain adaptation brings: `python studies/adaptation.py --data-root DATA --model RUN --out OUT`.
+"""Domain adaptation: `python studies/adaptation.py --data-root DATA --model RUN --out OUT`.
 
-RUN is MAGE of CIFAR-10 with its tokenizer. It goes on pre-training, without labels, on images of another kind
-(`mage pretrain --init-from`; default: 4,000 handwritten digits, which its tokenizer has never seen either), and a
-network of the same size learns them from random weights, with as many steps, as the control. Linear probe and k-NN on
-both data sets, before and after, go to results/adaptation.json: every row is measured on test images, and nothing is
-chosen by them. What is finished is not repeated.
+RUN is MAGE of CIFAR-10 with its tokenizer. Its pre-training is continued, without labels, on images of another kind
+(`mage pretrain --init-from`; default: 4,000 handwritten digits, which are new to its tokenizer too). The control is a
+network of the same size that is trained on them from random weights with as many steps. Linear probe and k-NN on both
+data sets, before and after, are written to results/adaptation.json: every row is measured on test images, and nothing
+is chosen by them. Finished trainings and measurements are not repeated.
 """
 
 import argparse
@@ -26,16 +26,16 @@ from mage.runs.record import Record, write_record
 from mage.training.runlog import read_log
 
 OLD, MOST = "cifar10", 10_000
-"""What RUN has learned, and how many training images probes get."""
+"""Data set of RUN, and largest number of training images of the probes."""
 
 
 def call(*words: object) -> None:
-    """A command of this library."""
+    """Run a command of this library."""
     subprocess.run([sys.executable, "-m", "mage", *map(str, words)], check=True)
 
 
 def train(name: str, options: argparse.Namespace) -> Path:
-    """Pre-train on the new images, from RUN's weights or from random ones, unless it is done."""
+    """Pre-train on the new images, from RUN's weights or from random ones, unless this is finished."""
     out: Path = options.out / name
     recipe = ["--config", options.model / "recipe.yaml", "--tokenizer", options.model, "--data-root", options.data_root]
     changes = [f"data.name={options.data}", "data.transform.augmentation=none", "data.views=1", "data.online_images=0"]
@@ -54,9 +54,9 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, f
     """Linear probe and k-NN on the old and the new images."""
     path: Path = options.out / f"{name}.json"
     if path.exists():
-        found: dict[str, float] = json.loads(path.read_text())
-        return found
-    model, found = mage.load(folder), {}
+        stored: dict[str, float] = json.loads(path.read_text())
+        return stored
+    model, accuracies = mage.load(folder), {}
     for kind, data in (("old", OLD), ("new", options.data)):
         train_set, test_set = (
             load_dataset(data, split=split, data_root=options.data_root, channels=model.channels)
@@ -64,9 +64,10 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, f
         )
         few = random_subset(train_set, min(MOST, len(train_set)))
         pair = [extract_features(model, images, TransformConfig(size=model.image_size)) for images in (few, test_set)]
-        found |= {f"{kind}_linear": linear_probe(*pair, protocol="lbfgs").accuracy, f"{kind}_knn": knn(*pair).accuracy}
-    path.write_text(json.dumps(found))
-    return found
+        accuracies[f"{kind}_linear"] = linear_probe(*pair, protocol="lbfgs").accuracy
+        accuracies[f"{kind}_knn"] = knn(*pair).accuracy
+    path.write_text(json.dumps(accuracies))
+    return accuracies
 
 
 def main() -> None:
@@ -85,8 +86,8 @@ def main() -> None:
     metrics, seconds = {}, {}
     for name in ("before", "adapted", "from_scratch"):
         folder = options.model if name == "before" else train(name, options)
-        print(name, found := measure(name, folder, options), flush=True)
-        metrics |= {f"{name}.{key}": value for key, value in found.items()}
+        print(name, accuracies := measure(name, folder, options), flush=True)
+        metrics |= {f"{name}.{key}": value for key, value in accuracies.items()}
         if name != "before":
             seconds[name] = max(line.get("seconds", 0.0) for line in read_log(folder))
     protocol = {

@@ -1,7 +1,7 @@
-"""What studies choose by: validation images, which training held out. Test images measure what was chosen, and no more.
+"""Studies choose settings by validation images, which training held out; test images measure the chosen ones only.
 
-A study that tries settings measures all of them on validation images; `Parts.test` is read when the final measure of
-the chosen ones asks for it.
+A study with several settings measures all of them on validation images; `Parts.test` is read for the final measurement
+of the chosen ones.
 """
 
 import functools
@@ -12,11 +12,11 @@ from mage.data.datasets import ImageDataset, load_dataset
 from mage.runs.inputs import data_of_model
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
-"""Where records go; trials with small sizes give another folder, so that they leave the measured ones alone."""
+"""Folder of the records; trials with small sizes use another one, so that they do not replace these."""
 
 
 class Parts:
-    """A data set in three parts, as the training of `model` saw it."""
+    """A data set in three parts, split as in the training of `model`."""
 
     def __init__(self, model: mage.Mage, name: str, data_root: str | None) -> None:
         self._name, self._data_root, self._channels = name, data_root, model.channels
@@ -24,11 +24,11 @@ class Parts:
 
     @functools.cached_property
     def test(self) -> ImageDataset:
-        """Read when first asked for, which no choice does."""
+        """Test images, read on first access; choices do not use them."""
         return load_dataset(self._name, split="test", data_root=self._data_root, channels=self._channels)
 
     def sentence(self, chosen: str) -> str:
-        """For `protocol.validation` of a record. chosen: what was chosen, and by what."""
+        """A sentence for `protocol.validation` of a record. chosen: its beginning, with the chosen settings."""
         return (
             f"{chosen} by {len(self.validation):,} validation images, which training held out of the training images; "
             f"what was chosen was measured on {len(self.test):,} test images, which chose nothing."

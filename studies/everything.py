@@ -1,15 +1,15 @@
 """All studies on CIFAR-10 in one go: `python studies/everything.py --data-root DATA [--scale gpu] [--only generation]`.
 
-Trains a tokenizer and a model where OUT does not hold them, then runs representations.py, mage_c.py and generation.py,
-each with settings that fit the scale:
+Trains a tokenizer and a model unless OUT has them, then runs representations.py, mage_c.py and generation.py, each with
+settings for the scale:
 
 cpu   two cores with bfloat16: two and a half hours for generation, as long for the representations
 gpu   one large GPU: batches of 512 and 256, a wider model for generation; about 40 minutes in all
-trial tiny models and few samples, to see that all of it runs: give it a few hundred images, and --results
+trial tiny models and few samples, to test that everything runs: give it a few hundred images, and --results
 
-Every step is left out when it is done and goes on where it was stopped; records are written as soon as there is
-something to record. Steps run one after the other: side by side on one GPU they only wait for each other. Each study
-chooses by validation images and measures what it chose on test images, as its own docstring says.
+Finished steps are skipped and interrupted ones resumed; records are written as soon as there are results. Steps run in
+sequence, because on one GPU parallel steps are no faster. Each study chooses by validation images and measures the
+chosen settings on test images, as described in its own docstring.
 """
 
 import argparse
@@ -25,19 +25,19 @@ STUDIES = ("generation", "representations", "mage_c")
 
 
 def sets(**changes: object) -> list[str]:
-    """Settings as words; a double underscore stands for the dot."""
+    """Settings as arguments of a command; a double underscore stands for a dot."""
     return [word for name, value in changes.items() for word in ("--set", f"{name.replace('__', '.')}={value}")]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done, and with which settings."""
+    """Arguments of all steps for one scale."""
 
     tokenizer: list[str]
     base: list[str]
-    """The model of generation."""
+    """Of the model for generation."""
     generation: list[str]
-    """Of the trainings on top of it."""
+    """Of the study of generation, which continues this model."""
     representations: list[str]
     mage_c: list[str]
 
@@ -83,28 +83,28 @@ SCALES = {
 
 
 class Runner:
-    """Runs commands; what is done leaves a file behind."""
+    """Runs commands; finished trainings are marked by a file."""
 
     def __init__(self, out: Path, data_root: str) -> None:
         self.out, self.data = out, ["--data-root", data_root]
 
-    def train(self, command: str, name: str, *words: object) -> Path:
-        """A training of this library in OUT/name, resumed if it was begun."""
+    def train(self, command: str, name: str, *arguments: object) -> Path:
+        """Run a training of this library in OUT/name, or resume it."""
         folder = self.out / name
         if not (folder / "finished").exists():
-            more = ["--resume"] if any(folder.glob("checkpoints/*.pt")) else []
-            self.call("-m", "mage", command, "--out", folder, *self.data, *words, *more)
+            resume = ["--resume"] if any(folder.glob("checkpoints/*.pt")) else []
+            self.call("-m", "mage", command, "--out", folder, *self.data, *arguments, *resume)
             (folder / "finished").touch()
         return folder
 
-    def call(self, *words: object) -> None:
-        """Run Python with these words, and say so."""
-        print("python", *words, flush=True)
-        subprocess.run([sys.executable, *map(str, words)], check=True)
+    def call(self, *arguments: object) -> None:
+        """Print and run a Python command."""
+        print("python", *arguments, flush=True)
+        subprocess.run([sys.executable, *map(str, arguments)], check=True)
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the chosen studies."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True, help="folder where CIFAR-10 lies")
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), help="folder of all runs")

@@ -1,7 +1,7 @@
-"""What studies/generation.py works with: trainings and measurements, each done once and kept in a folder.
+"""Trainings and measurements of studies/generation.py; each is run once and stored in a folder.
 
-Settings are chosen by samples that are compared with validation images; what was chosen draws other random numbers
-and is compared with test images, because the best of many is partly the luckiest.
+Settings are chosen by samples that are compared with validation images; chosen settings are measured with other random
+numbers and compared with test images, because the best of many results is biased.
 """
 
 import argparse
@@ -32,13 +32,13 @@ SMALL, LARGE = 1000, 2500
 """Samples of the curves, and of the numbers that are compared in the text (at most half of the training images)."""
 CHOICE_SEED, FINAL_SEED = 0, 1
 Samplers = dict[str, list[dict[str, Any]]]
-"""Each sampler with the settings that are tried at every number of steps; the best counts."""
+"""Sampler -> settings that are compared at every number of steps."""
 
 
 def _samplers(temperatures: tuple[float, float, float], orders: tuple[float, ...], *, critic: int) -> Samplers:
-    """temperatures: of the choice, by confidence; orders: of the tokens, where an order decides which are drawn.
+    """temperatures: of the choice by confidence. orders: token temperatures of samplers with a fixed or random order.
 
-    critic: how many of the temperatures it does without, the lowest ones.
+    critic: number of the lowest temperatures that are left out with a critic.
     """
     middle = temperatures[1]
     return {
@@ -54,23 +54,24 @@ def _samplers(temperatures: tuple[float, float, float], orders: tuple[float, ...
 
 @dataclass(frozen=True)
 class Subject:
-    """A data set, and how models of it are trained: TRAINING -> recipe and changes to it."""
+    """A data set, with trainings and samplers of its models."""
 
     data: str
     recipe: str
     mirror: bool
-    """Whether a mirrored image shows the same."""
+    """Whether mirrored images belong to the data."""
     soften: bool
-    """Whether the judge learns from images of a lower resolution too."""
+    """Whether the judge is also trained on images of a lower resolution."""
     samplers: Samplers
     steps: tuple[int, ...]
-    """Numbers of network passes on the curves."""
+    """Numbers of sampling steps of the curves."""
     trainings: dict[str, tuple[str, list[str]]]
+    """Name of a training -> recipe and changes to it."""
     guidances: tuple[float, ...]
     guided: tuple[dict[str, Any], ...]
-    """Samplers that are tried with classes: guidance sharpens, too, and so allows higher temperatures."""
-    told: tuple[dict[str, Any], ...]
-    """Samplers that are tried with clusters."""
+    """Samplers for classes; because guidance sharpens distributions, temperatures can be higher."""
+    clustered: tuple[dict[str, Any], ...]
+    """Samplers for clusters."""
 
 
 _FROZEN = ["method.conditions.freeze_encoder=true", "model.class_input=decoder", "pretraining.steps=500"]
@@ -112,7 +113,7 @@ SUBJECTS = {
 
 
 class Study:
-    """Trainings and measurements, each done once and kept in OUT."""
+    """Trainings and measurements, each run once and stored in OUT."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.out, self.base = options, options.out, mage.load(options.model)
@@ -128,7 +129,7 @@ class Study:
         self.read()
 
     def reference(self, split: Literal["validation", "test"]) -> Reference:
-        """What samples are compared with."""
+        """Statistics of the real images that samples are compared with."""
         if split not in self._references:
             path = self.out / f"reference_{split}.npz"
             if not path.exists():
@@ -139,18 +140,18 @@ class Study:
 
     @functools.cached_property
     def judge(self) -> Judge:
-        """The independent classifier, which has learned from no validation and no test image."""
+        """The independent classifier, trained without validation and test images."""
         config = JudgeConfig(self.options.epochs, mirror=self.subject.mirror, soften=self.subject.soften)
         where = {"precision": self.base.precision, "device": self.base.device}
         return judge_of(self.parts.train, self.base.image_size, config, cache=self.out, **where)
 
     def read(self) -> None:
-        """Take over what this or another process has measured."""
+        """Read the stored measurements of all processes."""
         if self.path.exists():
             self.measured |= json.loads(self.path.read_text())
 
     def keep(self, name: str, values: dict[str, float]) -> dict[str, float]:
-        """Write down what was measured, beside what another process has found meanwhile."""
+        """Store a measurement with those that other processes have stored meanwhile."""
         self.read()
         self.measured[name] = values
         atomic.write_json(self.path, self.measured)
@@ -158,23 +159,23 @@ class Study:
         return values
 
     def measure(self, model: str, sampling: dict[str, Any], *, by_class: bool = False) -> dict[str, float]:
-        """Of the samples that settings are chosen by: fd_efflite0, precision and recall against validation images.
+        """Metrics for choosing settings: fd_efflite0, precision and recall of samples against validation images.
 
-        by_class: each class in turn, and the accuracy.
+        by_class: samples of each class in turn, with their accuracy.
         """
         return self._measure(model, sampling, self.small, "validation", by_class)
 
     def final(
         self, model: str, sampling: dict[str, Any], *, num: int | None = None, by_class: bool = False
     ) -> dict[str, float]:
-        """The same of other samples, against test images: for settings that nothing is left to choose of."""
+        """Metrics of other samples against test images, for settings that are chosen; num: number of samples."""
         return self._measure(model, sampling, num or self.small, "test", by_class)
 
     def choose(self, model: str, tried: Sequence[dict[str, Any]], *, by_class: bool = False) -> dict[str, Any]:
         """The settings whose samples are nearest to the validation images."""
         if len(tried) == 1:
             return tried[0]
-        return min(tried, key=lambda one: self.measure(model, one, by_class=by_class)["fd"])
+        return min(tried, key=lambda sampling: self.measure(model, sampling, by_class=by_class)["fd"])
 
     def _measure(
         self, model: str, sampling: dict[str, Any], num: int, split: Literal["validation", "test"], by_class: bool
@@ -193,43 +194,44 @@ class Study:
             seen.update(self.extractor(pixels))
             if by_class:
                 right += int((self.classify(pixels) == torch.arange(first, first + len(pixels)) % 10).sum())
-        found = compare(seen, self.reference(split), "efflite0").metrics
-        values = {key.split("_")[0]: value for key, value in found.items()} | {"seconds": time.perf_counter() - start}
+        metrics = compare(seen, self.reference(split), "efflite0").metrics
+        values = {key.split("_")[0]: value for key, value in metrics.items()}
+        values["seconds"] = time.perf_counter() - start
         return self.keep(name, values | ({"accuracy": right / num} if by_class else {}))
 
     def classify(self, pixels: Tensor) -> Tensor:
-        """The classes that the judge sees."""
+        """Classes of images, by the judge."""
         judge = self.judge  # may be trained here, which inference mode would not allow
         with torch.inference_mode():
             return judge(pixels.to(self.base.device)).argmax(dim=1).cpu()
 
     def real(self) -> dict[str, float]:
-        """What real and what reconstructed test images get."""
+        """Accuracy of the judge on test images, and distance of training images to them; also after the tokenizer."""
         if "real" in self.measured:
             return self.measured["real"]
         right, kept, labels = 0, 0, torch.from_numpy(self.parts.test.labels)
         for batch in evaluation_batches(self.parts.test, lambda image, _: image, batch_size=500):
-            again = self.base.decode_tokens(self.base.encode(images.to_float(batch["images"])))
+            decoded = self.base.decode_tokens(self.base.encode(images.to_float(batch["images"])))
             right += int((self.classify(batch["images"]) == batch["labels"]).sum())
-            kept += int((self.classify(images.to_uint8(again)) == batch["labels"]).sum())
+            kept += int((self.classify(images.to_uint8(decoded)) == batch["labels"]).sum())
         values = {"accuracy": right / len(labels), "accuracy_reconstructed": kept / len(labels)}
         for num in (self.small, self.large):
-            seen, again = (SeenImages(self.extractor.fingerprint, num) for _ in range(2))
+            originals, reconstructions = (SeenImages(self.extractor.fingerprint, num) for _ in range(2))
             for batch in evaluation_batches(
                 random_subset(self.parts.train, num), lambda image, _: image, batch_size=250
             ):
-                seen.update(self.extractor(batch["images"]))
+                originals.update(self.extractor(batch["images"]))
                 tokens = self.base.encode(images.to_float(batch["images"]))
-                again.update(self.extractor(images.to_uint8(self.base.decode_tokens(tokens))))
-            for end, which in (("", seen), ("_reconstructed", again)):
-                found = compare(which, self.reference("test"), "efflite0").metrics
-                values[f"fd_{num}{end}"] = next(value for name, value in found.items() if name.startswith("fd_"))
+                reconstructions.update(self.extractor(images.to_uint8(self.base.decode_tokens(tokens))))
+            for end, seen in (("", originals), ("_reconstructed", reconstructions)):
+                metrics = compare(seen, self.reference("test"), "efflite0").metrics
+                values[f"fd_{num}{end}"] = next(value for name, value in metrics.items() if name.startswith("fd_"))
         return self.keep("real", values)
 
     def pretrain(self, name: str, training: str, *changes: str, start: bool = True) -> None:
-        """Train a model with classes as the subject's `training`, unless it is done, and load it.
+        """Train a model with the subject's `training`, unless this is finished, and load it.
 
-        start: at the weights of RUN.
+        start: initialise it with the weights of RUN.
         """
         out, (recipe, own) = self.out / name, self.subject.trainings[training]
         if not self.tokens.exists():
@@ -247,10 +249,10 @@ class Study:
         return ["--data-root", self.options.data_root] if self.options.data_root else []
 
     def sampler(self) -> dict[str, Any]:
-        """The settings that are best on validation images at up to 16 steps, for everything after the curves."""
+        """The best settings on validation images at up to 16 steps, for all parts after the curves."""
         few = [steps for steps in self.subject.steps if steps <= 16]
         kinds = self.subject.samplers.values()
-        tried = [one | {"steps": steps} for settings in kinds for one in settings for steps in few]
+        tried = [settings | {"steps": steps} for kind in kinds for settings in kind for steps in few]
         return self.choose("base", tried)
 
 

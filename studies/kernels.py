@@ -1,8 +1,8 @@
-"""Which attention is fastest, and whether torch.compile pays: `python studies/kernels.py`, on an idle machine.
+"""Speed of attention kernels and of torch.compile: `python studies/kernels.py`, on an idle machine.
 
-Attention: softmax(q k) v written out against PyTorch's fused kernel, for widths, lengths and precisions that occur
-here, forward alone and with backward, taking turns in one process. Compilation: one training step of transformer
-blocks with and without, and the seconds that the first step takes. Results go to results/kernels.json.
+Attention: softmax(q k) v written out against PyTorch's fused kernel, for widths, lengths and precisions of this
+library, forward only and with backward, in turns in one process. Compilation: one training step of transformer blocks
+with and without, and the seconds of the first step. Results are written to results/kernels.json.
 """
 
 import argparse
@@ -28,17 +28,17 @@ DEPTH = 4
 
 
 def blocks(width: int, heads: int, device: torch.device, *, fused: bool) -> nn.Sequential:
-    """Some transformer blocks with one kind of attention."""
+    """DEPTH transformer blocks with fused or written-out attention."""
     torch.manual_seed(0)
-    made = nn.Sequential(*transformer_blocks(DEPTH, width, heads, mlp_ratio=4.0, dropout=0.0)).to(device)
-    for layer in made.modules():
+    network = nn.Sequential(*transformer_blocks(DEPTH, width, heads, mlp_ratio=4.0, dropout=0.0)).to(device)
+    for layer in network.modules():
         if isinstance(layer, Attention):
             layer.fused_attn = fused  # type: ignore[misc]  # final for TorchScript's sake
-    return made
+    return network
 
 
 def forward(network: nn.Module, x: Tensor, precision: str) -> Callable[[], object]:
-    """One pass without gradients."""
+    """A function for a forward pass without gradients."""
 
     @torch.inference_mode()
     def run() -> object:
@@ -49,7 +49,7 @@ def forward(network: nn.Module, x: Tensor, precision: str) -> Callable[[], objec
 
 
 def step(network: nn.Module, x: Tensor, precision: str) -> Callable[[], object]:
-    """Forward and backward."""
+    """A function for a forward and backward pass."""
 
     def run() -> object:
         with autocast(precision, x.device):
@@ -63,7 +63,7 @@ def step(network: nn.Module, x: Tensor, precision: str) -> Callable[[], object]:
 
 def attention(device: torch.device, precisions: list[str], rounds: int) -> dict[str, float]:
     """Seconds of the fused kernel over seconds written out: above 1, writing it out is faster."""
-    found = {}
+    ratios = {}
     for width, heads, length, count in SHAPES:
         x = torch.randn(count, length, width, generator=rng.generator(0)).to(device)
         ways = {fused: blocks(width, heads, device, fused=fused) for fused in (False, True)}
@@ -75,27 +75,27 @@ def attention(device: torch.device, precisions: list[str], rounds: int) -> dict[
                     device=device,
                 )
                 ratio = timings["True"].median / timings["False"].median
-                found[f"fused_over_written_{name}_d{width}_{length}tokens_{precision}"] = ratio
+                ratios[f"fused_over_written_{name}_d{width}_{length}tokens_{precision}"] = ratio
                 print(f"d{width} {length} tokens {precision} {name}: fused takes {ratio:.2f} x the time", flush=True)
-    return found
+    return ratios
 
 
 def compilation(device: torch.device, precision: str, rounds: int) -> dict[str, float]:
     """Seconds of a step without compilation over seconds with it, and seconds of the first compiled step."""
-    found = {}
+    metrics = {}
     for width, heads, length, count in SHAPES[:2]:
         x = torch.randn(count, length, width, generator=rng.generator(0)).to(device)
         plain, compiled = (blocks(width, heads, device, fused=False) for _ in range(2))
         compile_repeated(nn.ModuleList([nn.ModuleList(compiled)]))
         start = time.perf_counter()
         step(compiled, x, precision)()
-        found[f"compile_first_step_seconds_d{width}_{length}tokens"] = time.perf_counter() - start
+        metrics[f"compile_first_step_seconds_d{width}_{length}tokens"] = time.perf_counter() - start
         ways = {"plain": step(plain, x, precision), "compiled": step(compiled, x, precision)}
         timings = take_turns(ways, rounds=rounds, device=device)
         ratio = timings["plain"].median / timings["compiled"].median
-        found[f"compile_speedup_step_d{width}_{length}tokens"] = ratio
+        metrics[f"compile_speedup_step_d{width}_{length}tokens"] = ratio
         print(f"d{width} {length} tokens: a compiled step is {ratio:.2f} x as fast", flush=True)
-    return found
+    return metrics
 
 
 def main() -> None:

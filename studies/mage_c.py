@@ -1,11 +1,11 @@
-"""Which form of MAGE-C keeps generation intact? `python studies/mage_c.py --data-root DATA --model RUN --out OUT`.
+"""Forms of MAGE-C and their effect on generation: `python studies/mage_c.py --data-root DATA --model RUN --out OUT`.
 
-RUN is MAGE without contrast (of studies/representations.py). Each form of the contrast goes on from its weights for
-the same number of steps on the same pairs of views, one without contrast as the control. All forms are compared on
+RUN is MAGE without contrast (of studies/representations.py). Its training is continued with each form of the contrast
+for the same number of steps on the same pairs of views; the control is one without contrast. All forms are compared on
 validation images: the distance of samples of one sampler to them (fd_efflite0), and k-NN and least squares on features
-of 10,000 training images. The form that keeps generation intact (its distance is at most 2 % above the control's) and
-has the best least squares is chosen; it, the control and RUN are then measured on test images, with other random
-numbers, in rows that end in _test. Results go to results/mage_c.json. What is finished is not repeated.
+of 10,000 training images. Of the forms that keep generation intact (a distance at most 2 % above the control's), the
+one with the best least squares is chosen; it, the control and RUN are then measured on test images, with other random
+numbers, in rows that end in _test. Results are written to results/mage_c.json. Finished trainings are not repeated.
 """
 
 import argparse
@@ -41,15 +41,15 @@ FORMS: dict[str, list[str]] = {
     "stop_gradient": ["weight=0.1", "stop_gradient=true"],
     "shared_ratio": ["weight=0.1", "share_ratio=true"],
 }
-"""Settings under `contrastive`; the control contrasts with no weight to speak of, so that all else is equal."""
+"""Settings under `contrastive`; the control has a negligible weight of the contrast, so that all else is equal."""
 SAMPLES, LABELLED = 2000, 10_000
-"""Samples of each form, and training images, at most, that its features are probed with."""
+"""Samples of each form, and largest number of training images of the probes."""
 INTACT = 1.02
-"""The largest distance, over the control's, at which generation counts as intact."""
+"""Largest ratio of the distance to the control's at which generation counts as intact."""
 
 
 def train(name: str, options: argparse.Namespace) -> Path:
-    """Go on from RUN with one form of the contrast, unless it is done."""
+    """Continue the training of RUN with one form of the contrast, unless this is finished."""
     out: Path = options.out / name
     if not (out / "finished").exists():
         words = ["pretrain", "--recipe", "cifar10-mage-c", "--tokenizer", options.model, "--data", options.tokens]
@@ -67,49 +67,49 @@ def train(name: str, options: argparse.Namespace) -> Path:
 
 
 def measure(folder: Path, name: str, parts: Parts, options: argparse.Namespace, *, final: bool) -> dict[str, float]:
-    """Samples and features of one model, beside validation images; final: beside test images, with other samples."""
+    """Metrics of a model on validation images; final: on test images, with other samples."""
     path = options.out / f"{name}_{'test' if final else 'validation'}.json"
     if path.exists():
-        found: dict[str, float] = json.loads(path.read_text())
-        return found
-    found = look(folder, parts.train, parts.test if final else parts.validation, options.samples, seed=int(final))
+        stored: dict[str, float] = json.loads(path.read_text())
+        return stored
+    metrics = look(folder, parts.train, parts.test if final else parts.validation, options.samples, seed=int(final))
     log = read_log(folder)
-    found |= {"loss": next(line["valid/loss"] for line in reversed(log) if "valid/loss" in line)}
-    path.write_text(json.dumps(found))
-    return found
+    metrics["loss"] = next(line["valid/loss"] for line in reversed(log) if "valid/loss" in line)
+    path.write_text(json.dumps(metrics))
+    return metrics
 
 
 def look(folder: Path, train: ImageDataset, real: ImageDataset, samples: int, *, seed: int) -> dict[str, float]:
-    """Distance of samples to real images, and how features of the training images tell the real ones' classes."""
+    """Distance of samples to real images, and accuracy on these of probes trained on the training images."""
     model = mage.load(folder)
     extractor = build_extractor("efflite0", device=model.device)
     seen = look_at_dataset(real, extractor, size=model.image_size, batch_size=250, device=model.device)
-    made = look_at_model(model, Production(samples, seed, 250), extractor)
-    found = {
+    generated = look_at_model(model, Production(samples, seed, 250), extractor)
+    metrics = {
         name.split("_")[0]: value
-        for name, value in compare(made, Reference.of("real", seen), "efflite0").metrics.items()
+        for name, value in compare(generated, Reference.of("real", seen), "efflite0").metrics.items()
     }
     features = [
         extract_features(model, data, TransformConfig(size=model.image_size))
         for data in (random_subset(train, min(LABELLED, len(train))), real)
     ]
-    return found | {"knn": knn(*features).accuracy, "linear": linear_probe(*features, protocol="ridge").accuracy}
+    return metrics | {"knn": knn(*features).accuracy, "linear": linear_probe(*features, protocol="ridge").accuracy}
 
 
-def choose(found: dict[str, dict[str, float]]) -> str:
-    """The form of the best least squares among those that keep generation intact; else the one of the least distance.
+def choose(rows: dict[str, dict[str, float]]) -> str:
+    """The form with the best least squares among those that keep generation intact, else that of the least distance.
 
-    found: of every form and of the control, on validation images.
+    rows: metrics of every form and of the control on validation images.
     """
-    forms = [name for name in found if name not in ("before", "control")]
-    intact = [name for name in forms if found[name]["fd"] <= INTACT * found["control"]["fd"]]
+    forms = [name for name in rows if name not in ("before", "control")]
+    intact = [name for name in forms if rows[name]["fd"] <= INTACT * rows["control"]["fd"]]
     if intact:
-        return max(intact, key=lambda name: found[name]["linear"])
-    return min(forms, key=lambda name: found[name]["fd"])
+        return max(intact, key=lambda name: rows[name]["linear"])
+    return min(forms, key=lambda name: rows[name]["fd"])
 
 
 def compare_forms(parts: Parts, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Rows of all forms on validation images, then of those that were chosen on test images."""
+    """Rows of all forms on validation images, then of RUN, the control and the chosen form on test images."""
     folders = {"before": options.model} | {name: train(name, options) for name in options.only}
     rows: dict[str, dict[str, float]] = {}
     for name, folder in folders.items():
@@ -146,7 +146,7 @@ def main() -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     parts = Parts(mage.load(options.model), "cifar10", options.data_root)
     rows = compare_forms(parts, options)
-    metrics = {f"{name}.{key}": value for name, found in rows.items() for key, value in found.items()}
+    metrics = {f"{name}.{key}": value for name, values in rows.items() for key, value in values.items()}
     protocol = {
         "validation": parts.sentence(
             "Forms were compared, and the one of the best least squares among those whose fd is at most "

@@ -1,8 +1,9 @@
 """Layouts and group norms of the paper's tokenizer in bfloat16: `python studies/norms.py [--device cuda --batch 64]`.
 
-Three ways, taking turns: `default`, PyTorch's group norm in the layout of the library's CPU training; `channels_last`,
-the same norm in that layout; `lean`, the library's own norm for GPUs (`mage/nn/norms.py`). What counts is time per
-image of encoding and decoding, and how many ids are those of float32. Results go to results/norms_DEVICE.json.
+Three variants, measured in turns: `default`, PyTorch's group norm in the layout of the library's CPU training;
+`channels_last`, the same norm in that layout; `lean`, the library's own norm for GPUs (`mage/nn/norms.py`). Measured
+are the time per image of encoding and decoding, and the share of ids equal to those of float32. Results are written to
+results/norms_DEVICE.json.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from mage.tokenizers import vqgan
 
 
 def lean(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """The library's norm, whatever the device."""
+    """The library's norm for GPUs, on any device."""
     return norms.lean_group_norm(x, norm)
 
 

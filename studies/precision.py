@@ -1,10 +1,9 @@
-"""What bfloat16 changes: `python studies/precision.py --out runs/precision`.
+"""Effects of bfloat16: `python studies/precision.py --out runs/precision`.
 
-Three answers: how far the logits of a trained model move; how far the loss curves of two trainings, alike but for the
-precision, lie apart over 1,000 steps, beside the distance between two seeds; and the Frechet distance between samples
-of one model in both precisions, beside that between samples of two seeds in float32. On the digits of the demo; both
-precisions are reported, on test images where images are needed, and nothing is chosen by them. Results go to
-results/precision.json.
+Three measurements: the deviation of the logits of a trained model; the deviation of the loss over 1,000 steps between
+two trainings that differ in precision, compared with that between two seeds; and the Frechet distance between samples
+of one model in both precisions, compared with that between samples of two seeds in float32. The data are the digits of
+the demo; logits are measured on test images, and nothing is chosen. Results are written to results/precision.json.
 """
 
 import argparse
@@ -39,8 +38,8 @@ def losses(run: Path) -> torch.Tensor:
 def train_all(out: Path, steps: int) -> dict[str, Path]:
     """A tokenizer, and MAGE in float32 with two seeds and in bfloat16."""
     recipe = named("mnist5k")
-    words = replace(recipe.tokenizer_training, steps=min(steps, recipe.tokenizer_training.steps))
-    recipe = replace(recipe, tokenizer_training=words, pretraining=replace(recipe.pretraining, steps=steps))
+    training = replace(recipe.tokenizer_training, steps=min(steps, recipe.tokenizer_training.steps))
+    recipe = replace(recipe, tokenizer_training=training, pretraining=replace(recipe.pretraining, steps=steps))
     if not (out / "tokenizer" / "finished").exists():
         runs.train_tokenizer(recipe, Launch(out).inside("tokenizer"))
         (out / "tokenizer" / "finished").touch()
@@ -58,45 +57,45 @@ def train_all(out: Path, steps: int) -> dict[str, Path]:
 
 @torch.inference_mode()
 def logit_deviation(run: Path) -> dict[str, float]:
-    """Of the same masked test images in both precisions."""
+    """Deviation of the logits for the same masked test images between both precisions."""
     models = {precision: mage.load(run, precision=precision) for precision in ("float32", "bf16")}
     test = load_dataset("mnist5k", split="test")
     pixels = load_images(test, list(range(256)), named("mnist5k").data.transform).float() / 255
     tokens = models["float32"].encode(pixels).flatten(1)
     mask = random_mask(MaskRatioConfig(per_image=True), len(tokens), tokens.shape[1], torch.Generator().manual_seed(0))
-    found = {}
+    logits = {}
     for precision, model in models.items():
         with model.autocast():
             output = model.transformer(tokens, mask)
             decoded = output.decoded.flatten(0, 1)[mask.masked_index]
-            found[precision] = model.transformer.word_logits(decoded, model.transformer.vocabulary.num_codes).float()
-    difference = found["bf16"] - found["float32"]
-    probabilities = [logits.softmax(dim=1) for logits in (found["float32"], found["bf16"])]
+            logits[precision] = model.transformer.word_logits(decoded, model.transformer.vocabulary.num_codes).float()
+    difference = logits["bf16"] - logits["float32"]
+    probabilities = [values.softmax(dim=1) for values in (logits["float32"], logits["bf16"])]
     return {
         "logits_rms_deviation": float(difference.square().mean().sqrt()),
-        "logits_deviation_over_spread": float(difference.square().mean().sqrt() / found["float32"].std()),
+        "logits_deviation_over_spread": float(difference.square().mean().sqrt() / logits["float32"].std()),
         "probability_total_variation": float((probabilities[0] - probabilities[1]).abs().sum(dim=1).mean() / 2),
-        "same_best_code": float((found["float32"].argmax(1) == found["bf16"].argmax(1)).double().mean()),
+        "same_best_code": float((logits["float32"].argmax(1) == logits["bf16"].argmax(1)).double().mean()),
     }
 
 
 def sample_distances(run: Path, count: int) -> dict[str, float]:
     """fd_efflite0 between samples of one model: bf16 against float32, and float32 against float32 of another seed."""
     extractor = build_extractor("efflite0")
-    found = {}
+    moments = {}
     for name, precision, seed in (("float32", "float32", 0), ("bf16", "bf16", 1), ("other", "float32", 1)):
         samples = mage.load(run, precision=precision).generate(count, seed=seed)
-        found[name] = look_at(images.to_uint8(samples.cpu()).split(250), extractor, count).moments
+        moments[name] = look_at(images.to_uint8(samples.cpu()).split(250), extractor, count).moments
     train = load_dataset("mnist5k", split="train")
     real = load_images(
         train, list(range(0, len(train), max(1, len(train) // count)))[:count], named("mnist5k").data.transform
     )
     reference = look_at(real.split(250), extractor, len(real)).moments
     return {
-        "fd_efflite0_bf16_against_float32": frechet_distance(found["bf16"], found["float32"]),
-        "fd_efflite0_float32_against_float32": frechet_distance(found["other"], found["float32"]),
-        "fd_efflite0_float32_against_real": frechet_distance(found["other"], reference),
-        "fd_efflite0_bf16_against_real": frechet_distance(found["bf16"], reference),
+        "fd_efflite0_bf16_against_float32": frechet_distance(moments["bf16"], moments["float32"]),
+        "fd_efflite0_float32_against_float32": frechet_distance(moments["other"], moments["float32"]),
+        "fd_efflite0_float32_against_real": frechet_distance(moments["other"], reference),
+        "fd_efflite0_bf16_against_real": frechet_distance(moments["bf16"], reference),
     }
 
 

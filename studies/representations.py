@@ -2,12 +2,12 @@
 
     python studies/representations.py --data-root DATA --tokenizer RUN --out runs/representations
 
-Each method first runs for some steps, alone on the machine, to see how fast it is, and then for as many steps as fit
-into `--minutes`, so that its learning rate ends where it should. Tokenizer and token cache are shared by the three
-methods on tokens and are not counted; their seconds are in the record. Then come the protocols of
-`mage evaluate representations`, fine-tuning included: as in the published tables, the row of every method is measured
-on test images, and nothing is chosen by them. What is finished is not repeated. Results go to
-results/representations.json, and a page that compares the runs to OUT/comparison.html.
+Each method first runs for a few steps, alone on the machine, to measure its speed, and then for as many steps as fit
+into `--minutes`, so that its learning rate schedule is complete. Tokenizer and token cache are shared by the methods on
+tokens and are not counted; their seconds are in the record. Then all protocols of `mage evaluate representations` are
+run, including fine-tuning: as in the published tables, the row of every method is measured on test images, and nothing
+is chosen by them. Finished steps are not repeated. Results are written to results/representations.json, and a
+comparison of the runs to OUT/comparison.html.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def call(*words: object) -> None:
 
 
 def pretrain_words(method: str, options: argparse.Namespace, out: Path) -> list[object]:
-    """The command that pre-trains a method."""
+    """Arguments of the command that pre-trains a method."""
     words: list[object] = ["pretrain", "--recipe", METHODS[method], "--out", out, "--data-root", options.data_root]
     if named(METHODS[method]).method.reads == "tokens":
         words += ["--tokenizer", options.tokenizer, "--data", options.out / "tokens"]
@@ -74,7 +74,7 @@ def pretrain_words(method: str, options: argparse.Namespace, out: Path) -> list[
 
 
 def steps_that_fit(method: str, options: argparse.Namespace) -> int:
-    """Steps in the given time, from the pace of the last two thirds of a short run."""
+    """Number of steps that fit into `--minutes`, from the last two thirds of a short run."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "trial"
         words = pretrain_words(method, options, out)
@@ -86,7 +86,7 @@ def steps_that_fit(method: str, options: argparse.Namespace) -> int:
 
 
 def pretrain(method: str, options: argparse.Namespace) -> None:
-    """Pre-train a method in its run folder, unless it is done."""
+    """Pre-train a method in its run folder, unless this is finished."""
     out = options.out / method
     if (out / "finished").exists():
         return
@@ -103,7 +103,7 @@ def pretrain(method: str, options: argparse.Namespace) -> None:
 
 
 def evaluate(method: str, options: argparse.Namespace) -> None:
-    """All protocols, unless they are done."""
+    """Run all protocols, unless this is finished."""
     out = options.out / method
     if (out / "representations.json").exists():
         return
@@ -115,15 +115,15 @@ def evaluate(method: str, options: argparse.Namespace) -> None:
 
 
 def references(options: argparse.Namespace) -> dict[str, float]:
-    """What is known without any of the methods: raw pixels, and a network pre-trained on ImageNet.
+    """Accuracies of baselines: raw pixels, and a network pre-trained on ImageNet.
 
-    That network also sees the images after the tokenizer: what MAGE is not told, no training can bring back.
+    That network is also measured on reconstructions of the tokenizer, which have all the information that MAGE gets.
     """
     path = options.out / "references.json"
     if path.exists():
-        found: dict[str, float] = json.loads(path.read_text())
-        return found
-    found = {}
+        stored: dict[str, float] = json.loads(path.read_text())
+        return stored
+    accuracies = {}
     sets = [load_dataset("cifar10", split=split, data_root=options.data_root) for split in ("train", "test")]
     network, tokenizer = PooledFeatures(efflite0(), size=64), load_tokenizer(options.tokenizer)
     describers: dict[str, Callable[[Tensor], Tensor]] = {
@@ -133,15 +133,15 @@ def references(options: argparse.Namespace) -> dict[str, float]:
     }
     for name, describe in describers.items():
         train, test = (extract_features(describe, dataset, TransformConfig(size=(32, 32))) for dataset in sets)
-        found[f"{name}.linear_ridge"] = linear_probe(train, test, protocol="ridge").accuracy
-        found[f"{name}.knn"] = knn(train, test).accuracy
-        found[f"{name}.fewshot25"] = few_shot(train, test, counts=(25,), protocol="ridge")[0].mean
-    path.write_text(json.dumps(found))
-    return found
+        accuracies[f"{name}.linear_ridge"] = linear_probe(train, test, protocol="ridge").accuracy
+        accuracies[f"{name}.knn"] = knn(train, test).accuracy
+        accuracies[f"{name}.fewshot25"] = few_shot(train, test, counts=(25,), protocol="ridge")[0].mean
+    path.write_text(json.dumps(accuracies))
+    return accuracies
 
 
 def record(options: argparse.Namespace) -> None:
-    """Write what is finished."""
+    """Write the results so far."""
     metrics: dict[str, float] = {}
     timings: dict[str, float] = {}
     for method in METHODS:

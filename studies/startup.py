@@ -1,4 +1,4 @@
-"""How long the library takes to answer: `python studies/startup.py` writes results/startup.json.
+"""Start-up times: `python studies/startup.py` writes results/startup.json.
 
 CPU seconds (user and system) of fresh processes, medians. help_seconds: `mage --help`; command_help_seconds_max: the
 slowest `mage COMMAND --help`; import_over_torch: `import mage; mage.load` over `import torch, torchvision, timm`.
@@ -17,7 +17,7 @@ from mage.runs.record import Record, write_record
 
 
 def cpu_seconds(*arguments: str) -> float:
-    """Of a fresh Python with these arguments, its output thrown away."""
+    """CPU seconds of a new Python process with these arguments; its output is discarded."""
     before = os.times()
     subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     after = os.times()
@@ -25,7 +25,7 @@ def cpu_seconds(*arguments: str) -> float:
 
 
 def median(rounds: int, *arguments: str) -> float:
-    """Of some processes, after one that warms the disk's cache."""
+    """Median CPU seconds of `rounds` processes, after one that fills the file cache."""
     cpu_seconds(*arguments)
     return statistics.median(cpu_seconds(*arguments) for _ in range(rounds))
 
@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     start = time.perf_counter()
     helps = {name: median(options.rounds, "-m", "mage", name, "--help") for name in COMMANDS}
-    pairs = [  # taking turns, so that a busy moment strikes both
+    pairs = [  # in turns, so that other load affects both
         (cpu_seconds("-c", "import mage; mage.load"), cpu_seconds("-c", "import torch, torchvision, timm"))
         for _ in range(options.rounds + 1)
     ][1:]

@@ -1,14 +1,14 @@
-"""Tokenizers of CIFAR-10 side by side: `python studies/tokenizers.py --data-root DATA --out runs/tokenizers`.
+"""Comparison of tokenizers of CIFAR-10: `python studies/tokenizers.py --data-root DATA --out runs/tokenizers`.
 
-Trains each variant of the small recipe (`--only` chooses some), `--jobs` at a time with one thread each, compares all
-of them on validation images, and writes results/tokenizers.json and one picture. Variants of one group cost the same:
-network, batch size and steps are equal. Of each group the one of the least fd_judge is chosen; the chosen ones and
-`best`, the recipe itself, are then measured on test images, in rows that end in _test. Finished trainings are not
-repeated, and a stopped study goes on where it was.
+Trains variants of the small recipe (`--only` selects them), `--jobs` at a time with one thread each, compares them on
+validation images, and writes results/tokenizers.json and one picture. Variants of a group have the same cost: network,
+batch size and steps are equal. Of each group the one with the least fd_judge is chosen; the chosen ones and `best`, the
+recipe itself, are then measured on test images, in rows that end in _test. Finished trainings are not repeated, and
+interrupted ones are resumed.
 
-The Frechet distances are of reconstructions against their own originals, seen by two networks: EfficientNet-Lite0,
-which the perceptual loss also looks through and which therefore flatters, and the judge, a small classifier that was
-trained on the labels of the training images and that no training loss has seen.
+The Frechet distances are of reconstructions to their originals, in the features of two networks: EfficientNet-Lite0,
+which is also used by the perceptual loss, so that this distance is biased, and the judge, a small classifier trained on
+the labelled training images, which no training loss uses.
 """
 
 import argparse
@@ -43,15 +43,15 @@ PLAIN = [
     "tokenizer_loss.perceptual=0.1",
     "tokenizer_loss.adversarial.weight=0",
 ]
-"""What the small comparisons change in the recipe, which holds the settings of `best`."""
+"""Changes of the small comparisons to the recipe, which has the settings of `best`."""
 
 
 def _quantizer(kind: str, *more: str) -> list[str]:
     return [*PLAIN, f"tokenizer.quantizer.kind={kind}", f"tokenizer_training.steps={QUANTIZER_STEPS}", *more]
 
 
-def _game(weight: float) -> list[str]:
-    """The same training with the discriminator from a quarter of the way on, or without it."""
+def _adversarial(weight: float) -> list[str]:
+    """A training with a discriminator after the first quarter, or with weight 0 without one."""
     return [
         *PLAIN,
         "tokenizer.quantizer.kind=normalized",
@@ -71,10 +71,10 @@ VARIANTS: dict[str, list[str]] = {
         "fsq", "tokenizer.quantizer.levels=[8,5,5,5]", "tokenizer.quantizer.num_codes=1000", "tokenizer.code_width=4"
     ),
     "lfq": _quantizer("lfq", "tokenizer.quantizer.entropy=0.1", "tokenizer.code_width=10"),
-    "gan_off": _game(0.0),
-    "gan_on": _game(0.3),
+    "gan_off": _adversarial(0.0),
+    "gan_on": _adversarial(0.3),
     "normalized_long": [
-        *_game(0.3),
+        *_adversarial(0.3),
         "tokenizer_training.steps=5500",
         "tokenizer.quantizer.num_codes=4096",
         "tokenizer_loss.perceptual=0.25",
@@ -92,7 +92,7 @@ Extractors = tuple[Extractor, ...]
 
 
 def train_all(names: list[str], out: Path, data_root: str, jobs: int, more: list[str]) -> None:
-    """Train what is not trained yet, `jobs` processes at a time."""
+    """Train the variants that are not finished, `jobs` processes at a time."""
     waiting, running = list(names), {}
     while waiting or running:
         while waiting and len(running) < jobs:
@@ -123,7 +123,7 @@ def _start(name: str, run: Path, data_root: str, more: list[str], *, threads: in
 def measure_all(
     names: list[str], out: Path, dataset: ImageDataset, extractors: Extractors
 ) -> dict[str, dict[str, float]]:
-    """Measure variants on the images of a data set."""
+    """Metrics of each variant on the images of a data set."""
     reference: dict[str, FeatureStatistics] = {}
     rows = {}
     for name in names:
@@ -131,7 +131,7 @@ def measure_all(
             extractors, reference=reference, perceptual=build_perceptual("efflite0"), perceptual_name="efflite0"
         )
         quality = evaluate_tokenizer(runs.load_tokenizer(out / name), dataset, protocol)
-        # all variants are measured on the same images, so names need not say how many: rfd_judge_... -> fd_judge
+        # all variants are measured on the same images, so that names can omit their number: rfd_judge_... -> fd_judge
         measured = {re.sub(r"^r(fd_[^_]+)_.*", r"\1", key): value for key, value in quality.metrics.items()}
         measured["seconds"] = max(line["seconds"] for line in read_log(out / name) if "seconds" in line)
         rows[name] = {key: measured[key] for key in SHOWN}
@@ -139,14 +139,14 @@ def measure_all(
     return rows
 
 
-def choose(found: dict[str, dict[str, float]]) -> list[str]:
-    """Of each group the variant of the least fd_judge. found: of every variant, on validation images."""
-    groups = ([name for name in group if name in found] for group in GROUPS)
-    return [min(group, key=lambda name: found[name]["fd_judge"]) for group in groups if group]
+def choose(rows: dict[str, dict[str, float]]) -> list[str]:
+    """Of each group the variant with the least fd_judge. rows: metrics of every variant on validation images."""
+    groups = ([name for name in group if name in rows] for group in GROUPS)
+    return [min(group, key=lambda name: rows[name]["fd_judge"]) for group in groups if group]
 
 
 def compare_variants(names: list[str], out: Path, parts: Parts, extractors: Extractors) -> dict[str, dict[str, float]]:
-    """Rows of all variants on validation images, then of the chosen ones and of the recipe on test images."""
+    """Rows of all variants on validation images, then of the chosen ones and the recipe on test images."""
     rows = measure_all(names, out, parts.validation, extractors)
     finals = [*choose(rows), *(["best"] if "best" in rows else [])]
     if finals:
@@ -156,7 +156,7 @@ def compare_variants(names: list[str], out: Path, parts: Parts, extractors: Extr
 
 
 def picture(names: list[str], out: Path, parts: Parts) -> Tensor:
-    """The first validation images, and what each variant makes of them."""
+    """The first validation images, and their reconstructions by each variant."""
     count = min(12, len(parts.validation))
     rows = [("original", torch.stack([images.to_float(parts.validation.load(index)) for index in range(count)]))]
     for name in names:

@@ -7,7 +7,7 @@ from mage.cli.options import evaluate_tokenizer as tokenizer
 
 
 def run(options: tokenizer.Options | representations.Options | generation.Options) -> None:
-    """Measure what was named."""
+    """Run the chosen evaluation."""
     if isinstance(options, tokenizer.Options):
         evaluate_tokenizer.run(options)
     elif isinstance(options, representations.Options):

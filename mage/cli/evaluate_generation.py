@@ -1,4 +1,4 @@
-"""`mage evaluate generation`: Frechet and kernel distance, Inception Score, precision and its kin, in one pass."""
+"""`mage evaluate generation`: all metrics of generated images, from one pass."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from mage.runs.record import commit, machine
 
 
 def run(options: Options) -> None:
-    """Look, compare, write and print."""
+    """Extract features, compare, write and print."""
     if options.out is not None:
         check_parent(options.out / "generation.json")
     if options.save_reference is not None and options.save_reference.suffix != ".npz":
@@ -65,13 +65,13 @@ def run(options: Options) -> None:
 
 
 class _Samples(NamedTuple):
-    """What was seen, and of what, as far as that is known."""
+    """Features of the samples, with shape and training data if known."""
 
     seen: SeenImages
     shape: tuple[int, int, int] | None
     """Channels, height and width of the images."""
     trained_on: str | None = None
-    """Data set of the model."""
+    """Data set on which the model was trained."""
 
 
 def _samples(options: Options, extractor: Extractor) -> _Samples:
@@ -86,7 +86,7 @@ def _samples(options: Options, extractor: Extractor) -> _Samples:
     model = mage.load(options.samples, precision=options.precision, device=options.device)
     trained_on = model.recipe.get("data", {}).get("name")
     if options.data is None and options.reference is None and trained_on is None:
-        raise _nothing_to_compare_with()  # before ten thousand images are made
+        raise _nothing_to_compare_with()  # before images are generated
     production = Production(
         options.num, options.seed, options.batch_size, classes_of(options, model), sampling_of(options)
     )  # fmt: skip
@@ -96,13 +96,13 @@ def _samples(options: Options, extractor: Extractor) -> _Samples:
 
 
 def _nothing_to_compare_with() -> ValueError:
-    return ValueError("give --data or --reference: what the samples are compared with")
+    return ValueError("give --data or --reference, the real images that the samples are compared with")
 
 
 def _look(
     options: Options, dataset: ImageDataset, extractor: Extractor, shape: tuple[int, int, int] | None
 ) -> SeenImages:
-    """Look at images, cut to the samples' size; without one, to the first one's own."""
+    """Features of images cropped to the samples' size, or if that is unknown, to the size of the first image."""
     height, width = (shape or dataset.load(0).shape)[-2:]
     with counting(len(dataset), "image", options) as done:
         return look_at_dataset(
@@ -112,13 +112,13 @@ def _look(
 
 
 def _dataset(options: Options, data: str, split: str, shape: tuple[int, int, int] | None) -> ImageDataset:
-    """Real images, in grey if the samples are."""
+    """Real images, grey if the samples are."""
     channels = 1 if shape is not None and shape[0] == 1 else None
     return load_dataset(data, split=split, data_root=options.data_root, channels=channels)
 
 
 def _other_part(options: Options, data: str, shape: tuple[int, int, int] | None) -> ImageDataset | None:
-    """Real images that are not the reference; none where the reference is everything there is."""
+    """Real images outside the reference; None if the reference is the whole data set."""
     if options.split == "all":
         return None
     return _dataset(options, data, "train" if options.split == "test" else "test", shape)

@@ -71,10 +71,12 @@ def run(options: Options) -> None:
     }
     if options.out is not None:
         atomic.write_json(options.out / "representations.json", values)
-    width = max(len(describe(name).title) for name in result.metrics)
+    width = max((len(describe(name).title) for name in result.metrics), default=0)
     lines = [
         f"{describe(name).title:{width}}  {format_value(name, value)}   {result.protocols[name]}"
         for name, value in result.metrics.items()
     ]
+    lines += [f"not measured: {reason}" for reason in result.left_out]
+    lines += [f"WARNING: {warning}" for warning in result.warnings]
     lines.append(f"{format_seconds(sum(result.timings.values()))} in all")
     emit(options, values, "\n".join(lines))

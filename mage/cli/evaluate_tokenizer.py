@@ -1,4 +1,4 @@
-"""`mage evaluate tokenizer`: what reconstructions lose, how the codebook is used, what tokens know."""
+"""`mage evaluate tokenizer`: fidelity of reconstructions, codebook usage, and information in tokens."""
 
 from torch import nn
 
@@ -21,7 +21,7 @@ def run(options: Options) -> None:
     model = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)
     data = options.data or model.recipe.get("data", {}).get("name")
     if data is None:
-        raise ValueError("this tokenizer does not say what it was trained on: give --data")
+        raise ValueError("the data set of this tokenizer's training is unknown: give --data")
     channels = model.channels
     dataset = load_dataset(data, split=options.split, data_root=options.data_root, channels=channels)
     train = None
@@ -36,7 +36,7 @@ def run(options: Options) -> None:
         extractors.append(build_extractor("efflite0", device=model.device))
     if options.judge:
         assert train is not None
-        note(options, f"a judge of {len(train):,} training images ...")
+        note(options, f"training a judge on {len(train):,} images ...")
         extractors.append(judge_extractor(_judge(options, train, model)))
     total = len(dataset) + (len(train) if train is not None and options.histogram_probe else 0)
     with counting(total, "image", options) as done:
@@ -56,6 +56,7 @@ def run(options: Options) -> None:
         "images": quality.images,
         "metrics": quality.metrics,
         "protocols": quality.protocols,
+        "left_out": quality.left_out,
         "warnings": quality.warnings,
         "skipped": dataset.skipped,
     }
@@ -67,7 +68,7 @@ def run(options: Options) -> None:
 
 
 def _judge(options: Options, train: ImageDataset, model: mage.Mage) -> Judge:
-    """Trained as the model was: with mirrored images if those show the same."""
+    """A judge of the training images, mirrored if the tokenizer was trained on mirrored images."""
     augmentation = model.recipe.get("data", {}).get("transform", {}).get("augmentation", "")
     config = JudgeConfig(mirror="flip" in augmentation)
     cache = default_root() / "judges"
@@ -80,6 +81,7 @@ def _sentences(quality: TokenizerQuality, options: Options) -> str:
     for name, value in quality.metrics.items():
         protocol = f"   {quality.protocols[name]}" if name in quality.protocols else ""
         lines.append(f"{name:{width}}  {value:.6g}{protocol}")
+    lines += [f"not measured: {reason}" for reason in quality.left_out]
     lines += [f"WARNING: {warning}" for warning in quality.warnings]
     if options.out is not None:
         lines.append(f"{options.out / 'side_by_side.png'}: originals, reconstructions, errors")

@@ -1,1 +1,1 @@
-"""Evaluation: features and what they are worth, images and how real they look."""
+"""Evaluation: protocols for representations, and metrics of generated images, samples and tokenizers."""

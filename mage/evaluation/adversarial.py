@@ -1,7 +1,7 @@
-"""How a classifier does under attack: FGSM and PGD of growing budgets, l-inf and l2.
+"""Accuracy under attack: FGSM and PGD with several budgets, l-inf and l2.
 
-PGD counts an image as right only if it survives every attack of that budget: through the classifier, on the tokenizer's
-latent where there is one, and FGSM.
+For PGD an image counts as correct only if it withstands every attack of that budget: through the classifier, on the
+tokenizer's latent if there is a tokenizer, and FGSM.
 
 Letters: n images, c channels, h w pixels.
 """
@@ -18,7 +18,7 @@ from mage.data.loaders import evaluation_batches
 from mage.data.transforms import build_transform
 from mage.evaluation.attacks import AttackConfig, AttackResult, Norm, attack_accuracy, fgsm
 from mage.evaluation.differentiable import differentiable_scorer, latent_of
-from mage.evaluation.metric import Description, Metric
+from mage.evaluation.metric import Description, Metric, NotMeasured
 from mage.evaluation.representation import REPRESENTATION_PROTOCOLS, Representation, RepresentationProtocol, evenly
 
 
@@ -33,10 +33,10 @@ _LINF, _L2 = "no number changes by more than {budget}/255", "the change has at m
 @REPRESENTATION_PROTOCOLS.register("attacks")
 @dataclass(frozen=True)
 class Attacks(RepresentationProtocol):
-    """FGSM and PGD against the classifier, tokenizer included."""
+    """FGSM and PGD against the classifier, including the tokenizer."""
 
     test_images: int = 500
-    """Test images, at most, that are attacked."""
+    """Largest number of attacked test images."""
     steps: int = 10
     """Steps of PGD."""
     linf_budgets: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
@@ -56,7 +56,9 @@ class Attacks(RepresentationProtocol):
     }
 
     def measure(self, subject: Representation) -> Iterator[Metric]:
-        """Accuracy under FGSM and under PGD for each norm and budget; that of the single attacks as details."""
+        """Accuracy under FGSM and PGD for each norm and budget; accuracy under each single attack in the details."""
+        if not self.linf_budgets and not self.l2_budgets:
+            raise NotMeasured("attacks: no budget is given")
         pixels, labels = self._attacked_images(subject)
         score = differentiable_scorer(subject.model, subject.head, pool=subject.pool)
         latent, clean = latent_of(subject.model), 0.0
@@ -68,14 +70,14 @@ class Attacks(RepresentationProtocol):
             )
 
         for norm, budget, shown in self._budgets():
-            many = AttackConfig(norm=norm, budget=budget, steps=self.steps)
-            single, straight = attacked(fgsm(norm, budget)), attacked(many)
-            clean, survivors = straight.clean, single.survivors & straight.survivors
+            pgd = AttackConfig(norm=norm, budget=budget, steps=self.steps)
+            single, on_classifier = attacked(fgsm(norm, budget)), attacked(pgd)
+            clean, survivors = on_classifier.clean, single.survivors & on_classifier.survivors
             details = {"norm": norm, "budget": budget, "clean": clean, "fgsm": single.attacked}
-            details["pgd_straight_through"] = straight.attacked
+            details["pgd_straight_through"] = on_classifier.attacked
             if latent is not None:
-                drift = attacked(many, on_latent=True)
-                details["pgd_latent"], survivors = drift.attacked, survivors & drift.survivors
+                on_latents = attacked(pgd, on_latent=True)
+                details["pgd_latent"], survivors = on_latents.attacked, survivors & on_latents.survivors
             unit = "/255" if norm == "linf" else ""
             protocol = f"{subject.classifier_name}; {norm} {shown}{unit}, {len(labels):,} test images"
             yield self.metric(f"fgsm_{norm}_{shown}_accuracy", single.attacked, protocol)
@@ -92,6 +94,6 @@ class Attacks(RepresentationProtocol):
         return images.to_float(pixels).to(subject.model.device), labels
 
     def _budgets(self) -> Iterator[tuple[Norm, float, str]]:
-        """Norm, budget for images in [0, 1], and the budget as metrics name it."""
+        """Norm, budget for images in [0, 1], and the budget as it is written in names of metrics."""
         yield from (("linf", budget / 255, f"{budget:g}") for budget in self.linf_budgets)
         yield from (("l2", budget, f"{budget:g}") for budget in self.l2_budgets)

@@ -1,9 +1,9 @@
-"""Adversarial attacks: the smallest change of an image that makes a classifier wrong, FGSM and PGD, l-inf and l2.
+"""Adversarial attacks: small changes of an image that mislead a classifier, by FGSM and PGD, l-inf and l2.
 
-FGSM is one step along the gradient (Goodfellow et al. 2015), PGD many with a projection after each (Madry et al. 2018).
-A tokenizer picks the nearest word, which has no gradient: it is passed straight through a softmax over the distances
-(`mage.evaluation.differentiable`). That a gradient is missing must not be taken for robustness (Athalye et al. 2018);
-so a second attack needs no words: it drives the tokenizer's continuous latent away from where it was.
+FGSM is one step along the gradient (Goodfellow et al. 2015), PGD several with projections (Madry et al. 2018). A
+tokenizer takes the nearest code, which has no gradient: a straight-through softmax over the distances is used
+(`mage.evaluation.differentiable`). A missing gradient must not be mistaken for robustness (Athalye et al. 2018);
+therefore a second attack avoids codes: it moves the tokenizer's continuous latent away from that of the image.
 
 Letters: n images, c channels, h w pixels, k classes.
 """
@@ -22,7 +22,7 @@ from mage.evaluation.classification import Scorer
 
 Norm = Literal["linf", "l2"]
 Loss = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, " n"]]
-"""Images -> one number each that the attack makes large."""
+"""Images -> loss of each, which the attack increases."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,22 @@ class AttackConfig:
     """Budget and length of an attack."""
 
     norm: Norm = "linf"
-    """linf: no number of an image changes by more than the budget. l2: the Euclidean norm of the change is bounded."""
+    """linf: largest change of a pixel value. l2: Euclidean norm of the change."""
     budget: float = 2 / 255
     """Largest norm of the change, images in [0, 1]."""
     steps: int = 10
     """Steps; 1 without a random start is FGSM."""
     random_start: bool = True
-    """Begin at a random point within the budget."""
+    """Start at a random point within the budget."""
     step_share: float = 0.25
     """Length of a step, as a share of the budget; a single step takes all of it."""
 
     def __post_init__(self) -> None:
         if self.budget <= 0 or self.steps < 1 or self.step_share <= 0:
-            raise ValueError("an attack needs a positive budget, step_share and number of steps")
+            raise ValueError(
+                f"an attack needs a positive budget, steps and step_share, not {self.budget}, {self.steps} and "
+                f"{self.step_share}"
+            )
 
 
 def fgsm(norm: Norm, budget: float) -> AttackConfig:
@@ -58,14 +61,16 @@ def perturb(
     *,
     done: Callable[[Float[Tensor, "n c h w"]], Bool[Tensor, " n"]] | None = None,
 ) -> Float[Tensor, "n c h w"]:
-    """Change each image within the budget so that its loss grows; stays in [0, 1].
+    """Change each image within the budget so that its loss grows; images stay in [0, 1].
 
-    generators: one per image, for its random start, which then does not depend on the images beside it.
-    done: images that it says are finished keep the change that did it.
+    generators: one per image, for its random start, so that it does not depend on the batch.
+    done: images -> whether each is finished, and keeps its current change.
     """
     change = torch.zeros_like(images)
     if config.random_start:
-        drawn = [torch.rand(image.shape, generator=own) for image, own in zip(images, generators, strict=True)]
+        drawn = [
+            torch.rand(image.shape, generator=generator) for image, generator in zip(images, generators, strict=True)
+        ]
         draw = torch.stack(drawn).to(images) * 2 - 1
         change = project(draw * config.budget, config)
         change = (images + change).clamp(0, 1) - images
@@ -80,7 +85,7 @@ def perturb(
 
 
 def direction(gradient: Float[Tensor, "n c h w"], norm: Norm) -> Float[Tensor, "n c h w"]:
-    """The step of norm 1 that gains most: signs for linf, the unit vector for l2."""
+    """The step of norm 1 with the largest gain: signs for linf, the unit vector for l2."""
     if norm == "linf":
         return gradient.sign()
     return gradient / _length(gradient).clamp(min=1e-12)
@@ -110,13 +115,13 @@ class AttackResult:
     clean: float
     attacked: float
     largest_norm: float
-    """Of all changes; at most the budget."""
+    """Largest norm of a change; at most the budget."""
     survivors: Bool[Tensor, " n"]
-    """The images that are right before and after."""
+    """Images that are classified correctly before and after the attack."""
 
     @property
     def success(self) -> float:
-        """Share of the images classified rightly before that are not any more."""
+        """Share of the images classified correctly before the attack that are misclassified after it."""
         return 1 - self.attacked / self.clean if self.clean else 0.0
 
 
@@ -132,11 +137,11 @@ def attack_accuracy(
     seed: int = 0,
     on_images: Callable[[int], None] | None = None,
 ) -> AttackResult:
-    """Accuracy under attack. An image counts as right only if it is right before and after.
+    """Accuracy under attack. An image counts as correct only if it is classified correctly before and after.
 
-    Random starts follow from the seed and an image's place in `images`, whatever the batch size.
-    latent: attack this output instead, driving it away from where it was; labels are then not used in the attack.
-    exact: what judges; default `classify`. Give the classifier itself where `classify` only stands in for it.
+    Random starts depend on the seed and an image's index in `images`, not on the batch size.
+    latent: images -> latent; move this away from its value instead of using the labels.
+    exact: classifier for the accuracy, if `classify` is a differentiable approximation of it; default: `classify`.
     """
     exact = exact or classify
     clean, largest, survivors = 0, 0.0, []
@@ -144,11 +149,8 @@ def attack_accuracy(
         part, label = images[chosen], labels[chosen].to(images.device)
         generators = [rng.generator(seed, "attack", number) for number in chosen.tolist()]
         right = _right(exact, part, label)
-        if latent is None:
-            loss, done = _misclassify(classify, label), _wrong(exact, label)
-        else:
-            loss, done = _drive_away(latent, part), _wrong(exact, label)
-        changed = perturb(loss, part, config, generators, done=done)
+        loss = _misclassify(classify, label) if latent is None else _drive_away(latent, part)
+        changed = perturb(loss, part, config, generators, done=_wrong(exact, label))
         clean += int(right.sum())
         survivors.append((right & _right(exact, changed, label)).cpu())
         largest = max(largest, float(change_norm(changed - part, config.norm).max()))
@@ -169,7 +171,7 @@ def _wrong(exact: Scorer, labels: Tensor) -> Callable[[Tensor], Tensor]:
 def _drive_away(latent: Callable[[Tensor], Tensor], images: Tensor) -> Loss:
     with torch.no_grad():
         origin = latent(images).float()
-    # at the start the distance is zero and has no gradient: a random start is needed, which AttackConfig has
+    # the distance of an unchanged image is 0 and has no gradient: a random start is necessary
     return lambda attacked: (latent(attacked).float() - origin).flatten(1).square().sum(dim=1)
 
 

@@ -1,7 +1,7 @@
-"""Attentive probe: a learned query looks at a frozen encoder's tokens, a linear layer classifies what it sees.
+"""Attentive probe: a learned query attends to a frozen encoder's tokens, and a linear layer classifies the result.
 
-A mean over tokens hides what stands at a few positions; this probe may choose where to look (Bardes et al. 2024 use it
-for V-JEPA; Chen et al. 2022 for CAE). More parameters than a linear probe: compare it with itself only.
+A mean over tokens loses information that is at few positions; this probe can select them (Bardes et al. 2024 for
+V-JEPA, Chen et al. 2022 for CAE). It has more parameters than a linear probe and is not comparable with it.
 
 Letters: n images, l tokens, d width, k classes.
 """
@@ -32,7 +32,7 @@ from mage.evaluation.representation import (
 
 @dataclass(frozen=True)
 class AttentiveConfig:
-    """How the probe is trained."""
+    """Training of the probe."""
 
     epochs: int = 10
     """Passes over the training images."""
@@ -48,14 +48,14 @@ class AttentiveConfig:
 
 @dataclass(frozen=True)
 class TokenFeatures:
-    """Rows of a frozen encoder and labels, aligned; half precision saves memory and costs nothing here."""
+    """Tokens of a frozen encoder and labels of the same images; float16, to save memory."""
 
     rows: Float[Tensor, "n l d"]
     labels: Int[Tensor, " n"] = field(repr=False)
 
 
 class AttentiveHead(nn.Module):
-    """Tokens -> class scores: normalise, attend from one learned query, classify."""
+    """Tokens -> class scores: normalisation, attention with one learned query, linear layer."""
 
     def __init__(self, width: int, num_classes: int, heads: int) -> None:
         super().__init__()
@@ -76,15 +76,15 @@ class AttentiveHead(nn.Module):
             for part in self.keys_values(self.norm(rows)).chunk(2, dim=2)
         )
         query = self.query.view(self.heads, 1, -1).expand(len(rows), -1, -1, -1)
-        seen = functional.scaled_dot_product_attention(query.to(keys.dtype), keys, values)
-        scores: Tensor = self.head(self.out_norm(seen.flatten(1)))
+        attended = functional.scaled_dot_product_attention(query.to(keys.dtype), keys, values)
+        scores: Tensor = self.head(self.out_norm(attended.flatten(1)))
         return scores
 
 
 def attentive_probe(
     train: TokenFeatures, test: TokenFeatures, *, config: AttentiveConfig | None = None, seed: int = 0
 ) -> ProbeResult:
-    """Train the head on `train`, measure it on `test`. Raises ValueError where they cannot be compared."""
+    """Accuracy on `test` of a head trained on `train`. Raises ValueError if their tokens have different shapes."""
     config = config or AttentiveConfig()
     if train.rows.shape[1:] != test.rows.shape[1:]:
         raise ValueError(f"token features have shapes {tuple(train.rows.shape[1:])} and {tuple(test.rows.shape[1:])}")
@@ -120,7 +120,7 @@ class AttentiveProbe(RepresentationProtocol):
     """The probe on a model's tokens."""
 
     training_images: int = 10_000
-    """Training images, at most, whose tokens are kept in memory."""
+    """Largest number of training images; their tokens are kept in memory."""
 
     uses_features: ClassVar = False
     metrics: ClassVar = {
@@ -134,7 +134,7 @@ class AttentiveProbe(RepresentationProtocol):
     }
 
     def measure(self, subject: Representation) -> Iterator[Metric]:
-        """Its accuracy on the test images."""
+        """Accuracy on the test images."""
         train = evenly(subject.train_images, self.training_images)
         tokens = [_tokens(subject, dataset) for dataset in (train, subject.test_images)]
         probe = attentive_probe(*tokens, seed=subject.seed)

@@ -27,12 +27,12 @@ FINE_TUNING = {
         bar=True,
     )
 }
-"""The number of `mage finetune`, which is a run of its own."""
+"""The metric of `mage finetune`."""
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Accuracy of a trained probe on the test images, from 0 to 1, and how it was measured."""
+    """Accuracy of a trained probe on the test images, from 0 to 1, with protocol and settings."""
 
     accuracy: float
     top5: float
@@ -48,7 +48,7 @@ def accuracies(scores: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> tuple
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares from 0 to 1."""
+    """Accuracy from 0 to 1, and the number of images."""
 
     top1: float
     top5: float
@@ -70,7 +70,9 @@ def classification_accuracy(
     for batch in evaluation_batches(dataset, build_transform(transform), batch_size=batch_size):
         scores, labels = classify(images.to_float(batch["images"])).float().cpu(), batch["labels"]
         if int(labels.max()) >= scores.shape[1]:
-            raise ValueError(f"{dataset.name} has class {int(labels.max())}; the classifier knows {scores.shape[1]}")
+            raise ValueError(
+                f"{dataset.name} has class {int(labels.max())}, but the classifier has {scores.shape[1]} classes"
+            )
         top1, top5 = accuracies(scores, labels)
         right, right5, count = right + top1 * len(labels), right5 + top5 * len(labels), count + len(labels)
         if on_images is not None:

@@ -1,4 +1,4 @@
-"""What the tokens of a tokenizer tell: how its codebook is used, and how much of an image's class is in them.
+"""Metrics of tokens: codebook usage, information on the class of an image, and distance from the training data.
 
 Letters: n images, h w tokens, l = h w, k codes.
 """
@@ -21,11 +21,11 @@ from mage.evaluation.tokenizer_metrics import TOKENIZER_METRICS, Tokenized, Toke
 from mage.tokenizers.quantizers import codebook_usage
 
 FAR_DIVERGENCE, FAR_PSNR = 0.2, 3.0
-"""Bits of divergence between code frequencies, and dB, from which on data counts as far from the training data."""
+"""Above these, images count as far from the training data: divergence of code frequencies in bits, PSNR lost in dB."""
 
 
 def position_entropy(ids: Int[Tensor, "n h w"], num_codes: int) -> Float[Tensor, "h w"]:
-    """Entropy of the codes at each position, in bits: log2(k) where all are equally frequent."""
+    """Entropy of the codes at each position in bits; log2(k) if all codes are equally frequent."""
     entropy: Tensor = _entropy(_counts(ids.flatten(1), num_codes))
     return entropy.view(ids.shape[1:])
 
@@ -33,8 +33,8 @@ def position_entropy(ids: Int[Tensor, "n h w"], num_codes: int) -> Float[Tensor,
 def label_information(ids: Int[Tensor, "n h w"], labels: Int[Tensor, " n"], num_codes: int) -> Float[Tensor, "h w"]:
     """Mutual information of the label and the code at each position, in bits.
 
-    Few images make any two variables look related; what shuffled labels show of that is taken off, so that the value
-    is 0 on average, and may be below it, where codes tell nothing.
+    With few images the estimate is biased upwards. The estimate for shuffled labels is subtracted, so that the value of
+    codes that are independent of the label is 0 on average, and can be negative.
     """
     flat, classes = ids.flatten(1), int(labels.max()) + 1
     own = _entropy(_counts(flat, num_codes))
@@ -53,7 +53,7 @@ def label_information(ids: Int[Tensor, "n h w"], labels: Int[Tensor, " n"], num_
 
 
 def token_histograms(ids: Int[Tensor, "n h w"], num_codes: int) -> Float[Tensor, "n k"]:
-    """How often each code occurs in each image: features that know nothing of place."""
+    """Number of occurrences of each code in each image; their positions are ignored."""
     flat = ids.flatten(1)
     counts: Tensor = torch.zeros(len(flat), num_codes).scatter_add_(1, flat, torch.ones(flat.shape))
     return counts
@@ -85,7 +85,7 @@ def _entropy(counts: Float[Tensor, "l k"]) -> Float[Tensor, " l"]:
 
 @TOKENIZER_METRICS.register("codes")
 class CodebookUse(TokenizerMetric):
-    """Which codes occur, and where."""
+    """Share of codes in use, perplexity, and entropy by position."""
 
     metrics: ClassVar = {
         "codes_used": Description(
@@ -114,7 +114,7 @@ class CodebookUse(TokenizerMetric):
         pass
 
     def measure(self, tokenized: Tokenized) -> Iterator[Metric]:
-        """Shares of codes and bits; counts of each code and bits at each position as details."""
+        """Codes in use, perplexity and entropy; counts by code and entropy by position in the details."""
         usage = codebook_usage(tokenized.ids, tokenized.num_codes)
         entropy = position_entropy(tokenized.ids, tokenized.num_codes)
         protocol = f"{tokenized.ids.numel():,} tokens"
@@ -125,7 +125,7 @@ class CodebookUse(TokenizerMetric):
         yield self.metric("position_entropy_bits_min", float(entropy.min()), protocol)
 
     def warning(self, tokenized: Tokenized) -> str:
-        """Of a collapsed codebook."""
+        """Warns of a collapsed codebook."""
         codes, perplexity = tokenized.num_codes, codebook_usage(tokenized.ids, tokenized.num_codes).perplexity
         if perplexity >= 0.1 * min(codes, tokenized.ids.numel()):
             return ""
@@ -137,7 +137,7 @@ class CodebookUse(TokenizerMetric):
 
 @TOKENIZER_METRICS.register("label_information")
 class LabelInformation(TokenizerMetric):
-    """What single tokens tell of the class."""
+    """Mutual information of single tokens and the class."""
 
     metrics: ClassVar = {
         "label_information_bits": Description(
@@ -152,7 +152,7 @@ class LabelInformation(TokenizerMetric):
         pass
 
     def measure(self, tokenized: Tokenized) -> Iterator[Metric]:
-        """Mean and largest bits."""
+        """Mean and maximum over the positions, in bits."""
         if tokenized.labels is None or int(tokenized.labels.max()) == 0:
             raise NotMeasured
         information = label_information(tokenized.ids, tokenized.labels, tokenized.num_codes)
@@ -163,7 +163,7 @@ class LabelInformation(TokenizerMetric):
 
 @TOKENIZER_METRICS.register("histogram_probe")
 class HistogramProbe(TokenizerMetric):
-    """A linear classifier of counts of codes, which know nothing of place."""
+    """A linear classifier on counts of codes, without their positions."""
 
     metrics: ClassVar = {
         "histogram_probe_accuracy": Description(
@@ -178,10 +178,12 @@ class HistogramProbe(TokenizerMetric):
         self._protocol = protocol
 
     def measure(self, tokenized: Tokenized) -> Iterator[Metric]:
-        """Train on the tokens of labelled training images, measure on the tokens that were seen."""
+        """Accuracy on the images of the pass, after training on the tokens of labelled training images."""
         train = self._protocol.train
-        if train is None or tokenized.labels is None:
+        if train is None:
             raise NotMeasured
+        if train.labels is None or tokenized.labels is None:
+            raise NotMeasured("histogram_probe_accuracy: the images have no labels")
         ids, labels = [], []
         transform = build_transform(TransformConfig(size=tokenized.image_size))
         for batch in evaluation_batches(train, transform, batch_size=self._protocol.batch_size):
@@ -189,15 +191,15 @@ class HistogramProbe(TokenizerMetric):
             labels.append(batch["labels"])
             if self._protocol.on_images is not None:
                 self._protocol.on_images(len(batch["labels"]))
-        known = Features(token_histograms(torch.cat(ids), tokenized.num_codes), torch.cat(labels))
-        queries = Features(token_histograms(tokenized.ids, tokenized.num_codes), tokenized.labels)
-        protocol = f"logistic regression on counts of codes, {len(known.labels):,} training images"
-        yield self.metric("histogram_probe_accuracy", lbfgs_probe(known, queries).accuracy, protocol)
+        train_histograms = Features(token_histograms(torch.cat(ids), tokenized.num_codes), torch.cat(labels))
+        test_histograms = Features(token_histograms(tokenized.ids, tokenized.num_codes), tokenized.labels)
+        protocol = f"logistic regression on counts of codes, {len(train_histograms.labels):,} training images"
+        yield self.metric("histogram_probe_accuracy", lbfgs_probe(train_histograms, test_histograms).accuracy, protocol)
 
 
 @TOKENIZER_METRICS.register("training_distance")
 class DistanceFromTraining(TokenizerMetric):
-    """How far images are from those that the tokenizer was trained on, as its notes tell."""
+    """Distance of the images from the tokenizer's training data, as recorded in its notes."""
 
     metrics: ClassVar = {
         "divergence_from_training": Description(
@@ -214,18 +216,18 @@ class DistanceFromTraining(TokenizerMetric):
         pass
 
     def measure(self, tokenized: Tokenized) -> Iterator[Metric]:
-        """Divergence of the codes, and PSNR lost."""
+        """Divergence of the code frequencies, and loss of PSNR."""
         if not tokenized.notes:
             raise NotMeasured
-        divergence, loss = self._far(tokenized)
+        divergence, loss = self._distance(tokenized)
         held_out = f"{tokenized.notes['images']:,} held-out images like its own"
         protocol = f"Jensen-Shannon, bits, of the codes' frequencies here and on {held_out}"
         yield self.metric("divergence_from_training", divergence, protocol)
         yield self.metric("psnr_below_training_db", loss, f"below that on {held_out}")
 
     def warning(self, tokenized: Tokenized) -> str:
-        """Of images far from the training data."""
-        divergence, loss = self._far(tokenized) if tokenized.notes else (0.0, 0.0)
+        """Warns of images far from the training data."""
+        divergence, loss = self._distance(tokenized)
         if divergence <= FAR_DIVERGENCE and loss <= FAR_PSNR:
             return ""
         return (
@@ -234,7 +236,7 @@ class DistanceFromTraining(TokenizerMetric):
             "images like these"
         )
 
-    def _far(self, tokenized: Tokenized) -> tuple[float, float]:
+    def _distance(self, tokenized: Tokenized) -> tuple[float, float]:
         notes = tokenized.notes
         counts = codebook_usage(tokenized.ids, tokenized.num_codes).counts.double()
         bits = divergence(counts, torch.tensor(notes["code_counts"], dtype=torch.float64))

@@ -1,12 +1,12 @@
-"""Fifteen common corruptions in five severities, made on the fly (after Hendrycks and Dietterich 2019).
+"""Fifteen common corruptions in five severities, computed on the fly (after Hendrycks and Dietterich 2019).
 
 Kinds, formulas and constants are those of ImageNet-C for large images and of CIFAR-10-C for small ones; lengths are
-pixels of an image of 224 or 32, and grow with the image. What is made in another way stands in `OURS`, and `ours` puts
-it into the protocol of a number. The pictures are not the official ones, which are JPEG files of other random numbers:
-`mage.evaluation.robustness` also reads the official folders.
+pixels of an image of 224 or 32, scaled with the image. Kinds that are computed differently are in `OURS`, and `ours`
+names them for the protocol of a metric. The images are not the official ones, which are JPEG files with other random
+numbers: `mage.evaluation.robustness` also reads the official folders.
 
-Every function takes an image in [0, 1], the strengths of a severity, the pixels of this image per pixel of the table,
-and a generator; the result is clamped by `corrupt`.
+Every function takes an image in [0, 1], the strengths of a severity, the number of pixels of this image per pixel of
+the table, and a generator; the result is clamped by `corrupt`.
 
 Letters: c channels, h w pixels.
 """
@@ -39,7 +39,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 SMALL_SIDE = 64
 """Images up to this many pixels per side get the strengths of CIFAR-10-C."""
 OFFICIAL_SIDES = {"large": 224, "small": 32}
-"""Lengths in the table are pixels of images of these sizes."""
+"""Sides of the images that lengths in the tables refer to, in pixels."""
 Strength = tuple[float, ...]
 Corruption = Callable[[Tensor, Strength, float, torch.Generator], Tensor]
 
@@ -50,14 +50,14 @@ def corrupt(
     """One corrupted image in [0, 1]. Raises ValueError for an unknown kind or severity."""
     if kind not in KINDS or severity not in SEVERITIES:
         raise ValueError(f"there is no corruption {kind!r} of severity {severity}; kinds are {', '.join(KINDS)}")
-    one, side = KINDS[kind], min(image.shape[-2:])
+    corruption, side = KINDS[kind], min(image.shape[-2:])
     table = "small" if side <= SMALL_SIDE else "large"
-    strength: Strength = getattr(one, table)[severity - 1]
-    return one.function(image, strength, side / OFFICIAL_SIDES[table], generator).clamp(0, 1)
+    strength: Strength = getattr(corruption, table)[severity - 1]
+    return corruption.function(image, strength, side / OFFICIAL_SIDES[table], generator).clamp(0, 1)
 
 
 def ours(kinds: Iterable[str]) -> str:
-    """Which of these kinds are not made as the official ones, in words for the line beside a number; "" if none."""
+    """Those of the kinds that are computed differently from the official ones, for a protocol; "" if none."""
     named = [f"{kind} ({OURS[kind]})" for kind in kinds if kind in OURS]
     return f"ours: {', '.join(named)}" if named else ""
 
@@ -79,13 +79,13 @@ def _impulse_noise(x: Tensor, strength: Strength, unit: float, generator: torch.
 
 
 def _defocus_blur(x: Tensor, strength: Strength, unit: float, generator: torch.Generator) -> Tensor:
-    """strength: radius of the disk, deviation of what softens it."""
+    """strength: radius of the disk, deviation of its softening."""
     radius, blur = strength
     return filtered(x, disk(radius * unit, blur * unit))
 
 
 def _glass_blur(x: Tensor, strength: Strength, unit: float, generator: torch.Generator) -> Tensor:
-    """strength: deviation of the blur before and after, how far pixels are shuffled, how often."""
+    """strength: deviation of the blur before and after, distance and number of the shuffles."""
     sigma, delta, times = strength
     reach = max(1, round(delta * unit))
     x = gaussian(x, sigma * unit, truncate=4, edge="nearest")
@@ -101,16 +101,16 @@ def _motion_blur(x: Tensor, strength: Strength, unit: float, generator: torch.Ge
 
 
 def _zoom_blur(x: Tensor, strength: Strength, unit: float, generator: torch.Generator) -> Tensor:
-    """strength: end and step of the zooms from 1 on, as np.arange counts them."""
+    """strength: end and step of the zoom factors, which start at 1, as arguments of np.arange."""
     factors = np.arange(1, *strength).tolist()
     return (x + torch.stack([zoomed(x, factor) for factor in factors]).sum(dim=0)) / (len(factors) + 1)
 
 
 def _snow(x: Tensor, strength: Strength, unit: float, generator: torch.Generator) -> Tensor:
-    """Flakes that fall at a slant, and a paler scene behind them.
+    """Slanted flakes in front of a paler image.
 
-    strength: mean and deviation of the flakes' noise, their zoom, the threshold above which there is one, radius and
-    deviation of their motion, and what is left of the scene's own colour.
+    strength: mean and deviation of the noise, zoom of the flakes, threshold of the noise for a flake, radius and
+    deviation of their motion, and share of the original colour.
     """
     mean, deviation, zoom, threshold, radius, sigma, left = strength
     flakes = mean + deviation * torch.randn(1, *x.shape[-2:], generator=generator)
@@ -123,7 +123,7 @@ def _snow(x: Tensor, strength: Strength, unit: float, generator: torch.Generator
 
 
 def _frost(x: Tensor, strength: Strength, unit: float, generator: torch.Generator) -> Tensor:
-    """Ridges of a fractal are ice; strength: how much of the scene and of the ice is seen."""
+    """Ice from the ridges of a fractal; strength: weights of the image and of the ice."""
     seen, thick = strength
     ridges = (1 - (_clouds(x, 1.5, generator) - 0.5).abs() * 2).clamp(0, 1)
     ice = ridges * (0.6 + 0.4 * torch.rand(ridges.shape, generator=generator))
@@ -132,14 +132,14 @@ def _frost(x: Tensor, strength: Strength, unit: float, generator: torch.Generato
 
 
 def _fog(x: Tensor, strength: Strength, unit: float, generator: torch.Generator) -> Tensor:
-    """strength: thickness, and how much smoother its large forms are than its fine ones."""
+    """strength: thickness, and decay of the fractal from coarse to fine."""
     thick, decay = strength
     bright = float(x.max())
     return (x + thick * _clouds(x, decay, generator)) * bright / (bright + thick)
 
 
 def _brightness(x: Tensor, strength: Strength, unit: float, generator: torch.Generator) -> Tensor:
-    """The value of HSV grows by the strength; hue and saturation stay."""
+    """Add the strength to the value of HSV; hue and saturation are unchanged."""
     value = x.max(dim=0, keepdim=True).values
     brighter = (value + strength[0]).clamp(max=1)
     return torch.where(value > 0, x * brighter / value.clamp(min=1e-6), brighter)
@@ -153,7 +153,7 @@ def _contrast(x: Tensor, strength: Strength, unit: float, generator: torch.Gener
 def _elastic(x: Tensor, strength: Strength, unit: float, generator: torch.Generator) -> Tensor:
     """An affine map and a smooth displacement.
 
-    strength: size and smoothness (deviation) of the displacement, and how far the map moves its corners, in pixels.
+    strength: size and smoothness (deviation) of the displacement, and largest shift of the corners, in pixels.
     """
     alpha, sigma, corner = (value * unit for value in strength)
     x = sheared(x, corner * (2 * torch.rand(3, 2, generator=generator) - 1))
@@ -162,7 +162,7 @@ def _elastic(x: Tensor, strength: Strength, unit: float, generator: torch.Genera
 
 
 def _pixelate(x: Tensor, strength: Strength, unit: float, generator: torch.Generator) -> Tensor:
-    """strength: the small image's side over this one's."""
+    """strength: side of the small image over that of the image."""
 
     def shrink(image: Image.Image) -> Image.Image:
         small = [max(1, int(side * strength[0])) for side in image.size]
@@ -187,9 +187,9 @@ class Kind(NamedTuple):
 
     function: Corruption
     large: tuple[Strength, ...]
-    """Of an image of 224 pixels, as ImageNet-C."""
+    """Strengths for images of 224 pixels, as in ImageNet-C."""
     small: tuple[Strength, ...]
-    """Of an image of 32 pixels, as CIFAR-10-C."""
+    """Strengths for images of 32 pixels, as in CIFAR-10-C."""
 
 
 def _each(*values: float) -> tuple[Strength, ...]:
@@ -273,7 +273,7 @@ OURS = {
     "snow": "its motion by formula",
     "frost": "made, not photographed",
 }
-"""Kinds that are not made as the official ones, and how."""
+"""Kinds that are computed differently from the official ones, with the difference."""
 OFFICIAL_NAMES = {"elastic": "elastic_transform", "jpeg": "jpeg_compression"}
 """Kinds whose official folder or file has another name."""
 
@@ -283,14 +283,14 @@ def _between(low: float, high: float, generator: torch.Generator) -> float:
 
 
 def _clouds(x: Tensor, decay: float, generator: torch.Generator) -> Float[Tensor, "1 h w"]:
-    """Fractal noise of the image's size, cut from a square of a power of two."""
+    """Fractal noise of the image's size, cropped from a square with a power of two as side."""
     height, width = x.shape[-2:]
     side = 2 ** math.ceil(math.log2(max(height, width, 2)))
     return plasma(side, decay, generator)[None, :height, :width]
 
 
 def _as_pictures(x: Tensor, change: Callable[[Image.Image], Image.Image]) -> Tensor:
-    """Change an image as PIL has it, in 8 bits; bands beyond RGB one by one."""
+    """Apply a function of 8-bit PIL images; with other channels than grey or RGB, to each channel."""
     pixels = (x * 255).round().to(torch.uint8)
     parts = [pixels] if len(x) in (1, 3) else list(pixels.split(1))
     return torch.cat([vision.pil_to_tensor(change(vision.to_pil_image(part))) for part in parts]).to(x) / 255

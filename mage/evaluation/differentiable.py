@@ -1,10 +1,10 @@
-"""A model as a function from pixels to class scores through which gradients flow, tokenizer and all.
+"""A model as a differentiable function from pixels to class scores, including its tokenizer.
 
-The forward pass is the model's own: each position takes its nearest word. The backward pass treats that choice as a
-softmax over affinities (straight through, Bengio et al. 2013; as an attack, Athalye et al. 2018). Its temperature is
-set for each position by how far its best word is ahead of the average one, so that no codebook needs tuning.
+The forward pass is the model's own: each position takes its nearest code. The backward pass treats this choice as a
+softmax over affinities (straight through, Bengio et al. 2013; as an attack, Athalye et al. 2018). The temperature of
+each position is proportional to the difference between its best and its mean affinity, so that it fits any codebook.
 
-Letters: n images, c channels, H W pixels, l tokens, k codes, m classes.
+Letters: n images, c channels, H W pixels, h w tokens, l = h w, d code width, k codes, m classes.
 """
 
 import copy
@@ -23,22 +23,22 @@ from mage.pipeline import Mage
 from mage.tokenizers.quantizers.base import rows
 
 SHARPNESS = 0.1
-"""Temperature of the softmax, over the lead of the best word before the mean one."""
+"""Temperature of the softmax, over the difference between the best and the mean affinity."""
 
 
 @runtime_checkable
 class DifferentiableTokenizer(Protocol):
-    """What a tokenizer must have so that gradients can pass it."""
+    """Methods that a tokenizer needs for gradients."""
 
     def latent(self, images: Tensor) -> Tensor:
         """Images -> vectors (n, d, h, w) before quantization."""
 
     def affinity(self, vectors: Tensor) -> Tensor:
-        """Vectors (m, d) -> nearness to each word (m, k)."""
+        """Vectors (n l, d) -> affinity to each code (n l, k), larger for nearer ones."""
 
 
 def token_shares(tokenizer: DifferentiableTokenizer, images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n l k"]:
-    """One-hot rows of the tokens, with the gradient of a softmax."""
+    """One-hot vectors of the tokens, with the gradient of a softmax."""
     latent = tokenizer.latent(images).float()
     affinity = tokenizer.affinity(rows(latent)).unflatten(0, (len(images), -1))
     best = affinity.amax(dim=2, keepdim=True)
@@ -52,11 +52,11 @@ def token_shares(tokenizer: DifferentiableTokenizer, images: Float[Tensor, "n c 
 def differentiable_scorer(model: Mage, head: LinearHead | None = None, *, pool: Pool = "mean") -> Scorer:
     """Images in [0, 1] -> class scores (n, m), with gradients to the images.
 
-    head: a linear classifier of the model's features; None: the model is itself a classifier.
-    Raises ValueError where there is no classifier, or the tokenizer is one that no gradient can pass.
+    head: a linear classifier on the model's features; None: the model is itself a classifier.
+    Raises ValueError for a model without classifier, or a tokenizer without latent and affinity.
     """
     transformer = model.require_transformer()
-    here = None if head is None else copy.deepcopy(head).to(model.device)
+    own_head = None if head is None else copy.deepcopy(head).to(model.device)
     if head is None and not isinstance(transformer, Classifier):
         raise ValueError("this model has no classifier: give a head, or fine-tune the model")
     if isinstance(transformer, MAGETransformer | MAGEClassifier):
@@ -76,8 +76,8 @@ def differentiable_scorer(model: Mage, head: LinearHead | None = None, *, pool: 
         with model.autocast():
             x = encode(images.to(model.device))
             features = transformer.pooled(x) if isinstance(transformer, Classifier) else pooled(x, pool, norm)
-            if here is not None:
-                scores: Tensor = here(features)
+            if own_head is not None:
+                scores: Tensor = own_head(features)
                 return scores
             assert isinstance(transformer, Classifier)
             return transformer.score(features)
@@ -86,7 +86,7 @@ def differentiable_scorer(model: Mage, head: LinearHead | None = None, *, pool: 
 
 
 def latent_of(model: Mage) -> Callable[[Tensor], Tensor] | None:
-    """The continuous vectors that a model's tokens stand for; None for a model that sees pixels."""
+    """The function from images to the tokenizer's latent; None for a model on pixels."""
     if not isinstance(model.transformer, MAGETransformer | MAGEClassifier):
         return None
     return _tokenizer(model).latent

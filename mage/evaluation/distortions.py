@@ -1,7 +1,7 @@
-"""The tools that corruptions are made with: blurs, motion, zoom, displacement, shuffling, and fractal noise.
+"""Operations of which corruptions consist: blurs, motion, zoom, displacement, shuffling, and fractal noise.
 
-Each does what the public code of ImageNet-C and CIFAR-10-C asks of its libraries (Hendrycks and Dietterich 2019), on
-images of any number of channels, with the randomness passed in.
+Each is equivalent to the library function that the public code of ImageNet-C and CIFAR-10-C calls (Hendrycks and
+Dietterich 2019), for images of any number of channels, with randomness as an argument.
 
 Letters: c channels, h w pixels, k kernel side, s side.
 """
@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 Edge = Literal["nearest", "mirror"]
-"""How an image goes on beyond its edge: by its last pixel, or by its mirror image, the last pixel twice."""
+"""Continuation of an image beyond its edge: by its last pixel, or by its mirror image, including the last pixel."""
 
 
 def filtered(x: Float[Tensor, "c h w"], kernel: Float[Tensor, "k k"]) -> Float[Tensor, "c h w"]:
-    """Filter each channel, the edge continued by its mirror image, the last pixel once."""
+    """Filter each channel; the edge is continued by its mirror image, without the last pixel."""
     reach = kernel.shape[0] // 2
     mode = "reflect" if reach < min(x.shape[-2:]) else "replicate"
     padded = functional.pad(x[:, None], [reach] * 4, mode=mode)
@@ -31,7 +31,7 @@ def disk(radius: float, blur: float) -> Float[Tensor, "k k"]:
 
     The softening is cut at one pixel, or at two for a radius above 8.
     """
-    # The public code's square of 17 pixels, less the rows that are 0 and mirror nothing.
+    # The square of 17 pixels of the public code without the outer rows that are 0.
     soft, reach = (1, min(8, math.ceil(radius) + 2)) if radius <= 8 else (2, math.ceil(radius))
     place = torch.arange(-reach, reach + 1.0)
     hard = (place.square() + place[:, None].square() <= radius**2).float()
@@ -46,7 +46,7 @@ def gaussian(x: Float[Tensor, "c h w"], sigma: float, *, truncate: float, edge: 
 
 
 def _blur_matrix(side: int, sigma: float, truncate: float, edge: Edge) -> Float[Tensor, "s s"]:
-    """Row i holds the weights of the pixels that pixel i becomes the mean of."""
+    """Row i has the weights of the pixels whose mean pixel i becomes."""
     reach = int(truncate * sigma + 0.5)
     offsets = torch.arange(-reach, reach + 1)
     weights = (-0.5 * (offsets / sigma).square()).exp() if reach else torch.ones(1)
@@ -61,7 +61,7 @@ def _blur_matrix(side: int, sigma: float, truncate: float, edge: Edge) -> Float[
 
 
 def motion(x: Float[Tensor, "c h w"], radius: float, sigma: float, angle: float) -> Float[Tensor, "c h w"]:
-    """Blur along a line that begins at each pixel, with the weights of half a Gaussian: ImageMagick's, by its formula.
+    """Blur along a line that starts at each pixel, weighted by half a Gaussian: the formula of ImageMagick.
 
     angle: of the line, in degrees from the horizontal.
     """
@@ -80,7 +80,7 @@ def motion(x: Float[Tensor, "c h w"], radius: float, sigma: float, angle: float)
 
 
 def zoomed(x: Float[Tensor, "c h w"], factor: float) -> Float[Tensor, "c h w"]:
-    """The centre, enlarged bilinearly from corner to corner; factor: 1 or more."""
+    """The centre, enlarged bilinearly with aligned corners; factor: 1 or more."""
     height, width = x.shape[-2:]
     h, w = math.ceil(height / factor), math.ceil(width / factor)
     top, left = (height - h) // 2, (width - w) // 2
@@ -120,10 +120,10 @@ def _sampled(x: Tensor, places: Float[Tensor, "h w 2"], *, last_pixel_twice: boo
 
 
 def shuffled(x: Float[Tensor, "c h w"], move: Int[Tensor, "2 h w"], delta: int) -> Float[Tensor, "c h w"]:
-    """From the last pixel to the first, each becomes what stands `move` (down, right) from it at that moment.
+    """From the last pixel to the first, replace each by the current pixel at `move` (down, right) from it.
 
-    The official loop means to swap the two, but its assignment of array views copies. A margin of `delta` stays: of
-    rows and columns up to `delta`, and above the side less `delta`. Moves lie in [-delta, delta).
+    The official loop is meant to swap the two, but its assignment of array views copies. Rows and columns up to
+    `delta`, and above the side minus `delta`, are unchanged. Moves are in [-delta, delta).
     """
     height, width = x.shape[-2:]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -131,7 +131,7 @@ def shuffled(x: Float[Tensor, "c h w"], move: Int[Tensor, "2 h w"], delta: int) 
     inside = (rows > delta) & (rows <= height - delta) & (columns > delta) & (columns <= width - delta)
     source = torch.where(inside, here + move[0] * width + move[1], here).flatten()
     here, inside = here.flatten(), inside.flatten()
-    changed = (source > here) & inside[source]  # that pixel's turn was before: follow it to what it has become
+    changed = (source > here) & inside[source]  # that pixel has been replaced before: follow its source
     leads, last = torch.where(changed, source, here), here
     while not torch.equal(leads, last):
         leads, last = leads[leads], leads
@@ -141,12 +141,12 @@ def shuffled(x: Float[Tensor, "c h w"], move: Int[Tensor, "2 h w"], delta: int) 
 def plasma(side: int, decay: float, generator: torch.Generator) -> Float[Tensor, "s s"]:
     """Fractal noise in [0, 1] by the diamond-square algorithm on a torus.
 
-    side: a power of two. decay: by how much the wibble falls at each halving; the noise goes with its square.
+    side: a power of two. decay: factor by which the scale falls at each halving; noise is proportional to its square.
     """
-    field, step, wibble = torch.zeros(side, side), side, 100.0
+    field, step, scale = torch.zeros(side, side), side, 100.0
 
     def middle(total: Tensor) -> Tensor:
-        return total / 4 + wibble**2 * (2 * torch.rand(total.shape, generator=generator) - 1)
+        return total / 4 + scale**2 * (2 * torch.rand(total.shape, generator=generator) - 1)
 
     while step >= 2:
         half = step // 2
@@ -156,6 +156,6 @@ def plasma(side: int, decay: float, generator: torch.Generator) -> Float[Tensor,
         centres = field[half::step, half::step]
         field[::step, half::step] = middle(centres + centres.roll(1, 0) + corners + corners.roll(-1, 1))
         field[half::step, ::step] = middle(centres + centres.roll(1, 1) + corners + corners.roll(-1, 0))
-        step, wibble = half, wibble / decay
+        step, scale = half, scale / decay
     field -= field.min()
     return field / field.max().clamp(min=1e-6)

@@ -1,4 +1,4 @@
-"""Feature networks that judge generated images, by name: what they give is in the name of every metric.
+"""Feature networks for the metrics of generated images, by name; the name is part of the names of metrics.
 
 efflite0            EfficientNet-Lite0 at 64 pixels, from a package: works offline, and is the default
 inception           the network of the FID (torch-fidelity's port of the TensorFlow graph); its weights are a file
@@ -7,7 +7,7 @@ fidelity:NAME       any extractor that torch-fidelity knows, such as clip-vit-b-
 
 Weights are read as data only (`weights_only=True`), those of Inception after a check of their hash.
 
-Letters: n images, H W pixels, d feature width, k classes.
+Letters: n images, c channels, H W pixels, d feature width, k classes.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.
 
 
 class Seen(NamedTuple):
-    """What an extractor makes of some images: features (n, d), and class scores (n, k) if it classifies."""
+    """Output of an extractor: features (n, d), and class scores (n, k) if it has a classifier."""
 
     features: Tensor
     logits: Tensor | None
@@ -39,27 +39,27 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Extractor:
-    """A feature network under the name that its metrics carry."""
+    """A feature network with its name in the names of metrics."""
 
     name: str
-    """In the names of metrics."""
+    """Short name, a part of the names of metrics."""
     fingerprint: str
-    """With everything that changes its features, such as the image size: statistics of another are refused."""
+    """Name with all that changes the features, such as the image size; statistics of another one are not compared."""
     see: Callable[[Tensor], Seen]
     """RGB images, uint8 (n, 3, H, W) -> features and class scores."""
 
     def __call__(self, pixels: UInt8[Tensor, "n c H W"]) -> Seen:
-        """Look at grey or RGB images. Raises ValueError for other numbers of channels."""
+        """Features of grey or RGB images. Raises ValueError for other numbers of channels."""
         if pixels.shape[1] not in (1, 3):
-            raise ValueError(f"extractors see grey or RGB images, not {pixels.shape[1]} channels")
+            raise ValueError(f"extractors take grey or RGB images, not {pixels.shape[1]} channels")
         with torch.inference_mode(), torch.autocast(pixels.device.type, enabled=False):
             return self.see(pixels if pixels.shape[1] == 3 else pixels.expand(-1, 3, -1, -1))
 
 
 def build_extractor(name: str, *, weights: str | Path = "", device: str | torch.device = "cpu") -> Extractor:
-    """The extractor of this name. weights: a local file, where it is not found by itself.
+    """The extractor of this name. weights: a local file, if it is not in the default place.
 
-    Raises ValueError for an unknown name, and with instructions where weights or a package are missing.
+    Raises ValueError for an unknown name, and with instructions if weights or a package are missing.
     """
     kind, _, rest = name.partition(":")
     if kind == "efflite0" and not rest:
@@ -84,9 +84,9 @@ def _efflite0(device: torch.device) -> Extractor:
 
 
 def find_inception(weights: str | Path = "", *, sha256: str = INCEPTION_HASH) -> Path:
-    """The file of Inception's weights: the one given, or the one that torch-fidelity left in PyTorch's cache.
+    """The file of Inception's weights: `weights`, or the one that torch-fidelity stores in PyTorch's cache.
 
-    Raises ValueError where there is none, or another file: FIDs of other weights mean nothing.
+    Raises ValueError for a missing file, or another one: FIDs of other weights are not comparable.
     """
     path = Path(weights).expanduser() if weights else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if not path.is_file():
@@ -95,9 +95,9 @@ def find_inception(weights: str | Path = "", *, sha256: str = INCEPTION_HASH) ->
             "with --extractor-weights; without a download, the extractor efflite0 gives fd_efflite0"
         )
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(sha256):
-        raise ValueError(f"{path} is not {INCEPTION_FILE}: its SHA-256 begins with {found[:8]}, not with {sha256}")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(sha256):
+        raise ValueError(f"{path} is not {INCEPTION_FILE}: its SHA-256 begins with {digest[:8]}, not with {sha256}")
     return path
 
 
@@ -113,7 +113,10 @@ def _fidelity(name: str, weights: str | Path, device: torch.device) -> Extractor
 
 
 def fidelity_extractor(name: str, registered: str, weights: Path | None, device: torch.device) -> Extractor:
-    """An extractor of torch-fidelity, fed with its own 8-bit images. weights: None is what it downloads by itself."""
+    """An extractor of torch-fidelity on 8-bit images. weights: local file; None: torch-fidelity downloads them.
+
+    Raises ValueError for an unknown extractor, a missing package, or weights that cannot be read.
+    """
     try:
         from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as known
     except ImportError:
@@ -130,31 +133,31 @@ def fidelity_extractor(name: str, registered: str, weights: Path | None, device:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             network = kind(registered, layers, feature_extractor_weights_path=None if weights is None else str(weights))
-    except Exception as error:  # downloads and foreign files fail in many ways
+    except Exception as error:  # downloads and files of others can raise any exception
         reason = " ".join(str(error).split())[:160]
         raise ValueError(f"torch-fidelity cannot build {registered} ({type(error).__name__}: {reason})") from None
     network = network.to(device).eval()
 
     def see(pixels: Tensor) -> Seen:
-        found = network(pixels.to(device))
-        return Seen(found[0].flatten(1).float(), found[1].float() if classifies else None)
+        outputs = network(pixels.to(device))
+        return Seen(outputs[0].flatten(1).float(), outputs[1].float() if classifies else None)
 
     return Extractor(name, name, see)
 
 
 def check_is_data(path: Path) -> None:
-    """Raise ValueError unless a .pth file holds tensors only: then loading it cannot run anything."""
+    """Raise ValueError unless a .pth file contains tensors only, so that loading it cannot execute code."""
     try:
         torch.load(path, map_location="meta", weights_only=True)
-    except Exception as error:  # what a foreign file raises is anybody's guess
+    except Exception as error:  # files of others can raise any exception
         raise ValueError(f"{path} is not a file of weights alone ({type(error).__name__})") from None
 
 
 def _timm(name: str, weights: str | Path, device: torch.device) -> Extractor:
-    given: dict[str, Any] = {"checkpoint_path": str(weights)} if weights else {"pretrained": True}
+    source: dict[str, Any] = {"checkpoint_path": str(weights)} if weights else {"pretrained": True}
     try:
-        network: nn.Module = timm.create_model(name, **given)
-    except Exception as error:  # timm and the hub raise many kinds: unknown names, no connection, foreign files
+        network: nn.Module = timm.create_model(name, **source)
+    except Exception as error:  # unknown names, no connection, files of others: any exception
         reason = " ".join(str(error).split())[:160]
         raise ValueError(f"timm cannot build {name!r} ({type(error).__name__}: {reason})") from None
     network = network.to(device).eval().requires_grad_(False)

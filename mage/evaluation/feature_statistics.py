@@ -1,4 +1,4 @@
-"""Mean and covariance of the features of a set of images: what a Frechet distance needs, and a file for it.
+"""Mean and covariance of the features of a set of images, for Frechet distances, and their file format.
 
 Letters: n images, d feature width.
 """
@@ -15,9 +15,9 @@ from mage import atomic
 
 
 class FeatureStatistics:
-    """Mean and covariance of features that come in parts; float64, constant memory.
+    """Mean and covariance of features, updated in batches; float64, constant memory.
 
-    extractor: what made the features; statistics of two different extractors are never compared.
+    extractor: fingerprint of the feature network; statistics of different networks are not comparable.
     """
 
     def __init__(self, extractor: str = "") -> None:
@@ -27,11 +27,16 @@ class FeatureStatistics:
         self._scatter = torch.empty(0, dtype=torch.float64)
 
     def update(self, features: Float[Tensor, "n d"]) -> None:
-        """Add features. Parts are centred before they are merged, so that large means cost no precision."""
+        """Add features. Batches are centred before they are merged, so that large means cost no precision.
+
+        Raises ValueError for features of another width, and for statistics read from a file without a count.
+        """
         if not len(features):
             return
         if not self.count and len(self._mean):
-            raise ValueError("statistics that do not say of how many images they are cannot take more")
+            raise ValueError(
+                "these statistics were read from a file without a count of images: features cannot be added to them"
+            )
         x = features.detach().cpu().double()
         if self.count and x.shape[1] != len(self._mean):
             raise ValueError(f"features so far have {len(self._mean)} numbers, these have {x.shape[1]}")
@@ -59,7 +64,7 @@ class FeatureStatistics:
         return self._scatter / max(1, self.count - 1)
 
     def save(self, path: str | Path, *, features: Float[Tensor, "n d"] | None = None) -> None:
-        """Write mu, sigma, count and extractor as .npz; features: of single images, to be kept with them."""
+        """Write mu, sigma, count and extractor as .npz; features: of single images, stored with them."""
         arrays = {"mu": self.mean.numpy(), "sigma": self.covariance.numpy()}
         if features is not None:
             arrays["features"] = features.numpy()
@@ -68,15 +73,15 @@ class FeatureStatistics:
 
     @classmethod
     def load(cls, path: str | Path) -> "FeatureStatistics":
-        """Read what `save` wrote, or a file with mu and sigma from elsewhere. Raises ValueError for another file."""
+        """Read a file of `save`, or one with mu and sigma of other tools. Raises ValueError for any other file."""
         return cls.load_with_features(path)[0]
 
     @classmethod
     def load_with_features(cls, path: str | Path) -> tuple["FeatureStatistics", Float[Tensor, "n d"] | None]:
-        """The same, with the features of single images if they were kept.
+        """Statistics, and features of single images if the file has them. Raises ValueError for any other file.
 
-        Files from elsewhere (ADM, pytorch-fid) say neither how many images they saw, `count` is 0 then, nor through
-        which network, `extractor` is "".
+        Files of ADM and pytorch-fid contain neither the number of images nor the network: then `count` is 0 and
+        `extractor` is "".
         """
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
@@ -87,6 +92,8 @@ class FeatureStatistics:
                 features = torch.from_numpy(data["features"]) if "features" in data else None
         except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} does not hold feature statistics ({type(error).__name__})") from None
-        if read._scatter.shape != (len(read._mean), len(read._mean)):
+        if read._mean.ndim != 1 or read._scatter.shape != (len(read._mean), len(read._mean)):
             raise ValueError(f"{path} does not hold feature statistics: mu and sigma are not of one width")
+        if features is not None and (features.ndim != 2 or features.shape[1] != len(read._mean)):
+            raise ValueError(f"{path} does not hold feature statistics: mu and features are not of one width")
         return read, features

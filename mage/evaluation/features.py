@@ -1,4 +1,4 @@
-"""Features of a whole data set, computed once and shared by every probe (paper, section 4.3).
+"""Features of a whole data set, computed once and shared by all probes (paper, section 4.3).
 
 Letters: n images, c channels, h w pixels, d feature width.
 """
@@ -20,7 +20,7 @@ from mage.models.pooling import Pool
 
 
 class Features(NamedTuple):
-    """Features and labels, aligned."""
+    """Features and labels of the same images."""
 
     features: Float[Tensor, "n d"]
     labels: Int[Tensor, " n"]
@@ -28,7 +28,7 @@ class Features(NamedTuple):
 
 @runtime_checkable
 class FeatureModel(Protocol):
-    """What has features, such as mage.pipeline.Mage."""
+    """A model with features, such as mage.pipeline.Mage."""
 
     def features(self, images: Float[Tensor, "n c h w"], pool: Pool = "mean") -> Float[Tensor, "n d"]:
         """Images in [0, 1] -> one vector per image."""
@@ -46,8 +46,8 @@ def extract_features(
 ) -> Features:
     """Features (float32, on the CPU) and labels of every readable image, in order.
 
-    model: has `features(images, pool)`, or is itself a function from images in [0, 1] to vectors or anything that
-    flattens to one; `pool` reaches a model with features only.
+    model: with a method `features(images, pool)`, or a function from images in [0, 1] to tensors (n, ...), which are
+    flattened; `pool` is for the former only.
     num_workers: threads that read image files ahead; the result does not depend on it.
     on_images: called with the number of images after every batch.
     Raises ValueError for a set without labels or without a readable image.
@@ -58,8 +58,8 @@ def extract_features(
     with _read_ahead(dataset, num_workers, 2 * batch_size) as source:
         for batch in evaluation_batches(source, build_transform(transform), batch_size=batch_size):
             pixels = images.to_float(batch["images"])
-            found = model.features(pixels, pool) if isinstance(model, FeatureModel) else model(pixels)
-            parts.append(found.float().flatten(1).cpu())
+            features = model.features(pixels, pool) if isinstance(model, FeatureModel) else model(pixels)
+            parts.append(features.float().flatten(1).cpu())
             labels.append(batch["labels"])
             if on_images is not None:
                 on_images(len(batch["labels"]))
@@ -67,7 +67,7 @@ def extract_features(
 
 
 def check_pair(train: Features, test: Features) -> int:
-    """The number of classes. Raises ValueError if the sets cannot be compared."""
+    """The number of classes. Raises ValueError for other widths, empty sets, or classes without training images."""
     if train.features.shape[1] != test.features.shape[1]:
         raise ValueError(f"features have {train.features.shape[1]} and {test.features.shape[1]} numbers: must agree")
     if not len(train.labels) or not len(test.labels):
@@ -81,11 +81,11 @@ def check_pair(train: Features, test: Features) -> int:
 
 
 class _ReadAhead:
-    """The same data set, but `load`, called in order, finds the next `depth` images already being read."""
+    """A data set whose `load`, called in order, reads the next `depth` images ahead in threads."""
 
     def __init__(self, dataset: ImageDataset, executor: ThreadPoolExecutor, depth: int) -> None:
         self.name, self.class_names, self.labels = dataset.name, dataset.class_names, dataset.labels
-        self.skipped = dataset.skipped  # the same list: files skipped here are known to the data set
+        self.skipped = dataset.skipped  # the same list, so that the data set also records files skipped here
         self._dataset, self._executor, self._depth = dataset, executor, depth
         self._pending: dict[int, Future[Tensor]] = {}
         self._next = 0

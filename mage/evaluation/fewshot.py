@@ -1,9 +1,9 @@
-"""Few-shot: a linear classifier of frozen features from a handful of labelled images per class (paper, section 4.3).
+"""Few-shot: a linear classifier on frozen features of few labelled images per class (paper, section 4.3).
 
-Which images are drawn matters as much as the features when there are few; so several draws are made, and the interval
-says how far their mean can be trusted. Two models are compared on the same draws.
+Accuracy depends on the choice of the images; therefore several choices are drawn, and a confidence interval of the mean
+is given. All models are compared on the same draws.
 
-Letters: n images.
+Letters: n images, m drawn images.
 """
 
 import math
@@ -19,11 +19,11 @@ from torch import Tensor
 from mage import rng
 from mage.evaluation.features import Features, check_pair
 from mage.evaluation.linear_probe import linear_probe
-from mage.evaluation.metric import Description, Metric
+from mage.evaluation.metric import Description, Metric, NotMeasured
 from mage.evaluation.representation import REPRESENTATION_PROTOCOLS, Representation, RepresentationProtocol
 
 COUNTS = (1, 5, 10, 13, 25)
-"""Images per class, as the field reports them; 13 per class are one per cent of ImageNet."""
+"""Images per class, as in published tables; 13 per class are one per cent of ImageNet."""
 DRAWS = 5
 
 
@@ -34,7 +34,7 @@ class FewShotResult:
     per_class: int
     mean: float
     interval: float
-    """Half the width of the 95 per cent interval of the mean, by Student's t; infinite for a single draw."""
+    """Half the width of the 95 % confidence interval of the mean, by Student's t; infinite for a single draw."""
     draws: tuple[float, ...]
 
 
@@ -50,7 +50,7 @@ def few_shot(
 ) -> list[FewShotResult]:
     """Accuracy for each number of images per class, over `draws` random choices of them.
 
-    protocol: as of `linear_probe`; what it chooses, it chooses on the drawn images alone.
+    protocol: of `linear_probe`; penalties are chosen on the drawn images alone. on_draw: called with 1 after each draw.
     Raises ValueError if a class has too few images.
     """
     check_pair(train, test)
@@ -58,7 +58,7 @@ def few_shot(
         raise ValueError(f"few-shot needs at least one draw and one image per class, not {draws} and {tuple(counts)}")
     smallest = int(torch.bincount(train.labels)[train.labels.unique()].min())
     if max(counts) > smallest:
-        raise ValueError(f"the smallest class has {smallest} training images, {max(counts)} per class were asked for")
+        raise ValueError(f"the smallest class has {smallest} training images, fewer than the {max(counts)} per class")
     results = []
     for per_class in counts:
         accuracies = []
@@ -84,7 +84,7 @@ def choose_per_class(labels: Int[Tensor, " n"], per_class: int, generator: torch
 
 
 def confidence_interval(values: Sequence[float], *, level: float = 0.95) -> float:
-    """Half the width of the interval of the mean of several draws, by Student's t; infinite for a single one."""
+    """Half the width of the confidence interval of the mean, by Student's t; infinite for a single value."""
     count = len(values)
     if count < 2:
         return math.inf
@@ -95,12 +95,12 @@ def confidence_interval(values: Sequence[float], *, level: float = 0.95) -> floa
 @REPRESENTATION_PROTOCOLS.register("fewshot")
 @dataclass(frozen=True)
 class FewShot(RepresentationProtocol):
-    """A linear classifier from few labelled images; counts that the smallest class does not have are left out."""
+    """A linear classifier on few labelled images; counts above the size of the smallest class are left out."""
 
     counts: tuple[int, ...] = COUNTS
     """Labelled images per class."""
     draws: int = DRAWS
-    """Random choices of these images."""
+    """Number of random choices of these images."""
 
     metrics: ClassVar = {
         "fewshot{count}_accuracy": Description(
@@ -112,11 +112,13 @@ class FewShot(RepresentationProtocol):
     }
 
     def measure(self, subject: Representation) -> Iterator[Metric]:
-        """The mean accuracy for each count, with its interval and the single draws as details."""
+        """The mean accuracy for each count, with its confidence interval and the single draws in the details."""
         smallest = int(torch.bincount(subject.train.labels)[subject.train.labels.unique()].min())
         counts = [count for count in self.counts if count <= smallest]
         if not counts:
-            return
+            raise NotMeasured(
+                f"few-shot: the smallest class has {smallest} training images, fewer than {min(self.counts)}"
+            )
         for result in few_shot(subject.train, subject.test, counts=counts, draws=self.draws, seed=subject.seed):
             protocol = f"lbfgs {subject.pool}, {self.draws} draws, ± {100 * result.interval:.2f} (95 %)"
             details = {"per_class": result.per_class, "interval": result.interval, "draws": list(result.draws)}

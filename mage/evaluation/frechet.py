@@ -1,8 +1,8 @@
-"""Frechet distance between two sets of images, seen through a feature network (Heusel et al. 2017).
+"""Frechet distance between two sets of images in the features of a network (Heusel et al. 2017).
 
 |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) for the means and covariances of the features. With EfficientNet-Lite0
-features it is called fd_efflite0 and must not be compared with the FID, which uses another network. It shrinks as
-sets grow, even between two halves of one set: compare equal numbers of images only.
+features it is called fd_efflite0 and must not be compared with the FID, which uses another network. It falls with the
+number of images, even between two halves of one set: compare equal numbers of images only.
 
 Letters: d feature width.
 """
@@ -20,9 +20,9 @@ from mage.evaluation.metric import Metric
 
 
 def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
-    """Frechet distance of two Gaussians; tr (C1 C2)^1/2 through the symmetric matrix C1^1/2 C2 C1^1/2.
+    """Frechet distance of two Gaussians; tr (C1 C2)^1/2 is computed from the symmetric matrix C1^1/2 C2 C1^1/2.
 
-    Raises ValueError for statistics of different feature networks.
+    Raises ValueError for statistics of different networks or widths, or of fewer than two images.
     """
     if first.extractor != second.extractor and first.extractor and second.extractor:
         raise ValueError(f"features of {first.extractor} cannot be compared with features of {second.extractor}")
@@ -35,18 +35,18 @@ def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> flo
 
 
 def too_few(name: str, *sets: FeatureStatistics) -> str:
-    """A warning where a set has fewer images than the features have numbers; "" where all have enough.
+    """A warning if a set has no more images than the features have numbers, else "".
 
-    A covariance of d numbers needs more than d images: with fewer, most of the distance measures how few there are.
+    With d or fewer images a covariance of d numbers is singular, and the distance depends mainly on their number.
     """
-    smallest = min((one.count for one in sets if one.count), default=0)
-    width = max((len(one.mean) for one in sets), default=0)
+    smallest = min((statistics.count for statistics in sets if statistics.count), default=0)
+    width = max((len(statistics.mean) for statistics in sets), default=0)
     if not 0 < smallest <= width:
         return ""
     return (
-        f"{name} is of {smallest:,} images, too few for a covariance of {width:,} features: its value says more about "
-        f"their number than about the images. Compare it only with values of equally many, or take 10,000 and more; a "
-        "kernel distance can do with fewer"
+        f"{name} is of {smallest:,} images, too few for a covariance of {width:,} features: its value depends mainly "
+        f"on their number. Compare it only with values of equally many images, take 10,000 images or more, or use the "
+        "kernel distance"
     )
 
 
@@ -58,7 +58,7 @@ def _square_root(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
 
 @GENERATION_METRICS.register("frechet")
 class FrechetDistance(GenerationMetric):
-    """Of means and covariances of features; on the FID's Inception it is the FID (Heusel et al. 2017)."""
+    """Frechet distance of features; with the Inception network of the FID it is the FID (Heusel et al. 2017)."""
 
     words: ClassVar = {"fd": distance("Fréchet distance"), "fid": distance("FID")}
 
@@ -70,7 +70,7 @@ class FrechetDistance(GenerationMetric):
         yield self.named(compared, self._word(compared), value, images)
 
     def warning(self, compared: Compared) -> str:
-        """Of too few images for a covariance."""
+        """Warns of too few images for a covariance."""
         moments = compared.samples.moments, compared.reference.moments
         return too_few(compared.name(self._word(compared)), *moments)
 

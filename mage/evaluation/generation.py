@@ -1,4 +1,4 @@
-"""How good generated images are, as the field measures it: every registered metric of one comparison."""
+"""All registered metrics of generated images, and one chosen metric for tuning."""
 
 from mage.evaluation import frechet, inception_score, kernel_distance, manifold  # noqa: F401  # they register
 from mage.evaluation.generation_metrics import GENERATION_METRICS, Compared, GenerationMetric
@@ -16,39 +16,36 @@ def compare(
 ) -> Measured:
     """All metrics of generated images against a reference.
 
-    extractor: its short name; suffix: appended to every name, such as _real for the value of real images.
+    extractor: short name for the names of metrics. suffix: appended to them, such as _real for real images.
     """
     metrics = {name: GENERATION_METRICS.get(name)() for name in GENERATION_METRICS}
     return measure(metrics, Compared(samples, reference, extractor, protocol, suffix))
 
 
 def one_number(metric: str, compared: Compared) -> Metric:
-    """The metric called `metric`: by its registered name, or by the word that its name begins with (recall).
+    """One number, by the registered name of its metric or by the first word of its own name, such as recall.
 
-    Raises ValueError where there is none of that name, it gives several numbers, or none can be measured here.
+    Raises ValueError for an unknown name, a metric with several numbers, or one that cannot be computed.
     """
     if metric in GENERATION_METRICS:
-        numbers = _measured(GENERATION_METRICS.get(metric)(), compared)
+        kind = GENERATION_METRICS.get(metric)
+        numbers = _measured(metric, kind(), compared)
         if len(numbers) == 1:
             return numbers[0]
-        raise ValueError(
-            f"{metric} gives several numbers: name one of {', '.join(_word(number) for number in numbers)}"
-        )
+        names = {number.name for number in numbers}
+        words = [word for word in kind.words if compared.name(word) in names]
+        raise ValueError(f"{metric} gives {len(numbers)} numbers: name one of {', '.join(words)}")
     for kind in map(GENERATION_METRICS.get, GENERATION_METRICS):
         if metric in kind.words:
-            for number in _measured(kind(), compared):
-                if _word(number) == metric:
+            for number in _measured(metric, kind(), compared):
+                if number.name == compared.name(metric):
                     return number
     words = [word for kind in map(GENERATION_METRICS.get, GENERATION_METRICS) for word in kind.words]
     raise ValueError(f"no metric {metric!r} with {compared.extractor}; there are {', '.join(dict.fromkeys(words))}")
 
 
-def _measured(metric: GenerationMetric, compared: Compared) -> list[Metric]:
+def _measured(name: str, metric: GenerationMetric, compared: Compared) -> list[Metric]:
     try:
         return list(metric.measure(compared))
     except NotMeasured as reason:
-        raise ValueError(f"not measured: {reason}") from None
-
-
-def _word(metric: Metric) -> str:
-    return metric.name.split("_")[0]
+        raise ValueError(f"not measured: {str(reason) or name}") from None

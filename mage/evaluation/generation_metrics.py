@@ -1,9 +1,9 @@
-"""What a metric of generated images is given, and the registry of these metrics: one class in one file each.
+"""Input of the metrics of generated images, and the registry of these metrics.
 
 A new metric is a subclass of GenerationMetric registered in GENERATION_METRICS; `mage evaluate generation` measures it
-with the others, `mage tune-sampler --metric NAME` finds the sampler that it likes best, and reports describe it.
+with the others, `mage tune-sampler --metric NAME` chooses a sampler by it, and reports describe it.
 
-Every number carries the extractor, the reference and the number of images in its name: fd_efflite0_test10k.
+Names of metrics contain extractor, reference and number of images: fd_efflite0_test10k.
 """
 
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from mage.registry import Registry
 
 @dataclass(frozen=True)
 class Compared:
-    """Generated images and what they are compared with."""
+    """Features of generated images and of the reference."""
 
     samples: SeenImages
     reference: Reference
     extractor: str
-    """Its short name."""
+    """Short name of the extractor."""
     protocol: GenerationProtocol = GenerationProtocol()  # noqa: RUF009  # frozen
     suffix: str = ""
-    """Appended to every name, such as _real for the value of real images."""
+    """Appended to every name, such as _real for real images in place of generated ones."""
 
     def name(self, word: str) -> str:
         """The full name of a metric: fd -> fd_efflite0_test10k."""
@@ -33,33 +33,33 @@ class Compared:
 
     @property
     def rounding(self) -> str:
-        """How samples became 8 bits, as the end of a protocol's line."""
+        """Conversion of the samples to 8 bits, to be appended to a protocol."""
         return {None: "", "nearest": ", rounded to 8 bits", "truncate": ", truncated to 8 bits"}[self.samples.rounding]
 
 
 class GenerationMetric(Evaluator[Compared]):
-    """One computation, and the numbers it gives; each is called WORD_EXTRACTOR_SAMPLES, with _real for real images."""
+    """A metric of generated images. Its numbers are called WORD_EXTRACTOR_SAMPLES, and for real images end in _real."""
 
     words: ClassVar[Mapping[str, Description]]
-    """The words with which the names of its numbers begin, and what they mean; {network} and {samples} are filled in.
-    With one word, the metric's own name stands for it in `mage tune-sampler --metric`."""
+    """First words of the names of its numbers, with descriptions; {network} and {samples} are filled in. A metric with
+    one number may also be given by its registered name in `mage tune-sampler --metric`."""
 
     @classmethod
     def descriptions(cls) -> Mapping[str, Description]:
-        """Of generated and of real images."""
+        """Descriptions for generated and for real images."""
         real = {
             f"{word}_{{network}}_{{samples}}_real": replace(
-                about,
-                title=f"{about.title}, real images",
+                description,
+                title=f"{description.title}, real images",
                 explanation="The same for real images, {samples}: what is left when nothing is generated.",
                 better="",
             )
-            for word, about in cls.words.items()
+            for word, description in cls.words.items()
         }
-        return real | {f"{word}_{{network}}_{{samples}}": about for word, about in cls.words.items()}
+        return real | {f"{word}_{{network}}_{{samples}}": description for word, description in cls.words.items()}
 
     def named(self, compared: Compared, word: str, value: float, protocol: str) -> Metric:
-        """A number of this metric under its full name, with how samples became 8 bits in its protocol."""
+        """A number of this metric under its full name; conversion to 8 bits is added to its protocol."""
         return Metric(compared.name(word), value, protocol + compared.rounding, self.words[word].better)
 
 
@@ -67,7 +67,7 @@ GENERATION_METRICS: Registry[type[GenerationMetric]] = Registry(kind="metric", g
 
 
 def distance(title: str) -> Description:
-    """Of a metric that says how far generated images lie from real ones."""
+    """Description of a distance between generated and real images."""
     return Description(
         title,
         "Distance between generated and real images in the features of {network}, over {samples} samples; 0 is "

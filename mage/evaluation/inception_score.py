@@ -1,4 +1,4 @@
-"""Inception Score: are single images clearly of one class, and all together of many (Salimans et al. 2016)?
+"""Inception Score: confidence of a classifier in single images, and variety of their classes (Salimans et al. 2016).
 
 With another classifier than Inception it has another name and other values.
 """
@@ -12,7 +12,7 @@ from mage.evaluation.metric import Description, Metric, NotMeasured
 
 @GENERATION_METRICS.register("is")
 class InceptionScore(GenerationMetric):
-    """Needs an extractor that knows classes (Salimans et al. 2016)."""
+    """Inception Score; needs an extractor that gives class scores (Salimans et al. 2016)."""
 
     words: ClassVar = {
         "is": Description(
@@ -24,7 +24,7 @@ class InceptionScore(GenerationMetric):
     }
 
     def measure(self, compared: Compared) -> Iterator[Metric]:
-        """The mean over parts of the images."""
+        """Mean over the parts of the images."""
         if compared.samples.scores is None:
             reason = "the extractor gives no class scores, or there are too few images"
             raise NotMeasured(f"{compared.name('is')}: {reason}")

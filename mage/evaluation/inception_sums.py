@@ -1,7 +1,7 @@
-"""The sums of an Inception Score, over class scores that come in batches.
+"""The sums of an Inception Score, over class scores in batches.
 
-The score is exp of the mean Kullback-Leibler divergence between p(class | image) and p(class), over ten parts of the
-images; the mean of the parts counts.
+The score is exp of the mean Kullback-Leibler divergence between p(class | image) and p(class), computed for ten parts
+of the images and averaged over them.
 
 Letters: n images, k classes.
 """
@@ -16,20 +16,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PartScores:
-    """Mean over the parts, and their standard deviation."""
+    """Mean and standard deviation over the parts."""
 
     mean: float
     deviation: float
 
 
 class InceptionScoreSums:
-    """What the score needs, of class scores that come in batches; memory does not grow with the number of images.
+    """Sums of class scores for the Inception Score, with one integer of memory per image.
 
-    Images are spread over the parts by a permutation of their numbers, which is torch-fidelity's for the same seed.
+    Images are divided into parts by the same permutation as in torch-fidelity with the same seed.
     """
 
     def __init__(self, total: int, *, parts: int = 10, seed: int = 2020) -> None:
-        """total: number of images that will come. Raises ValueError for fewer images than parts."""
+        """total: number of images. Raises ValueError for fewer images than parts."""
         if total < parts:
             raise ValueError(f"an Inception Score over {parts} parts needs at least {parts} images, not {total}")
         self.count, self.total = 0, total
@@ -42,7 +42,7 @@ class InceptionScoreSums:
         self._negative_entropy = torch.zeros(parts, dtype=torch.float64)
 
     def update(self, logits: Float[Tensor, "n k"]) -> None:
-        """Add the class scores of the next images. Raises ValueError for more images than were announced."""
+        """Add the class scores of the next images. Raises ValueError for more images than `total`."""
         if self.count + len(logits) > self.total:
             raise ValueError(f"{self.total} images were announced, more came")
         log_p = logits.detach().cpu().double().log_softmax(dim=1)
@@ -55,7 +55,7 @@ class InceptionScoreSums:
         self.count += len(logits)
 
     def score(self) -> PartScores:
-        """The score. Raises ValueError if images are missing."""
+        """The score. Raises ValueError for fewer images than `total`."""
         if self.count != self.total:
             raise ValueError(f"{self.total} images were announced, {self.count} came")
         marginal = self._probability / self._sizes[:, None]

@@ -1,7 +1,7 @@
 """Kernel distance (KID): the squared maximum mean discrepancy of two sets of features (Binkowski et al. 2018).
 
-Unlike the Frechet distance its estimate is unbiased, so it can be compared between sets of different sizes, and it may
-be slightly negative for sets that agree.
+Unlike the Frechet distance its estimate is unbiased, so that it can be compared between sets of different sizes, and it
+can be slightly negative for sets of the same distribution.
 
 Letters: n, m images, d feature width.
 """
@@ -21,7 +21,7 @@ from mage.evaluation.metric import Metric, NotMeasured
 
 @dataclass(frozen=True)
 class SubsetDistances:
-    """Mean over the subsets, and their standard deviation."""
+    """Mean and standard deviation over the subsets."""
 
     mean: float
     deviation: float
@@ -35,7 +35,7 @@ def kernel_distance(
     subset_size: int = 1000,
     seed: int = 2020,
 ) -> SubsetDistances:
-    """Mean over random subsets, with the kernel (x y / d + 1)^3; subsets are torch-fidelity's for the same seed.
+    """Mean over random subsets, with the kernel (x y / d + 1)^3; the subsets of torch-fidelity for the same seed.
 
     Raises ValueError if a set has fewer images than a subset.
     """
@@ -53,7 +53,7 @@ def kernel_distance(
 
 
 def squared_mmd(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> float:
-    """Unbiased squared maximum mean discrepancy of two sets of one size, with the cubic kernel."""
+    """Unbiased squared maximum mean discrepancy of two sets of equal size, with the cubic kernel."""
     n = len(x)
 
     def within(features: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 @GENERATION_METRICS.register("kernel")
 class KernelDistance(GenerationMetric):
-    """The squared maximum mean discrepancy; on the FID's Inception it is the KID (Binkowski et al. 2018)."""
+    """Kernel distance; with the Inception network of the FID it is the KID (Binkowski et al. 2018)."""
 
     words: ClassVar = {"kd": distance("Kernel distance"), "kid": distance("KID")}
 

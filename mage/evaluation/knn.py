@@ -1,4 +1,4 @@
-"""k nearest neighbours on features: a classifier with nothing to train (weighted as in Wu et al. 2018).
+"""k-nearest-neighbour classification of features, which needs no training (weighted as in Wu et al. 2018).
 
 Letters: n images, d feature width.
 """
@@ -19,12 +19,12 @@ from mage.evaluation.representation import REPRESENTATION_PROTOCOLS, Representat
 
 NEIGHBOURS = (1, 5, 10, 20, 50, 100, 200)
 SIMILARITIES_AT_ONCE = 2**25
-"""128 MB in float32."""
+"""Entries of a chunk of the similarity matrix: 128 MB in float32."""
 
 
 @dataclass(frozen=True)
 class NeighboursResult:
-    """Accuracy from 0 to 1; `k` was chosen on held-out training images, never on the test images."""
+    """Accuracy from 0 to 1; `k` is chosen on held-out training images."""
 
     accuracy: float
     k: int
@@ -40,9 +40,9 @@ def knn(
     temperature: float = 0.07,
     seed: int = 0,
 ) -> NeighboursResult:
-    """Weighted k-NN by cosine similarity, each neighbour counting exp(similarity / temperature).
+    """Weighted k-NN by cosine similarity; the vote of each neighbour is exp(similarity / temperature).
 
-    Every k that does not fit a small training set is left out.
+    Values of k that are too large for the training set are left out. Raises ValueError as `check_pair`.
     """
     check_pair(train, test)
     usable = tuple(k for k in neighbours if k <= len(train.labels) * 9 // 10) or (1,)
@@ -62,7 +62,7 @@ def knn(
 def neighbour_accuracy(
     train: Features, test: Features, neighbours: tuple[int, ...], temperature: float | None
 ) -> dict[int, float]:
-    """Accuracy for each k; temperature None gives every neighbour one vote."""
+    """Accuracy for each k; with temperature None every neighbour has one vote."""
     predictions = neighbour_predictions(train, test.features, neighbours, temperature)
     return {k: float((predicted == test.labels).double().mean()) for k, predicted in predictions.items()}
 
@@ -70,16 +70,16 @@ def neighbour_accuracy(
 def neighbour_predictions(
     train: Features, queries: Float[Tensor, "n d"], neighbours: tuple[int, ...], temperature: float | None
 ) -> dict[int, Int[Tensor, " n"]]:
-    """Predicted class of each query for each k, in chunks that fit into memory."""
+    """Predicted class of each query for each k, in chunks of queries. Raises ValueError for an impossible k."""
     if not neighbours or min(neighbours) < 1 or max(neighbours) > len(train.labels):
         raise ValueError(f"k must lie between 1 and the {len(train.labels)} training images, not {neighbours}")
     classes = int(train.labels.max()) + 1
-    bank = functional.normalize(train.features.float(), dim=1)
+    train_unit = functional.normalize(train.features.float(), dim=1)
     predictions: dict[int, list[Tensor]] = {k: [] for k in neighbours}
-    chunk_size = max(1, SIMILARITIES_AT_ONCE // len(bank))
+    chunk_size = max(1, SIMILARITIES_AT_ONCE // len(train_unit))
     for chunk in torch.split(functional.normalize(queries.float(), dim=1), chunk_size):
         with torch.autocast(chunk.device.type, enabled=False):
-            similarity, index = (chunk @ bank.T).topk(max(neighbours), dim=1)
+            similarity, index = (chunk @ train_unit.T).topk(max(neighbours), dim=1)
         weight = torch.ones_like(similarity) if temperature is None else (similarity / temperature).exp()
         votes, counted = weight.new_zeros(len(chunk), classes), 0
         for k in sorted(set(neighbours)):  # the votes of a smaller k are part of those of a larger one
@@ -105,7 +105,7 @@ class NearestNeighbours(RepresentationProtocol):
     }
 
     def measure(self, subject: Representation) -> Iterator[Metric]:
-        """Accuracy of the k that held-out training images chose."""
+        """Accuracy of the k that was chosen on held-out training images."""
         votes = knn(subject.train, subject.test, seed=subject.seed)
         protocol = f"k = {votes.k} chosen on training images, weighted cosine, temperature {votes.temperature:g}"
         yield self.metric("knn_accuracy", votes.accuracy, protocol)

@@ -1,7 +1,7 @@
 """Linear probe with LARS, the published protocol (paper, section 4.3; public code).
 
 BatchNorm without affine part and a linear layer, trained with LARS for 90 epochs on frozen features: on one fixed view
-of each image, or, as published, on a new random crop in every epoch, with the differences that `RANDOM_CROPS` names.
+of each image, or, as published, on a new random crop in every epoch, with the differences stated in `RANDOM_CROPS`.
 
 Letters: n images, d feature width, k classes.
 """
@@ -28,12 +28,12 @@ from mage.share import Share
 
 logger = logging.getLogger(__name__)
 RANDOM_CROPS = "random crops as published; ours: BatchNorm over the whole batch, accuracy of the last epoch"
-"""What `lars_probe_on_crops` is, in the line beside its number.
+"""Protocol of `lars_probe_on_crops` for the report.
 
 The public code normalises over the images of one process (128) and logs the best epoch, chosen on the test images.
 """
 ENOUGH_MOVEMENT = 2.0
-"""LARS moves the weights by this many times their norm before a probe can be near its best (measured on small sets)."""
+"""Movement of the weights, over their norm, below which LARS is far from converged (measured on small data sets)."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class LarsConfig:
 def lars_probe(train: Features, test: Features, *, config: LarsConfig, seed: int = 0) -> ProbeResult:
     """The published protocol, on cached features of one fixed view per image.
 
-    How far it can move the weights grows with the number of images and not with the batch size: below some 10,000
-    images its 90 epochs end far from the optimum, and a warning is logged.
+    LARS moves the weights in proportion to the number of images, whatever the batch size: below about 10,000 images its
+    90 epochs end far from the optimum, and a warning is logged. Raises ValueError as `check_pair`.
     """
     classes = check_pair(train, test)
     count = len(train.labels)
@@ -86,17 +86,18 @@ def lars_probe_on_crops(
     keep: Path | None = None,
     on_images: Callable[[int], None] | None = None,
 ) -> ProbeResult:
-    """The published protocol but for what `RANDOM_CROPS` names: a new random crop of every image in every epoch.
+    """The published protocol with the differences of `RANDOM_CROPS`: a new random crop of every image in every epoch.
 
-    It costs as many feature passes as it has epochs. describe: images in [0, 1] (n, c, h, w) -> features (n, d).
-    transform: the paper's is `probe_crops`, and its test images are cut by `evaluation_transform`.
-    keep: a file that holds the state after every epoch, from where the same call goes on.
+    Features are computed anew in every epoch. describe: images in [0, 1] (n, c, h, w) -> features (n, d).
+    transform: `probe_crops` for the paper's, whose test images are cropped by `evaluation_transform`.
+    keep: file for the state after every epoch, from which an interrupted call is resumed.
+    Raises ValueError for a data set without labels, and as `check_pair`.
     """
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
     labels = torch.from_numpy(dataset.labels)
-    shaped = test.features.new_zeros(1, test.features.shape[1]).expand(len(labels), -1)  # no memory
-    classes = check_pair(Features(shaped, labels), test)
+    placeholder = test.features.new_zeros(1, test.features.shape[1]).expand(len(labels), -1)  # takes no memory
+    classes = check_pair(Features(placeholder, labels), test)
     batch_size = _lars_batch_size(config, len(dataset))
     steps = config.epochs * (len(dataset) // batch_size)
 
@@ -121,7 +122,7 @@ def lars_probe_on_crops(
 
 
 def probe_crops(size: tuple[int, int], scale: tuple[float, float] = (0.2, 1.0)) -> TransformConfig:
-    """The training crops of the public code: area and shape drawn once, bicubic, mirrored half of the time."""
+    """The training crops of the public code: area and shape drawn once, bicubic, half of them mirrored."""
     return TransformConfig(size=size, augmentation="crop_flip", scale=scale, interpolation="bicubic", crop_draws="once")
 
 
@@ -138,9 +139,9 @@ def _lars(
     seed: int,
     keep: Path | None = None,
 ) -> ProbeResult:
-    """Train the head on `config.epochs` epochs of batches from `count` images; measure it on `test`.
+    """Train the head for `config.epochs` epochs of `count` images; measure its accuracy on `test`.
 
-    batches: from a step on. keep: file for the state after every epoch.
+    batches: start step -> batches from that step on. keep: file for the state after every epoch.
     """
     batch_size, width = _lars_batch_size(config, count), test.features.shape[1]
     norm = nn.BatchNorm1d(width, affine=False, eps=1e-6)
@@ -173,7 +174,7 @@ def _lars(
                 torch.save(state, temporary)
     if movement < ENOUGH_MOVEMENT:
         logger.warning(
-            "LARS is far from converged after %d epochs of %d images: its accuracy says little about the features. "
+            "LARS is far from converged after %d epochs of %d images: its accuracy is no measure of the features. "
             "Use the lbfgs protocol, or more epochs",
             config.epochs,
             count,
@@ -181,12 +182,12 @@ def _lars(
     norm.eval()
     with torch.inference_mode():
         scores = head(norm(test.features))
-    shown = {"epochs": config.epochs, "batch_size": batch_size, "learning_rate": peak, "seed": seed}
-    return ProbeResult(*accuracies(scores, test.labels), f"lars_{config.epochs}ep", shown)
+    reported = {"epochs": config.epochs, "batch_size": batch_size, "learning_rate": peak, "seed": seed}
+    return ProbeResult(*accuracies(scores, test.labels), f"lars_{config.epochs}ep", reported)
 
 
 def learning_rate(epoch: float, peak: float, config: LarsConfig) -> float:
-    """Linear warm-up from 0, then a cosine to 0; `epoch` counts parts of an epoch too."""
+    """Linear warm-up from 0, then a cosine to 0; `epoch` may be fractional."""
     if epoch < config.warmup_epochs:
         return peak * epoch / config.warmup_epochs
     done = (epoch - config.warmup_epochs) / max(1, config.epochs - config.warmup_epochs)
@@ -194,6 +195,6 @@ def learning_rate(epoch: float, peak: float, config: LarsConfig) -> float:
 
 
 def lars_optimizer(head: nn.Linear, config: LarsConfig) -> torch.optim.Optimizer:
-    """LARS with its adaptation on the weight matrix but not on the bias; no weight decay."""
+    """LARS that adapts the step of the weight matrix but not of the bias; no weight decay."""
     groups = [{"params": [head.weight], "always_adapt": True}, {"params": [head.bias], "always_adapt": False}]
     return Lars(groups, lr=0.0, momentum=config.momentum, weight_decay=0.0, trust_coeff=config.trust_coefficient)

@@ -1,6 +1,6 @@
 """Linear classifiers that are solved, not trained: logistic regression and least squares on standardised features.
 
-A head is a module like any other: it scores new features, and a gradient passes through it to the images.
+A head is a module that scores new features and passes gradients to the images.
 
 Letters: n images, d feature width, k classes.
 """
@@ -23,16 +23,16 @@ from mage.evaluation.features import Features
 
 Solver = Literal["lbfgs", "ridge"]
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
-"""Inverse L2 penalties that `lbfgs` chooses from; of equally good ones the strongest penalty wins."""
+"""Inverse L2 penalties that `lbfgs` chooses from; of equally good ones it takes the strongest penalty."""
 RIDGE_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Penalties that `ridge` chooses from, as shares of the mean eigenvalue of the features' scatter."""
 
 PRIOR_IMAGES = 30
-"""The average deviation counts as much as so many images in the deviation of each feature."""
+"""Weight of the mean variance in the variance of each feature, as a number of images."""
 
 
 class LinearHead(nn.Module):
-    """Features -> class scores: standardise as the training features were, then one linear layer."""
+    """Features -> class scores: standardisation with the statistics of the training features, then a linear layer."""
 
     mean: Tensor
     deviation: Tensor
@@ -51,13 +51,13 @@ class LinearHead(nn.Module):
             self.register_buffer(name, value.float())
 
     def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
-        """Class scores; a class that no training image had scores minus infinity."""
+        """Class scores; minus infinity for classes without training images."""
         return functional.linear((features.float() - self.mean) / self.deviation, self.weight, self.bias)
 
 
 @dataclass(frozen=True)
 class FittedHead:
-    """A head, and how its penalty was chosen."""
+    """A head with the choice of its penalty."""
 
     head: LinearHead
     settings: dict[str, Any] = field(default_factory=dict)
@@ -69,9 +69,9 @@ def fit_head(train: Features, *, solver: Solver = "lbfgs", seed: int = 0) -> Fit
 
 
 def fit_lbfgs(train: Features, *, seed: int = 0) -> FittedHead:
-    """Multinomial logistic regression; the penalty is chosen by what held-out training images say.
+    """Multinomial logistic regression; the penalty is chosen by accuracy on held-out training images.
 
-    Below 10,000 images every one is held out once, in three parts; above, a tenth is held out.
+    Below 10,000 images, three-fold cross-validation; above, a tenth of the images is held out.
     """
     mean, deviation = _scale(train)
     x, y = ((train.features - mean) / deviation).numpy(), train.labels.numpy()
@@ -79,7 +79,7 @@ def fit_lbfgs(train: Features, *, seed: int = 0) -> FittedHead:
     parts = np.array_split(order, 3) if 3 <= len(y) < 10_000 else [order[: max(1, len(y) // 10)]]
     splits = [(np.setdiff1d(order, held), held) for held in parts]
     splits = [(rest, held) for rest, held in splits if len(np.unique(y[rest])) > 1]
-    with warnings.catch_warnings():  # far from converged with a weak penalty, it only scores worse, and is not chosen
+    with warnings.catch_warnings():  # solutions that do not converge have lower accuracy and are not chosen
         warnings.simplefilter("ignore", ConvergenceWarning)
         # Each penalty starts from the solution of the one before: the same optimum in a fraction of the steps.
         models = [LogisticRegression(max_iter=1000, warm_start=True) for _ in splits]
@@ -88,11 +88,11 @@ def fit_lbfgs(train: Features, *, seed: int = 0) -> FittedHead:
             right = 0.0
             for model, (rest, held) in zip(models, splits, strict=True):
                 right += model.set_params(C=strength).fit(x[rest], y[rest]).score(x[held], y[held]) * len(held)
-            found = right / sum(len(held) for _, held in splits)
-            if found > best_accuracy:
-                best, best_accuracy = strength, found
-            if found < best_accuracy - 0.002:
-                break  # weaker penalties overfit more still, and take the longest to solve
+            accuracy = right / sum(len(held) for _, held in splits)
+            if accuracy > best_accuracy:
+                best, best_accuracy = strength, accuracy
+            if accuracy < best_accuracy - 0.002:
+                break  # weaker penalties overfit even more, and take the longest to solve
         model = LogisticRegression(C=best, max_iter=1000).fit(x, y)
     weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
     if len(model.classes_) == 2:  # scikit-learn keeps the odds of the second class only
@@ -115,26 +115,28 @@ def fit_ridge(train: Features, *, seed: int = 0) -> FittedHead:
     target = functional.one_hot(train.labels, int(train.labels.max()) + 1).double()
     order = torch.randperm(len(x), generator=rng.generator(seed, "probe split"))
     held, rest = order[: max(1, len(order) // 10)], order[max(1, len(order) // 10) :]
-    found = {}
+    held_out_accuracy = {}
     for penalty, (weight, bias) in _ridge_solutions(x[rest], target[rest]).items():
-        found[penalty] = float((x[held] @ weight + bias).argmax(dim=1).eq(train.labels[held]).double().mean())
-    best = max(reversed(found), key=lambda penalty: found[penalty])  # of equally good ones the strongest
+        right = (x[held] @ weight + bias).argmax(dim=1) == train.labels[held]
+        held_out_accuracy[penalty] = float(right.double().mean())
+    # of equally good penalties the strongest
+    best = max(reversed(held_out_accuracy), key=lambda penalty: held_out_accuracy[penalty])
     weight, bias = _ridge_solutions(x, target)[best]
     bias = bias.masked_fill(~target.bool().any(dim=0), -math.inf)
-    settings = {"penalty": best, "held_out_accuracy": found[best], "seed": seed}
+    settings = {"penalty": best, "held_out_accuracy": held_out_accuracy[best], "seed": seed}
     return FittedHead(LinearHead(mean, deviation, weight.T, bias), settings)
 
 
 def _scale(train: Features) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each number; of few images, a deviation is hardly known and leans on the average one."""
+    """Mean and deviation of each feature; for few images, deviations are shrunk towards the average one."""
     variance, count = train.features.var(dim=0), len(train.features)
     variance = (count * variance + PRIOR_IMAGES * variance.mean()) / (count + PRIOR_IMAGES)
     return train.features.mean(dim=0), variance.sqrt().clamp(min=1e-6)
 
 
 def _ridge_solutions(x: Float[Tensor, "n d"], target: Float[Tensor, "n k"]) -> dict[float, tuple[Tensor, Tensor]]:
-    """Penalty, as a share of the mean eigenvalue -> weights (d, k) and intercept (k,), which is not penalised."""
-    middle, share = x.mean(dim=0), target.mean(dim=0)  # of these rows, which may be a part of what x was scaled by
+    """Weights (d, k) and intercept (k,), which is not penalised, by penalty as a share of the mean eigenvalue."""
+    middle, share = x.mean(dim=0), target.mean(dim=0)  # x may be a part of the rows that it was standardised with
     x, target = x - middle, target - share
     values, vectors = torch.linalg.eigh(x.T @ x)
     projected, scale = vectors.T @ (x.T @ target), values.mean()

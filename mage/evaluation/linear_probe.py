@@ -1,11 +1,9 @@
-"""Linear probe: how well a linear classifier does on frozen features (paper, section 4.3).
+"""Linear probe: accuracy of a linear classifier on frozen features (paper, section 4.3).
 
-Three ways to train it, and a result always says which. `lars` is the published one, in `lars_probe.py`. `lbfgs` is
-multinomial logistic regression solved to convergence, its L2 penalty chosen on held-out training images: quicker on
-small sets, and without a learning rate to get wrong. `ridge` is least squares on the class indicators, in closed form:
-seconds, a little worse, for looking at a training while it runs.
-
-Letters: n images, d feature width, k classes.
+Results name one of three ways of training. `lars` is the published one, in `lars_probe.py`. `lbfgs` is multinomial
+logistic regression solved to convergence, with its L2 penalty chosen on held-out training images: faster on small data
+sets, and without a learning rate to choose. `ridge` is least squares on the class indicators, in closed form: it takes
+seconds, is slightly less accurate, and is used to monitor a running training.
 """
 
 from collections.abc import Iterator
@@ -27,7 +25,10 @@ Training = Literal["lars", "lbfgs", "ridge"]
 def linear_probe(
     train: Features, test: Features, *, protocol: str = "lars", seed: int = 0, lars: LarsConfig | None = None
 ) -> ProbeResult:
-    """Train a linear classifier on `train`, measure it on `test`; `protocol` is "lars", "lbfgs" or "ridge"."""
+    """Accuracy on `test` of a linear classifier trained on `train`; protocol: "lars", "lbfgs" or "ridge".
+
+    lars: settings of that protocol. Raises ValueError for another protocol, and as `check_pair`.
+    """
     check_pair(train, test)
     if protocol == "lars":
         return lars_probe(train, test, config=lars or LarsConfig(), seed=seed)
@@ -39,7 +40,7 @@ def linear_probe(
 
 
 def lbfgs_probe(train: Features, test: Features, *, seed: int = 0) -> ProbeResult:
-    """Logistic regression on standardised features, its penalty chosen by held-out training images."""
+    """Logistic regression on standardised features; its penalty is chosen on held-out training images."""
     return _solved(train, test, "lbfgs", seed)
 
 
@@ -54,7 +55,7 @@ def _solved(train: Features, test: Features, solver: Solver, seed: int) -> Probe
 
 
 def measure_head(fitted: FittedHead, test: Features, solver: Solver) -> ProbeResult:
-    """What a solved classifier reaches on test features."""
+    """Accuracy of a solved classifier on test features."""
     with torch.inference_mode():
         scores = fitted.head(test.features)
     return ProbeResult(*accuracies(scores, test.labels), solver, fitted.settings)
@@ -71,9 +72,9 @@ class LinearProbe(RepresentationProtocol):
     """A linear classifier on the features of one fixed view per image."""
 
     training: Training = "lbfgs"
-    """How it is trained."""
+    """Training of the classifier."""
     pool: Literal["mean", "class", ""] = ""
-    """Of features that hold both: use this half only, and name it."""
+    """Use this half of features with pool="both" only, and add it to the name of the metric."""
 
     metrics: ClassVar = {
         "linear_probe_accuracy": _described("", "on frozen features: how much of the class the features show"),
@@ -89,10 +90,15 @@ class LinearProbe(RepresentationProtocol):
     }
 
     def measure(self, subject: Representation) -> Iterator[Metric]:
-        """Accuracy, and top-5 accuracy of the converged classifier on all features."""
+        """Accuracy; for logistic regression on all features, also top-5 accuracy.
+
+        Raises ValueError if one half of the features is to be used and they do not hold both.
+        """
+        if self.pool and subject.pool != "both":
+            raise ValueError(f"a probe of pool={self.pool!r} needs features of pool='both', not of {subject.pool!r}")
         pool = self.pool or subject.pool
         train, test = (_half(part, self.pool) if self.pool else part for part in (subject.train, subject.test))
-        if self.training == "lbfgs" and not self.pool:  # the head that corruptions and attacks need, too
+        if self.training == "lbfgs" and not self.pool:  # corruptions and attacks use this head, too
             result = measure_head(subject.fitted, test, "lbfgs")
         else:
             result = linear_probe(train, test, protocol=self.training, seed=subject.seed)
@@ -105,7 +111,7 @@ class LinearProbe(RepresentationProtocol):
 
 @dataclass(frozen=True)
 class RawPixels(RepresentationProtocol):
-    """Logistic regression on the pixels themselves: the number that features have to beat."""
+    """Logistic regression on the pixels themselves, as a baseline for features."""
 
     metrics: ClassVar = {
         "raw_pixel_accuracy": Description(
@@ -117,7 +123,7 @@ class RawPixels(RepresentationProtocol):
     }
 
     def measure(self, subject: Representation) -> Iterator[Metric]:
-        """Its accuracy on the test images."""
+        """Accuracy on the test images."""
         train, test = (
             extract_features(lambda pixels: pixels, dataset, subject.transform, batch_size=subject.batch_size)
             for dataset in (subject.train_images, subject.test_images)
@@ -127,6 +133,6 @@ class RawPixels(RepresentationProtocol):
 
 
 def _half(features: Features, pool: str) -> Features:
-    """The means of the tokens, or the class tokens, of features that hold both."""
+    """The half of features with pool="both" that holds the means of the tokens, or the class tokens."""
     mean, class_token = features.features.chunk(2, dim=1)
     return Features(mean if pool == "mean" else class_token, features.labels)

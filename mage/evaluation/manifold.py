@@ -1,9 +1,9 @@
-"""Precision, recall, density and coverage: fidelity and variety apart (Kynkaanniemi et al. 2019; Naeem et al. 2020).
+"""Precision, recall, density, coverage: fidelity and variety separately (Kynkaanniemi et al. 2019, Naeem et al. 2020).
 
-Each set of features stands for a manifold: balls around its images that reach to their k-th nearest neighbour.
-Precision: the share of generated images inside the real manifold. Recall: of real ones inside the generated manifold.
-Density: in how many real balls a generated image lies, over k; it may exceed 1. Coverage: the share of real balls that
-hold a generated image. All depend on the number of images; compare equal numbers only.
+A set of features defines a manifold: the union of balls around its images with the distance to the k-th nearest other
+image as radius. Precision: share of generated images inside the real manifold. Recall: share of real images inside the
+generated manifold. Density: number of real balls that contain a generated image, over k; it can exceed 1. Coverage:
+share of real balls that contain a generated image. All depend on the number of images; compare equal numbers only.
 
 An image on the edge of a ball is inside it for precision and recall and outside it for density and coverage, as in the
 code of either paper.
@@ -25,7 +25,7 @@ from mage.evaluation.metric import Description, Metric, NotMeasured
 
 @dataclass(frozen=True)
 class Manifold:
-    """Shares from 0 to 1, but for the density."""
+    """Precision, recall and coverage from 0 to 1, and density."""
 
     precision: float
     recall: float
@@ -41,15 +41,15 @@ def manifold(
     density_neighbours: int = 5,
     chunk: int = 2000,
 ) -> Manifold:
-    """All four; distances are computed in chunks of rows, so that memory grows with the larger set only.
+    """All four; distances are computed in chunks of rows, so that memory is linear in the size of a set.
 
-    neighbours: k of precision and recall; density_neighbours: k of density and coverage; both as published.
+    neighbours: k of precision and recall; density_neighbours: k of density and coverage; defaults as published.
     Raises ValueError for sets that are not larger than the neighbourhood.
     """
     most = max(neighbours, density_neighbours)
     if min(len(generated), len(real)) <= most:
         raise ValueError(f"neighbourhoods of {most} need more than {most} images, not {len(generated)} and {len(real)}")
-    # Distances are small beside the features where these lie far from 0: both are moved near it, without rounding.
+    # Far from 0, distances are small compared to the features: both sets are shifted near 0 first, without rounding.
     origin = real[0].double()
     real, generated = real.double() - origin, generated.double() - origin
     wide, tight = radii(real, (neighbours, density_neighbours), chunk)
@@ -73,18 +73,19 @@ def manifold(
 
 
 def radii(features: Float[Tensor, "n d"], neighbours: tuple[int, ...], chunk: int = 2000) -> list[Float[Tensor, " n"]]:
-    """Each image's distance to its k-th nearest other image, for every k asked for."""
-    found: list[list[Tensor]] = [[] for _ in neighbours]
+    """Each image's distance to its k-th nearest other image, for every k of `neighbours`."""
+    distances: list[list[Tensor]] = [[] for _ in neighbours]
     for part in features.split(chunk):
-        nearest = torch.cdist(part, features).topk(max(neighbours) + 1, dim=1, largest=False).values  # itself first
-        for k, values in zip(neighbours, found, strict=True):
+        # the first of these is the image itself
+        nearest = torch.cdist(part, features).topk(max(neighbours) + 1, dim=1, largest=False).values
+        for k, values in zip(neighbours, distances, strict=True):
             values.append(nearest[:, k])
-    return [torch.cat(values) for values in found]
+    return [torch.cat(values) for values in distances]
 
 
 @GENERATION_METRICS.register("manifold")
 class ManifoldShares(GenerationMetric):
-    """Fidelity and variety apart (Kynkaanniemi et al. 2019; Naeem et al. 2020)."""
+    """Precision, recall, density and coverage (Kynkaanniemi et al. 2019, Naeem et al. 2020)."""
 
     words: ClassVar = {
         "precision": Description(
@@ -114,7 +115,7 @@ class ManifoldShares(GenerationMetric):
     }
 
     def measure(self, compared: Compared) -> Iterator[Metric]:
-        """All four."""
+        """The four numbers."""
         protocol, names = compared.protocol, f"{compared.name('precision')}, recall, density and coverage"
         if compared.reference.features is None:
             raise NotMeasured(f"{names}: the reference holds no features of single images")

@@ -1,7 +1,7 @@
-"""Measured numbers: what a number is called, how it was measured, which way is better, and who measures it.
+"""Metrics: name, value, protocol and direction of a measured number, and the evaluators that compute them.
 
-Whatever measures is an Evaluator: a class that names and describes its numbers and yields them. Tables, reports, help
-and the tuner of samplers read names and descriptions there: a new metric touches the file of its class only.
+An Evaluator is a class that names, describes and yields its metrics. Tables, reports, help and the tuner of samplers
+read names and descriptions from it, so that a new metric touches the file of its class only.
 """
 
 import re
@@ -13,82 +13,82 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 Better = Literal["higher", "lower", ""]
 Subject = TypeVar("Subject")
 LONG_NAMES = {"efflite0": "EfficientNet-Lite0", "inception": "Inception"}
-"""Of networks that metrics carry in their names."""
+"""Feature networks whose short names are parts of metric names, as they are written in titles."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """How a report shows a number."""
+    """Title, explanation and format of a metric in a report."""
 
     title: str
     explanation: str = ""
-    """For a newcomer, in a sentence or two."""
+    """One or two sentences for a newcomer."""
     form: Literal["share", "decibel", "number"] = "number"
     better: Better = ""
     bar: bool = False
-    """Whether reports show it among the bars of accuracies."""
+    """Whether reports draw it in the chart of accuracies."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that was measured."""
+    """A measured number."""
 
     name: str
     value: float
     protocol: str
-    """On what and how, in one line."""
+    """Data and method of the measurement, in one line."""
     better: Better = ""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers behind it, as plain values for JSON: the draws of a mean, the kinds of corruption."""
+    """Intermediate results as plain values for JSON, such as the draws of a mean or accuracy per corruption."""
 
 
 class NotMeasured(Exception):
-    """Why a metric has no value here; the others go on. Without a reason, nobody asked for it."""
+    """A metric cannot be computed for this subject, with the reason; without one, it was not requested."""
 
 
 class Evaluator(Generic[Subject]):
-    """One metric or protocol: a computation, and the numbers it gives."""
+    """A metric or protocol: a computation that gives one or more numbers."""
 
     metrics: ClassVar[Mapping[str, Description]]
-    """Its numbers by name. Parts of a name that vary stand in braces, fewshot{count}_accuracy, and may be repeated in
+    """Descriptions by name. Variable parts of a name are in braces, such as fewshot{count}_accuracy, and may be used in
     title and explanation."""
 
     def measure(self, subject: Subject) -> Iterator[Metric]:
-        """The numbers. Raises NotMeasured where there can be none, with the reason."""
+        """The numbers. Raises NotMeasured, with the reason, if they cannot be computed."""
         raise NotImplementedError
 
     def warning(self, subject: Subject) -> str:
-        """Why the numbers should not be trusted; "" where they may be."""
+        """Reason not to trust the numbers, or "". Called after `measure` has given its numbers."""
         return ""
 
     @classmethod
     def descriptions(cls) -> Mapping[str, Description]:
-        """Names, as in `metrics`, and what they mean."""
+        """Names, as in `metrics`, with their descriptions."""
         return cls.metrics
 
     def metric(self, name: str, value: float, protocol: str, **details: Any) -> Metric:
-        """A number of this evaluator, with the direction that its description states."""
-        about = describe(name, self.descriptions())
-        return Metric(name, value, protocol, about.better if about else "", details)
+        """A metric of this evaluator; its direction is taken from its description."""
+        description = describe(name, self.descriptions())
+        return Metric(name, value, protocol, description.better if description else "", details)
 
 
 @dataclass
 class Measured:
-    """Numbers by name, in one line each how they were measured, and what is to be said about them."""
+    """Values and protocols of metrics by name, with details, timings and warnings."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What stands behind some of the numbers."""
+    """Details of the metrics that have any."""
     timings: dict[str, float] = field(default_factory=dict)
     """Seconds of each evaluator."""
     left_out: list[str] = field(default_factory=list)
-    """What could not be measured, and why."""
+    """Reasons for metrics that could not be computed."""
     warnings: list[str] = field(default_factory=list)
-    """Which numbers should not be trusted, and why."""
+    """Reasons not to trust some of the numbers."""
 
     def add(self, metric: Metric) -> None:
-        """One more number."""
+        """Add a metric."""
         self.metrics[metric.name], self.protocols[metric.name] = metric.value, metric.protocol
         if metric.details:
             self.details[metric.name] = dict(metric.details)
@@ -101,9 +101,9 @@ class Measured:
 def measure(
     evaluators: Mapping[str, Evaluator[Subject]], subject: Subject, *, on_start: Callable[[str], None] | None = None
 ) -> Measured:
-    """All numbers of some evaluators, one after the other; what cannot be measured is noted and the others go on.
+    """Run evaluators in turn. Reasons of those that raise NotMeasured are collected in `left_out`.
 
-    on_start: called with the name of each evaluator before it begins.
+    on_start: called with the name of each evaluator before it starts.
     """
     measured = Measured()
     for name, evaluator in evaluators.items():
@@ -116,24 +116,26 @@ def measure(
         except NotMeasured as reason:
             if str(reason):
                 measured.left_out.append(str(reason))
-        if warning := evaluator.warning(subject):
-            measured.warnings.append(warning)
+        else:
+            if warning := evaluator.warning(subject):
+                measured.warnings.append(warning)
         measured.timings[name] = time.perf_counter() - start
     return measured
 
 
 def describe(name: str, descriptions: Mapping[str, Description]) -> Description | None:
-    """The description of a metric, its braces filled in; None where there is none."""
+    """The description of a metric with its variable parts filled in; None if there is none."""
     if name in descriptions:
         return descriptions[name]
-    for template, about in descriptions.items():
+    for template, description in descriptions.items():
         parts = _pattern(template).fullmatch(name)
         if parts is not None:
             filled = {key: LONG_NAMES.get(value, value) for key, value in parts.groupdict().items()}
-            return replace(about, title=about.title.format(**filled), explanation=about.explanation.format(**filled))
+            title, explanation = description.title.format(**filled), description.explanation.format(**filled)
+            return replace(description, title=title, explanation=explanation)
     return None
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-    pieces = re.split(r"\{(\w+)\}", template)  # every other piece is the name of a part in braces
+    pieces = re.split(r"\{(\w+)\}", template)  # every second piece is the name of a variable part
     return re.compile("".join(f"(?P<{piece}>.+?)" if odd % 2 else re.escape(piece) for odd, piece in enumerate(pieces)))

@@ -1,6 +1,6 @@
-"""Is a sample new, or remembered? Its nearest training image in pixels tells.
+"""Near copies: samples that are unusually close to a training image, by distance of the pixels.
 
-Letters: n, m images, c channels, h w pixels.
+Letters: n samples, m training images, c channels, h w pixels.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from mage.evaluation.metric import Description, Metric
 from mage.evaluation.sample_metrics import SAMPLE_METRICS, SampleMetric, SamplesAndData
 
 TEST_IMAGES = 1000
+"""Test images, the first ones, that give the threshold."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +28,20 @@ class Nearest:
 
 
 def nearest_training_images(samples: Float[Tensor, "n c h w"], training: Float[Tensor, "m c h w"]) -> Nearest:
-    """Search all training images, in chunks."""
-    bank = training.flatten(1).float()
-    parts = [torch.cdist(part, bank).min(dim=1) for part in samples.flatten(1).float().split(250)]
+    """Compare every sample with all training images, in chunks of samples."""
+    train_pixels = training.flatten(1).float()
+    parts = [torch.cdist(part, train_pixels).min(dim=1) for part in samples.flatten(1).float().split(250)]
     return Nearest(torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts]))
 
 
 def near_copy_share(samples: Nearest, test: Nearest) -> float:
-    """Share of samples nearer to a training image than the nearest one per cent of real test images are."""
+    """Share of samples closer to a training image than the first percentile of test images."""
     return float((samples.distances < test.distances.quantile(0.01)).double().mean())
 
 
 @SAMPLE_METRICS.register("near_copies")
 class NearCopies(SampleMetric):
-    """The share of samples that come suspiciously near."""
+    """Share of samples that are unusually close to a training image."""
 
     metrics: ClassVar = {
         "near_copy_share": Description(
@@ -53,10 +54,10 @@ class NearCopies(SampleMetric):
     }
 
     def measure(self, subject: SamplesAndData) -> Iterator[Metric]:
-        """The share; the distances are in details, with the number of the nearest training image."""
+        """The share; distance and index of each sample's nearest training image in the details."""
         train = images.to_float(subject.train)
-        near = nearest_training_images(subject.samples, train)
+        nearest = nearest_training_images(subject.samples, train)
         real = nearest_training_images(images.to_float(subject.test[:TEST_IMAGES]), train)
         protocol = f"pixel L2, below the first percentile of {len(real.distances):,} test images"
-        details = {"distances": near.distances.tolist(), "training_images": near.indices.tolist()}
-        yield self.metric("near_copy_share", near_copy_share(near, real), protocol, **details)
+        details = {"distances": nearest.distances.tolist(), "training_images": nearest.indices.tolist()}
+        yield self.metric("near_copy_share", near_copy_share(nearest, real), protocol, **details)

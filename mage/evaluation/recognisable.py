@@ -1,4 +1,4 @@
-"""Can one see what a sample shows? A judge, trained on the real images, is asked how sure it is."""
+"""Recognisable samples: confidence of a judge, a classifier trained on real images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,16 +14,17 @@ from mage.evaluation.metric import Description, Metric, NotMeasured
 from mage.evaluation.sample_metrics import SAMPLE_METRICS, SampleMetric, SamplesAndData
 
 CONFIDENT = 0.8
+"""Probability of the most probable class above which the judge counts as confident."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge thinks of a set of images; all numbers are shares from 0 to 1."""
+    """Predictions of a judge for a set of images; all numbers are shares from 0 to 1."""
 
     confident_share: float
-    """Images whose most probable class has a probability above 0.8."""
+    """Share of images whose most probable class has a probability above CONFIDENT."""
     class_shares: list[float]
-    """How often each class is the most probable one."""
+    """Share of images by their most probable class."""
 
 
 def ask(judge: Judge, pixels: UInt8[Tensor, "n c h w"]) -> Verdict:
@@ -37,7 +38,7 @@ def ask(judge: Judge, pixels: UInt8[Tensor, "n c h w"]) -> Verdict:
 
 @SAMPLE_METRICS.register("recognisable")
 class Recognisable(SampleMetric):
-    """How often the judge is sure, of samples and of real images, and how often it sees each class."""
+    """Share of samples and of real images that the judge is confident of, and frequency of the rarest class."""
 
     metrics: ClassVar = {
         "sample_confident_share": Description(

@@ -1,4 +1,4 @@
-"""How near reconstructions are to their images: PSNR, SSIM, absolute and perceptual distance.
+"""Fidelity of reconstructions: PSNR, SSIM, absolute and perceptual distance.
 
 Letters: n images, c channels, H W pixels.
 """
@@ -28,7 +28,7 @@ WINDOW, SIGMA = 11, 1.5
 def ssim(first: Float[Tensor, "n c H W"], second: Float[Tensor, "n c H W"]) -> Float[Tensor, " n"]:
     """Structural similarity of each pair of images in [0, 1] (Wang et al. 2004), mean over windows and channels.
 
-    Gaussian windows of 11 pixels that lie inside the image; images smaller than that have the largest odd window.
+    Gaussian windows of 11 pixels inside the image; the largest odd size that fits into smaller images.
     """
     x, y = first.float(), second.float()
     side = min(WINDOW, *((length - 1) // 2 * 2 + 1 for length in x.shape[-2:]))
@@ -52,7 +52,7 @@ def ssim(first: Float[Tensor, "n c H W"], second: Float[Tensor, "n c H W"]) -> F
 
 @TOKENIZER_METRICS.register("pixels")
 class PixelFidelity(TokenizerMetric):
-    """What can be told from the pixels alone."""
+    """PSNR, SSIM and mean absolute error."""
 
     metrics: ClassVar = {
         "psnr_db": Description(
@@ -75,7 +75,7 @@ class PixelFidelity(TokenizerMetric):
         self._parts: dict[str, list[Tensor]] = {name: [] for name in self.metrics}
 
     def update(self, batch: Reconstructions) -> None:
-        """Measure the next images."""
+        """Add the next images."""
         self._parts["psnr_db"].append(images.psnr(batch.reconstructions, batch.originals))
         self._parts["ssim"].append(ssim(batch.reconstructions, batch.originals))
         error = (batch.reconstructions - batch.originals).abs().flatten(1).mean(dim=1)
@@ -89,7 +89,7 @@ class PixelFidelity(TokenizerMetric):
 
 @TOKENIZER_METRICS.register("perceptual")
 class Perceptual(TokenizerMetric):
-    """Distance in the features of a network, which the protocol names."""
+    """Perceptual distance, by the network of the protocol."""
 
     metrics: ClassVar = {
         "perceptual": Description(
@@ -102,7 +102,7 @@ class Perceptual(TokenizerMetric):
         self._parts: list[Tensor] = []
 
     def update(self, batch: Reconstructions) -> None:
-        """Measure the next images."""
+        """Add the next images."""
         if self._network is not None:
             with torch.inference_mode():
                 distances = self._network(batch.reconstructions, batch.originals)

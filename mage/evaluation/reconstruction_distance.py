@@ -1,6 +1,6 @@
-"""Frechet distance of reconstructions to their originals: rFID where the network is the FID's Inception.
+"""Frechet distance of reconstructions to their originals; with the Inception network of the FID it is the rFID.
 
-The name carries the network, the reference and the number of images, as for generated images: rfd_efflite0_test10k.
+Names of metrics contain network, reference and number of images, as for generated images: rfd_efflite0_test10k.
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class ReconstructionDistance(TokenizerMetric):
         }
 
     def update(self, batch: Reconstructions) -> None:
-        """Look at the next images, both rounded to 8 bits as a PNG has them."""
+        """Add the features of the next images, both rounded to 8 bits as in a PNG."""
         for extractor in self._protocol.extractors:
             seen = extractor(images.to_uint8(batch.reconstructions))
             self._reconstructions[extractor.name].update(seen.features)
@@ -56,7 +56,7 @@ class ReconstructionDistance(TokenizerMetric):
                 self._originals[extractor.name].update(extractor(images.to_uint8(batch.originals)).features)
 
     def measure(self, tokenized: Tokenized) -> Iterator[Metric]:
-        """The distances; statistics of the originals are left in the protocol for the next tokenizer."""
+        """One distance per extractor; statistics of the originals are added to the protocol for further tokenizers."""
         count = len(tokenized.ids)
         if count < 2 or not self._reconstructions:
             raise NotMeasured
@@ -67,11 +67,11 @@ class ReconstructionDistance(TokenizerMetric):
             yield self.metric(self._name(name, tokenized), distance, protocol)
 
     def warning(self, tokenized: Tokenized) -> str:
-        """Of too few images for a covariance."""
+        """Warns of distances with too few images for a covariance."""
         warnings = (
             too_few(self._name(name, tokenized), statistics) for name, statistics in self._reconstructions.items()
         )
-        return next(filter(None, warnings), "")
+        return "; ".join(filter(None, warnings))
 
     def _name(self, extractor: str, tokenized: Tokenized) -> str:
         word = "rfid" if extractor == "inception" else "rfd"

@@ -1,4 +1,4 @@
-"""What a protocol for representations is given: a model, labelled images, and features that all protocols share.
+"""Input of the protocols for representations: a model, labelled images, and features shared by all protocols.
 
 A new protocol is a subclass of RepresentationProtocol registered in REPRESENTATION_PROTOCOLS; `mage evaluate
 representations` runs it with the others, and reports describe its numbers.
@@ -23,7 +23,7 @@ from mage.registry import Registry
 
 
 class Representation:
-    """A model and labelled images. Features and the classifier on them are computed when first asked for, once."""
+    """A model and labelled images. Features and the classifier on them are computed once, on first access."""
 
     def __init__(
         self,
@@ -39,8 +39,12 @@ class Representation:
     ) -> None:
         """pool: mean of the tokens, class token, or both. transform: of the images; default: centre crops.
 
-        on_images: called with the number of images after every batch whose features were taken.
+        on_images: called with the number of images after every batch of features.
+        Raises ValueError for images without labels.
         """
+        for dataset in (train, test):
+            if dataset.labels is None:
+                raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
         self.model, self.train_images, self.test_images = model, train, test
         self.pool, self.batch_size, self.seed = pool, batch_size, seed
         self.transform = transform or TransformConfig(size=model.image_size)
@@ -54,7 +58,7 @@ class Representation:
 
     @property
     def train(self) -> Features:
-        """Features of the training images. Raises ValueError for data without labels or a model without features."""
+        """Features of the training images. Raises ValueError for a model without features."""
         return self._features[0]
 
     @property
@@ -63,7 +67,7 @@ class Representation:
         return self._features[1]
 
     def features_of(self, dataset: ImageDataset) -> Features:
-        """Features of another data set, taken in the same way."""
+        """Features of another data set with the same settings. Raises ValueError for images without labels."""
         return extract_features(
             self.model, dataset, self.transform, pool=self.pool, batch_size=self.batch_size, on_images=self._on_images
         )
@@ -75,7 +79,7 @@ class Representation:
 
     @cached_property
     def head(self) -> LinearHead | None:
-        """What makes a classifier of the model; None where the model is one."""
+        """Classifier on the model's features; None if the model is itself a classifier."""
         return None if isinstance(self.model.transformer, Classifier) else self.fitted.head
 
     @property
@@ -87,15 +91,15 @@ class Representation:
 
     @property
     def classifier_name(self) -> str:
-        """For protocols."""
+        """Name of the classifier for the protocols of metrics."""
         return "fine-tuned classifier" if self.head is None else f"logistic regression on frozen {self.pool} features"
 
 
 class RepresentationProtocol(Evaluator[Representation]):
-    """One protocol; its settings are the fields of its class, all with defaults."""
+    """A protocol. Its settings are the fields of its class, all with defaults."""
 
     uses_features: ClassVar[bool] = True
-    """Whether it asks for the features of all images, which are then computed (and timed) before it begins."""
+    """Whether it uses the features of all images, which are then computed (and timed) before it starts."""
 
 
 REPRESENTATION_PROTOCOLS: Registry[type[RepresentationProtocol]] = Registry(
@@ -104,6 +108,6 @@ REPRESENTATION_PROTOCOLS: Registry[type[RepresentationProtocol]] = Registry(
 
 
 def evenly(dataset: ImageDataset, most: int) -> ImageDataset:
-    """Up to `most` images, evenly spread: data sets come sorted by class."""
+    """At most `most` images, at even distances, because data sets may be sorted by class."""
     count = min(len(dataset), most)
     return subset(dataset, [index * len(dataset) // count for index in range(count)])

@@ -1,8 +1,8 @@
-"""How a classifier does on corrupted images: accuracy per kind and severity, and the mean corruption error.
+"""Accuracy on corrupted images by kind and severity, and the mean corruption error.
 
-mCE (Hendrycks and Dietterich 2019): for each kind, the errors of all severities over those of a named baseline, then
-the mean over kinds; 1 is as bad as the baseline. On official folders of ImageNet-C the baseline is AlexNet, whose
-errors are published; otherwise it is another model measured in the same way.
+mCE (Hendrycks and Dietterich 2019): for each kind, the error over all severities divided by that of a baseline, then
+the mean over kinds; 1 is equal to the baseline. On official folders of ImageNet-C the baseline is AlexNet, whose errors
+are published; otherwise it is another model measured in the same way.
 
 Letters: n images, c channels, h w pixels, k classes.
 """
@@ -61,7 +61,7 @@ class CorruptionResult:
         return {kind: sum(shares.values()) / len(shares) for kind, shares in self.accuracy.items()}
 
     def mean_corruption_error(self, baseline_error: dict[str, float]) -> float:
-        """mCE relative to the mean errors of a baseline. Raises ValueError where it lacks a kind or is perfect."""
+        """mCE relative to the mean errors of a baseline. Raises ValueError if it has no error, or 0, for a kind."""
         lacking = [kind for kind in self.accuracy if not baseline_error.get(kind)]
         if lacking:
             raise ValueError(f"the baseline has no error for {', '.join(lacking)}")
@@ -80,7 +80,11 @@ def corruption_accuracy(
     seed: int = 0,
     on_images: OnImages | None = None,
 ) -> CorruptionResult:
-    """Corrupt every image in every way, at the model's size, and classify. Memory does not grow with the data set."""
+    """Accuracy on images corrupted in every way, after the transform. Memory does not grow with the data set.
+
+    on_images: called with the number of images after every batch of a corruption. Raises ValueError for a data set
+    without labels.
+    """
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
     right = {(kind, severity): 0 for kind in kinds for severity in severities}
@@ -90,9 +94,9 @@ def corruption_accuracy(
         clean += _right(classify, pixels, labels)
         for kind, severity in right:
             numbers = zip(pixels, batch["index"].tolist(), strict=True)
-            changed = [corrupt(one, kind, severity, rng.generator(seed, kind, index)) for one, index in numbers]
-            held = images.to_uint8(torch.stack(changed), "truncate")  # as the official files hold them
-            right[kind, severity] += _right(classify, images.to_float(held), labels)
+            corrupted = [corrupt(image, kind, severity, rng.generator(seed, kind, index)) for image, index in numbers]
+            rounded = images.to_uint8(torch.stack(corrupted), "truncate")  # as in the official files
+            right[kind, severity] += _right(classify, images.to_float(rounded), labels)
             if on_images is not None:
                 on_images(len(labels))
         count += len(labels)
@@ -109,20 +113,23 @@ def official_corruption_accuracy(
     batch_size: int = 256,
     on_images: OnImages | None = None,
 ) -> CorruptionResult:
-    """The same on official files, in the layout of ImageNet-C or CIFAR-10-C; only the kinds that are there."""
+    """Accuracy on official files in the layout of ImageNet-C or CIFAR-10-C; for the kinds that the folder has.
+
+    clean: the images without corruptions. Raises ValueError as `official_sets`.
+    """
     accuracies: dict[str, dict[int, float]] = {}
     for kind, severity, dataset in official_sets(folder, clean.class_names):
         accuracy = classification_accuracy(classify, dataset, transform, batch_size=batch_size, on_images=on_images)
         accuracies.setdefault(kind, {})[severity] = accuracy.top1
-    plain = classification_accuracy(classify, clean, transform, batch_size=batch_size, on_images=on_images)
-    return CorruptionResult(plain.top1, accuracies)
+    uncorrupted = classification_accuracy(classify, clean, transform, batch_size=batch_size, on_images=on_images)
+    return CorruptionResult(uncorrupted.top1, accuracies)
 
 
 def official_sets(folder: Path, class_names: Sequence[str]) -> Iterator[tuple[str, int, ImageDataset]]:
     """(kind, severity, images) of ImageNet-C or CIFAR-10-C.
 
     ImageNet-C: KIND/SEVERITY/CLASS/*. CIFAR-10-C: KIND.npy, the severities one after the other, and labels.npy.
-    Raises ValueError where neither is found, or the classes are others than the model's.
+    Raises ValueError for a folder with neither, or with other classes.
     """
     names = {OFFICIAL_NAMES.get(kind, kind): kind for kind in KINDS}
     arrays = {kind: folder / f"{name}.npy" for name, kind in names.items() if (folder / f"{name}.npy").is_file()}
@@ -146,7 +153,7 @@ def official_sets(folder: Path, class_names: Sequence[str]) -> Iterator[tuple[st
 
 
 def _official_array(path: Path, labels_path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (n, h, w, c) and labels (n,) of one kind of CIFAR-10-C, read when they are used. Raises ValueError."""
+    """Pixels (n, h, w, c) and labels (n,) of a kind of CIFAR-10-C, memory-mapped. Raises ValueError for other files."""
     pixels, labels = open_integers(path), open_integers(labels_path)
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) % len(SEVERITIES):
         raise ValueError(
@@ -161,15 +168,16 @@ def _official_array(path: Path, labels_path: Path, classes: int) -> tuple[np.nda
 
 
 def baseline_error(name: str, *, official: bool) -> dict[str, float]:
-    """Errors per kind of a named baseline: "alexnet", or the JSON file that `mage robustness --out` wrote.
+    """Errors per kind of a baseline: "alexnet", or a JSON file of `mage robustness --out`.
 
-    official: whether they are for the images of an official folder. Raises ValueError for alexnet where they are not.
+    official: whether they are for the images of an official folder. Raises ValueError for alexnet without one, and for
+    another file.
     """
     if name == "alexnet":
         if not official:
             raise ValueError(
                 "AlexNet's errors are those on the official ImageNet-C: give its folder with --official, or as "
-                "--baseline the JSON of another model measured on the same made corruptions"
+                "--baseline the JSON file of another model measured on the same corruptions"
             )
         return ALEXNET_ERROR
     try:
@@ -190,12 +198,12 @@ def _right(classify: Scorer, pixels: torch.Tensor, labels: torch.Tensor) -> int:
 @REPRESENTATION_PROTOCOLS.register("corruptions")
 @dataclass(frozen=True)
 class Corruptions(RepresentationProtocol):
-    """A classifier on test images that this library corrupts."""
+    """Accuracy on test images with the corruptions of this library."""
 
     kinds: tuple[str, ...] = tuple(KINDS)
     severities: tuple[int, ...] = SEVERITIES
     test_images: int = 1000
-    """Test images, at most, that are corrupted."""
+    """Largest number of corrupted test images."""
 
     uses_features: ClassVar = False
     metrics: ClassVar = {
@@ -216,7 +224,7 @@ class Corruptions(RepresentationProtocol):
     }
 
     def measure(self, subject: Representation) -> Iterator[Metric]:
-        """Mean accuracy, with that of each kind and severity as details, and accuracy on the same images untouched."""
+        """Mean accuracy, by kind and severity in the details, and accuracy on the same images without corruptions."""
         dataset = evenly(subject.test_images, self.test_images)
         result = corruption_accuracy(
             subject.classifier, dataset, subject.transform, kinds=self.kinds, severities=self.severities,
@@ -226,7 +234,7 @@ class Corruptions(RepresentationProtocol):
         yield from self.numbers(result, "; ".join(filter(None, (subject.classifier_name, amount, ours(self.kinds)))))
 
     def numbers(self, result: CorruptionResult, protocol: str) -> Iterator[Metric]:
-        """Those of a result, also of one on official images; protocol: begins with the name of the classifier."""
+        """Metrics of a result, also on official images; protocol: starts with the name of the classifier."""
         details = {"accuracy": result.accuracy, "per_kind": result.per_kind}
         yield self.metric("corruption_accuracy", result.mean, protocol, **details)
         classifier = protocol.split(";")[0]

@@ -1,10 +1,9 @@
-"""What a metric of samples in pixels is given, and the registry of these metrics.
+"""Input of the metrics of samples in pixels, and the registry of these metrics.
 
-They answer what a newcomer asks first: can one see what it is, and is it new? Unlike the metrics of generation they
-need no feature network, but the training images themselves. A new one is a subclass of SampleMetric registered in
-SAMPLE_METRICS; reports of runs measure and describe it with the others.
+Unlike the metrics of generation they use the training images themselves and no pre-trained feature network. A new
+metric is a subclass of SampleMetric registered in SAMPLE_METRICS; reports of runs contain it with the others.
 
-Letters: n, m images, c channels, h w pixels.
+Letters: n samples, m training images, k test images, c channels, h w pixels.
 """
 
 from dataclasses import dataclass
@@ -20,24 +19,24 @@ from mage.registry import Registry
 
 @dataclass(frozen=True)
 class SamplesAndData:
-    """Generated images, and the data that they should resemble without repeating it."""
+    """Generated images, and the training and test images that they are compared with."""
 
     samples: Float[Tensor, "n c h w"]
-    """In [0, 1]."""
+    """Generated images in [0, 1]."""
     train: UInt8[Tensor, "m c h w"]
     test: UInt8[Tensor, "k c h w"]
     labels: Int[Tensor, " m"] | None = None
-    """Of the training images."""
+    """Labels of the training images."""
     mirrored: bool = False
-    """Whether a mirrored image shows the same."""
+    """Whether mirrored images belong to the data, so that a judge is trained on them too."""
     cache: Path | None = None
-    """Folder for what is expensive to make from the training images."""
+    """Folder for networks that are trained on the training images; None: not stored."""
     precision: str = "float32"
     device: torch.device | str = "cpu"
 
 
 class SampleMetric(Evaluator[SamplesAndData]):
-    """One metric."""
+    """A metric of samples in pixels."""
 
 
 SAMPLE_METRICS: Registry[type[SampleMetric]] = Registry(kind="metric", group="mage.sample_metrics")

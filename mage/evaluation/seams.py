@@ -1,4 +1,4 @@
-"""Where an edit begins, can one see it? A number for the step across the border of the part that was drawn anew.
+"""Visibility of the border of an edit: steps of pixel values across it, compared to those near it.
 
 Letters: n images, c channels, H W pixels.
 """
@@ -10,10 +10,10 @@ from torch.nn import functional
 
 
 def seam_ratio(images: Float[Tensor, "n c H W"], mask: Bool[Tensor, "m H W"], *, band: int = 8) -> Float[Tensor, " n"]:
-    """Mean absolute step across the border of the mask, over that of other neighbours near it in the same direction.
+    """Mean absolute step across the border of the mask, over that of other pixel pairs near it in the same direction.
 
-    band: how many pixels from the border "near" reaches. 1: the border is as smooth as its surroundings; compare with
-    the value of the image before the edit, which has the same content there. NaN where a mask has no border.
+    1: the border is as smooth as its surroundings; compare with the value of the image before the edit. NaN for a mask
+    without border. band: distance from the border in pixels that counts as near.
     Raises ValueError unless there is one mask per image, of its size.
     """
     if mask.shape != (len(images), *images.shape[-2:]):
@@ -24,14 +24,14 @@ def seam_ratio(images: Float[Tensor, "n c H W"], mask: Bool[Tensor, "m H W"], *,
         length = mask.shape[axis] - 1
         step = (images.narrow(axis + 1, 1, length) - images.narrow(axis + 1, 0, length)).abs().mean(dim=1)
         border = mask.narrow(axis, 1, length) != mask.narrow(axis, 0, length)
-        beside = near.narrow(axis, 0, length) & near.narrow(axis, 1, length) & ~border
-        usual = (step * beside).sum(dim=(1, 2)) / beside.sum(dim=(1, 2)).clamp(min=1)
+        nearby = near.narrow(axis, 0, length) & near.narrow(axis, 1, length) & ~border
+        usual = (step * nearby).sum(dim=(1, 2)) / nearby.sum(dim=(1, 2)).clamp(min=1)
         across += (step * border).sum(dim=(1, 2))
         expected += usual * border.sum(dim=(1, 2))
     return across / torch.where(expected > 0, expected, torch.where(across > 0, 1e-6, torch.nan))
 
 
 def _reach(mask: Tensor, band: int) -> Tensor:
-    """What lies within `band` pixels of the mask."""
+    """The pixels within `band` pixels of the mask."""
     grown = functional.max_pool2d(mask[:, None].float(), 2 * band + 1, stride=1, padding=band)
     return torch.gt(grown[:, 0], 0)

@@ -1,9 +1,9 @@
-"""What metrics of generated images need of a set of images, from one pass over it.
+"""Statistics of a set of images for the metrics of generated images, from one pass.
 
-Each image is seen once; what is kept are float64 sums (Frechet distance, Inception Score) and the features of a fixed
-number of images (kernel distance, precision and its kin), so memory does not depend on how many images there are.
+Float64 sums are stored for Frechet distance and Inception Score, and features of a fixed number of images for kernel
+distance, precision, recall, density and coverage, so that memory hardly depends on the number of images.
 
-Letters: n images, c channels, H W pixels, d feature width.
+Letters: n m images, c channels, H W pixels, d feature width.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,41 +23,41 @@ from mage.evaluation.inception_sums import InceptionScoreSums
 
 @dataclass(frozen=True)
 class GenerationProtocol:
-    """The knobs of the metrics, with the published values as defaults."""
+    """Settings of the metrics, with the published values as defaults."""
 
     parts: int = 10
     """Parts of the images that the Inception Score averages over."""
     subsets: int = 100
     """Random subsets that the kernel distance averages over."""
     subset_size: int = 1000
-    """Images of such a subset."""
+    """Images per subset."""
     neighbours: int = 3
-    """Neighbours that make a manifold, for precision and recall."""
+    """Neighbours that define the radius of a ball, for precision and recall."""
     density_neighbours: int = 5
-    """The same for density and coverage."""
+    """Neighbours for density and coverage."""
     kept: int = 10_000
-    """Images, at most, whose features are kept: the kernel distance and the manifolds are measured on these."""
+    """Largest number of images whose features are stored, for kernel distance and manifold metrics."""
     seed: int = 2020
-    """Of the permutation and the subsets; torch-fidelity's."""
+    """Seed of the permutation and the subsets; the default of torch-fidelity."""
 
 
 class SeenImages:
-    """What one pass over a set of images leaves behind."""
+    """Statistics and stored features of a set of images."""
 
     def __init__(self, extractor: str, total: int, protocol: GenerationProtocol = GenerationProtocol()) -> None:
-        """extractor: its fingerprint. total: how many images will come."""
+        """extractor: fingerprint of the feature network. total: number of images."""
         self.moments = FeatureStatistics(extractor)
         self.scores: InceptionScoreSums | None = None
         self.total, self.count = total, 0
         self.rounding: images.Rounding | None = None
-        """How generated floats became 8 bits; None where they came as such, from files."""
+        """Conversion of generated images to 8 bits; None for images from files."""
         self._protocol = protocol
         order = np.random.RandomState(protocol.seed).permutation(total)
         self._keep = torch.from_numpy(np.isin(np.arange(total), order[: protocol.kept]))
         self._features: list[Tensor] = []
 
     def update(self, seen: Seen) -> None:
-        """Add the next images. Raises ValueError for more than were announced."""
+        """Add the next images. Raises ValueError for more than `total`."""
         if self.count + len(seen.features) > self.total:
             raise ValueError(f"{self.total} images were announced, more came")
         features = seen.features.detach().float().cpu()
@@ -71,34 +71,34 @@ class SeenImages:
 
     @property
     def features(self) -> Float[Tensor, "n d"]:
-        """Features of the images that were kept, in order."""
+        """Stored features, in the order of the images."""
         return torch.cat(self._features) if self._features else torch.empty(0, 0)
 
     def save(self, path: str | Path) -> None:
-        """Write mu, sigma, count, extractor and the kept features as .npz, which readers of ADM's files understand."""
+        """Write mu, sigma, count, extractor and stored features as .npz, readable as a file of ADM or pytorch-fid."""
         self.moments.save(path, features=self.features)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What generated images are compared with."""
+    """Statistics of the real images that generated images are compared with."""
 
     name: str
-    """In the names of metrics, such as "test" or "val"."""
+    """Part of the names of metrics, such as "test" or "val"."""
     moments: FeatureStatistics
     features: Float[Tensor, "m d"] | None
-    """None where a file holds mean and covariance only: then there is a Frechet distance and nothing else."""
+    """None if a file has mean and covariance only, which allows a Frechet distance but no other metric."""
 
     @classmethod
     def of(cls, name: str, seen: SeenImages) -> "Reference":
-        """A set of images that was looked at."""
+        """Reference from the statistics of a set of images."""
         return cls(name, seen.moments, seen.features)
 
     @classmethod
     def load(cls, path: str | Path, *, extractor: str) -> "Reference":
-        """A file written by `SeenImages.save`, or one in the layout of ADM's and pytorch-fid's (mu, sigma).
+        """Read a file of `SeenImages.save`, or one of ADM or pytorch-fid (mu, sigma). Raises ValueError for another.
 
-        Those do not say what made their features; they are taken for `extractor`'s if the widths agree.
+        The latter do not name their network: they are assumed to be of `extractor`, its fingerprint.
         """
         moments, features = FeatureStatistics.load_with_features(path)
         if not moments.extractor:
@@ -114,7 +114,7 @@ def look_at(
     protocol: GenerationProtocol = GenerationProtocol(),  # frozen
     on_images: Callable[[int], None] | None = None,
 ) -> SeenImages:
-    """One pass over `total` images of 8 bits, as a PNG has them. Raises ValueError if there are fewer or more."""
+    """Statistics of `total` images (uint8) in batches. Raises ValueError for fewer or more images."""
     seen = SeenImages(extractor.fingerprint, total, protocol)
     for batch in batches:
         seen.update(extractor(batch))

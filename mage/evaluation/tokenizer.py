@@ -1,6 +1,6 @@
-"""Measuring a tokenizer: every registered metric, from one pass over a data set.
+"""All registered metrics of a tokenizer, from one pass over a data set.
 
-Letters: n images, c channels, H W pixels, k codes.
+Letters: n images, c channels, H W pixels, gh gw pixels of a grid.
 """
 
 from dataclasses import dataclass, field
@@ -20,23 +20,24 @@ from mage.pipeline import Mage
 from mage.tokenizers import Tokenizer
 
 SHOWN = 8
+"""Images in the picture."""
 QUICK = ("pixels", "codes")
-"""The metrics of a first look."""
+"""Metrics of `reconstruction_quality`."""
 
 
 @dataclass
 class TokenizerQuality(Measured):
-    """What was measured, and a picture."""
+    """Metrics of a tokenizer, and a picture of reconstructions."""
 
     images: int = 0
     picture: Tensor | None = field(default=None, repr=False)
-    """Originals, reconstructions and errors, one above the other."""
+    """Rows of originals, reconstructions and errors, (c, gh, gw)."""
 
 
 def evaluate_tokenizer(
     model: Mage, dataset: ImageDataset, protocol: TokenizerProtocol | None = None
 ) -> TokenizerQuality:
-    """Measure a tokenizer on all images of a data set, in one pass and constant memory but for the tokens."""
+    """Measure a tokenizer on all images of a data set, in one pass; of the images, only the tokens stay in memory."""
     protocol = protocol or TokenizerProtocol()
     metrics = {name: TOKENIZER_METRICS.get(name)(protocol) for name in TOKENIZER_METRICS}
     all_ids, all_labels, psnr, shown = [], [], [], None
@@ -49,13 +50,13 @@ def evaluate_tokenizer(
             metric.update(Reconstructions(originals, decoded))
         psnr.append(images.psnr(decoded, originals))
         all_ids.append(ids)
-        all_labels.append(batch.get("labels", torch.zeros(0, dtype=torch.int64)))
+        all_labels.append(batch["labels"])
         shown = (originals[:SHOWN], decoded[:SHOWN]) if shown is None else shown
         if protocol.on_images is not None:
             protocol.on_images(len(originals))
     ids, labels = torch.cat(all_ids), torch.cat(all_labels)
     tokenized = Tokenized(
-        ids, labels if len(labels) == len(ids) else None, model.require_tokenizer().num_codes,
+        ids, None if dataset.labels is None else labels, model.require_tokenizer().num_codes,
         float(torch.cat(psnr).mean()), model.image_size, model.notes.get("tokenizer", {}),
         lambda pixels: model.encode(pixels, batch_size=protocol.batch_size).cpu(),
     )  # fmt: skip
@@ -65,7 +66,7 @@ def evaluate_tokenizer(
 
 
 def reconstruction_quality(tokenizer: Tokenizer, pixels: UInt8[Tensor, "n c H W"]) -> Measured:
-    """A first look: psnr_db, ssim, absolute_error and the use of the codebook. Batches go to where the weights are."""
+    """PSNR, SSIM, absolute error and codebook usage; computed on the device of the tokenizer's weights."""
     metrics = {name: TOKENIZER_METRICS.get(name)(TokenizerProtocol()) for name in QUICK}
     device, ids, psnr = _device_of(tokenizer), [], []
     for part in pixels.split(256):
@@ -82,7 +83,7 @@ def reconstruction_quality(tokenizer: Tokenizer, pixels: UInt8[Tensor, "n c H W"
 def rows_of_reconstructions(
     tokenizer: Tokenizer, pixels: UInt8[Tensor, "n c H W"], *, columns: int = 8
 ) -> Float[Tensor, "c gh gw"]:
-    """A grid with originals in every other row and their reconstructions below."""
+    """A grid with rows of originals and their reconstructions in turn."""
     originals = images.to_float(pixels.to(_device_of(tokenizer)))
     decoded = tokenizer.decode(tokenizer.encode(originals))
     rows = [part for pair in zip(originals.split(columns), decoded.split(columns), strict=True) for part in pair]
@@ -92,7 +93,7 @@ def rows_of_reconstructions(
 def side_by_side(
     originals: Float[Tensor, "n c H W"], reconstructions: Float[Tensor, "n c H W"]
 ) -> Float[Tensor, "c gh gw"]:
-    """Three rows: originals, reconstructions, four times their absolute difference."""
+    """Rows of originals, reconstructions, and four times their absolute difference."""
     error = ((originals - reconstructions).abs() * 4).clamp(0, 1)
     rows = [("original", originals), ("reconstruction", reconstructions), ("error x 4", error)]
     return images.labelled_rows(rows)

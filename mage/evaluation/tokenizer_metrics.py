@@ -1,7 +1,7 @@
-"""What a metric of tokenizers is given, and the registry of these metrics.
+"""Input of the metrics of tokenizers, and the registry of these metrics.
 
 A new metric is a subclass of TokenizerMetric registered in TOKENIZER_METRICS; `mage evaluate tokenizer` measures it
-with the others, and reports describe it. Images pass by once, in batches; the tokens of all are kept.
+with the others, and reports describe it. Images are read once, in batches; the tokens of all images are kept.
 
 Letters: n images, c channels, H W pixels, h w tokens.
 """
@@ -22,27 +22,27 @@ from mage.registry import Registry
 
 @dataclass(frozen=True)
 class TokenizerProtocol:
-    """What the metrics use beyond images and tokens."""
+    """Networks, data and settings of the metrics."""
 
     extractors: tuple[Extractor, ...] = ()
-    """For the Frechet distance of the reconstructions."""
+    """Feature networks for the Frechet distance of reconstructions."""
     reference_name: str = ""
-    """Of the images, in the names of those distances, such as "test"."""
+    """Name of the images in the names of these distances, such as "test"."""
     reference: dict[str, FeatureStatistics] = field(default_factory=dict)
-    """Statistics of the originals by extractor; missing ones are added, so that they are computed only once where
-    several tokenizers are measured on one data set."""
+    """Statistics of the originals by extractor. Missing ones are added, so that they are computed once for several
+    tokenizers on one data set."""
     perceptual: nn.Module | None = None
-    """(images, targets) -> distance."""
+    """Perceptual distance: (images, targets) -> distance, a mean or one per image."""
     perceptual_name: str = ""
     train: ImageDataset | None = None
-    """Labelled images, to train a classifier of token histograms on."""
+    """Labelled images, on which a classifier of token histograms is trained."""
     batch_size: int = 128
     on_images: Callable[[int], None] | None = None
     """Called with the number of images after every batch."""
 
 
 class Reconstructions(NamedTuple):
-    """A batch, in [0, 1], on the CPU."""
+    """A batch of images and their reconstructions in [0, 1], on the CPU."""
 
     originals: Float[Tensor, "n c H W"]
     reconstructions: Float[Tensor, "n c H W"]
@@ -56,22 +56,22 @@ class Tokenized:
     labels: Int[Tensor, " n"] | None
     num_codes: int
     psnr_db: float
-    """Mean over the images."""
+    """Mean PSNR of the images in dB."""
     image_size: tuple[int, int] = (0, 0)
     notes: Mapping[str, Any] = field(default_factory=dict)
-    """What the tokenizer's training left of its own held-out images: images, psnr_db, code_counts."""
+    """Measured on the held-out images of the tokenizer's training: images (their number), psnr_db, code_counts."""
     encode: Callable[[Tensor], Tensor] = field(default=lambda pixels: pixels, repr=False)
-    """More images (n, c, H, W) -> tokens (n, h, w)."""
+    """Encoder for further images: (n, c, H, W) in [0, 1] -> tokens (n, h, w)."""
 
 
 class TokenizerMetric(Evaluator[Tokenized]):
-    """One metric, made for one pass over a data set."""
+    """A metric; an instance serves one pass over a data set."""
 
     def __init__(self, protocol: TokenizerProtocol) -> None:
         raise NotImplementedError
 
     def update(self, batch: Reconstructions) -> None:
-        """Look at the next images; nothing to do for what tokens alone tell."""
+        """Add the next images; metrics of the tokens alone do nothing."""
 
 
 TOKENIZER_METRICS: Registry[type[TokenizerMetric]] = Registry(kind="metric", group="mage.tokenizer_metrics")

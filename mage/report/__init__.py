@@ -1,3 +1,3 @@
-"""Reports: a run folder as one self-contained HTML page, to send to a colleague."""
+"""Reports: one self-contained HTML page for a run folder."""
 
 from mage.report.page import write_report as write_report

@@ -18,14 +18,14 @@ class Axis:
     logarithmic: bool = False
 
     def pixel(self, value: float) -> float:
-        """Where a value lies."""
+        """Position of a value in pixels."""
         low, high = self.low, self.high
         if self.logarithmic:
             low, high, value = math.log10(low), math.log10(high), math.log10(value)
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def label(self, tick: float) -> str:
-        """A tick's value, with just the decimals that neighbouring ticks need."""
+        """A tick's value, with as many decimals as distinguish neighbouring ticks."""
         if self.logarithmic or tick == 0:
             if 0 < abs(tick) < 1e-4:
                 return f"{tick:.0e}"
@@ -33,14 +33,14 @@ class Axis:
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else abs(tick)
         if max(map(abs, self.ticks)) >= 1e7 or step < 1e-4:
             return f"{tick:.3g}"
-        # 0.25 needs one decimal more than the size of the step says
+        # a step of 0.25 needs one decimal more than its power of ten
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
         decimals += 0 if math.isclose(step * 10**decimals, round(step * 10**decimals), rel_tol=1e-6) else 1
         return f"{tick:,.{decimals}f}"
 
 
 def linear_axis(low: float, high: float, start: float, end: float, *, count: int = 5, tight: bool = False) -> Axis:
-    """An axis with about `count` round ticks, from a tick to a tick, or with `tight` from `low` to `high`."""
+    """An axis with about `count` round ticks that ends at ticks, or with `tight` at `low` and `high`."""
     if high <= low:
         margin = abs(low) / 10 or 1.0
         low, high = low - margin, high + margin
@@ -52,7 +52,7 @@ def linear_axis(low: float, high: float, start: float, end: float, *, count: int
 
 
 def log_axis(low: float, high: float, start: float, end: float) -> Axis:
-    """A logarithmic axis, with ticks at 1, 2 and 5 while they are few, else at powers of ten."""
+    """A logarithmic axis with ticks at 1, 2 and 5 times powers of ten, or if these are many, at powers of ten."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     fine = [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
     inside = [tick for tick in fine if low <= tick <= high]
@@ -68,7 +68,7 @@ def grows_by_factors(values: Iterable[float]) -> bool:
 
 
 def factors_axis(values: Iterable[float], start: float, end: float) -> Axis:
-    """A logarithmic axis from the first to the last of some values, with a tick at each."""
+    """A logarithmic axis from the smallest to the largest value, with a tick at each."""
     ticks = tuple(sorted(set(values)))
     return Axis(ticks[0], ticks[-1], start, end, ticks, logarithmic=True)
 

@@ -1,7 +1,7 @@
-"""Charts as inline SVG, without any plotting library: lines, horizontal bars, and a sorted distribution.
+"""Charts as inline SVG, without a plotting library: lines, horizontal bars, and a sorted distribution.
 
-Colours are classes (`series-0`, `grid`, ...) that the page's style sheet fills in: one chart serves light and dark.
-`standalone` makes a file of its own of a chart, for documents that show pictures.
+Colours are CSS classes (`series-0`, `grid`, ...) of the page's style sheet, for light and dark schemes. `standalone`
+turns a chart into the content of an SVG file.
 """
 
 import math
@@ -16,9 +16,9 @@ from mage.report.glossary import finite, format_number
 
 NUM_COLOURS = 5
 TITLE_LETTER = 8.5
-"""Pixels of a letter of a title, about."""
+"""Approximate width of a letter of a title, in pixels."""
 MOST_POINTS = 400
-"""Longer lines are thinned; the highest and the lowest point of each stretch stay."""
+"""Longer lines are thinned to the highest and lowest point of each interval."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar, with the text at its end."""
+    """One bar, with a text at its end."""
 
     name: str
     value: float
@@ -43,17 +43,20 @@ class Bar:
 def line_chart(
     series: Sequence[Series], *, title: str, x_label: str = "step", width: int = 1000, height: int = 320
 ) -> str:
-    """Lines over a common x axis; "" if nothing finite is left to draw. Wide positive ranges get a log axis, but not
-    those that fall to almost nothing, as a learning rate does. Marked points that at least double from one to the next,
-    as 4, 8, 16 steps, lie on a logarithmic x axis, a tick at each."""
-    lines = [Series(one.name, _thinned(one.points), one.markers) for one in series]
-    lines = [one for one in lines if any(y is not None for _, y in one.points)]
+    """Lines over a common x axis; "" without finite points.
+
+    The y axis is logarithmic for positive values over a wide range, except for ranges over 1e5, such as those of a
+    learning rate that falls to 0. The x axis is logarithmic, with a tick at each point, for marked points of which each
+    is at least twice the previous one, such as 4, 8 and 16 steps.
+    """
+    lines = [Series(line.name, _thinned(line.points), line.markers) for line in series]
+    lines = [line for line in lines if any(y is not None for _, y in line.points)]
     if not lines:
         return ""
-    xs = [x for one in lines for x, y in one.points if y is not None]
-    ys = [y for one in lines for _, y in one.points if y is not None]
-    names = [one.name for one in lines] if len(lines) > 1 else []
-    # Where title and legend do not fit side by side, the legend gets a row of its own.
+    xs = [x for line in lines for x, y in line.points if y is not None]
+    ys = [y for line in lines for _, y in line.points if y is not None]
+    names = [line.name for line in lines] if len(lines) > 1 else []
+    # If title and legend do not fit into one row, the legend has its own.
     crowded = TITLE_LETTER * len(title) + sum(map(_legend_width, names)) > width - 30
     top, bottom, right = 56.0 if names and crowded else 34.0, height - 42.0, width - 14.0
     if min(ys) > 0 and 12 < max(ys) / min(ys) < 1e5:
@@ -62,19 +65,19 @@ def line_chart(
         y_axis = linear_axis(min(ys), max(ys), bottom, top, count=5 if height > 250 else 3)
     left = 18.0 + 7.0 * max(len(y_axis.label(tick)) for tick in y_axis.ticks)
     first = 0.0 if 0 <= min(xs) <= max(xs) / 10 else min(xs)
-    if all(one.markers for one in lines) and grows_by_factors(xs):
+    if all(line.markers for line in lines) and grows_by_factors(xs):
         x_axis = factors_axis(xs, left, right)
     else:
         x_axis = linear_axis(first, max(xs), left, right, count=max(3, width // 120), tight=True)
     body = [_frame(x_axis, y_axis, x_label, width, height)]
-    for index, one in enumerate(lines):
-        body.append(_line(one, index % NUM_COLOURS, x_axis, y_axis, x_label))
+    for index, line in enumerate(lines):
+        body.append(_line(line, index % NUM_COLOURS, x_axis, y_axis, x_label))
     body.append(_legend(names, right, 40 if crowded else 18))
     return _svg(width, height, title, "".join(body))
 
 
 def bar_chart(bars: Sequence[Bar], *, title: str, most: float | None = None, width: int = 1000) -> str:
-    """Horizontal bars from zero to `most` (default: the longest one); "" without bars."""
+    """Horizontal bars from 0 to `most` (default: the largest value); "" without bars."""
     if not bars:
         return ""
     longest = most or max(bar.value for bar in bars) or 1.0
@@ -98,7 +101,7 @@ def bar_chart(bars: Sequence[Bar], *, title: str, most: float | None = None, wid
 def frequency_chart(
     counts: Sequence[float], *, title: str, x_label: str, y_label: str, width: int = 1000, height: int = 320
 ) -> str:
-    """Frequencies in per cent, the most frequent first, and the level at which all would be equal; "" without any."""
+    """Frequencies in per cent, sorted, and the level of equal frequencies; "" if all counts are 0."""
     total = sum(counts)
     if not total > 0:
         return ""
@@ -140,21 +143,21 @@ def _thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, 
     return kept
 
 
-def _line(one: Series, colour: int, x_axis: Axis, y_axis: Axis, x_label: str) -> str:
+def _line(line: Series, colour: int, x_axis: Axis, y_axis: Axis, x_label: str) -> str:
     path, dots, pen_down = [], [], False
-    for index, (x, y) in enumerate(one.points):
+    for index, (x, y) in enumerate(line.points):
         if y is None:
             pen_down = False
             continue
         place = f"{x_axis.pixel(x):.1f} {y_axis.pixel(y):.1f}"
         path.append(f"{'L' if pen_down else 'M'}{place}")
-        # a point between two gaps would not be seen as a line
-        alone = not pen_down and (index + 1 == len(one.points) or one.points[index + 1][1] is None)
+        # a point between two gaps is not visible as a line
+        alone = not pen_down and (index + 1 == len(line.points) or line.points[index + 1][1] is None)
         pen_down = True
-        if len(one.points) <= 120 or alone:
-            text = escape(f"{one.name}, {x_label} {format_number(x)}: {format_number(y)}")
-            shown = "dot" if one.markers or alone else "dot ghost"
-            radius = 3.2 if one.markers or alone else 6
+        if len(line.points) <= 120 or alone:
+            text = escape(f"{line.name}, {x_label} {format_number(x)}: {format_number(y)}")
+            shown = "dot" if line.markers or alone else "dot ghost"
+            radius = 3.2 if line.markers or alone else 6
             cx, cy = place.split()
             dots.append(
                 f'<circle class="{shown} fill-{colour}" cx="{cx}" cy="{cy}" r="{radius}"><title>{text}</title></circle>'
@@ -173,7 +176,7 @@ def _frame(x_axis: Axis, y_axis: Axis, x_label: str, width: int, height: int) ->
         )
     for tick in x_axis.ticks:
         x = x_axis.pixel(tick)
-        # the last number would reach over the edge of the picture
+        # the last number would extend beyond the edge of the picture
         anchor = "end" if x > width - 24 else "middle"
         parts.append(
             f'<text class="tick" x="{x:.1f}" y="{bottom + 18:.1f}" text-anchor="{anchor}">{x_axis.label(tick)}</text>'
@@ -189,7 +192,7 @@ def _legend_width(name: str) -> float:
 
 
 def _legend(names: Sequence[str], right: float, y: float) -> str:
-    """Names beside their colours, up to the right edge, on one line."""
+    """Names with their colours in one row, aligned to the right edge."""
     parts, x = [], right
     for index in reversed(range(len(names))):
         x -= _legend_width(names[index])
@@ -200,24 +203,25 @@ def _legend(names: Sequence[str], right: float, y: float) -> str:
 
 
 def standalone(svg: str) -> str:
-    """A chart with the style sheet inside, as the content of an .svg file.
+    """The content of an .svg file with a chart and its style sheet.
 
-    Colours stand there as such, those of the light scheme: many programs that draw SVG know no variables.
+    CSS variables are replaced by the colours of the light scheme, because many programs that draw SVG do not support
+    them.
     """
-    found = re.match(r'<svg viewBox="0 0 (\d+) (\d+)"', svg)
-    assert found is not None, "not a chart of this file"
-    width, height = int(found[1]), int(found[2])
+    size = re.match(r'<svg viewBox="0 0 (\d+) (\d+)"', svg)
+    assert size is not None, "not a chart of this file"
+    width, height = int(size[1]), int(size[2])
     style = files("mage.report").joinpath("style.css").read_text(encoding="utf-8")
     own = "svg { font-family: system-ui, sans-serif; } .sheet { fill: var(--raised); }"
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width + 40}" height="{height + 30}" '
     opening += f'viewBox="-20 -15 {width + 40} {height + 30}"'
     sheet = f'<rect class="sheet" x="-20" y="-15" width="{width + 40}" height="{height + 30}"/>'
     start = svg.index(">") + 1
-    head = opening + svg[found.end() : start]
+    head = opening + svg[size.end() : start]
     whole = f"{head}<style>{style}\n{own}</style>{sheet}{svg[start:]}\n"
     light = style[style.index(":root") : style.index("}")]
     colours = dict(re.findall(r"--([\w-]+): (#\w+);", light))
-    return re.sub(r"var\(--([\w-]+)\)", lambda found: colours.get(found[1], found[0]), whole)
+    return re.sub(r"var\(--([\w-]+)\)", lambda variable: colours.get(variable[1], variable[0]), whole)
 
 
 def _svg(width: int, height: int, title: str, body: str) -> str:

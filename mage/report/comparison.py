@@ -1,4 +1,4 @@
-"""Several runs side by side on ONE self-contained page: a table of all numbers, charts of probes and training."""
+"""Comparison of several runs on one self-contained page: a table of all metrics, charts of probes and training."""
 
 from collections.abc import Sequence
 from html import escape
@@ -13,11 +13,11 @@ from mage.report.page import page_frame
 from mage.report.sections import Section, figure
 
 WATCHED = ("online/linear", "online/knn", "valid/accuracy", "valid/loss")
-"""Curves that are drawn over one another where two runs have them."""
+"""Curves that are drawn in one chart if at least two runs have them."""
 
 
 def write_comparison(run_folders: Sequence[Path], path: Path) -> Path:
-    """Write the page. Raises ValueError for fewer than two runs, or a folder that is none."""
+    """Write the page. Raises ValueError for fewer than two runs, or a folder that is not a run."""
     if len(run_folders) < 2:
         raise ValueError("a comparison needs at least two runs")
     runs = dict(zip(run_names(run_folders), map(read_contents, run_folders), strict=True))
@@ -26,7 +26,7 @@ def write_comparison(run_folders: Sequence[Path], path: Path) -> Path:
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell the runs apart."""
+    """The shortest distinct ends of the paths. Raises ValueError for equal paths."""
     whole = [folder.resolve().parts for folder in folders]
     if len(set(whole)) < len(whole):
         raise ValueError("the same run is named twice")
@@ -38,12 +38,12 @@ def run_names(folders: Sequence[Path]) -> list[str]:
 
 
 def build_comparison(runs: dict[str, Contents]) -> str:
-    """The page as text."""
+    """The HTML text of the page."""
     sections = [
-        Section("probes", "Representations", "Frozen features, and what becomes of them.", _probes(runs)),
-        Section("samples", "Samples", "As they were drawn; none was selected.", _samples(runs)),
+        Section("probes", "Representations", "Accuracy on frozen features and of fine-tuning.", _probes(runs)),
+        Section("samples", "Samples", "In the order of generation; none was selected.", _samples(runs)),
         Section("training", "Training curves", "Each run by its own steps.", _curves(runs)),
-        Section("numbers", "All numbers", "The best of each line is bold where better has a direction.", _table(runs)),
+        Section("numbers", "All numbers", "The best value of each metric with a direction is bold.", _table(runs)),
     ]
     problems = [f"{name}: {problem}" for name, contents in runs.items() for problem in contents.problems]
     heading = (
@@ -65,8 +65,9 @@ def _probes(runs: dict[str, Contents]) -> str:
         chart = bar_chart(bars, title=describe(metric).title, most=1.0, width=500)
         if len(bars) > 1:
             parts.append(f'<div class="chart"><h3>{escape(describe(metric).title)}</h3>{chart}</div>')
-    found = {name: contents.representations for name, contents in runs.items() if contents.representations}
-    return (f'<div class="halves">{"".join(parts)}</div>' if parts else "") + (measured_curves(found) if found else "")
+    measured = {name: contents.representations for name, contents in runs.items() if contents.representations}
+    bars_of_all = f'<div class="halves">{"".join(parts)}</div>' if parts else ""
+    return bars_of_all + (measured_curves(measured) if measured else "")
 
 
 def _samples(runs: dict[str, Contents]) -> str:

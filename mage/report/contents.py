@@ -1,4 +1,4 @@
-"""What a run folder holds for a report. All is optional; what is there but cannot be read is named."""
+"""Contents of a run folder for a report. All files are optional; those that cannot be read are named in the report."""
 
 import base64
 import io
@@ -17,12 +17,12 @@ from mage.training.runlog import read_log
 SINGLE = ("recipe.yaml", "metrics.jsonl", "results.json", "representations.json", "generation.json", "codes.json")
 FIGURES = ("samples", "classes", "clusters", "reconstruct", "edit", "nearest", "tokenizer")
 MOST_STEPS = 6
-"""Sample grids shown of a training run."""
+"""Largest number of sample grids from the course of a training."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, ready to be embedded."""
+    """A PNG file, to be embedded in a page."""
 
     data: bytes
     width: int
@@ -30,13 +30,13 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """The picture inside its own address."""
+        """The picture as a data URI."""
         return "data:image/png;base64," + base64.b64encode(self.data).decode()
 
 
 @dataclass
 class Contents:
-    """The parts of a run folder that a page is made of."""
+    """The contents of a run folder for a page."""
 
     name: str
     date: datetime
@@ -46,22 +46,22 @@ class Contents:
     tokenizer_log: list[dict[str, Any]] = field(default_factory=list)
     figures: dict[str, Picture] = field(default_factory=dict)
     progress: list[tuple[int, Picture]] = field(default_factory=list)
-    """(step, samples) in the course of training."""
+    """Pairs of step and sample grid in the course of training."""
     counts: list[int] = field(default_factory=list)
-    """How often each code of the codebook occurs."""
+    """Number of occurrences of each code."""
     representations: dict[str, Any] = field(default_factory=dict)
-    """What `mage evaluate representations` found; its numbers stand among the results too."""
+    """Content of representations.json; its metrics and protocols are also among the results."""
     problems: list[str] = field(default_factory=list)
     """One sentence for each file that could not be read."""
 
     def part(self, name: str) -> dict[str, Any]:
-        """A mapping inside `results.json`; empty where it is missing."""
+        """A mapping in `results.json`; empty if it is missing."""
         value = self.results.get(name)
         return value if isinstance(value, dict) else {}
 
 
 def read_contents(folder: Path) -> Contents:
-    """Read a run folder. Raises ValueError where `folder` is none."""
+    """Read a run folder. Raises ValueError if `folder` is not one."""
     if not folder.is_dir():
         raise ValueError(f"there is no run folder {folder}")
     single = [folder / name for name in SINGLE]
@@ -116,7 +116,7 @@ def _add_representations(contents: Contents, values: dict[str, Any]) -> None:
 
 
 def _add_generation(contents: Contents, values: dict[str, Any]) -> None:
-    """What `mage evaluate generation --out RUN` measured stands among the results."""
+    """Add metrics and protocols of `mage evaluate generation --out RUN` to the results."""
     _add_results(contents, metrics=values.get("metrics"), protocol=values.get("protocols"))
 
 
@@ -142,7 +142,7 @@ def _log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _picture(path: Path) -> Picture:
-    """Decoded once, so that a broken file is found here; other formats than PNG are converted."""
+    """Read and decode a picture, so that a broken file raises an error here; other formats are converted to PNG."""
     with Image.open(path) as image:
         image.load()
         if image.format == "PNG":
@@ -158,7 +158,7 @@ def _step(path: Path) -> int:
 
 
 def _spread(progress: list[tuple[int, Picture]]) -> list[tuple[int, Picture]]:
-    """At most MOST_STEPS of them, evenly spaced, the first and the last included."""
+    """At most MOST_STEPS of them, evenly spaced, including the first and the last."""
     if len(progress) <= MOST_STEPS:
         return progress
     last = len(progress) - 1

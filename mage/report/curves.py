@@ -1,4 +1,4 @@
-"""Charts of what `mage evaluate representations` measured, for one run or for several over one another."""
+"""Charts of the metrics of `mage evaluate representations`, for one or several runs."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from mage.report.glossary import finite, format_value
 
 
 def measured_curves(runs: Mapping[str, Mapping[str, Any]]) -> str:
-    """name of a run -> content of its representations.json; charts for whatever is there, else ""."""
+    """HTML of all charts for which the runs have data, or "". runs: name -> content of representations.json."""
     charts = [
         ("Few labels", _few_shot(runs)),
         ("Corruptions, by severity", _severities(runs)),
@@ -26,7 +26,7 @@ def _few_shot(runs: Mapping[str, Mapping[str, Any]]) -> str:
     for name, values in runs.items():
         points = [
             (details["per_class"], 100 * accuracy)
-            for accuracy, details in _behind(values, r"fewshot\d+_accuracy", "per_class")
+            for accuracy, details in _with_details(values, r"fewshot\d+_accuracy", "per_class")
         ]
         lines.append(Series(name, points, markers=True))
     return _chart(lines, "Accuracy (%) from few labelled images per class", "images per class")
@@ -51,7 +51,7 @@ def _severities(runs: Mapping[str, Mapping[str, Any]]) -> str:
 def _attacks(runs: Mapping[str, Mapping[str, Any]], norm: str, scale: float, x_label: str) -> str:
     lines = []
     for name, values in runs.items():
-        attacks = _behind(values, rf"pgd_{norm}_[\d.]+_accuracy", "budget", "clean")
+        attacks = _with_details(values, rf"pgd_{norm}_[\d.]+_accuracy", "budget", "clean")
         points = [(0.0, 100 * attacks[0][1]["clean"])] if attacks else []
         points += [(scale * details["budget"], 100 * accuracy) for accuracy, details in attacks]
         lines.append(Series(name, points, markers=True))
@@ -93,16 +93,16 @@ def _chart(lines: Sequence[Series], title: str, x_label: str) -> str:
     return line_chart([line for line in lines if line.points], title=title, x_label=x_label, width=500, height=260)
 
 
-def _behind(values: Mapping[str, Any], form: str, *numbers: str) -> list[tuple[float, dict[str, Any]]]:
-    """(value, details) of the metrics of this form whose details have these numbers; files of others hold anything."""
+def _with_details(values: Mapping[str, Any], form: str, *numbers: str) -> list[tuple[float, dict[str, Any]]]:
+    """Pairs of value and details of the metrics of this form whose details have these numbers; others are left out."""
     metrics, details = _mapping(values, "metrics"), _mapping(values, "details")
     pairs = [(finite(value), details.get(name)) for name, value in metrics.items() if re.fullmatch(form, str(name))]
     return [
-        (value, behind)
-        for value, behind in pairs
+        (value, its_details)
+        for value, its_details in pairs
         if value is not None
-        and isinstance(behind, dict)
-        and all(finite(behind.get(number)) is not None for number in numbers)
+        and isinstance(its_details, dict)
+        and all(finite(its_details.get(number)) is not None for number in numbers)
     ]
 
 
@@ -116,10 +116,10 @@ def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _table(values: Any) -> dict[str, dict[float, float]]:
-    """Kind -> severity -> accuracy; JSON has turned severities into text."""
+    """Kind -> severity -> accuracy, from JSON, where severities are strings; other keys and values are left out."""
     table = {}
     for kind, accuracies in values.items() if isinstance(values, dict) else ():
         if isinstance(accuracies, dict):
-            numbers = {key: finite(value) for key, value in accuracies.items()}
+            numbers = {key: finite(value) for key, value in accuracies.items() if str(key).isdecimal()}
             table[kind] = {float(key): value for key, value in numbers.items() if value is not None}
     return {kind: accuracies for kind, accuracies in table.items() if accuracies}

@@ -1,4 +1,4 @@
-"""What every measured number is called in a report, how it is written, and what it says to a newcomer."""
+"""Titles, explanations and number formats of all metrics in reports."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +27,7 @@ OTHERS = {
         "lower",
     ),
 }
-"""What a training run, and no evaluator, measures."""
+"""Metrics of training runs, which no evaluator computes."""
 
 HEADLINES = (
     "sample_confident_share",
@@ -37,7 +37,7 @@ HEADLINES = (
     "codes_used",
     "near_copy_share",
 )
-"""The numbers on cards at the top of a page, as far as a run has them; Frechet distances follow."""
+"""Metrics on the cards at the top of a page, if a run has them; distances of generated images follow."""
 
 CURVES = {
     "loss": "Loss",
@@ -65,20 +65,20 @@ CURVES = {
 
 
 def describe(name: str) -> Description:
-    """What an evaluator says of its metric; an unknown one is called by its name."""
+    """The description of a metric by its evaluator; an unknown metric has its name as title."""
     for descriptions in _all_descriptions():
-        if (about := metric.describe(name, descriptions)) is not None:
-            return about
+        if (description := metric.describe(name, descriptions)) is not None:
+            return description
     return Description(name)
 
 
 def accuracy_bars(names: Iterable[object]) -> list[str]:
-    """Those of the metrics that a report shows as bars: accuracies of frozen features and of fine-tuning."""
+    """Names of the metrics in the chart of accuracies: of frozen features and of fine-tuning."""
     return [name for name in map(str, names) if describe(name).bar]
 
 
 def is_distance(name: str) -> bool:
-    """Whether a metric is a distance of generated from real images."""
+    """Whether a metric is a distance between generated and real images."""
     kinds = (GENERATION_METRICS.get(kind).descriptions() for kind in GENERATION_METRICS)
     return describe(name).better == "lower" and any(metric.describe(name, kind) is not None for kind in kinds)
 
@@ -93,7 +93,7 @@ def _all_descriptions() -> Iterator[Mapping[str, Description]]:
 
 
 def format_value(name: str, value: object) -> str:
-    """A metric's value with its unit; what is not a finite number is "n/a"."""
+    """A metric's value with its unit; "n/a" for anything but a finite number."""
     number = finite(value)
     if number is None:
         return MISSING
@@ -106,7 +106,7 @@ def format_value(name: str, value: object) -> str:
 
 
 def format_number(value: float) -> str:
-    """Four significant digits, thousands apart, without trailing zeros."""
+    """Four significant digits with thousands separators, without trailing zeros."""
     if value == 0:
         return "0"
     if abs(value) >= 1e6 or abs(value) < 1e-3:
@@ -128,7 +128,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def finite(value: object) -> float | None:
-    """A number as float; None for NaN, infinities, truth values and everything that is no number."""
+    """A number as float; None for NaN, infinities, booleans and other types."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -1,4 +1,4 @@
-"""A run folder as ONE self-contained HTML page: pictures, charts and styles are inside the file, nothing is fetched."""
+"""A run folder as one self-contained HTML page: pictures, charts and styles are embedded, nothing is loaded."""
 
 import math
 from html import escape
@@ -14,7 +14,7 @@ from mage.report.sections import Section, all_sections
 
 
 def write_report(run_folder: Path) -> Path:
-    """Write `report.html` into a run folder, atomically. Raises ValueError where there is no run."""
+    """Write `report.html` into a run folder, atomically. Raises ValueError if it is not a run folder."""
     folder = Path(run_folder)
     path = folder / "report.html"
     atomic.write_text(path, build_page(read_contents(folder)))
@@ -22,12 +22,12 @@ def write_report(run_folder: Path) -> Path:
 
 
 def build_page(contents: Contents) -> str:
-    """The page as text."""
+    """The HTML text of the page."""
     sections = all_sections(contents)
     numbers = _numbers(contents)
     if numbers:
         place = next((index for index, section in enumerate(sections) if section.anchor == "timings"), len(sections))
-        lead = "Every number of this page, what it says, and how it was measured."
+        lead = "All metrics of this run, with explanations and protocols."
         sections.insert(place, Section("numbers", "All numbers", lead, numbers))
     heading = f"{_heading(contents)}{_cards(contents)}"
     return page_frame(contents.name, heading, sections, contents.problems, contents)
@@ -36,7 +36,7 @@ def build_page(contents: Contents) -> str:
 def page_frame(
     title: str, heading: str, sections: list[Section], problems: list[str], contents: Contents | None = None
 ) -> str:
-    """A whole page from its parts. contents: where numbers beside the headings of sections come from."""
+    """The HTML text of a page. contents: source of the metrics next to headings of sections."""
     links = "".join(f'<a href="#{section.anchor}">{escape(section.title)}</a>' for section in sections)
     style = files("mage.report").joinpath("style.css").read_text(encoding="utf-8")
     return (
@@ -70,7 +70,7 @@ def _heading(contents: Contents) -> str:
 def _recipe_values(contents: Contents) -> dict[str, object]:
     try:
         values = yaml.safe_load(contents.recipe)
-    except (yaml.YAMLError, ValueError):  # it is shown as text all the same
+    except (yaml.YAMLError, ValueError):  # the recipe is shown as text in any case
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -89,7 +89,7 @@ def _cards(contents: Contents) -> str:
 
 
 def _comparison(name: str, contents: Contents) -> str:
-    """What a headline number is to be held against."""
+    """The number with which a headline metric is compared; "" if there is none."""
     partners = {
         "sample_confident_share": ("real_confident_share", "real images"),
         "linear_probe_accuracy": ("raw_pixel_accuracy", "raw pixels"),
@@ -110,12 +110,12 @@ def _numbers(contents: Contents) -> str:
         metric = describe(str(name))
         protocol = protocols.get(name, "") if isinstance(protocols, dict) else ""
         better = f" Better: {metric.better}." if metric.better else ""
-        how = f'<div class="protocol">{escape(str(protocol))}</div>' if protocol else ""
+        method = f'<div class="protocol">{escape(str(protocol))}</div>' if protocol else ""
         key = f"<code>{escape(str(name))}</code>" if metric.title != name else ""
         rows.append(
             f'<tr><th scope="row">{escape(metric.title)}{key}</th><td class="value">'
             f"{escape(format_value(str(name), value))}"
-            f"</td><td>{escape(metric.explanation + better)}{how}</td></tr>"
+            f"</td><td>{escape(metric.explanation + better)}{method}</td></tr>"
         )
     if not rows:
         return ""
@@ -125,11 +125,11 @@ def _numbers(contents: Contents) -> str:
 
 def _section(section: Section, contents: Contents | None) -> str:
     metrics = contents.part("metrics") if contents is not None else {}
-    found = [name for name in section.metrics if finite(metrics.get(name)) is not None]
+    names = [name for name in section.metrics if finite(metrics.get(name)) is not None]
     facts = "".join(
         f'<div><dt title="{escape(describe(name).explanation, quote=True)}">{escape(describe(name).title)}</dt>'
         f"<dd>{escape(format_value(name, metrics[name]))}</dd></div>"
-        for name in found
+        for name in names
     )
     aside = f'<dl class="aside">{facts}</dl>' if facts else ""
     return (

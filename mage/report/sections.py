@@ -1,4 +1,4 @@
-"""The sections of a report, in the order in which a reader wants them; one without content is an empty string."""
+"""The sections of a report in their order; a section without content has an empty body."""
 
 import math
 from collections.abc import Sequence
@@ -12,47 +12,46 @@ from mage.report.curves import measured_curves
 from mage.report.glossary import CURVES, accuracy_bars, describe, finite, format_number, format_seconds, format_value
 
 SMALL = 900
-"""Pictures of fewer pixels per side are shown with hard pixels: each pixel is data, not something to be smoothed."""
+"""Pictures with at most this many pixels per side are enlarged without smoothing, so that pixels stay visible."""
 NOT_PARTS = ("total", "this_session")
-"""Timings that are sums of others."""
+"""Timings that are sums of other timings."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what to look for, and the content."""
+    """A heading, an introduction, and the content as HTML."""
 
     anchor: str
     title: str
     lead: str
     body: str
     metrics: tuple[str, ...] = ()
-    """Numbers that belong beside the heading."""
+    """Names of metrics next to the heading."""
 
 
 def all_sections(contents: Contents) -> list[Section]:
-    """Those sections for which the run has content."""
+    """The sections for which the run has content."""
     sections = [
         _samples(contents),
         _pictures(
             contents,
             "classes",
             "Classes",
-            "What was asked for by class, and what the model draws. Clusters are classes that nobody named: k-means "
-            "groups of the model's own features.",
+            "Samples by class. Clusters are classes without labels: k-means groups of the model's own features.",
             {
                 "classes": "Samples, a class in each row.",
-                "clusters": "Training images of the largest clusters, one cluster in each row, before any was drawn.",
+                "clusters": "Training images of the largest clusters, one cluster in each row.",
             },
         ),
         _pictures(
             contents,
             "reconstructions",
             "Reconstructions",
-            "Test images of which a growing share of tokens is hidden from the model, which fills the gaps in. With "
-            "few gaps it restores the image; with nearly everything hidden it has to invent one that fits the rest.",
+            "Test images of which a growing share of tokens is masked and predicted by the model. With few masked "
+            "tokens it restores the image; with nearly all tokens masked it generates one that fits the rest.",
             {
-                "reconstruct": "Each column is one image, each row one share of hidden tokens.",
-                "tokenizer": "Originals above, the tokenizer's alone below: what it loses is lost everywhere.",
+                "reconstruct": "Each column is one image, each row one share of masked tokens.",
+                "tokenizer": "Above, originals; below, reconstructions of the tokenizer alone, the limit of the model.",
             },
             ("psnr_db",),
         ),
@@ -60,9 +59,9 @@ def all_sections(contents: Contents) -> list[Section]:
             contents,
             "edits",
             "Edits",
-            "One call, three masks: the grey part is drawn anew to fit the rest. Inpainting fills a hole, outpainting "
-            "continues an image, uncropping invents all that surrounds it.",
-            {"edit": "Above, what the model is given; below, its answer. Known pixels keep their tokens."},
+            "One call, three masks: the grey part is generated to fit the rest. Inpainting fills a hole, outpainting "
+            "continues an image, uncropping generates its surroundings.",
+            {"edit": "Above, the masked image; below, the result. Known pixels keep their tokens."},
         ),
         _curves(contents),
         _codebook(contents),
@@ -71,7 +70,7 @@ def all_sections(contents: Contents) -> list[Section]:
             contents,
             "nearest",
             "Nearest images",
-            "Is it new, or remembered? The generated images that come closest to any training image, with that image.",
+            "The generated images that are closest to a training image, with that image: copies would show here.",
             {"nearest": "Above, generated images; below, the training image with the smallest distance in pixels."},
             ("near_copy_share",),
         ),
@@ -82,7 +81,7 @@ def all_sections(contents: Contents) -> list[Section]:
 
 
 def figure(picture: Picture, caption: str, *, extra: str = "") -> str:
-    """An embedded picture with its caption; small ones are enlarged by a whole factor: all pixels stay equal."""
+    """An embedded picture with its caption; small ones are enlarged by an integer factor, so that pixels stay equal."""
     small = max(picture.width, picture.height) <= SMALL
     factor = max(1, min(8, 560 // picture.width)) if small and not extra else 1
     kind = f"{extra} pixelated".strip() if small else extra
@@ -96,12 +95,14 @@ def figure(picture: Picture, caption: str, *, extra: str = "") -> str:
 def _samples(contents: Contents) -> Section:
     parts = []
     if "samples" in contents.figures:
-        parts.append(figure(contents.figures["samples"], "As they were drawn, one after the other; none was selected."))
+        parts.append(figure(contents.figures["samples"], "In the order of generation; none was selected."))
     if contents.progress:
         strip = "".join(figure(picture, f"step {step:,}", extra="thumb") for step, picture in contents.progress)
         parts.append(f'<div><h3>In the course of training</h3><div class="strip">{strip}</div></div>')
     body = f'<div class="pair">{parts[0]}{parts[1]}</div>' if len(parts) == 2 else "".join(parts)
-    lead = "Every image starts as a grid of hidden tokens; in a few steps the model fills in the ones it is surest of."
+    lead = (
+        "Every image starts as a grid of masked tokens; in each step the model fills in those it is most confident of."
+    )
     names = ("sample_confident_share", "real_confident_share", "class_share_min")
     return Section("samples", "Samples", lead, body, names)
 
@@ -109,8 +110,8 @@ def _samples(contents: Contents) -> Section:
 def _pictures(
     contents: Contents, anchor: str, title: str, lead: str, captions: dict[str, str], metrics: tuple[str, ...] = ()
 ) -> Section:
-    found = [figure(contents.figures[name], text) for name, text in captions.items() if name in contents.figures]
-    return Section(anchor, title, lead, "".join(found), metrics)
+    figures = [figure(contents.figures[name], text) for name, text in captions.items() if name in contents.figures]
+    return Section(anchor, title, lead, "".join(figures), metrics)
 
 
 def _curves(contents: Contents) -> Section:
@@ -118,7 +119,7 @@ def _curves(contents: Contents) -> Section:
     if "psnr_db" in {name for line in contents.log for name in line} and not contents.tokenizer_log:
         parts = [("Tokenizer", contents.log)]  # the run folder is that of a tokenizer
     body = "".join(_curves_of(name, log) for name, log in parts)
-    lead = "The loss on training batches, averages over the steps since the last point, and on images kept aside."
+    lead = "The loss on training batches, averaged over the steps since the last point, and on validation images."
     return Section("training", "Training curves", lead, body)
 
 
@@ -128,7 +129,7 @@ def _curves_of(title: str, log: list[dict[str, Any]]) -> str:
     def series(name: str, shown: str, *, markers: bool = False) -> Series:
         return Series(shown, [(line["step"], finite(line[name])) for line in log if name in line], markers)
 
-    loss = "tokenizer/loss" if "tokenizer/loss" in names else "loss"  # beside a discriminator it has a longer name
+    loss = "tokenizer/loss" if "tokenizer/loss" in names else "loss"  # with a discriminator it has a longer name
     losses = [series(loss, "training")] if loss in names else []
     losses += [series("valid/loss", "validation", markers=True)] if "valid/loss" in names else []
     main = line_chart(losses, title=f"{title}: loss")
@@ -169,10 +170,7 @@ def _codebook(contents: Contents) -> Section:
             f'<p class="after">{used:,} of {len(counts):,} codes occur among {total:,} tokens. Perplexity '
             f"{format_number(math.exp(entropy))}: as varied as that many equally frequent codes.</p>"
         )
-    lead = (
-        "An image is written in a vocabulary that the tokenizer learned. Unused words are wasted, and a few words that "
-    )
-    lead += "dominate say little."
+    lead = "An image is encoded in learned codes. If few of them dominate, tokens carry little information."
     body = f'<div class="chart wide">{chart}</div>{caption}' if chart else ""
     return Section("codebook", "Codebook usage", lead, body, ("codes_used",))
 
@@ -187,7 +185,7 @@ def _representations(contents: Contents) -> Section:
     chart = bar_chart(bars, title="Accuracy on test images", most=1.0)
     body = f'<div class="chart wide">{chart}</div>' if chart else ""
     body += measured_curves({contents.name: contents.representations}) if contents.representations else ""
-    lead = "The same network describes images: simple classifiers are given its frozen features."
+    lead = "Accuracy of simple classifiers on the frozen features of the same network."
     return Section("representations", "Representations", lead, body)
 
 
@@ -206,7 +204,7 @@ def _timings(contents: Contents) -> Section:
 def _settings(contents: Contents) -> Section:
     facts = [(name, contents.results.get(name)) for name in ("command", "commit", "seed", "machine")]
     rows = _definitions([(name, str(value)) for name, value in facts if value is not None])
-    lead = "All that is needed to do it again."
+    lead = "Command, commit, seed and recipe to repeat the run."
     body = f'<dl class="facts">{rows}</dl>' if rows else ""
     if contents.recipe:
         body += f"<details><summary>recipe.yaml</summary><pre>{escape(contents.recipe)}</pre></details>"

@@ -184,7 +184,7 @@ def test_a_tuned_sampler_is_stored_with_its_model(run: SimpleNamespace, command:
     score = json.loads(command(*words, *more).out)
     assert 0 <= score["value"] <= 1
     assert score["metric"] == "recall_efflite0_test20"
-    assert "chosen by test images" in score["warnings"][0]
+    assert "chosen on test images" in score["warnings"][0]
     assert mage.load(tmp_path / "model").sampling.order == "halton"
 
 

@@ -57,7 +57,7 @@ def test_interval_is_students() -> None:
 
 def test_too_few_images_are_an_error() -> None:
     train = clusters(20, "train", 1.0)
-    with pytest.raises(ValueError, match="smallest class has 4 training images, 5 per class"):
+    with pytest.raises(ValueError, match="smallest class has 4 training images, fewer than the 5 per class"):
         few_shot(train, train, counts=(1, 5))
     with pytest.raises(ValueError, match="at least one draw"):
         few_shot(train, train, counts=(1,), draws=0)

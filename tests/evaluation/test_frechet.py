@@ -127,7 +127,7 @@ def test_distance_on_efficientnet_features_grows_with_damage() -> None:
     damage = torch.randn(pixels.shape, generator=rng.generator(0, "damage"))
 
     def seen(strength: float) -> FeatureStatistics:
-        return look_at(images.to_uint8(pixels + strength * damage).split(10), extractor, len(pixels)).moments
+        return look_at(images.to_uint8(pixels + strength * damage).split(8), extractor, len(pixels)).moments
 
     real = seen(0)
     assert (real.extractor, real.count, real.mean.shape) == ("efflite0_64px", 24, (1280,))

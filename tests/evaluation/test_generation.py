@@ -231,12 +231,20 @@ def test_files_of_others_give_a_frechet_distance(tmp_path: Path) -> None:
     expected = frechet_distance(samples.moments, seen(real.float()).moments)
     assert found.metrics == pytest.approx({"fd_toy_adm40": expected}, rel=1e-4)
     assert any("no features of single images" in reason for reason in found.left_out)
-    with pytest.raises(ValueError, match="cannot take more"):
+    with pytest.raises(ValueError, match="features cannot be added to them"):
         reference.moments.update(noise(3, 4))
 
 
 @pytest.mark.parametrize(
-    "arrays", [{"mu": np.zeros(3)}, {"mu": np.zeros(3), "sigma": np.zeros((2, 2))}, {"mu": np.array(["a"])}]
+    "arrays",
+    [
+        {"mu": np.zeros(3)},
+        {"mu": np.zeros(3), "sigma": np.zeros((2, 2))},
+        {"mu": np.array(["a"])},
+        {"mu": np.array(1.0), "sigma": np.eye(1)},
+        {"mu": np.zeros((2, 1)), "sigma": np.eye(2)},
+        {"mu": np.zeros(2), "sigma": np.eye(2), "features": np.zeros((4, 3))},
+    ],
 )
 def test_other_files_are_refused(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", allow_pickle=False, **arrays)

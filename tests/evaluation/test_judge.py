@@ -76,3 +76,11 @@ def test_real_images_are_recognised_and_unlabelled_ones_not_measured(tmp_path: P
     assert 0.02 < found["class_share_min"] <= 0.1
     with pytest.raises(NotMeasured):
         list(Recognisable().measure(SamplesAndData(images.to_float(test), train, test)))
+
+
+@pytest.mark.parametrize(("count", "epochs"), [(2, 4), (8, 1), (5, 4)])
+def test_a_judge_of_very_few_images_is_trained(count: int, epochs: int) -> None:
+    pixels, labels = digits("train")
+    assert not train_judge(pixels[:count], labels[:count], JudgeConfig(epochs)).training
+    with pytest.raises(ValueError, match="at least 2 training images, not 1"):
+        train_judge(pixels[:1], labels[:1])

@@ -1,4 +1,4 @@
-"""Distances of images and what tokens know, beside loops."""
+"""Distances of images and information in tokens, compared with plain loops."""
 
 import math
 from collections import Counter

@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from mage import building
-from mage.data.datasets import load_dataset, subset
-from mage.evaluation.linear_probe import LinearProbe
+from mage import building, images
+from mage.data.datasets import ArrayDataset, load_dataset, subset
+from mage.evaluation.adversarial import Attacks
+from mage.evaluation.features import Features
+from mage.evaluation.fewshot import FewShot
+from mage.evaluation.linear_probe import LinearProbe, RawPixels, lbfgs_probe
 from mage.evaluation.representation import Representation
 from mage.evaluation.suite import build_protocols, measure_representation
 from mage.models import MAGEClassifier, MAGEConfig, PatchEncoder, PatchEncoderConfig
@@ -95,7 +98,39 @@ def test_a_probe_of_one_half_of_the_features_is_named_after_it() -> None:
 
 
 def test_unknown_protocols_are_errors() -> None:
-    with pytest.raises(ValueError, match="no protocol 'colour'; there are linear"):
+    with pytest.raises(ValueError, match=r"no protocol 'colour'; there are .*linear"):
         build_protocols(["linear", "colour"])
     with pytest.raises(ValueError, match="name at least one protocol of linear"):
         build_protocols([])
+
+
+def test_images_without_labels_are_refused_before_anything_is_measured() -> None:
+    bare = ArrayDataset("bare", torch.zeros(4, 1, 28, 28, dtype=torch.uint8), None)
+    for train, test in ((DATA[0], bare), (bare, DATA[1])):
+        with pytest.raises(ValueError, match="bare has no labels"):
+            Representation(encoder_of_pixels(), train, test)
+
+
+def test_a_probe_of_one_half_needs_features_of_both() -> None:
+    subject = Representation(encoder_of_pixels(), *DATA, pool="mean")
+    with pytest.raises(ValueError, match="needs features of pool='both', not of 'mean'"):
+        list(LinearProbe(pool="mean").measure(subject))
+
+
+def test_protocols_that_cannot_be_run_say_why() -> None:
+    few = FewShot(counts=(5000,))
+    measured = measure_representation(
+        Representation(encoder_of_pixels(), *DATA), {"fewshot": few, "attacks": Attacks(0, 1, (), ())}
+    )
+    assert measured.metrics == {}
+    assert [reason.split(":")[0] for reason in measured.left_out] == ["few-shot", "attacks"]
+
+
+def test_raw_pixels_are_classified_as_they_are() -> None:
+    measured = measure_representation(Representation(encoder_of_pixels(), *DATA), {"pixels": RawPixels()})
+    train, test = (
+        Features(torch.stack([images.to_float(part.load(index)).flatten() for index in range(len(part))]),
+                 torch.from_numpy(part.labels))
+        for part in DATA
+    )  # fmt: skip
+    assert measured.metrics == {"raw_pixel_accuracy": lbfgs_probe(train, test).accuracy}

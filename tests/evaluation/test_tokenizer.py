@@ -1,5 +1,6 @@
 """The verdict on a tokenizer: right numbers for a codebook known by heart, and warnings where they are due."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,41 @@ def test_a_first_look_agrees_with_the_whole_evaluation() -> None:
     assert {"psnr_db", "ssim", "codes_used", "codebook_perplexity"} <= set(look)
     for name, value in look.items():
         assert value == pytest.approx(whole[name], rel=1e-6), name
+
+
+def test_images_without_labels_tell_nothing_of_classes() -> None:
+    labelled = patches()
+    pixels = torch.stack([labelled.load(index) for index in range(len(labelled))])
+    bare = ArrayDataset("bare", pixels, None)
+    model = mage.Mage(FourLevels(), None, precision="float32", device="cpu")
+    quality = evaluate_tokenizer(model, bare, TokenizerProtocol(train=bare))
+    assert not any(name.startswith(("label_information", "histogram_probe")) for name in quality.metrics)
+    assert quality.left_out == ["histogram_probe_accuracy: the images have no labels"]
+
+
+def test_every_distance_of_too_few_images_is_warned_of() -> None:
+    networks = tuple(
+        Extractor(name, name, lambda x: Seen(x[:, 0].flatten(1).float(), None)) for name in ("first", "second")
+    )
+    model = mage.Mage(FourLevels(), None, precision="float32", device="cpu")
+    quality = evaluate_tokenizer(model, patches(20), TokenizerProtocol(networks, "test"))
+    (warning,) = quality.warnings
+    assert "rfd_first_test20" in warning
+    assert "rfd_second_test20" in warning
+
+
+def test_distances_of_pixels_by_hand() -> None:
+    class Dark(FourLevels):
+        """Says that every image is black."""
+
+        def encode(self, pictures: Tensor) -> Tensor:
+            return torch.zeros(len(pictures), 2, 2, dtype=torch.int64)
+
+    grey = ArrayDataset("grey", torch.full((3, 1, 8, 8), 51, dtype=torch.uint8), None)
+    protocol = TokenizerProtocol(perceptual=torch.nn.MSELoss(), perceptual_name="squares")
+    quality = evaluate_tokenizer(mage.Mage(Dark(), None, precision="float32", device="cpu"), grey, protocol)
+    assert quality.metrics["absolute_error"] == pytest.approx(0.2)
+    assert quality.metrics["psnr_db"] == pytest.approx(-10 * math.log10(0.04))
+    assert quality.metrics["perceptual"] == pytest.approx(0.04)
+    assert quality.protocols["perceptual"] == "squares"
+    assert quality.metrics["perplexity_share"] == pytest.approx(1 / 4)

@@ -98,7 +98,7 @@ def test_nonsense_in_the_file_is_left_out() -> None:
             "details": {
                 "pgd_linf_2_accuracy": 3,
                 "fewshot1_accuracy": {"per_class": "x"},
-                "corruption_accuracy": {"accuracy": {"fog": [1]}},
+                "corruption_accuracy": {"accuracy": {"fog": [1], "snow": {"high": 0.5}}},
             },
         },
     ):

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 
 import mage
 from mage.cli.main import main
-from mage.evaluation.metric import Description, Metric
+from mage.evaluation.metric import Description, Metric, NotMeasured
 from mage.evaluation.representation import REPRESENTATION_PROTOCOLS, Representation, RepresentationProtocol
 from mage.evaluation.sample_metrics import SAMPLE_METRICS, SampleMetric, SamplesAndData
 from mage.evaluation.samples import measure_samples
@@ -61,13 +62,23 @@ class Contrast(SampleMetric):
         yield self.metric("contrast_samples", float(subject.samples.std()), "standard deviation")
 
 
+class NeverMeasured(RepresentationProtocol):
+    uses_features = False
+    metrics: ClassVar = {}
+
+    def measure(self, subject: Representation) -> Iterator[Metric]:
+        raise NotMeasured("never: there is nothing to measure")
+
+
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
     REPRESENTATION_PROTOCOLS.add("class-means", NearestClassMean)
+    REPRESENTATION_PROTOCOLS.add("never", NeverMeasured)
     TOKENIZER_METRICS.add("brightness", Brightness)
     SAMPLE_METRICS.add("contrast", Contrast)
     yield
     REPRESENTATION_PROTOCOLS.remove("class-means")
+    REPRESENTATION_PROTOCOLS.remove("never")
     TOKENIZER_METRICS.remove("brightness")
     SAMPLE_METRICS.remove("contrast")
 
@@ -108,3 +119,9 @@ def test_a_metric_of_samples_is_measured_with_the_others() -> None:
     assert set(measured.metrics) == {"near_copy_share", "contrast_samples"}
     assert measured.metrics["near_copy_share"] == 0
     assert describe("contrast_samples").title == "Contrast, samples"
+
+
+def test_a_protocol_without_a_number_is_named_with_its_reason(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data", "digits", "--parts", "never", "--device", "cpu"]
+    main(["evaluate", "representations", "--model", str(model), *words])
+    assert "not measured: never: there is nothing to measure" in capsys.readouterr().out

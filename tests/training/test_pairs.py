@@ -100,7 +100,7 @@ def test_mage_c_trains_on_a_cache_with_two_views_and_needs_them(tmp_path: Path, 
     assert line["loss"] == pytest.approx(line["reconstruction"] + 0.1 * line["contrastive"], rel=1e-4)
     assert mage.load(tmp_path / "run").generate(1, steps=2).shape == (1, 1, 8, 8)
     single = runs.tokenize(override(recipe, ["data.views=1"]), quiet(tmp_path / "single"), tokenizer)
-    with pytest.raises(ValueError, match="two are contrasted"):
+    with pytest.raises(ValueError, match="the method contrasts two"):
         runs.pretrain(recipe, quiet(tmp_path / "other"), tokenizer, cache=single)
     assert not (tmp_path / "other").exists()
 

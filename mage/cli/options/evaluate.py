@@ -1,4 +1,4 @@
-"""Options of `mage evaluate`: one set for each thing that is evaluated."""
+"""Options of `mage evaluate`: of its three subcommands."""
 
 from typing import Annotated
 

@@ -10,7 +10,7 @@ from mage.cli.options.bounds import BatchSize, Several
 
 @dataclass(frozen=True, kw_only=True)
 class Options(SamplerOptions):
-    """Measure generated images against real ones: OUT/generation.json. Every name says extractor, reference, number."""
+    """Measure generated images against real ones: OUT/generation.json. Names have extractor, reference and number."""
 
     samples: Path
     """folder of images, of tar shards or of features, by `mage generate`; or a model or run, which then generates"""
@@ -23,19 +23,19 @@ class Options(SamplerOptions):
     split: Literal["train", "test", "all"] = "test"
     """part of the data set that is the reference; as many images of the other part give the value of real images"""
     reference: Path | None = None
-    """.npz of ready statistics instead: by --save-reference, or mu and sigma in the layout of ADM and pytorch-fid"""
+    """.npz of statistics instead: by --save-reference, or mu and sigma in the layout of ADM and pytorch-fid"""
     save_reference: Path | None = None
     """write the reference's statistics to this .npz"""
     extractor: str = "efflite0"
     """efflite0, inception, timm:NAME or fidelity:NAME"""
     extractor_weights: str = ""
-    """file of the extractor's weights, where it is not found by itself"""
+    """file of the extractor's weights, if it is not in the default place"""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    """how real images of another size are scaled to the samples' size, before their centre is cut"""
+    """scaling of real images to the samples' size, before a centre crop"""
     rounding: Literal["nearest", "truncate"] = "nearest"
-    """how the images that a model generates become 8 bits; truncate: as the published FID was measured"""
+    """conversion of a model's images to 8 bits; truncate: as in the published FID"""
     real: bool = True
-    """leave out the measures of real images of the other part, which are otherwise told too"""
+    """leave out the metrics of as many real images of the other part"""
     out: Path | None = None
     """folder for the numbers as JSON"""
     batch_size: BatchSize = 64

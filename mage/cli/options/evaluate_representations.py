@@ -11,7 +11,7 @@ from mage.cli.options.choices import PROTOCOLS
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
-    """Measure everything of a representation: OUT/representations.json, shown by `mage report` and `mage compare`."""
+    """Run all protocols on a representation: OUT/representations.json, for `mage report` and `mage compare`."""
 
     model: Path
     """model or run folder"""
@@ -22,13 +22,13 @@ class Options(Common):
     out: Path | None = None
     """folder for the numbers, such as the run itself"""
     parts: tuple[str, ...] = PROTOCOLS
-    """protocols to run, of these and of those that other packages register"""
+    """protocols to run, these or those of other packages"""
     pool: Literal["mean", "class", "both"] = "mean"
-    """features: mean over the tokens, the class token, or the two side by side"""
+    """features: mean over the tokens, the class token, or both concatenated"""
     corruption_images: Count = 1000
-    """test images, at most, that are corrupted in every way"""
+    """largest number of test images that are corrupted in every way"""
     attack_images: Count = 500
-    """test images, at most, that are attacked"""
+    """largest number of test images that are attacked"""
     finetune: str = ""
     """also fine-tune, by this recipe: small, base or large"""
     finetune_set: tuple[str, ...] = ()

@@ -19,9 +19,9 @@ class Options(Common):
     data_root: str | None = None
     """folder with the files of a named data set"""
     split: Literal["train", "test"] = "test"
-    """which part of the data set"""
+    """part of the data set"""
     num: Several = 10_000
-    """images, at most"""
+    """largest number of images"""
     out: Path | None = None
     """folder for the numbers as JSON and the picture"""
     perceptual: str = "efflite0"
@@ -29,7 +29,7 @@ class Options(Common):
     perceptual_weights: str = ""
     """file or folder of the perceptual network's weights"""
     judge: bool = False
-    """also train a small classifier on the labelled training images, for a Frechet distance in its features"""
+    """also train a small classifier on the labelled training images, for a Frechet distance of its features"""
     histogram_probe: bool = False
     """also train a linear classifier on counts of the tokens of the training images"""
     batch_size: BatchSize = 128

@@ -1,0 +1,38 @@
+"""Near copies: the nearest training image by plain loops, and a share that copies alone reach."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from mage import images, rng
+from mage.evaluation.near_copies import NearCopies, Nearest, near_copy_share, nearest_training_images
+from mage.evaluation.sample_metrics import SamplesAndData
+
+
+def pictures(count: int, name: str) -> Tensor:
+    return torch.randint(0, 256, (count, 3, 4, 4), generator=rng.generator(0, name)).to(torch.uint8)
+
+
+def test_nearest_training_images_agree_with_plain_loops() -> None:
+    samples, train = (images.to_float(pictures(count, name)) for count, name in ((260, "samples"), (40, "train")))
+    nearest = nearest_training_images(samples, train)
+    for index, sample in enumerate(samples):
+        distances = [float((sample - image).square().sum().sqrt()) for image in train]
+        assert int(nearest.indices[index]) == distances.index(min(distances))
+        assert float(nearest.distances[index]) == pytest.approx(min(distances), rel=1e-3)
+
+
+def test_the_share_counts_samples_below_the_first_percentile_of_test_images() -> None:
+    test = Nearest(torch.linspace(1, 2, 101), torch.zeros(101, dtype=torch.int64))
+    samples = Nearest(torch.tensor([0.5, 1.005, 1.015, 1.5]), torch.zeros(4, dtype=torch.int64))
+    assert near_copy_share(samples, test) == 0.5
+
+
+def test_copies_of_training_images_are_counted_and_named() -> None:
+    train, test = pictures(50, "train"), pictures(30, "test")
+    samples = torch.cat([train[7:9], pictures(2, "new")])
+    (metric,) = NearCopies().measure(SamplesAndData(images.to_float(samples), train, test))
+    assert metric.value == 0.5
+    assert metric.better == "lower"
+    assert metric.details["training_images"][:2] == [7, 8]
+    assert metric.protocol.endswith("of 30 test images")
