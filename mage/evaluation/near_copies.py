@@ -39,6 +39,12 @@ def near_copy_share(samples: Nearest, test: Nearest) -> float:
     return float((samples.distances < test.distances.quantile(0.01)).double().mean())
 
 
+def _spread(total: int) -> Int[Tensor, " k"]:
+    """Up to TEST_IMAGES indices, evenly spread: data sets come sorted by class."""
+    count = min(total, TEST_IMAGES)
+    return torch.arange(count) * total // max(1, count)
+
+
 @SAMPLE_METRICS.register("near_copies")
 class NearCopies(SampleMetric):
     """Share of samples that are unusually close to a training image."""
@@ -57,7 +63,7 @@ class NearCopies(SampleMetric):
         """The share; distance and index of each sample's nearest training image in the details."""
         train = images.to_float(subject.train)
         nearest = nearest_training_images(subject.samples, train)
-        real = nearest_training_images(images.to_float(subject.test[:TEST_IMAGES]), train)
+        real = nearest_training_images(images.to_float(subject.test[_spread(len(subject.test))]), train)
         protocol = f"pixel L2, below the first percentile of {len(real.distances):,} test images"
         details = {"distances": nearest.distances.tolist(), "training_images": nearest.indices.tolist()}
         yield self.metric("near_copy_share", near_copy_share(nearest, real), protocol, **details)

@@ -140,6 +140,7 @@ def compare_with_real(
     return Measured(
         generated.metrics | originals.metrics,
         generated.protocols | originals.protocols,
+        generated.details | originals.details,
         left_out=generated.left_out + originals.left_out,
         warnings=generated.warnings,  # those of the real images would repeat them
     )

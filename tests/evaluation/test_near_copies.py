@@ -36,3 +36,14 @@ def test_copies_of_training_images_are_counted_and_named() -> None:
     assert metric.better == "lower"
     assert metric.details["training_images"][:2] == [7, 8]
     assert metric.protocol.endswith("of 30 test images")
+
+
+def test_test_images_of_all_classes_set_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets come sorted by class: the first ones alone, copies here, would set a threshold of 0."""
+    monkeypatch.setattr("mage.evaluation.near_copies.TEST_IMAGES", 10)
+    train = pictures(50, "train")
+    test = torch.cat([train[:10], pictures(190, "test")])
+    samples = images.to_float((train[:20].to(torch.int16) + 1).clamp(max=255).to(torch.uint8))  # near, and no copies
+    (metric,) = NearCopies().measure(SamplesAndData(samples, train, test))
+    assert metric.value == 1
+    assert metric.protocol.endswith("of 10 test images")
