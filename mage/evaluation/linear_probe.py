@@ -103,7 +103,8 @@ class LinearProbe(RepresentationProtocol):
         else:
             result = linear_probe(train, test, protocol=self.training, seed=subject.seed)
         words = [word for word in ("" if self.training == "lbfgs" else self.training, self.pool) if word]
-        protocol = f"{result.protocol} {pool}, fixed centre crops, {len(train.labels):,} training images"
+        counts = f"{len(train.labels):,} training and {len(test.labels):,} test images"
+        protocol = f"{result.protocol} {pool}, fixed centre crops, {counts}"
         yield self.metric("_".join(["linear_probe", *words, "accuracy"]), result.accuracy, protocol)
         if not words:
             yield self.metric("linear_probe_top5_accuracy", result.top5, protocol)
