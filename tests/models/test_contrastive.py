@@ -122,3 +122,10 @@ def test_the_weight_follows_its_schedule() -> None:
         ContrastiveConfig(max_ratio=0)
     with pytest.raises(ValueError, match="positive"):
         ContrastiveConfig(temperature=0)
+
+
+def test_the_contrast_has_one_shape_however_many_images_count() -> None:
+    """On the meta device, which has shapes alone: choosing rows by a flag fails there, and would wait for a GPU."""
+    first, second = (part.to("meta").requires_grad_() for part in vectors(4))
+    use = torch.ones(4, dtype=torch.bool, device="meta")
+    info_nce(first, second, temperature=0.3, use=use).backward()  # type: ignore[no-untyped-call]
