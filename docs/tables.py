@@ -284,7 +284,22 @@ def reuse(metrics: dict[str, float]) -> list[str]:
     return rows
 
 
+GRAPHS = {
+    "graph_breaks": ("graph breaks", "{:.0f}"),
+    "recompilations": ("recompilations", "{:.0f}"),
+    "host_syncs_per_step": ("numbers read back from the device per step", "{:.0f}"),
+    "loss_max_rel_200": ("largest relative deviation of the losses of 200 steps from the plain step's", "{:.1e}"),
+}
+
+
+def graphs(metrics: dict[str, float]) -> list[str]:
+    """What interrupts a compiled step."""
+    rows = ["| over all steps, mask ratios from 0.5 to 1 | value |", "|---|---|"]
+    return rows + [f"| {title} | {form.format(metrics[name])} |" for name, (title, form) in GRAPHS.items()]
+
+
 KINDS = {
+    "graphs": graphs,
     "table": measures,
     "reuse": reuse,
     "speeds": speeds,

@@ -102,15 +102,15 @@ class Mask:
         return self.masked.flatten().nonzero()[:, 0]
 
     def to(self, device: torch.device) -> "Mask":
-        """The same mask on `device`. Counts are taken over, because counting there would wait for the device."""
+        """The same mask on `device`, its kept tokens counted: there, counting would wait for the device."""
+        kept_index, num_kept = self.kept_index, self.num_kept
         if device == self.masked.device:
             return self
-        masked, dropped, kept_index, masked_index = (
-            part.to(device, non_blocking=True)
-            for part in (self.masked, self.dropped, self.kept_index, self.masked_index)
+        masked, dropped, moved_index = (
+            part.to(device, non_blocking=True) for part in (self.masked, self.dropped, kept_index)
         )
         moved = Mask(masked=masked, dropped=dropped)
-        vars(moved).update(num_kept=self.num_kept, kept_index=kept_index, masked_index=masked_index)
+        vars(moved).update(num_kept=num_kept, kept_index=moved_index)
         return moved
 
 

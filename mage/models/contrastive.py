@@ -111,15 +111,16 @@ def _info_nce(
     counts = first.new_ones(len(first), dtype=torch.bool) if use is None else use
     counted = distributed.gather_with_gradient(counts.to(first.dtype)) > 0
     own = torch.arange(len(first), device=first.device) + distributed.rank() * len(first)
-    diagonal = functional.one_hot(own, len(counted)).bool()
+    diagonal = own[:, None] == torch.arange(len(counted), device=first.device)
     total = first.new_zeros(())
     for anchor, same, other in ((first, *everything), (second, *reversed(everything))):
         scores = (anchor @ other.T / temperature).masked_fill(~counted, -torch.inf)
         if same_view:
             same_view_scores = (anchor @ same.T / temperature).masked_fill(diagonal | ~counted, -torch.inf)
             scores = torch.cat([scores, same_view_scores], dim=1)
-        losses = functional.cross_entropy(scores[counts], own[counts], reduction="sum")
-        total = total + losses
+        # Filled, not selected: one shape, however many images count.
+        losses = functional.cross_entropy(scores, own, reduction="none")
+        total = total + losses.masked_fill(~counts, 0).sum()
     # Every process divides by the images per process, so that the mean over processes is the mean over images.
     share = counted.sum().clamp(min=1) / distributed.world_size()
     return total / (2 * share)

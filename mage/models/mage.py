@@ -13,7 +13,7 @@ v words, c codes, u positions that are scored.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage.masking import Mask
+from mage.models.masked_loss import masked_loss
 from mage.models.pooling import Pool, pooled
 from mage.nn.blocks import choose_attention, transformer_blocks, xavier_linears
 from mage.nn.embedding import TokenEmbedding
@@ -282,9 +283,9 @@ class MAGETransformer(nn.Module):
 
     def loss(self, output: MAGEOutput, ids: Int[Tensor, "..."], mask: Mask) -> Float[Tensor, ""]:
         """Cross-entropy over the codes with label smoothing, mean over the batch's masked positions (section 3.2)."""
-        targets = self.check_ids(ids).flatten()[mask.masked_index]
-        logits = self.word_logits(output.decoded.flatten(0, 1)[mask.masked_index], self.vocabulary.num_codes)
-        return functional.cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
+        score = partial(self.word_logits, num_words=self.vocabulary.num_codes)
+        smoothing = self.config.label_smoothing
+        return masked_loss(score, output.decoded, self.check_ids(ids), mask, smoothing=smoothing)
 
     def features(self, ids: Int[Tensor, "..."], pool: Pool = "mean") -> Float[Tensor, "n d"]:
         """Features of complete token grids; nothing is masked (docs/method.md, Features; paper, section 4.3)."""

@@ -33,7 +33,7 @@ from mage.training.run import Interrupted, NonFiniteLoss, RunConfig, TrainResult
 from mage.training.runlog import RunLog
 from mage.training.task import Reading, Task
 from mage.training.window import Window
-from mage.training.wrap import Wrapped, compile_repeated, no_exchange
+from mage.training.wrap import Wrapped, compile_module, no_exchange, training_mode
 
 logger = logging.getLogger(__name__)
 
@@ -114,21 +114,13 @@ class Trainer:
                 self.averages[name] = WeightAverage(module, task.optim[name].ema_decay)
             self.optimizers[name] = build_optimizer(module, task.optim[name])
             if compiled:
-                compile_repeated(module)
+                compile_module(module, whole=task.one_graph)
             self.modules[name] = Wrapped(module, self.precision, device)
-        self._training_mode()
+        training_mode(self.task.modules, self.task.frozen)
         self.step, self.seconds = 0, 0.0
         self.observed: dict[str, float] = {}
         self.warned: dict[str, Any] = {}
         self.window = Window(device)
-
-    def _training_mode(self) -> None:
-        """Modules learn, with dropout; their frozen parts compute what they will compute when the model is used."""
-        for module in self.task.modules.values():
-            module.train()
-        for part in self.task.frozen:
-            if isinstance(part, nn.Module):
-                part.eval()
 
     @contextmanager
     def logging(self, run: RunConfig, progress: bool) -> Iterator[None]:
@@ -235,7 +227,7 @@ class Trainer:
             module.eval()
         with torch.inference_mode(), autocast(self.precision, self.device):
             observation = self.task.observe(modules)
-        self._training_mode()
+        training_mode(self.task.modules, self.task.frozen)
         assert self.log is not None
         self.log.write(self.step, observation.metrics)
         if observation.image is not None:

@@ -104,9 +104,21 @@ class WeightAverage(torch.optim.swa_utils.AveragedModel):
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        def update(averages: Any, currents: Any, num_averaged: Any) -> None:
-            ramp = torch.clamp((1 + num_averaged) / (10 + num_averaged), max=decay)
-            torch._foreach_lerp_(averages, currents, [1 - ramp] * len(averages))
-
-        super().__init__(module, multi_avg_fn=update)
+        super().__init__(module)
         self.requires_grad_(False)
+        self._decay = decay
+        parameter = next(module.parameters(), None)
+        self.n_averaged = self.n_averaged.to(None if parameter is None else parameter.device)
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """One step of the average; the first takes the weights as they are. Nothing is read back from the device."""
+        ramp = torch.clamp((1 + self.n_averaged) / (10 + self.n_averaged), max=self._decay)
+        share = torch.where(self.n_averaged == 0, 1.0, 1 - ramp)
+        averages: list[Any] = list(self.module.parameters())
+        currents: list[Any] = list(model.parameters())
+        shares: Any = [share] * len(averages)
+        torch._foreach_lerp_(averages, currents, shares)
+        for average, current in zip(self.module.buffers(), model.buffers(), strict=True):
+            average.copy_(current)
+        self.n_averaged += 1

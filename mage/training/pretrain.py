@@ -41,6 +41,8 @@ class PretrainObjective(nn.Module):
 class Pretraining(Task):
     """The task: one network, one optimizer."""
 
+    one_graph = True
+
     def __init__(
         self,
         network: MAGETransformer,

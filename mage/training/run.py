@@ -20,7 +20,8 @@ class RunConfig:
     keep_checkpoints: int = 2
     """Checkpoints kept, the newest ones."""
     compile: bool = False
-    """Compile the repeated blocks with torch.compile: up to a minute at the start, for faster steps on a GPU."""
+    """Compile with torch.compile, MAGE's step as one graph, other methods' blocks: up to a minute at the start, for
+    faster steps on a GPU."""
 
     trackers: tuple[str, ...] = ()
     """Trackers that also receive the metrics: tensorboard, wandb, trackio, or one registered by another package."""

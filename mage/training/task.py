@@ -59,6 +59,8 @@ class Task:
     modules: dict[str, nn.Module]
     optim: dict[str, OptimConfig]
     steps: int
+    one_graph: bool = False
+    """Whether a module's forward pass, loss included, compiles as one graph of one shape."""
     frozen: tuple[nn.Module | nn.Parameter, ...] = ()
     """Submodules and parameters that are not trained; submodules run without dropout."""
 

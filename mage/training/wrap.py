@@ -1,6 +1,6 @@
 """Wrapper of a trained module: precision of its forward pass, and exchange of gradients between processes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -58,8 +58,20 @@ def _in_float32(output: Any) -> Any:
     return output
 
 
-def compile_repeated(module: nn.Module) -> None:
-    """Compile each member of every list of blocks, in place: equal blocks share the compiled code."""
+def training_mode(modules: Mapping[str, nn.Module], frozen: Iterable[nn.Module | nn.Parameter]) -> None:
+    """Modules learn, with dropout; their frozen parts compute what they will compute when the model is used."""
+    for module in modules.values():
+        module.train()
+    for part in frozen:
+        if isinstance(part, nn.Module):
+            part.eval()
+
+
+def compile_module(module: nn.Module, *, whole: bool) -> None:
+    """Compile in place: the module as one graph, or each member of its lists of blocks, which share compiled code."""
+    if whole:
+        module.compile(fullgraph=True, dynamic=False)
+        return
     for blocks in [layer for layer in module.modules() if isinstance(layer, nn.ModuleList)]:
         for block in blocks:
             block.compile()

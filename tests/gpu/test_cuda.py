@@ -1,5 +1,6 @@
 """Everything once on a CUDA GPU: `make test-gpu`. What is computed is tested elsewhere; here, that it runs there."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import mage
-from mage import runs
+from mage import rng, runs
 from mage.building import build
 from mage.data.datasets import load_dataset, subset
 from mage.evaluation.extractors import build_extractor
@@ -16,6 +17,8 @@ from mage.evaluation.generation import compare
 from mage.evaluation.representation import Representation
 from mage.evaluation.seen import Reference
 from mage.evaluation.suite import build_protocols, measure_representation
+from mage.masking import Mask, MaskRatioConfig, random_mask
+from mage.nn.grids import area
 from mage.nn.norms import GroupNorm
 from mage.recipes import named
 from mage.recipes.finetune import FINETUNES
@@ -30,6 +33,7 @@ GPU = "cuda"
 SAMPLERS: list[dict[str, Any]] = [
     {},
     {"order": "halton"},
+    {"order": "halton", "reuse": 3},
     {"order": "random"},
     {"revisions": 2},
     {"revisions": 2, "revise_by": "random"},
@@ -112,3 +116,35 @@ def test_group_norm_takes_the_short_way_and_agrees() -> None:
     assert found.dtype == torch.bfloat16
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.float(), torch.nn.GroupNorm(4, 32).cuda()(x.float()), atol=0.03, rtol=0.03)
+
+
+def test_a_training_step_is_captured_as_a_cuda_graph_at_every_ratio(model: mage.Mage) -> None:
+    """One capture is replayed with masks of other ratios: nothing in it waits for the device or changes shape."""
+    network = copy.deepcopy(model.require_generator()).float().train().requires_grad_(True).to(GPU)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Dropout):
+            layer.p = 0.0
+    length = area(network.grid)
+    ids = torch.randint(network.vocabulary.num_codes, (8, length), device=GPU)
+
+    def mask_of(ratio: float) -> Mask:
+        config = MaskRatioConfig(mode=ratio, std=0.0, low=0.5, high=1.0)
+        return random_mask(config, 8, length, rng.generator(0, ratio)).to(torch.device(GPU))
+
+    mask = mask_of(0.5)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            network.loss(network(ids, mask), ids, mask).backward()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = network.loss(network(ids, mask), ids, mask)
+        loss.backward()
+    for ratio in (0.5, 0.75, 1.0):
+        other = mask_of(ratio)
+        expected = float(network.loss(network(ids, other), ids, other))
+        for name in ("masked", "dropped", "kept_index"):
+            getattr(mask, name).copy_(getattr(other, name))
+        graph.replay()
+        assert float(loss) == pytest.approx(expected, rel=1e-4)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
 from mage import rng
@@ -60,6 +61,7 @@ def test_agreeing_views_cost_less_than_strangers() -> None:
 
 WORKER = """
 import sys, torch, torch.distributed as dist
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from mage import distributed
 from mage.models.contrastive import info_nce
@@ -122,3 +124,10 @@ def test_the_weight_follows_its_schedule() -> None:
         ContrastiveConfig(max_ratio=0)
     with pytest.raises(ValueError, match="positive"):
         ContrastiveConfig(temperature=0)
+
+
+def test_the_contrast_has_one_shape_however_many_images_count() -> None:
+    """With tensors that have shapes alone: choosing rows by a flag fails there, and would wait for a GPU."""
+    with FakeTensorMode():
+        first, second = (torch.randn(4, 8).requires_grad_() for _ in range(2))
+        info_nce(first, second, temperature=0.3, use=torch.ones(4, dtype=torch.bool)).backward()  # type: ignore[no-untyped-call]

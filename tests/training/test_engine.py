@@ -23,6 +23,7 @@ from mage.training.optim import OptimConfig, WeightAverage, learning_rate
 from mage.training.run import Interrupted, NonFiniteLoss
 from mage.training.runlog import read_log
 from mage.training.task import Task
+from mage.training.wrap import compile_module
 from tests.reference.launches import quiet
 
 
@@ -170,7 +171,7 @@ def test_a_run_begun_before_a_setting_existed_can_be_resumed(recipe: Recipe, tok
 def test_resume_refuses_only_what_changes_learning(
     recipe: Recipe, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: None)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **more: None)
     pretrain(recipe, tokenizer, tmp_path / "run")
     changes = ["run.log_every=1", "run.observe_every=3", "run.compile=true", "sampling.steps=2", "name=other"]
     other = override(recipe, changes)
@@ -251,18 +252,23 @@ def test_sigterm_saves_like_ctrl_c(tokenizer: Path, tmp_path: Path) -> None:
     assert f"after step {int(newest.stem.removeprefix('step-'))} of 100000" in error
 
 
-def test_repeated_blocks_are_compiled_if_asked_for(
+def test_a_step_is_compiled_as_a_whole_if_asked_for_and_other_tasks_by_their_blocks(
     recipe: Recipe, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled: list[torch.nn.Module] = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    compiled: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda module, fullgraph=False, dynamic=None: compiled.append((type(module).__name__, fullgraph)),
+    )
     pretrain(recipe, tokenizer, tmp_path / "plain")
     assert compiled == []
     pretrain(override(recipe, ["run.compile=true"]), tokenizer, tmp_path / "run")
-    assert [type(module).__name__ for module in compiled] == [
-        "Block",
-        "Block",
-    ]  # one of the encoder, one of the decoder
+    assert compiled == [("PretrainObjective", True)]
+    compiled.clear()
+    network = torch.nn.Sequential(torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)]))
+    compile_module(network, whole=False)
+    assert compiled == [("Linear", False), ("Linear", False)]
 
 
 def test_training_and_its_frozen_networks_are_on_the_device_of_the_launch(

@@ -1,0 +1,112 @@
+"""Whether a training step is one graph: breaks, recompilations, waits for the device, and the losses it gives.
+
+Masks are drawn on the CPU before the step; the rest of it is counted: forward pass, loss, backward pass, clipping,
+optimizer and weight average of the library's own training loop.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partialmethod
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from mage import rng
+from mage.masking import MaskRatioConfig, StepMask, step_mask
+from mage.models import MAGEConfig, MAGETransformer
+from mage.sampling.settings import SamplingConfig
+from mage.training import pretrain
+from mage.training.engine import Trainer
+from mage.training.optim import OptimConfig
+from mage.training.pretrain import Pretraining
+from mage.training.run import RunConfig
+from mage.vocabulary import Vocabulary
+
+SIZES = MAGEConfig(64, 3, 2, decoder_width=64, decoder_depth=2, decoder_heads=2, dropout=0.0)
+BATCH, GRID, CODES = 16, (8, 8), 64
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """Counts over a run of training steps."""
+
+    graph_breaks: int
+    recompilations: int
+    """Graphs beyond the first."""
+    host_syncs_per_step: float
+    """Numbers read back to Python, each of which would wait for a GPU."""
+    losses: Tensor
+    """Of every step."""
+
+
+READS = ("item", "tolist", "nonzero", "__bool__", "__int__", "__float__", "__index__")
+"""Methods of a tensor that wait for its device."""
+
+
+def count_graphs(folder: Path, *, steps: int, compiled: bool, backend: str = "inductor") -> Graphs:
+    """Train a small network in float32 for `steps` steps at mask ratios from 0.5 to 1, and count.
+
+    folder: for the run's log. backend: of torch.compile.
+    """
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    masks = list(_masks(steps))
+    network = _network()
+    ids = torch.randint(CODES, (steps, BATCH, *GRID), generator=rng.generator(0, "graph tokens"))
+    optim = OptimConfig(batch_size=BATCH, steps=steps, base_learning_rate=1e-3)
+    task = Pretraining(
+        network, None, lambda start, share: ({"tokens": batch} for batch in itertools.islice(ids, start, None)),
+        num_images=BATCH * steps, optim=optim, masking=MaskRatioConfig(), sampling=SamplingConfig(), recipe={}, seed=0,
+    )  # fmt: skip
+    losses, reads = [], 0
+
+    def counted(method: Callable[..., Any]) -> Callable[..., Any]:
+        def read(*arguments: Any, **keywords: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            return method(*arguments, **keywords)
+
+        return read
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(pretrain, "step_mask", side_effect=masks))
+        with_backend = partialmethod(torch.nn.Module.compile, backend=backend)
+        stack.enter_context(mock.patch.object(torch.nn.Module, "compile", with_backend))
+        folder.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(task, folder, 0, {}, precision="float32", device=torch.device("cpu"), compiled=compiled)
+        stack.enter_context(trainer.logging(RunConfig(), progress=False))
+        module = trainer.modules["mage"]
+        module.register_forward_hook(lambda _, inputs, loss: losses.append(loss.detach()))
+        for step in range(steps):
+            if step == 1:  # the first compiles
+                for name in READS:
+                    stack.enter_context(mock.patch.object(Tensor, name, counted(getattr(Tensor, name))))
+            trainer.train_step()
+    counters = torch._dynamo.utils.counters
+    return Graphs(
+        sum(counters["graph_break"].values()),
+        max(0, counters["stats"]["unique_graphs"] - 1),
+        reads / max(1, steps - 1),
+        torch.stack(losses),
+    )
+
+
+def _masks(steps: int) -> Iterator[StepMask]:
+    """Ratios from 0.5 to 1 in turn, drawn and counted ahead."""
+    for step in range(steps):
+        ratio = 0.5 + 0.5 * ((step * 7) % 20) / 19
+        config = MaskRatioConfig(mode=ratio, std=0.0, low=0.5, high=1.0)
+        drawn = step_mask(config, BATCH, GRID[0] * GRID[1], rng.generator(0, "graph mask", step), range(BATCH))
+        _ = drawn.mask.kept_index, drawn.mask.masked_index
+        yield drawn
+
+
+def _network() -> MAGETransformer:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return MAGETransformer(SIZES, Vocabulary.fresh(CODES), GRID)
