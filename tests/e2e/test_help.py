@@ -13,14 +13,16 @@ import pytest
 import mage
 from mage.cli.examples import EXAMPLES
 from mage.cli.main import COMMANDS, GROUPS
-from mage.cli.options import choices
+from mage.cli.options import choices, tune_sampler
 from mage.cli.parse import Mistake, parse
 from mage.data.datasets import DATASETS
 from mage.evaluation import fewshot, knn, suite
+from mage.evaluation.generation_metrics import GENERATION_METRICS
 from mage.evaluation.representation import REPRESENTATION_PROTOCOLS
 from mage.recipes import FINETUNES, RECIPES
 from mage.runs import production, reproduce, showcase
 from mage.sampling import settings
+from mage.settings import field_docs
 
 Command = Callable[..., SimpleNamespace]
 
@@ -111,3 +113,11 @@ def test_words_that_help_names_are_those_of_the_library() -> None:
     assert get_args(choices.GuidanceSchedule) == get_args(settings.GuidanceSchedule)
     assert get_args(choices.ReviseBy) == get_args(settings.ReviseBy)
     assert get_args(choices.Schedule) == get_args(settings.Schedule)
+
+
+def test_help_names_every_metric_that_a_sampler_can_be_tuned_by() -> None:
+    shown = re.findall(r"\w+", field_docs(tune_sampler.Options)["metric"])
+    for name in GENERATION_METRICS:
+        words = GENERATION_METRICS.get(name).words
+        usual = [word for word in words if word not in ("fid", "kid")]  # the names of fd and kd on Inception
+        assert name in shown or set(usual) <= set(shown), name
