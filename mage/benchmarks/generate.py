@@ -26,7 +26,7 @@ def generate(bench: Bench) -> list[Work]:
     ways = {
         OURS: ours,
         "ours_encoder_keep": lambda: ours(encoder_keep=ENCODER_KEEP),
-        "ours_reuse": lambda: ours(order="halton", reuse=REUSE),
+        "ours_reuse": lambda: ours(reuse=REUSE),
         "plain": plainly,
     }
     return [Work("generate", bench.batch, ways)]

@@ -24,6 +24,8 @@ from mage.sampling.settings import SamplingConfig
 UNKNOWN = -1
 """The value of a token that is not known yet."""
 
+CANDIDATES = 3
+"""Positions that are scored for each that becomes known, in a pass that computes few, in the order of confidence."""
 LogitsFn = Callable[[Tensor, Tensor, float], Tensor]
 """Grids (n, l) with UNKNOWN at masked positions, positions (n, u), and the part of the steps that this one completes,
 from above 0 to 1 -> logits of the codes there (n, u, c)."""
@@ -97,6 +99,7 @@ def _decode(
     at_start: list[int] = (tokens == UNKNOWN).sum(dim=1).tolist()
     unknown_counts = list(at_start)
     rows: Tensor | None = None
+    standing = tokens.new_zeros(tokens.shape, dtype=torch.float32)  # each position's confidence when it was last scored
     for step in range(steps):
         if on_step is not None:
             on_step(step, tokens)
@@ -112,9 +115,19 @@ def _decode(
             places = first_places(decided, [now - then for now, then in zip(unknown_counts, left, strict=True)])
             unknown_at = taken = decided.gather(1, places)
         else:
-            places = first_places(unknown, unknown_counts)
-            unknown_at = unknown.gather(1, places)
-        log_probability = logits_fn(tokens, places, progress).float().log_softmax(dim=-1)
+            counts, scored = unknown_counts, unknown
+            noise = _choice_noise(generators, length, settings, progress, tokens.device) if settings.reuse > 1 else None
+            if (
+                noise is not None and step % settings.reuse
+            ):  # this pass computes few positions: those likely to be taken
+                counts = [min(now, CANDIDATES * (now - then)) for now, then in zip(unknown_counts, left, strict=True)]
+                rejected = torch.tensor(unknown_counts) - torch.tensor(counts)
+                scored = unknown & (_rank(standing + noise, unknown) >= rejected.to(tokens.device)[:, None])
+            places = first_places(scored, counts)
+            unknown_at = scored.gather(1, places)
+        # What stands behind a shorter row is nothing to compute: it asks for the row's first position again.
+        wanted = torch.where(unknown_at, places, places[:, :1])
+        log_probability = logits_fn(tokens, wanted, progress).float().log_softmax(dim=-1)
         drawing = settings.drawing_at(progress)
         drawn: Tensor | None = None
         if softness is None:
@@ -125,11 +138,12 @@ def _decode(
             log_probability = log_probability.detach()
         if priority is None:
             confidence = log_probability.gather(2, sampled[..., None])[..., 0]
-            noise_weight = settings.choice_temperature * (1 - progress)
-            if noise_weight > 0:
-                uniform = rng.uniform_rows(generators, length, like=confidence).gather(1, places)
-                confidence = confidence + noise_weight * gumbel_noise(uniform)
-            taken = unknown_at & (_rank(confidence, unknown_at) >= torch.tensor(left, device=tokens.device)[:, None])
+            standing = standing.scatter(1, places, torch.where(unknown_at, confidence, standing.gather(1, places)))
+            if noise is None:
+                noise = _choice_noise(generators, length, settings, progress, tokens.device)
+            confidence = confidence + noise.gather(1, places)
+            refused = [count - (now - then) for count, now, then in zip(counts, unknown_counts, left, strict=True)]
+            taken = unknown_at & (_rank(confidence, unknown_at) >= torch.tensor(refused, device=tokens.device)[:, None])
         unknown_counts = left
         tokens = tokens.scatter(1, places, torch.where(taken, sampled, tokens.gather(1, places)))
         if drawn is not None:
@@ -138,6 +152,17 @@ def _decode(
             wide = places[..., None].expand_as(drawn)
             rows = rows.scatter(1, wide, torch.where(taken[..., None], drawn, rows.gather(1, wide)))
     return _Decoded(tokens, rows)
+
+
+def _choice_noise(
+    generators: Sequence[torch.Generator], length: int, settings: SamplingConfig, progress: float, device: torch.device
+) -> Float[Tensor, "n l"]:
+    """Gumbel noise on the confidences of a step, falling to 0 at the last one; no number is drawn where it is 0."""
+    weight = settings.choice_temperature * (1 - progress)
+    if weight <= 0:
+        return torch.zeros(len(generators), length, device=device)
+    uniform = rng.uniform_rows(generators, length, like=torch.empty(0, device=device))
+    return weight * gumbel_noise(uniform)
 
 
 def _rank(confidence: Float[Tensor, "n u"], chosen: Bool[Tensor, "n u"]) -> Int[Tensor, "n u"]:

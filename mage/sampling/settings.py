@@ -33,7 +33,7 @@ class SamplingConfig:
     """Share of the tokens that the encoder sees while more are unknown: 0.5 is as in training, and faster."""
     reuse: int = 1
     """One pass in so many computes all positions, the others only those that changed or are to be drawn: faster, and
-    slightly different; 1 is the paper's sampler. It pays with an order known beforehand: halton, random."""
+    slightly different; 1 is the paper's sampler."""
     order: str = "confidence"
     """Which tokens become known first: confidence is the paper's; halton spreads them evenly over the image; random."""
     schedule: Schedule = "cosine"

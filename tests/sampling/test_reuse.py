@@ -11,7 +11,7 @@ import mage
 from mage import rng
 from mage.masking import Mask
 from mage.models import MAGEConfig, MAGETransformer
-from mage.sampling.decode import UNKNOWN
+from mage.sampling.decode import UNKNOWN, decode
 from mage.sampling.reuse import ReusedPasses
 from mage.sampling.settings import SamplingConfig
 from mage.vocabulary import Vocabulary
@@ -124,3 +124,68 @@ def test_settings_that_exclude_reuse_are_errors() -> None:
         SamplingConfig(reuse=0)
     with pytest.raises(ValueError, match="encoder_keep=1"):
         SamplingConfig(reuse=2, encoder_keep=0.5)
+
+
+def asked_in_each_pass(sampling: dict[str, Any]) -> list[int]:
+    """How many different positions of a grid each pass is asked to score."""
+    counts: list[int] = []
+
+    def logits(tokens: Tensor, places: Tensor, progress: float) -> Tensor:
+        assert (tokens.gather(1, places) == UNKNOWN).all()
+        counts.append(len(places[0].unique()))
+        scores = torch.linspace(0, 3, LENGTH)[places]  # later positions are surer
+        return torch.stack([scores, torch.zeros_like(scores)], dim=-1)
+
+    start = torch.full((2, LENGTH), UNKNOWN)
+    generators = [rng.generator(0, row) for row in range(2)]
+    settings = SamplingConfig(steps=8, choice_temperature=0, token_temperature=0, schedule="linear", **sampling)
+    filled = decode(start, logits, generators=generators, settings=settings)
+    assert (filled == 0).all()
+    return counts
+
+
+def test_by_confidence_passes_in_between_score_the_likely_positions_alone() -> None:
+    assert asked_in_each_pass({}) == [16, 14, 12, 10, 8, 6, 4, 2], "two become known in each pass"
+    assert asked_in_each_pass({"reuse": 4}) == [16, 6, 6, 6, 8, 6, 4, 2], "three candidates for each of them"
+
+
+def test_the_likely_positions_are_those_that_were_surest_when_they_were_scored() -> None:
+    known: list[Tensor] = []
+    start = torch.full((1, LENGTH), UNKNOWN)
+
+    def logits(tokens: Tensor, places: Tensor, progress: float) -> Tensor:
+        scores = torch.linspace(0, 3, LENGTH)[places]
+        return torch.stack([scores, torch.zeros_like(scores)], dim=-1)
+
+    decode(
+        start, logits, generators=[rng.generator(0)], on_step=lambda step, tokens: known.append(tokens[0] != UNKNOWN),
+        settings=SamplingConfig(steps=8, choice_temperature=0, token_temperature=0, schedule="linear", reuse=8),
+    )  # fmt: skip
+    for step, positions in enumerate(known):
+        assert positions.nonzero()[:, 0].tolist() == list(range(LENGTH - 2 * step, LENGTH))
+
+
+@pytest.mark.parametrize("order", ["confidence", "random"])
+def test_a_grid_asks_for_the_same_positions_whatever_longer_grids_are_in_its_batch(order: str) -> None:
+    """What a pass computes is kept for the next ones: a short row must compute nothing more."""
+    start = torch.full((2, LENGTH), UNKNOWN)
+    start[1, :9] = 0
+    priority = torch.rand(2, LENGTH, generator=rng.generator(0, "priority"))
+
+    def asked(rows: slice) -> list[set[int]]:
+        positions: list[set[int]] = []
+
+        def logits(tokens: Tensor, places: Tensor, progress: float) -> Tensor:
+            positions.append(set(places[-1].tolist()))
+            scores = torch.linspace(0, 3, LENGTH)[places]
+            return torch.stack([scores, torch.zeros_like(scores)], dim=-1)
+
+        generators = [rng.generator(0, row) for row in range(2)][rows]
+        settings = SamplingConfig(steps=4, reuse=4, choice_temperature=2.0)
+        decode(
+            start[rows], logits, generators=generators, settings=settings,
+            priority=None if order == "confidence" else priority[rows],
+        )  # fmt: skip
+        return positions
+
+    assert asked(slice(0, 2)) == asked(slice(1, 2))
