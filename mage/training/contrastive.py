@@ -78,7 +78,9 @@ class ContrastivePretraining(Pretraining):
         )
         shares = drawn.mask.masked.float().mean(dim=1).view(2, -1)
         use = (shares <= config.max_ratio).all(dim=0)
-        output: PairLosses = modules["mage"](tokens.flatten(1), drawn.mask.to(tokens.device), use.to(tokens.device))
+        device = tokens.device
+        use = use.to(device, non_blocking=True)
+        output: PairLosses = modules["mage"](tokens.flatten(1), drawn.mask.to(device), use)
         reconstruction = drawn.weight * output.reconstruction
         readings = {
             "reconstruction": Reading(reconstruction),

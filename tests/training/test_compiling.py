@@ -9,17 +9,24 @@ import torch
 from torch import nn
 
 from mage import runs
+from mage.masking import MaskRatioConfig
+from mage.models import MAGEConfig, MAGETransformer
+from mage.models.contrastive import ContrastiveConfig
 from mage.recipes import named
 from mage.recipes.resolve import Choice, from_yaml, resolve
 from mage.recipes.schema import to_yaml
+from mage.sampling.settings import SamplingConfig
 from mage.settings import override
 from mage.training.compiling import COMPILERS, LONG_RUN, compile_module, compiles, missing_for_compiling
+from mage.training.contrastive import ContrastivePretraining
 from mage.training.optim import OptimConfig
 from mage.training.run import Compile
 from mage.training.task import Task
+from mage.vocabulary import Vocabulary
 from tests.reference.launches import quiet
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
+WORDS = Vocabulary.fresh(4)
 
 
 def task(steps: int = LONG_RUN, *, one_graph: bool = True) -> Task:
@@ -127,6 +134,20 @@ def test_a_run_compiles_its_objective_as_one_graph(
     runs.train_tokenizer(plain, quiet(tmp_path / "tokenizer"))
     runs.pretrain(recipe, quiet(tmp_path / "run"), runs.load_tokenizer(tmp_path / "tokenizer"))
     assert compiled == expected
+
+
+@pytest.mark.parametrize(("processes", "one_graph"), [(1, True), (2, False)])
+def test_views_that_are_contrasted_across_processes_are_no_single_graph(
+    processes: int, one_graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exchange of vectors inside of the forward pass would end it, and an asked-for whole graph then fails."""
+    monkeypatch.setattr("mage.distributed.world_size", lambda: processes)
+    network = MAGETransformer(MAGEConfig(8, 1, 1, decoder_width=8, decoder_depth=1, decoder_heads=1), WORDS, (2, 2))
+    settings = {"masking": MaskRatioConfig(), "sampling": SamplingConfig(), "recipe": {}, "seed": 0, "num_images": 1}
+    pairs = ContrastivePretraining(
+        network, None, lambda start, share: iter(()), contrastive=ContrastiveConfig(), optim=OptimConfig(), **settings
+    )
+    assert pairs.one_graph is one_graph
 
 
 def test_other_modules_are_compiled_by_their_blocks(compiled: list[tuple[str, bool]]) -> None:
