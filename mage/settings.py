@@ -106,6 +106,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if len(kinds) == len(value):
             return tuple(_value(kind, item, where) for kind, item in zip(kinds, value, strict=True))
     elif origin is Literal:
+        if isinstance(value, bool) and {"on", "off"} <= {*arguments}:  # YAML reads on and off as true and false
+            value = "on" if value else "off"
         if value in arguments:
             return value
         raise ValueError(f"{where} must be one of {', '.join(map(str, arguments))}, not {value!r}")

@@ -1,9 +1,9 @@
 """Whether a training step is one graph: `python studies/graphs.py` writes results/graphs.json.
 
 A small MAGE is trained twice on the CPU by the library's own loop, plain and with run.compile, over mask ratios from
-0.5 to 1. graph_breaks, recompilations: over the whole compiled run; host_syncs_per_step: numbers that a step reads back
-to Python, masks apart, which are drawn on the CPU before it; loss_max_rel: largest relative deviation of the compiled
-losses.
+0.5 to 1. graph_breaks, recompilations: over the whole compiled run; host_syncs_per_step: times that a step would wait
+for a GPU, to read a number or to count flags; masks are drawn on the CPU before it. loss_max_rel: largest relative
+deviation of the compiled losses.
 """
 
 import argparse

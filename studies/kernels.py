@@ -19,7 +19,7 @@ from mage.benchmarks.measure import take_turns
 from mage.device import autocast, resolve, resolve_device
 from mage.nn.blocks import transformer_blocks
 from mage.runs.record import Record, write_record
-from mage.training.engine import compile_repeated
+from mage.training.compiling import compile_module
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = ((192, 3, 64, 128), (768, 12, 256, 4), (768, 12, 1024, 1))
@@ -86,7 +86,7 @@ def compilation(device: torch.device, precision: str, rounds: int) -> dict[str, 
     for width, heads, length, count in SHAPES[:2]:
         x = torch.randn(count, length, width, generator=rng.generator(0)).to(device)
         plain, compiled = (blocks(width, heads, device, fused=False) for _ in range(2))
-        compile_repeated(nn.ModuleList([nn.ModuleList(compiled)]))
+        compile_module(nn.ModuleList([nn.ModuleList(compiled)]), whole=False)
         start = time.perf_counter()
         step(compiled, x, precision)()
         metrics[f"compile_first_step_seconds_d{width}_{length}tokens"] = time.perf_counter() - start

@@ -35,4 +35,4 @@ class ConditionConfig:
 def drop_classes(labels: Int[Tensor, " n"], drop: float, seed: int, turn: Turn) -> Int[Tensor, " n"]:
     """Replace a share of the labels by "no class"; row r of step s always keeps or loses its own."""
     uniform = torch.rand(turn.share.batch_size, generator=rng.generator(seed, "class drop", turn.step))
-    return labels.masked_fill((turn.take(uniform) < drop).to(labels.device), NO_CLASS)
+    return labels.masked_fill((turn.take(uniform) < drop).to(labels.device, non_blocking=True), NO_CLASS)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mage import rng
+from mage import distributed, rng
 from mage.masking import Mask, MaskRatioConfig, StepMask, masks_of_rows, sample_mask_ratio
 from mage.models import MAGETransformer
 from mage.models.contrastive import ContrastiveConfig, Projection, agreement, info_nce
@@ -63,6 +63,7 @@ class ContrastivePretraining(Pretraining):
         super().__init__(network, *arguments, **more)
         self.modules = {"mage": ContrastiveObjective(network, contrastive)}
         self._contrastive = contrastive
+        self.one_graph = distributed.world_size() == 1  # the exchange of vectors between processes ends a graph
 
     def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
         """Masked cross-entropy of both views plus the weighted contrast between them."""
@@ -77,7 +78,9 @@ class ContrastivePretraining(Pretraining):
         )
         shares = drawn.mask.masked.float().mean(dim=1).view(2, -1)
         use = (shares <= config.max_ratio).all(dim=0)
-        output: PairLosses = modules["mage"](tokens.flatten(1), drawn.mask.to(tokens.device), use.to(tokens.device))
+        device = tokens.device
+        use = use.to(device, non_blocking=True)
+        output: PairLosses = modules["mage"](tokens.flatten(1), drawn.mask.to(device), use)
         reconstruction = drawn.weight * output.reconstruction
         readings = {
             "reconstruction": Reading(reconstruction),

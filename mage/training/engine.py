@@ -26,6 +26,7 @@ from mage.training.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from mage.training.compiling import compile_module, compiles
 from mage.training.interrupt import interrupt_flag
 from mage.training.optim import WeightAverage, build_optimizer, learning_rate
 from mage.training.progress import Progress
@@ -33,7 +34,7 @@ from mage.training.run import Interrupted, NonFiniteLoss, RunConfig, TrainResult
 from mage.training.runlog import RunLog
 from mage.training.task import Reading, Task
 from mage.training.window import Window
-from mage.training.wrap import Wrapped, compile_module, no_exchange, training_mode
+from mage.training.wrap import Wrapped, no_exchange, training_mode
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
     distributed.wait_for_all()
     with torch.random.fork_rng(devices=[]), interrupt_flag() as interrupted:
-        trainer = Trainer(task, folder, seed, settings, precision=precision, device=device, compiled=run.compile)
+        compiled = compiles(run.compile, task, device)
+        trainer = Trainer(task, folder, seed, settings, precision=precision, device=device, compiled=compiled)
         if resume:
             trainer.restore(newest_checkpoint(folder))
             if trainer.step == task.steps:  # the process may have died between the last checkpoint and the model

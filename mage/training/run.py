@@ -2,9 +2,12 @@
 
 import signal
 from dataclasses import dataclass
+from typing import Literal
 
 from mage.training.task import TrainingWarning
 from mage.training.trackers import TRACKERS
+
+Compile = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,9 @@ class RunConfig:
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
     """Checkpoints kept, the newest ones."""
-    compile: bool = False
-    """Compile with torch.compile, MAGE's step as one graph, other methods' blocks: up to a minute at the start, for
-    faster steps on a GPU."""
+    compile: Compile = "auto"
+    """Compile with torch.compile: MAGE, MAGE-C and MaskGIT with their losses as one graph, other methods by blocks; the
+    first step takes up to a minute. auto: on a GPU, for runs of 20,000 steps and more that are one graph."""
 
     trackers: tuple[str, ...] = ()
     """Trackers that also receive the metrics: tensorboard, wandb, trackio, or one registered by another package."""

@@ -65,13 +65,3 @@ def training_mode(modules: Mapping[str, nn.Module], frozen: Iterable[nn.Module |
     for part in frozen:
         if isinstance(part, nn.Module):
             part.eval()
-
-
-def compile_module(module: nn.Module, *, whole: bool) -> None:
-    """Compile in place: the module as one graph, or each member of its lists of blocks, which share compiled code."""
-    if whole:
-        module.compile(fullgraph=True, dynamic=False)
-        return
-    for blocks in [layer for layer in module.modules() if isinstance(layer, nn.ModuleList)]:
-        for block in blocks:
-            block.compile()

@@ -5,11 +5,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from mage.benchmarks.graphs import count_graphs
+from mage.training.engine import Trainer
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,17 +28,24 @@ def test_a_compiled_step_is_one_graph_at_every_ratio(tmp_path: Path) -> None:
     assert 0 < metrics["loss_max_rel"] < 1e-5, "the same numbers, computed in another order"
 
 
-def test_reads_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert count_graphs(tmp_path / "none", steps=3, compiled=False).host_syncs_per_step == 0
-    from mage.training.engine import Trainer
+def read_a_number(weight: Tensor) -> object:
+    return float(weight.sum())
 
+
+def choose_by_flags(weight: Tensor) -> object:
+    return weight[weight > 0]
+
+
+@pytest.mark.parametrize("wait", [read_a_number, choose_by_flags])
+def test_waits_are_counted(wait: Callable[[Tensor], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert count_graphs(tmp_path / "none", steps=3, compiled=False).host_syncs_per_step == 0
     step = Trainer.train_step
 
-    def reading(trainer: Trainer) -> None:
+    def waiting(trainer: Trainer) -> None:
         step(trainer)
-        float(next(trainer.task.modules["mage"].parameters()).detach().sum())
+        wait(next(trainer.task.modules["mage"].parameters()).detach())
 
-    monkeypatch.setattr(Trainer, "train_step", reading)
+    monkeypatch.setattr(Trainer, "train_step", waiting)
     assert count_graphs(tmp_path / "one", steps=3, compiled=False).host_syncs_per_step == 1
 
 

@@ -10,6 +10,7 @@ import torch
 
 import mage
 from mage import rng, runs
+from mage.benchmarks.graphs import count_graphs
 from mage.building import build
 from mage.data.datasets import load_dataset, subset
 from mage.evaluation.extractors import build_extractor
@@ -26,6 +27,7 @@ from mage.runs.finetune import finetune
 from mage.runs.generation import look_at_dataset, look_at_model
 from mage.runs.production import Production
 from mage.settings import override
+from mage.training.engine import Trainer
 from tests.reference.launches import quiet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU: make test-gpu")
@@ -129,7 +131,7 @@ def test_a_training_step_is_captured_as_a_cuda_graph_at_every_ratio(model: mage.
 
     def mask_of(ratio: float) -> Mask:
         config = MaskRatioConfig(mode=ratio, std=0.0, low=0.5, high=1.0)
-        return random_mask(config, 8, length, rng.generator(0, ratio)).to(torch.device(GPU))
+        return random_mask(config, 8, length, rng.generator(0, f"ratio {ratio}")).to(torch.device(GPU))
 
     mask = mask_of(0.5)
     stream = torch.cuda.Stream()
@@ -148,3 +150,23 @@ def test_a_training_step_is_captured_as_a_cuda_graph_at_every_ratio(model: mage.
             getattr(mask, name).copy_(getattr(other, name))
         graph.replay()
         assert float(loss) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_training_step_never_waits_for_the_device(
+    compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch raises an error wherever it would wait; the first step, which may compile, is left alone."""
+    step = Trainer.train_step
+
+    def watched(trainer: Trainer) -> None:
+        torch.cuda.set_sync_debug_mode("error" if trainer.step else "default")
+        try:
+            step(trainer)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(Trainer, "train_step", watched)
+    counts = count_graphs(tmp_path, steps=4, compiled=compiled, device=torch.device(GPU))
+    assert (counts.graph_breaks, counts.recompilations, counts.host_syncs_per_step) == (0, 0, 0)
+    assert counts.losses.isfinite().all()

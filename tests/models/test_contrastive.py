@@ -61,7 +61,6 @@ def test_agreeing_views_cost_less_than_strangers() -> None:
 
 WORKER = """
 import sys, torch, torch.distributed as dist
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 from mage import distributed
 from mage.models.contrastive import info_nce

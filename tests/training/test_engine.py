@@ -23,7 +23,6 @@ from mage.training.optim import OptimConfig, WeightAverage, learning_rate
 from mage.training.run import Interrupted, NonFiniteLoss
 from mage.training.runlog import read_log
 from mage.training.task import Task
-from mage.training.wrap import compile_module
 from tests.reference.launches import quiet
 
 
@@ -173,7 +172,7 @@ def test_resume_refuses_only_what_changes_learning(
 ) -> None:
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **more: None)
     pretrain(recipe, tokenizer, tmp_path / "run")
-    changes = ["run.log_every=1", "run.observe_every=3", "run.compile=true", "sampling.steps=2", "name=other"]
+    changes = ["run.log_every=1", "run.observe_every=3", "run.compile=on", "sampling.steps=2", "name=other"]
     other = override(recipe, changes)
     pretrain(other, tokenizer, tmp_path / "run", resume=True)
 
@@ -250,25 +249,6 @@ def test_sigterm_saves_like_ctrl_c(tokenizer: Path, tmp_path: Path) -> None:
     newest = newest_checkpoint(tmp_path / "run")
     assert newest is not None
     assert f"after step {int(newest.stem.removeprefix('step-'))} of 100000" in error
-
-
-def test_a_step_is_compiled_as_a_whole_if_asked_for_and_other_tasks_by_their_blocks(
-    recipe: Recipe, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    compiled: list[tuple[str, bool]] = []
-    monkeypatch.setattr(
-        torch.nn.Module,
-        "compile",
-        lambda module, fullgraph=False, dynamic=None: compiled.append((type(module).__name__, fullgraph)),
-    )
-    pretrain(recipe, tokenizer, tmp_path / "plain")
-    assert compiled == []
-    pretrain(override(recipe, ["run.compile=true"]), tokenizer, tmp_path / "run")
-    assert compiled == [("PretrainObjective", True)]
-    compiled.clear()
-    network = torch.nn.Sequential(torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)]))
-    compile_module(network, whole=False)
-    assert compiled == [("Linear", False), ("Linear", False)]
 
 
 def test_training_and_its_frozen_networks_are_on_the_device_of_the_launch(
