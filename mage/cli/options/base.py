@@ -84,8 +84,8 @@ class SamplerOptions(Common):
     encoder_keep: float | None = None
     """share of the tokens that the encoder sees while more are unknown; 0.5, as in training, is faster; default 1"""
     reuse: Count | None = None
-    """compute all positions in one pass of so many, in the others only what changed and what is drawn: faster, and slightly
-    different; default 1: in all"""
+    """compute all positions in one pass of so many, in the others only what changed and what is drawn: faster, and
+    slightly different; default 1: in all"""
     order: str | None = None
     """which tokens become known first: confidence, halton, random; default confidence"""
     schedule: Schedule | None = None
