@@ -37,7 +37,7 @@ def compiles(setting: Compile, task: Task, device: torch.device) -> bool:
     if missing:
         raise ValueError(f"run.compile=on needs {missing} for {device.type}, which is not installed; set it to off")
     if distributed.is_first():
-        logger.info("compiling: the first step takes up to a minute, less from torch's cache; run.compile=off: no wait")
+        logger.info("compiling: the first step takes a minute or two, less from the cache; run.compile=off: no wait")
     return True
 
 

@@ -24,7 +24,7 @@ class RunConfig:
     """Checkpoints kept, the newest ones."""
     compile: Compile = "auto"
     """Compile with torch.compile: MAGE, MAGE-C and MaskGIT with their losses as one graph, other methods by blocks; the
-    first step takes up to a minute. auto: on a GPU, for runs of 20,000 steps and more that are one graph."""
+    first step takes a minute or two. auto: on a GPU, for runs of 20,000 steps and more that are one graph."""
 
     trackers: tuple[str, ...] = ()
     """Trackers that also receive the metrics: tensorboard, wandb, trackio, or one registered by another package."""
