@@ -35,6 +35,31 @@ def uniform_rows(generators: Sequence[torch.Generator], length: int, like: Tenso
     return rows.to(like.device, non_blocking=True)
 
 
+class UniformRows:
+    """Rows of uniform numbers for a batch of grids, drawn and copied to their device many at a time.
+
+    They are those of `uniform_rows` called once per row, so a grid's numbers depend neither on its batch nor on
+    `ahead`.
+    """
+
+    def __init__(
+        self, generators: Sequence[torch.Generator], length: int, device: torch.device, *, ahead: int = 1
+    ) -> None:
+        """generators: one per grid. length: numbers in a row. ahead: rows that are drawn at once."""
+        self._generators, self._length, self._ahead = generators, length, ahead
+        self._like = torch.empty(0, device=device)
+        self._waiting: Iterator[Tensor] = iter(())
+
+    def next(self) -> Tensor:
+        """The next row of each grid: (N, length), in [0, 1)."""
+        row = next(self._waiting, None)
+        if row is None:
+            drawn = uniform_rows(self._generators, self._ahead * self._length, self._like)
+            self._waiting = iter(drawn.unflatten(1, (self._ahead, self._length)).unbind(1))
+            row = next(self._waiting)
+        return row
+
+
 @contextmanager
 def global_generators(seed: int) -> Iterator[None]:
     """Context with Python's and NumPy's global generators seeded; their states are restored afterwards.

@@ -4,6 +4,7 @@ import itertools
 import random
 
 import numpy as np
+import pytest
 import torch
 
 from mage import rng
@@ -65,6 +66,17 @@ def test_rows_go_on_where_their_generators_are() -> None:
     random = rng.generator(0, "a")
     twice = [rng.uniform_rows([random], 5, torch.zeros(1)) for _ in range(2)]
     assert torch.equal(torch.cat(twice, dim=1), once)
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_rows_drawn_ahead_are_those_drawn_one_by_one(ahead: int) -> None:
+    def generators() -> list[torch.Generator]:
+        return [rng.generator(0, "a", index) for index in range(2)]
+
+    one_by_one = generators()
+    rows = rng.UniformRows(generators(), 7, torch.device("cpu"), ahead=ahead)
+    for _ in range(5):
+        assert torch.equal(rows.next(), rng.uniform_rows(one_by_one, 7, torch.zeros(1)))
 
 
 def test_global_generators_are_seeded_inside_and_untouched_outside() -> None:

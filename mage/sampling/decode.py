@@ -98,6 +98,8 @@ def _decode(
     length, steps = tokens.shape[1], settings.steps
     at_start: list[int] = (tokens == UNKNOWN).sum(dim=1).tolist()
     unknown_counts = list(at_start)
+    # Every random number of all steps but those of relaxed draws, which take one per code and not per position.
+    noises = rng.UniformRows(generators, length, tokens.device, ahead=2 * steps if softness is None else 1)
     rows: Tensor | None = None
     standing = tokens.new_zeros(tokens.shape, dtype=torch.float32)  # each position's confidence when it was last scored
     for step in range(steps):
@@ -116,7 +118,7 @@ def _decode(
             unknown_at = taken = decided.gather(1, places)
         else:
             counts, scored = unknown_counts, unknown
-            noise = _choice_noise(generators, length, settings, progress, tokens.device) if settings.reuse > 1 else None
+            noise = _choice_noise(noises, tokens, settings, progress) if settings.reuse > 1 else None
             if (
                 noise is not None and step % settings.reuse
             ):  # this pass computes few positions: those likely to be taken
@@ -131,7 +133,7 @@ def _decode(
         drawing = settings.drawing_at(progress)
         drawn: Tensor | None = None
         if softness is None:
-            sampled = draw_codes(log_probability, generators, places, length, **drawing)
+            sampled = draw_codes(log_probability, noises, places, **drawing)
         else:
             drawn = relaxed_codes(log_probability, generators, places, length, **drawing, softness=softness)
             sampled = drawn.detach().argmax(dim=-1)
@@ -140,7 +142,7 @@ def _decode(
             confidence = log_probability.gather(2, sampled[..., None])[..., 0]
             standing = standing.scatter(1, places, torch.where(unknown_at, confidence, standing.gather(1, places)))
             if noise is None:
-                noise = _choice_noise(generators, length, settings, progress, tokens.device)
+                noise = _choice_noise(noises, tokens, settings, progress)
             confidence = confidence + noise.gather(1, places)
             refused = [count - (now - then) for count, now, then in zip(counts, unknown_counts, left, strict=True)]
             taken = unknown_at & (_rank(confidence, unknown_at) >= torch.tensor(refused, device=tokens.device)[:, None])
@@ -155,14 +157,13 @@ def _decode(
 
 
 def _choice_noise(
-    generators: Sequence[torch.Generator], length: int, settings: SamplingConfig, progress: float, device: torch.device
+    noises: rng.UniformRows, tokens: Int[Tensor, "n l"], settings: SamplingConfig, progress: float
 ) -> Float[Tensor, "n l"]:
     """Gumbel noise on the confidences of a step, falling to 0 at the last one; no number is drawn where it is 0."""
     weight = settings.choice_temperature * (1 - progress)
     if weight <= 0:
-        return torch.zeros(len(generators), length, device=device)
-    uniform = rng.uniform_rows(generators, length, like=torch.empty(0, device=device))
-    return weight * gumbel_noise(uniform)
+        return torch.zeros(tokens.shape, device=tokens.device)
+    return weight * gumbel_noise(noises.next())
 
 
 def _rank(confidence: Float[Tensor, "n u"], chosen: Bool[Tensor, "n u"]) -> Int[Tensor, "n u"]:

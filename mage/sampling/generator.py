@@ -5,6 +5,7 @@ Letters: n images, l tokens, u positions that are scored.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -22,32 +23,17 @@ from mage.sampling.revise import revise
 from mage.sampling.settings import SamplingConfig
 
 
-class DropNoise:
-    """Random numbers that decide which unknown tokens are dropped; each grid draws from its own generator."""
-
-    def __init__(self, generators: Sequence[torch.Generator]) -> None:
-        self._generators, self._last = generators, torch.empty(0)
-
-    def fresh(self, length: int, like: Tensor) -> Float[Tensor, "n l"]:
-        """New noise."""
-        self._last = rng.uniform_rows(self._generators, length, like=like)
-        return self._last
-
-    def repeated(self, length: int, like: Tensor) -> Float[Tensor, "n l"]:
-        """The last noise, so that the two passes of guidance see the same tokens."""
-        return self._last
-
-
 def logits_function(
     transformer: MAGETransformer,
     encoder_keep: float = 1.0,
-    noise: Callable[[int, Tensor], Tensor] | None = None,
+    noise: Callable[[], Tensor] | None = None,
     classes: Int[Tensor, " n"] | None = None,
 ) -> LogitsFn:
     """The network as a logits function for the sampler: unknown tokens enter as mask tokens.
 
     encoder_keep: below 1, unknown tokens are dropped at random before the encoder, as in training, until this share
-    of all tokens is left or none is unknown; noise: of DropNoise, decides which. classes: one per grid, -1 = none.
+    of all tokens is left or none is unknown; noise: gives a number per token (n, l) that decides which.
+    classes: one per grid, -1 = none.
     """
 
     def logits(tokens: Int[Tensor, "n l"], places: Int[Tensor, "n u"], progress: float) -> Tensor:
@@ -56,7 +42,7 @@ def logits_function(
             return transformer(tokens, Mask.nothing_dropped(unknown), classes).code_logits_at(places)  # type: ignore[no-any-return]
         most = tokens.shape[1] - math.ceil(encoder_keep * tokens.shape[1])
         assert noise is not None
-        order_of = noise(tokens.shape[1], places).masked_fill(~unknown, 2.0)
+        order_of = noise().masked_fill(~unknown, 2.0)
         counts = unknown.sum(dim=1).clamp(max=most)
         dropped = order_of.argsort(dim=1, stable=True).argsort(dim=1) < counts[:, None]
         parts = {}
@@ -75,7 +61,7 @@ def logits_function(
 def _network_of(
     transformer: MAGETransformer,
     settings: SamplingConfig,
-    noise: Callable[[int, Tensor], Tensor],
+    noise: Callable[[], Tensor],
     classes: Int[Tensor, " n"] | None,
 ) -> LogitsFn:
     """The network for one batch, with what it keeps between its passes."""
@@ -108,11 +94,14 @@ def fill(
         chosen = indices[first : first + batch_size]
         tokens = start[first : first + batch_size]
         wanted = None if classes is None else classes[first : first + batch_size]
-        noise = DropNoise(streams(" drop", chosen))
-        logits = _network_of(transformer, settings, noise.fresh, wanted)
+        dropping = rng.UniformRows(
+            streams(" drop", chosen), tokens.shape[1], tokens.device, ahead=settings.steps + 3 * settings.revisions
+        )
+        logits = _network_of(transformer, settings, dropping.next, wanted)
         if wanted is not None and settings.guidance:
-            without = _network_of(transformer, settings, noise.repeated, None)
-            logits = guided(logits, without, settings)
+            both = torch.cat([wanted, torch.full_like(wanted, -1)])
+            twice = _network_of(transformer, settings, partial(_next_twice, dropping), both)
+            logits = guided(twice, logits if settings.reuse == 1 else None, settings)
         filled = decode(
             tokens,
             logits,
@@ -125,6 +114,11 @@ def fill(
         yield filled
         if on_batch is not None:
             on_batch(len(chosen))
+
+
+def _next_twice(rows: rng.UniformRows) -> Float[Tensor, "n2 l"]:
+    """The same numbers for both copies of a batch."""
+    return rows.next().repeat(2, 1)
 
 
 def unknown_grids(transformer: MAGETransformer, count: int, device: torch.device) -> Int[Tensor, "n l"]:

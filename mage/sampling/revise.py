@@ -30,31 +30,28 @@ def revise(
     settings: SamplingConfig,
 ) -> Int[Tensor, "n l"]:
     """Redraw a share of the `new` tokens of complete grids, in `settings.revisions` rounds; other tokens are kept."""
-    length = tokens.shape[1]
+    rows = rng.UniformRows(generators, tokens.shape[1], tokens.device, ahead=2 * max(1, settings.revisions))
     totals: list[int] = new.sum(dim=1).tolist()
     for number in range(settings.revisions):
         share = settings.revise_share * (1 - number / settings.revisions)
         counts = [math.ceil(share * total) for total in totals]
-        if settings.revise_by == "critic":
-            score = own_likelihood(tokens, new, logits_fn, generators)
-        else:
-            score = rng.uniform_rows(generators, length, like=tokens)
+        by_critic = settings.revise_by == "critic"
+        score = own_likelihood(tokens, new, logits_fn, rows) if by_critic else rows.next()
         rank = score.masked_fill(~new, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
         forgotten = rank < torch.tensor(counts, device=rank.device)[:, None]
         places = first_places(forgotten, counts)
         scores = logits_fn(tokens.masked_fill(forgotten, UNKNOWN), places, 1.0).float().log_softmax(dim=-1)
-        drawn = draw_codes(scores, generators, places, length, **settings.drawing_at(1.0))
+        drawn = draw_codes(scores, rows, places, **settings.drawing_at(1.0))
         old = tokens.gather(1, places)
         tokens = tokens.scatter(1, places, torch.where(forgotten.gather(1, places), drawn, old))
     return tokens
 
 
 def own_likelihood(
-    tokens: Int[Tensor, "n l"], new: Bool[Tensor, "n l"], logits_fn: LogitsFn, generators: Sequence[torch.Generator]
+    tokens: Int[Tensor, "n l"], new: Bool[Tensor, "n l"], logits_fn: LogitsFn, rows: rng.UniformRows
 ) -> Float[Tensor, "n l"]:
     """Log-probability of each new token given the known ones and the other half of the new ones; +inf elsewhere."""
-    length = tokens.shape[1]
-    noise = rng.uniform_rows(generators, length, like=tokens).masked_fill(~new, 2.0)
+    noise = rows.next().masked_fill(~new, 2.0)
     rank = noise.argsort(dim=1, stable=True).argsort(dim=1)
     totals: list[int] = new.sum(dim=1).tolist()
     halves = torch.tensor([total // 2 for total in totals], device=rank.device)[:, None]

@@ -10,8 +10,8 @@ import mage
 from mage import rng
 from mage.masking import Mask
 from mage.models import MAGEConfig, MAGETransformer
-from mage.sampling.decode import UNKNOWN
-from mage.sampling.generator import DropNoise, fill, logits_function
+from mage.sampling.decode import UNKNOWN, decode
+from mage.sampling.generator import fill, logits_function
 from mage.sampling.settings import SamplingConfig
 from mage.vocabulary import Vocabulary
 
@@ -23,6 +23,17 @@ def network() -> MAGETransformer:
     torch.manual_seed(0)
     config = MAGEConfig(16, 2, 2, decoder_width=16, decoder_depth=1, decoder_heads=2)
     return MAGETransformer(config, Vocabulary.fresh(CODES), GRID).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def with_classes() -> MAGETransformer:
+    torch.manual_seed(0)
+    config = MAGEConfig(
+        16, 2, 2, decoder_width=16, decoder_depth=1, decoder_heads=2, num_classes=3, class_input="decoder"
+    )
+    network = MAGETransformer(config, Vocabulary.fresh(CODES), GRID).eval().requires_grad_(False)
+    torch.nn.init.normal_(network.class_embedding.weight)
+    return network
 
 
 def partly_known() -> Tensor:
@@ -80,7 +91,7 @@ def test_the_encoder_sees_all_known_tokens_and_a_share_of_all(network: MAGETrans
     seen: list[Mask] = []
     hook = network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
     try:
-        logits = logits_function(network, 0.5, DropNoise([rng.generator(0, row) for row in range(4)]).fresh)
+        logits = logits_function(network, 0.5, lambda: torch.rand(4, 16, generator=rng.generator(0)))
         logits(partly_known(), torch.arange(16).expand(4, -1), 1.0)
     finally:
         hook.remove()
@@ -105,11 +116,45 @@ def test_impossible_shares_are_refused(share: float) -> None:
         SamplingConfig(encoder_keep=share)
 
 
-def test_both_passes_of_guidance_drop_the_same_tokens(network: MAGETransformer) -> None:
-    noise = DropNoise([rng.generator(0, row) for row in range(2)])
-    like = torch.zeros(2, 16)
-    first = noise.fresh(16, like)
-    assert torch.equal(noise.repeated(16, like), first)
-    second = noise.fresh(16, like)
-    assert not torch.equal(first, second)
-    assert torch.equal(noise.repeated(16, like), second)
+def guided_grids(network: MAGETransformer, batch_size: int = 4, **sampling: Any) -> Tensor:
+    grids = fill(
+        network, partly_known(), indices=range(4), seed=0, stream="sample", batch_size=batch_size,
+        settings=SamplingConfig(steps=5, guidance=3.0, **sampling), classes=torch.tensor([0, 1, -1, 2]),
+    )  # fmt: skip
+    return torch.cat(list(grids))
+
+
+def test_both_copies_of_guidance_see_the_same_tokens_and_other_classes(with_classes: MAGETransformer) -> None:
+    calls: list[tuple[Any, ...]] = []
+    hook = with_classes.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
+    try:
+        guided_grids(with_classes, encoder_keep=0.5)
+    finally:
+        hook.remove()
+    dropped = 0
+    for ids, mask, classes in calls:
+        assert torch.equal(*ids.chunk(2))
+        assert torch.equal(*mask.dropped.chunk(2))
+        assert (classes.chunk(2)[1] == -1).all()
+        dropped += int(mask.dropped.sum())
+    assert dropped > 0
+    assert {int(label) for call in calls for label in call[2].chunk(2)[0]} == {0, 1, -1, 2}
+
+
+def test_guidance_in_one_pass_is_guidance_in_two(with_classes: MAGETransformer) -> None:
+    classes = torch.tensor([0, 1, -1, 2])
+
+    def two_passes(tokens: Tensor, places: Tensor, progress: float) -> Tensor:
+        scores, without = (
+            logits_function(with_classes, classes=each)(tokens, places, progress) for each in (classes, None)
+        )
+        return scores + 3.0 * progress * (scores - without)
+
+    generators = [rng.generator(0, "sample", index) for index in range(4)]
+    expected = decode(partly_known(), two_passes, generators=generators, settings=SamplingConfig(steps=5))
+    assert torch.equal(guided_grids(with_classes), expected)
+
+
+@pytest.mark.parametrize("sampling", [{}, {"reuse": 2}, {"guidance_schedule": "interval", "reuse": 2}], ids=str)
+def test_a_guided_grid_does_not_depend_on_its_batch(with_classes: MAGETransformer, sampling: dict[str, Any]) -> None:
+    assert torch.equal(guided_grids(with_classes, 4, **sampling), guided_grids(with_classes, 1, **sampling))

@@ -113,7 +113,7 @@ def test_the_critic_finds_and_mends_what_does_not_fit() -> None:
     tokens = (torch.arange(10) % 2).repeat(2, 1)
     tokens[0, 3], tokens[1, 6] = 0, 1
     new = torch.ones(2, 10, dtype=torch.bool)
-    likelihood = own_likelihood(tokens, new, stripes, streams(2))
+    likelihood = own_likelihood(tokens, new, stripes, rng.UniformRows(streams(2), 10, torch.device("cpu")))
     assert likelihood.argmin(dim=1).tolist() == [3, 6]
     settings = SamplingConfig(revisions=1, revise_share=0.1)
     mended = revise(tokens, new, stripes, generators=streams(2), settings=settings)
@@ -129,30 +129,33 @@ def test_revisions_leave_known_tokens_alone(by: str) -> None:
     revised = revise(tokens, new, stripes, generators=streams(3), settings=settings)
     assert (revised[~new] == 1).all()
     assert torch.equal(revised[new], (torch.arange(10) % 2).expand(3, -1)[new])
-    likelihood = own_likelihood(tokens, new, stripes, streams(3))
+    likelihood = own_likelihood(tokens, new, stripes, rng.UniformRows(streams(3), 10, torch.device("cpu")))
     assert torch.equal(torch.isinf(likelihood), ~new)
 
 
 def test_guidance_moves_away_from_the_scores_without_class() -> None:
     calls: list[str] = []
 
-    def with_class(tokens: Tensor, places: Tensor, progress: float) -> Tensor:
-        calls.append("with")
-        return torch.tensor([2.0, 1.0])
+    def alone(tokens: Tensor, places: Tensor, progress: float) -> Tensor:
+        calls.append("alone")
+        return torch.tensor([[2.0, 1.0]])
 
-    def without(tokens: Tensor, places: Tensor, progress: float) -> Tensor:
-        calls.append("without")
-        return torch.tensor([1.0, 1.0])
+    def twice(tokens: Tensor, places: Tensor, progress: float) -> Tensor:
+        calls.append("twice")
+        assert tokens.shape == places.shape == (2, 1)
+        return torch.tensor([[2.0, 1.0], [1.0, 1.0]])
 
     settings = SamplingConfig(steps=2, guidance=3.0)
     nothing = torch.zeros(1, 1, dtype=torch.int64)
-    found = guided(with_class, without, settings)
-    assert found(nothing, nothing, 1.0).tolist() == [5.0, 1.0]
-    assert found(nothing, nothing, 0.5).tolist() == [3.5, 1.0]
+    scores = guided(twice, alone, settings)
+    assert scores(nothing, nothing, 1.0).tolist() == [[5.0, 1.0]]
+    assert scores(nothing, nothing, 0.5).tolist() == [[3.5, 1.0]]
+    assert calls == ["twice", "twice"], "both in one pass"
     calls.clear()
     interval = SamplingConfig(guidance=3.0, guidance_schedule="interval", guidance_interval=(0.9, 1.0))
-    guided(with_class, without, interval)(nothing, nothing, 0.5)
-    assert calls == ["with"], "a step without guidance costs one pass"
+    assert guided(twice, alone, interval)(nothing, nothing, 0.5).tolist() == [[2.0, 1.0]]
+    assert calls == ["alone"], "a step without guidance scores the batch once"
+    assert guided(twice, None, interval)(nothing, nothing, 0.5).tolist() == [[2.0, 1.0]]
 
 
 def test_classes_by_name_number_and_none() -> None:
