@@ -13,7 +13,7 @@ from pathlib import Path
 
 from choices import NO_CHOICE, RESULTS
 
-from mage.benchmarks.graphs import BATCH, GRID, SIZES, count_graphs
+from mage.benchmarks.graphs import BATCH, GRID, SIZES, graph_metrics
 from mage.runs.record import Record, write_record
 
 
@@ -26,17 +26,7 @@ def main() -> None:
     options = parser.parse_args()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        plain = count_graphs(Path(folder) / "plain", steps=options.steps, compiled=False)
-        graphs = count_graphs(Path(folder) / "one", steps=options.steps, compiled=True, backend=options.backend)
-    deviation = ((graphs.losses - plain.losses) / plain.losses).abs()
-    metrics = {
-        "graph_breaks": float(graphs.graph_breaks),
-        "recompilations": float(graphs.recompilations),
-        "host_syncs_per_step": graphs.host_syncs_per_step,
-        "host_syncs_per_step_plain": plain.host_syncs_per_step,
-        "loss_max_rel": float(deviation.max()),
-        "loss_max_rel_200": float(deviation[:200].max()),
-    }
+        metrics = graph_metrics(Path(folder), steps=options.steps, backend=options.backend)
     protocol = {
         "validation": NO_CHOICE,
         "network": f"{SIZES.width} wide, {SIZES.depth} + {SIZES.decoder_depth} blocks, {GRID[0] * GRID[1]} tokens, "

@@ -49,7 +49,27 @@ class Graphs:
 WAITS = ("aten::_local_scalar_dense", "aten::nonzero")
 """Operations that wait for a GPU: reading a number, and counting flags, as choosing rows by flags does."""
 WATCHED = 10
-"""Steps, the last ones, in which they are counted."""
+"""Steps, the last ones, in which waits are counted."""
+
+
+def graph_metrics(
+    folder: Path, *, steps: int = 300, backend: str = "inductor", device: torch.device = CPU
+) -> dict[str, float]:
+    """Counts of a compiled run, and how far its losses lie from those of a plain one.
+
+    folder: for the logs of both. loss_max_rel: largest relative deviation of a step's loss; _200: of 200 steps.
+    """
+    plain = count_graphs(folder / "plain", steps=steps, compiled=False, device=device)
+    graphs = count_graphs(folder / "compiled", steps=steps, compiled=True, backend=backend, device=device)
+    deviation = ((graphs.losses - plain.losses) / plain.losses).abs()
+    return {
+        "graph_breaks": float(graphs.graph_breaks),
+        "recompilations": float(graphs.recompilations),
+        "host_syncs_per_step": graphs.host_syncs_per_step,
+        "host_syncs_per_step_plain": plain.host_syncs_per_step,
+        "loss_max_rel": float(deviation.max()),
+        "loss_max_rel_200": float(deviation[:200].max()),
+    }
 
 
 def count_graphs(
@@ -86,7 +106,7 @@ def count_graphs(
         for _ in range(watched):
             with profile(activities=[ProfilerActivity.CPU]) as profiler:
                 trainer.train_step()
-            waits += sum(_waits(event) for event in profiler.events())
+            waits += sum(_would_wait(event) for event in profiler.events())
     counters = torch._dynamo.utils.counters
     return Graphs(
         sum(counters["graph_break"].values()),
@@ -96,7 +116,7 @@ def count_graphs(
     )
 
 
-def _waits(event: FunctionEvent) -> bool:
+def _would_wait(event: FunctionEvent) -> bool:
     """Whether an operation would wait for a GPU. AdamW's own counters do not: there they are read by its kernel."""
     if event.name not in WAITS:
         return False

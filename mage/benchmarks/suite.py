@@ -4,12 +4,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from mage import rng
+from mage.benchmarks.counters import count_call
 from mage.benchmarks.features import features
 from mage.benchmarks.generate import edit, generate, latency
 from mage.benchmarks.growth import growth
@@ -64,6 +65,8 @@ class Row:
     """Performance of our implementation, in GFLOP/s."""
     ceiling: float
     """Peak performance of the machine for the same arithmetic and precision, in GFLOP/s."""
+    counts: dict[str, float] = field(default_factory=dict)
+    """Waits, launches and memory of one call of our implementation, by name; none without a GPU."""
 
     @property
     def ceiling_share(self) -> float:
@@ -139,12 +142,17 @@ def _row(work: Work, model: Mage, batch: int, flops: float, limits: dict[str, fl
         for way, timing in timings.items()
     }
     return Row(
-        work.name, batch, each, flops / each[work.first].median / 1e9, limits[f"{work.ceiling}_{model.precision}"]
+        work.name,
+        batch,
+        each,
+        flops / each[work.first].median / 1e9,
+        limits[f"{work.ceiling}_{model.precision}"],
+        count_call(work.ways[work.first], model.device),
     )
 
 
 def metrics(rows: Sequence[Row], limits: dict[str, float]) -> dict[str, float]:
-    """Flat numbers for a record: ratios (the worst over batch sizes), shares of the ceiling, seconds per image."""
+    """Numbers for a record: ratios (the worst over batch sizes), shares of the ceiling, counts, seconds per image."""
     record: dict[str, float] = {f"ceiling_gflops_{name}": value for name, value in limits.items()}
     ratios: dict[str, list[float]] = {}
     for row in rows:
@@ -153,6 +161,8 @@ def metrics(rows: Sequence[Row], limits: dict[str, float]) -> dict[str, float]:
             record[f"{name}_b{row.batch}"] = value
         record[f"gflops_{row.work}_b{row.batch}"] = row.gflops
         record[f"ceiling_share_{row.work}_b{row.batch}"] = row.ceiling_share
+        for name, number in row.counts.items():
+            record[f"{name}_{row.work}_b{row.batch}"] = number
         for way, timing in row.seconds.items():
             if OURS not in row.seconds:  # an anchor: every way is of interest
                 share = row.ceiling_share * row.seconds[next(iter(row.seconds))].median / timing.median

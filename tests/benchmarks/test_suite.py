@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mage.benchmarks import suite
+from mage.benchmarks.counters import count_call, count_events
 from mage.benchmarks.measure import Timing, count_flops, take_turns
 from mage.benchmarks.suite import GPU_JOBS, PATHS, Row, jobs_of, metrics
 from mage.benchmarks.work import Bench, Work
@@ -73,6 +74,13 @@ def test_minutes_leave_the_last_jobs_out(monkeypatch: pytest.MonkeyPatch) -> Non
     assert {path for path, _ in GPU_JOBS} <= set(PATHS)
 
 
+def test_waits_and_launches_are_counted_among_the_events_of_a_gpu() -> None:
+    names = ["aten::mm", "cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx", "cudaStreamSynchronize"]
+    names += ["cudaGraphLaunch", "cudaMemcpyAsync", "cudaDeviceSynchronize", "ampere_bf16_gemm"]
+    assert count_events(names) == {"host_syncs": 1, "kernel_launches": 4}
+    assert count_call(lambda: 1 / 0, CPU) == {}, "nothing is called where nothing is counted"
+
+
 CEILINGS = ("matmul_float32", "conv3x3_float32")
 
 
@@ -101,8 +109,10 @@ def test_flops_are_those_of_the_budget() -> None:
 
 
 def test_ratios_say_how_many_times_faster_ours_is() -> None:
-    row = Row("generate", 4, {"ours": Timing(1, 1, 1), "plain": Timing(3, 3, 3)}, gflops=50.0, ceiling=200.0)
+    seconds = {"ours": Timing(1, 1, 1), "plain": Timing(3, 3, 3)}
+    row = Row("generate", 4, seconds, gflops=50.0, ceiling=200.0, counts={"host_syncs": 2.0})
     assert row.times_faster("ours", "plain") == 3
     found = metrics([row], {"matmul_float32": 200.0})
     assert found["generate"] == found["generate_b4"] == 3
     assert found["ceiling_share_generate"] == 0.25
+    assert found["host_syncs_generate_b4"] == 2

@@ -10,6 +10,7 @@ import torch
 
 import mage
 from mage import rng, runs
+from mage.benchmarks.counters import count_call
 from mage.benchmarks.graphs import count_graphs
 from mage.building import build
 from mage.data.datasets import load_dataset, subset
@@ -170,3 +171,16 @@ def test_a_training_step_never_waits_for_the_device(
     counts = count_graphs(tmp_path, steps=4, compiled=compiled, device=torch.device(GPU))
     assert (counts.graph_breaks, counts.recompilations, counts.host_syncs_per_step) == (0, 0, 0)
     assert counts.losses.isfinite().all()
+
+
+def test_waits_launches_and_memory_of_a_call_are_counted() -> None:
+    weights = torch.ones(1024, 1024, device="cuda")
+
+    def product() -> float:
+        return float((weights @ weights).sum())
+
+    product()
+    counts = count_call(product, torch.device("cuda"))
+    assert counts["host_syncs"] >= 1
+    assert counts["kernel_launches"] >= 2
+    assert counts["peak_bytes"] >= 2 * 4 * 1024**2

@@ -26,5 +26,7 @@ class Options(Common):
     are then not used"""
     memory: bool = False
     """also measure the peak memory of a training step, with the largest batch"""
+    graphs: bool = False
+    """also count graph breaks, recompilations and waits of a compiled training step, which takes a minute to compile"""
     record: Path | None = None
     """JSON file for the result, with commit, machine and command"""
