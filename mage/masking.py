@@ -178,16 +178,23 @@ def num_still_masked(
 ) -> int:
     """Number of tokens still masked after decoding step `step` of `steps` (section 3.2; in float64).
 
-    schedule: share of masked tokens after a share r of the steps: cosine (the paper's), cos(pi/2 r); linear, 1 - r;
-    arccos, arccos(r) / (pi/2); power, 1 - r^power. At least one token becomes known, and one is left for later steps.
+    At least one token becomes known, and one is left for later steps.
     """
     if unknown == 0:
         return 0
-    progress = (step + 1) / steps
+    share = masked_share((step + 1) / steps, schedule, power)
+    return max(1, min(unknown - 1, math.floor(unknown_at_start * share)))
+
+
+def masked_share(progress: float, schedule: Schedule = "cosine", power: float = 2.0) -> float:
+    """Share of the tokens still masked after a share r of the steps.
+
+    cosine (the paper's): cos(pi/2 r); linear: 1 - r; arccos: arccos(r) / (pi/2); power: 1 - r^power.
+    """
     share: float = {
         "cosine": math.cos(math.pi / 2 * progress),
         "linear": 1 - progress,
         "arccos": math.acos(progress) / (math.pi / 2),
         "power": 1 - progress**power,
     }[schedule]
-    return max(1, min(unknown - 1, math.floor(unknown_at_start * share)))
+    return share

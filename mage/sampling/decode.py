@@ -19,12 +19,13 @@ from torch.nn import functional
 from mage import rng
 from mage.masking import num_still_masked
 from mage.sampling.draw import draw_codes, gumbel_noise, relaxed_codes
+from mage.sampling.likely import LastScores
 from mage.sampling.settings import SamplingConfig
 
 UNKNOWN = -1
 """The value of a token that is not known yet."""
 
-CANDIDATES = 3
+CANDIDATES = 2
 """Positions that are scored for each that becomes known, in a pass that computes few, in the order of confidence."""
 LogitsFn = Callable[[Tensor, Tensor, float], Tensor]
 """Grids (n, l) with UNKNOWN at masked positions, positions (n, u), and the part of the steps that this one completes,
@@ -70,7 +71,7 @@ def decode_relaxed(
 
     Gradients flow to the logits that each token was drawn from, by a Gumbel softmax with temperature `softness` (see
     `draw.relaxed_codes`), so that a loss on embeddings (rows @ codebook) can train a network through its samples. Later
-    steps see the codes, without gradient.
+    steps see the codes, without gradient. Every pass is asked for all unknown positions, whatever `settings.reuse` is.
     """
     rows = _decode(tokens, logits_fn, generators, replace(settings, **changes), priority, on_step, softness).rows
     assert rows is not None
@@ -100,8 +101,8 @@ def _decode(
     unknown_counts = list(at_start)
     # Every random number of all steps but those of relaxed draws, which take one per code and not per position.
     noises = rng.UniformRows(generators, length, tokens.device, ahead=2 * steps if softness is None else 1)
+    last = LastScores() if settings.reuse > 1 and priority is None and softness is None else None
     rows: Tensor | None = None
-    standing = tokens.new_zeros(tokens.shape, dtype=torch.float32)  # each position's confidence when it was last scored
     for step in range(steps):
         if on_step is not None:
             on_step(step, tokens)
@@ -112,40 +113,34 @@ def _decode(
             0 if step == steps - 1 else num_still_masked(start, now, step, steps, settings.schedule, settings.power)
             for start, now in zip(at_start, unknown_counts, strict=True)
         ]
+        revealed = [now - then for now, then in zip(unknown_counts, left, strict=True)]
+        drawing = settings.drawing_at(progress)
+        uniform = noises.next() if softness is None and drawing["temperature"] else None
+        scored, counts = unknown, unknown_counts
         if priority is not None:  # the positions that become known are fixed before the pass: no other score is needed
-            decided = unknown & (_rank(-priority, unknown) >= torch.tensor(left, device=tokens.device)[:, None])
-            places = first_places(decided, [now - then for now, then in zip(unknown_counts, left, strict=True)])
-            unknown_at = taken = decided.gather(1, places)
+            scored, counts = _surest(-priority, unknown, unknown_counts, revealed), revealed
         else:
-            counts, scored = unknown_counts, unknown
-            noise = _choice_noise(noises, tokens, settings, progress) if settings.reuse > 1 else None
-            if (
-                noise is not None and step % settings.reuse
-            ):  # this pass computes few positions: those likely to be taken
-                counts = [min(now, CANDIDATES * (now - then)) for now, then in zip(unknown_counts, left, strict=True)]
-                rejected = torch.tensor(unknown_counts) - torch.tensor(counts)
-                scored = unknown & (_rank(standing + noise, unknown) >= rejected.to(tokens.device)[:, None])
-            places = first_places(scored, counts)
-            unknown_at = scored.gather(1, places)
+            noise = _choice_noise(noises, tokens, settings, progress)
+            if last is not None and not settings.complete_at(progress):  # a pass that computes few positions
+                counts = [min(now, CANDIDATES * few) for now, few in zip(unknown_counts, revealed, strict=True)]
+                scored = _surest(last.confidence(uniform, drawing) + noise, unknown, unknown_counts, counts)
+        places = first_places(scored, counts)
+        unknown_at = taken = scored.gather(1, places)
         # What stands behind a shorter row is nothing to compute: it asks for the row's first position again.
         wanted = torch.where(unknown_at, places, places[:, :1])
         log_probability = logits_fn(tokens, wanted, progress).float().log_softmax(dim=-1)
-        drawing = settings.drawing_at(progress)
         drawn: Tensor | None = None
         if softness is None:
-            sampled = draw_codes(log_probability, noises, places, **drawing)
+            sampled = draw_codes(log_probability, None if uniform is None else uniform.gather(1, places), **drawing)
         else:
             drawn = relaxed_codes(log_probability, generators, places, length, **drawing, softness=softness)
             sampled = drawn.detach().argmax(dim=-1)
             log_probability = log_probability.detach()
+        if last is not None:
+            last.update(log_probability, places, unknown_at, length)
         if priority is None:
-            confidence = log_probability.gather(2, sampled[..., None])[..., 0]
-            standing = standing.scatter(1, places, torch.where(unknown_at, confidence, standing.gather(1, places)))
-            if noise is None:
-                noise = _choice_noise(noises, tokens, settings, progress)
-            confidence = confidence + noise.gather(1, places)
-            refused = [count - (now - then) for count, now, then in zip(counts, unknown_counts, left, strict=True)]
-            taken = unknown_at & (_rank(confidence, unknown_at) >= torch.tensor(refused, device=tokens.device)[:, None])
+            confidence = log_probability.gather(2, sampled[..., None])[..., 0] + noise.gather(1, places)
+            taken = _surest(confidence, unknown_at, counts, revealed)
         unknown_counts = left
         tokens = tokens.scatter(1, places, torch.where(taken, sampled, tokens.gather(1, places)))
         if drawn is not None:
@@ -166,9 +161,13 @@ def _choice_noise(
     return weight * gumbel_noise(noises.next())
 
 
-def _rank(confidence: Float[Tensor, "n u"], chosen: Bool[Tensor, "n u"]) -> Int[Tensor, "n u"]:
-    """Rank of each position among the chosen ones, the least confident first."""
-    return confidence.masked_fill(~chosen, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
+def _surest(
+    confidence: Float[Tensor, "n u"], chosen: Bool[Tensor, "n u"], counts: Sequence[int], wanted: Sequence[int]
+) -> Bool[Tensor, "n u"]:
+    """The most confident of the chosen positions. counts: chosen ones of each grid; wanted: how many of them."""
+    rank = confidence.masked_fill(~chosen, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
+    rejected = torch.tensor([count - want for count, want in zip(counts, wanted, strict=True)])
+    return chosen & (rank >= rejected.to(rank.device, non_blocking=True)[:, None])
 
 
 def first_places(chosen: Bool[Tensor, "n l"], counts: Sequence[int]) -> Int[Tensor, "n u"]:

@@ -14,23 +14,22 @@ from mage import rng
 
 def draw_codes(
     log_probability: Float[Tensor, "n u c"],
-    rows: rng.UniformRows,
-    places: Int[Tensor, "n u"],
+    uniform: Float[Tensor, "n u"] | None,
     *,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
 ) -> Int[Tensor, "n u"]:
-    """One code per place, by inverting the distribution function; each position of the grid has its own random number.
+    """One code per place, by inverting the distribution function.
 
-    rows: give a number per position of the grid; temperature 0 takes none, but the most probable code.
+    uniform: a number in [0, 1) per place; None at temperature 0, which takes the most probable code.
     top_k, top_p: draw from the most probable codes only (0, 1: from all).
     """
     if temperature == 0:
         return log_probability.argmax(dim=-1)
+    assert uniform is not None
     probability = most_probable((log_probability / temperature).softmax(dim=-1), top_k, top_p)
     cumulative = probability.cumsum(dim=-1)
-    uniform = rows.next().gather(1, places)
     threshold = uniform[..., None] * cumulative[..., -1:]
     codes = torch.searchsorted(cumulative, threshold, right=True)[..., 0]
     return codes.clamp(max=log_probability.shape[-1] - 1)

@@ -5,10 +5,10 @@ Letters: n images, l tokens, u positions that are scored.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from mage import rng
@@ -58,16 +58,25 @@ def logits_function(
     return logits
 
 
-def _network_of(
+def _passes(
     transformer: MAGETransformer,
     settings: SamplingConfig,
-    noise: Callable[[], Tensor],
     classes: Int[Tensor, " n"] | None,
+    dropping: rng.UniformRows,
 ) -> LogitsFn:
-    """The network for one batch, with what it keeps between its passes."""
-    if settings.reuse > 1:
-        return ReusedPasses(transformer, settings.reuse, classes)
-    return logits_function(transformer, settings.encoder_keep, noise, classes)
+    """The network for one batch, with its classes and guidance, and with what it keeps between its passes."""
+
+    def scores_of(classes: Int[Tensor, " n"] | None, noise: Callable[[], Tensor]) -> LogitsFn:
+        if settings.reuse > 1:
+            return ReusedPasses(transformer, settings.complete_at, classes)
+        return logits_function(transformer, settings.encoder_keep, noise, classes)
+
+    scores = scores_of(classes, dropping.next)
+    if classes is None or not settings.guidance:
+        return scores
+    both = torch.cat([classes, torch.full_like(classes, -1)])
+    twice = scores_of(both, lambda: dropping.next().repeat(2, 1))  # both copies drop the same tokens
+    return guided(twice, scores if settings.reuse == 1 else None, settings)
 
 
 def fill(
@@ -97,28 +106,21 @@ def fill(
         dropping = rng.UniformRows(
             streams(" drop", chosen), tokens.shape[1], tokens.device, ahead=settings.steps + 3 * settings.revisions
         )
-        logits = _network_of(transformer, settings, dropping.next, wanted)
-        if wanted is not None and settings.guidance:
-            both = torch.cat([wanted, torch.full_like(wanted, -1)])
-            twice = _network_of(transformer, settings, partial(_next_twice, dropping), both)
-            logits = guided(twice, logits if settings.reuse == 1 else None, settings)
         filled = decode(
             tokens,
-            logits,
+            _passes(transformer, settings, wanted, dropping),
             generators=streams("", chosen),
             settings=settings,
             priority=priorities(settings.order, transformer.grid, streams(" order", chosen), tokens.device),
         )
         if settings.revisions:
-            filled = revise(filled, tokens == UNKNOWN, logits, generators=streams(" revise", chosen), settings=settings)
+            complete = _passes(transformer, replace(settings, reuse=1), wanted, dropping)
+            filled = revise(
+                filled, tokens == UNKNOWN, complete, generators=streams(" revise", chosen), settings=settings
+            )
         yield filled
         if on_batch is not None:
             on_batch(len(chosen))
-
-
-def _next_twice(rows: rng.UniformRows) -> Float[Tensor, "n2 l"]:
-    """The same numbers for both copies of a batch."""
-    return rows.next().repeat(2, 1)
 
 
 def unknown_grids(transformer: MAGETransformer, count: int, device: torch.device) -> Int[Tensor, "n l"]:

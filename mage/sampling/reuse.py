@@ -9,7 +9,7 @@ Letters: n grids, l tokens, t = l + 1 positions with the class position first, s
 that changed, u positions that are asked for, d width, c codes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -57,13 +57,20 @@ class KeptBlock:
 class ReusedPasses:
     """The network as a sampler wants it (`decode.LogitsFn`), for one batch of grids."""
 
-    def __init__(self, transformer: MAGETransformer, every: int, classes: Int[Tensor, " n"] | None = None) -> None:
-        """every: one pass in so many computes all. classes: one per grid, -1 = none."""
-        self._network, self._every, self._classes = transformer, every, classes
+    def __init__(
+        self,
+        transformer: MAGETransformer,
+        complete_at: Callable[[float], bool],
+        classes: Int[Tensor, " n"] | None = None,
+    ) -> None:
+        """complete_at: whether the pass of the step that ends at a progress computes all; the first does.
+
+        classes: one per grid, -1 = none.
+        """
+        self._network, self._complete_at, self._classes = transformer, complete_at, classes
         decoder: Iterable[nn.Module] = transformer.decoder_blocks if transformer.config.decoder_depth else ()
         self._encoder = [KeptBlock(block) for block in transformer.encoder.blocks]
         self._decoder = [KeptBlock(block) for block in decoder]
-        self._since_whole = 0
         self._tokens: Tensor | None = None
 
     @torch.inference_mode()
@@ -72,10 +79,8 @@ class ReusedPasses:
     ) -> Float[Tensor, "n u c"]:
         """Scores of the codes at `places`."""
         before, self._tokens = self._tokens, tokens
-        if before is None or self._since_whole + 1 >= self._every:
-            self._since_whole = 0
+        if before is None or self._complete_at(progress):
             return self._whole(tokens, places)
-        self._since_whole += 1
         differs = tokens != before
         counts: list[int] = differs.sum(dim=1).tolist()
         changed = first_places(differs, counts) if max(counts) else places[:, :0]

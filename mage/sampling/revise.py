@@ -41,7 +41,9 @@ def revise(
         forgotten = rank < torch.tensor(counts, device=rank.device)[:, None]
         places = first_places(forgotten, counts)
         scores = logits_fn(tokens.masked_fill(forgotten, UNKNOWN), places, 1.0).float().log_softmax(dim=-1)
-        drawn = draw_codes(scores, rows, places, **settings.drawing_at(1.0))
+        drawing = settings.drawing_at(1.0)
+        uniform = rows.next().gather(1, places) if drawing["temperature"] else None
+        drawn = draw_codes(scores, uniform, **drawing)
         old = tokens.gather(1, places)
         tokens = tokens.scatter(1, places, torch.where(forgotten.gather(1, places), drawn, old))
     return tokens

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
 
-from mage.masking import Schedule
+from mage.masking import Schedule, masked_share
 from mage.sampling.orders import ORDERS
 
 GuidanceSchedule = Literal["constant", "linear", "interval"]
@@ -105,6 +105,21 @@ class SamplingConfig:
     def drawing_at(self, progress: float) -> Drawing:
         """Arguments of `draw_codes` for the step that ends at `progress`."""
         return Drawing(temperature=self.token_temperature_at(progress), top_k=self.top_k, top_p=self.top_p)
+
+    def complete_at(self, progress: float) -> bool:
+        """Whether the pass of the step that ends at `progress`, from above 0 to 1, computes all positions.
+
+        The first does; the others are spread so that about as many tokens become known from one to the next.
+        """
+        step = round(progress * self.steps) - 1
+        if self.reuse == 1 or step == 0:
+            return True
+        passes = math.ceil(self.steps / self.reuse)
+        before, now = (
+            math.floor(passes * (1 - masked_share(done / self.steps, self.schedule, self.power)))
+            for done in (step - 1, step)
+        )
+        return now > before
 
     def guidance_at(self, progress: float) -> float:
         """Weight of the guidance in the step that ends at `progress`, from above 0 to 1."""

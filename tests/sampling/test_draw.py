@@ -16,10 +16,6 @@ def many(count: int) -> list[torch.Generator]:
     return [rng.generator(0, "draw", index) for index in range(count)]
 
 
-def rows_of(count: int) -> rng.UniformRows:
-    return rng.UniformRows(many(count), 1, torch.device("cpu"))
-
-
 def frequencies(codes: Tensor) -> Tensor:
     return torch.bincount(codes.flatten(), minlength=len(SHARES)).double() / codes.numel()
 
@@ -52,7 +48,7 @@ def test_codes_come_as_often_as_their_probability(relaxed: bool, temperature: fl
         torch.testing.assert_close(rows.sum(dim=-1), torch.ones(count, 1))
         codes = rows.argmax(dim=-1)
     else:
-        codes = draw_codes(scores, rows_of(count), places, temperature=temperature, top_k=top_k)
+        codes = draw_codes(scores, rng.uniform_rows(many(count), 1, scores), temperature=temperature, top_k=top_k)
     expected = most_probable((SHARES.log() / temperature).softmax(dim=0).double(), top_k, 1.0)
     torch.testing.assert_close(frequencies(codes), expected / expected.sum(), atol=0.02, rtol=0)
 

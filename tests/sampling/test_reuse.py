@@ -64,15 +64,15 @@ def whole(network: MAGETransformer, tokens: Tensor, places: Tensor) -> Tensor:
 
 
 def test_complete_passes_are_the_networks(network: MAGETransformer) -> None:
-    passes = ReusedPasses(network, 1, classes_of(network))
+    passes = ReusedPasses(network, lambda progress: True, classes_of(network))
     for tokens, places in grids():
         torch.testing.assert_close(passes(tokens, places, 0.5), whole(network, tokens, places))
 
 
 def test_nothing_changes_where_nothing_changed(network: MAGETransformer) -> None:
-    passes = ReusedPasses(network, 10, classes_of(network))
+    passes = ReusedPasses(network, lambda progress: False, classes_of(network))
     for tokens, places in grids():
-        passes = ReusedPasses(network, 10, classes_of(network))
+        passes = ReusedPasses(network, lambda progress: False, classes_of(network))
         passes(tokens, places[:, :1], 0.5)
         asked = tokens.gather(1, places) == UNKNOWN
         expected = whole(network, tokens, places)
@@ -84,7 +84,7 @@ def test_without_attention_nothing_is_ever_out_of_date(network: MAGETransformer)
     for name, parameter in network.named_parameters():
         if ".attn.proj." in name:
             parameter.zero_()
-    passes = ReusedPasses(network, 10, classes_of(network))
+    passes = ReusedPasses(network, lambda progress: False, classes_of(network))
     for tokens, places in grids():
         asked = tokens.gather(1, places) == UNKNOWN
         torch.testing.assert_close(passes(tokens, places, 0.5)[asked], whole(network, tokens, places)[asked])
@@ -92,11 +92,11 @@ def test_without_attention_nothing_is_ever_out_of_date(network: MAGETransformer)
 
 def test_what_is_out_of_date_agrees_with_plain_loops(network: MAGETransformer) -> None:
     classes = classes_of(network)
-    passes = ReusedPasses(network, 3, classes)
+    passes = ReusedPasses(network, lambda number: number % 3 == 0, classes)
     slow = [LoopedPasses(network, 3, None if classes is None else int(classes[row])) for row in range(3)]
     differed = False
-    for tokens, places in grids():
-        found = passes(tokens, places, 0.5)
+    for number, (tokens, places) in enumerate(grids()):
+        found = passes(tokens, places, number)
         for row, one in enumerate(slow):
             asked = [int(place) for place in places[row] if tokens[row, place] == UNKNOWN]
             expected = one(tokens[row].tolist(), asked)
@@ -146,7 +146,24 @@ def asked_in_each_pass(sampling: dict[str, Any]) -> list[int]:
 
 def test_by_confidence_passes_in_between_score_the_likely_positions_alone() -> None:
     assert asked_in_each_pass({}) == [16, 14, 12, 10, 8, 6, 4, 2], "two become known in each pass"
-    assert asked_in_each_pass({"reuse": 4}) == [16, 6, 6, 6, 8, 6, 4, 2], "three candidates for each of them"
+    assert asked_in_each_pass({"reuse": 4}) == [16, 4, 4, 4, 8, 4, 4, 2], "two candidates for each of them"
+
+
+def test_scores_that_do_not_change_give_the_tokens_of_complete_passes() -> None:
+    """Positions that would be taken are known before a pass: their codes are drawn with the numbers of the step."""
+    scores = torch.randn(2, LENGTH, 5, generator=rng.generator(0, "scores"))
+
+    def logits(tokens: Tensor, places: Tensor, progress: float) -> Tensor:
+        return scores.gather(1, places[..., None].expand(-1, -1, 5))
+
+    def filled(reuse: int) -> Tensor:
+        start = torch.full((2, LENGTH), UNKNOWN)
+        start[0, :3] = 1
+        generators = [rng.generator(0, row) for row in range(2)]
+        settings = SamplingConfig(steps=6, choice_temperature=2.0, reuse=reuse)
+        return decode(start, logits, generators=generators, settings=settings)
+
+    assert torch.equal(filled(6), filled(1))
 
 
 def test_the_likely_positions_are_those_that_were_surest_when_they_were_scored() -> None:

@@ -14,6 +14,18 @@ def test_the_token_temperature_ramps_from_first_to_last_step() -> None:
     assert SamplingConfig(steps=1, token_temperature_end=0.5).token_temperature_at(1.0) == 1
 
 
+def complete_passes(**settings: Any) -> list[int]:
+    config = SamplingConfig(**settings)
+    return [step for step in range(config.steps) if config.complete_at((step + 1) / config.steps)]
+
+
+def test_complete_passes_are_spread_over_the_tokens_that_become_known() -> None:
+    assert complete_passes(steps=6, reuse=1) == [0, 1, 2, 3, 4, 5]
+    assert complete_passes(steps=8, reuse=4, schedule="linear") == [0, 4], "half of the tokens are known"
+    assert complete_passes(steps=20, reuse=5) == [0, 10, 14, 17], "the cosine leaves most tokens for the end"
+    assert complete_passes(steps=3, reuse=100) == [0]
+
+
 def test_guidance_follows_its_schedule() -> None:
     def weights(**settings: Any) -> list[float]:
         config = SamplingConfig(steps=4, guidance=2.0, **settings)
