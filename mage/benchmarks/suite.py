@@ -66,7 +66,7 @@ class Row:
     ceiling: float
     """Peak performance of the machine for the same arithmetic and precision, in GFLOP/s."""
     counts: dict[str, float] = field(default_factory=dict)
-    """Waits, launches and memory of one call of our implementation, by name; none without a GPU."""
+    """Of one call of our implementation: waits, launches and memory on a GPU, and where its time goes if asked for."""
 
     @property
     def ceiling_share(self) -> float:
@@ -108,12 +108,13 @@ def run(
     device: str,
     tokenizer: VQGANConfig | None = None,
     minutes: float | None = None,
+    profiled: bool = False,
     on_row: Callable[[list[Row], dict[str, float]], None] | None = None,
 ) -> tuple[list[Row], dict[str, float]]:
     """Measure; returns rows and the machine's ceilings.
 
-    minutes: start no job that would probably end later, judged by the longest one so far. on_row: called with all rows
-    after every new one.
+    minutes: start no job that would probably end later, judged by the longest one so far. profiled: also see where the
+    time goes; on a GPU it always is. on_row: called with all rows after every new one.
     """
     start, longest = time.perf_counter(), 0.0
     limits: dict[str, float] = {}
@@ -128,14 +129,16 @@ def run(
             for work in PATHS[path](ready):
                 if work.name not in flops_per_image:
                     flops_per_image[work.name] = count_flops(work.ways[work.first]) / work.images
-                rows.append(_row(work, ready.model, batch, flops_per_image[work.name], limits, rounds))
+                rows.append(_row(work, ready.model, batch, flops_per_image[work.name], limits, rounds, profiled))
                 if on_row is not None:
                     on_row(rows, limits)
         longest = max(longest, time.perf_counter() - begin)
     return rows, limits
 
 
-def _row(work: Work, model: Mage, batch: int, flops: float, limits: dict[str, float], rounds: int) -> Row:
+def _row(
+    work: Work, model: Mage, batch: int, flops: float, limits: dict[str, float], rounds: int, profiled: bool
+) -> Row:
     timings = take_turns(work.ways, rounds=rounds, device=model.device)
     each = {
         way: Timing(*(seconds / work.images for seconds in (timing.median, timing.low, timing.high)))
@@ -147,7 +150,7 @@ def _row(work: Work, model: Mage, batch: int, flops: float, limits: dict[str, fl
         each,
         flops / each[work.first].median / 1e9,
         limits[f"{work.ceiling}_{model.precision}"],
-        count_call(work.ways[work.first], model.device),
+        count_call(work.ways[work.first], model.device) if profiled or model.device.type == "cuda" else {},
     )
 
 
@@ -162,7 +165,8 @@ def metrics(rows: Sequence[Row], limits: dict[str, float]) -> dict[str, float]:
         record[f"gflops_{row.work}_b{row.batch}"] = row.gflops
         record[f"ceiling_share_{row.work}_b{row.batch}"] = row.ceiling_share
         for name, number in row.counts.items():
-            record[f"{name}_{row.work}_b{row.batch}"] = number
+            kind, _, operation = name.partition(".")
+            record[f"{kind}_{row.work}_b{row.batch}" + (f".{operation}" if operation else "")] = number
         for way, timing in row.seconds.items():
             if OURS not in row.seconds:  # an anchor: every way is of interest
                 share = row.ceiling_share * row.seconds[next(iter(row.seconds))].median / timing.median

@@ -1,5 +1,6 @@
 """`mage benchmark`: speed of the library on this machine, compared with a plain implementation."""
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ PROTOCOL = {
     "latency": "seconds of one image, decoding included; latency_ms_b1 in milliseconds",
     "host_syncs": "waits of one call of ours for the device; on a CPU, waits that there would be",
     "kernel_launches": "of one call of ours, on a GPU; peak_bytes: its memory at the peak",
+    "time_share": "share of an operation in the time of one call of ours, by PyTorch's profiler, its own kernels alone",
     "graph_breaks": "with recompilations and host_syncs_per_step: of a small compiled training step over 300 steps; "
     "loss_max_rel: of its losses to the plain step's",
     "ceiling_share": "FLOPs of matrix products and convolutions / time / what this machine reaches on a matrix "
@@ -46,6 +48,7 @@ def run(options: Options) -> None:
         raise ValueError("--batch-sizes needs at least one number of images")
     if options.record is not None:
         check_output_file(options.record, (".json",))
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler writes its own messages to standard error
     metrics: dict[str, float] = {}
     start = time.perf_counter()
     if options.memory:
@@ -68,7 +71,7 @@ def run(options: Options) -> None:
         jobs = list(suite.GPU_JOBS)
     suite.run(
         options.size, jobs, minutes=options.gpu_minutes, rounds=options.rounds, steps=options.steps,
-        precision=options.precision, device=options.device, on_row=report_row,
+        precision=options.precision, device=options.device, profiled=options.profile, on_row=report_row,
     )  # fmt: skip
     left = 0.0 if options.gpu_minutes is None else 60 * options.gpu_minutes - (time.perf_counter() - start)
     if options.graphs or left > COMPILING_SECONDS:

@@ -51,7 +51,11 @@ def parse(kind: Any, arguments: list[str], *, program: str, description: str, ex
             raise
         words = re.sub(r"\x1b\[[0-9;]*m", "", complaint.getvalue())
         words = re.sub(r"[^\x20-\x7e]+|-{4,}", " ", words.split("For full helptext")[0])
-        raise Mistake(" ".join(words.split()) + f" (see `{program} --help`)") from None
+        # tyro puts its title in front of a sentence that begins with it
+        sentence = re.sub(r"^(.+?) (\1: )", r"\2", " ".join(words.split()))
+        if "--set" in arguments and re.match(r"Unrecognized options: [a-z_.]+=", sentence):
+            sentence += ": every setting needs a --set of its own"
+        raise Mistake(f"{sentence} (see `{program} --help`)") from None
 
 
 def _options_of(part: Any) -> type[Any]:

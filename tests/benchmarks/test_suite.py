@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mage.benchmarks import suite
-from mage.benchmarks.counters import count_call, count_events
+from mage.benchmarks.counters import count_call, count_events, time_shares
 from mage.benchmarks.measure import Timing, count_flops, take_turns
 from mage.benchmarks.suite import GPU_JOBS, PATHS, Row, jobs_of, metrics
 from mage.benchmarks.work import Bench, Work
@@ -37,6 +37,7 @@ def test_every_path_runs_and_gets_a_ratio(monkeypatch: pytest.MonkeyPatch) -> No
         precision="float32",
         device="cpu",
         tokenizer=tokenizer,
+        profiled=True,
     )
     found = metrics(rows, limits)
     wanted = {
@@ -46,7 +47,8 @@ def test_every_path_runs_and_gets_a_ratio(monkeypatch: pytest.MonkeyPatch) -> No
         "pass_16_tokens", "step_64_tokens", "ceiling_share_generate", "ceiling_share_pretrain",
     }  # fmt: skip
     assert wanted <= set(found)
-    assert all(math.isfinite(value) and value > 0 for value in found.values())
+    assert sum(share for name, share in found.items() if name.startswith("time_share_latency_b1.")) == pytest.approx(1)
+    assert all(math.isfinite(value) and value > 0 for name, value in found.items() if not name.endswith(".others"))
     assert found["generate"] == min(found["generate_b2"], found["generate_b3"]), "the worst batch size counts"
 
 
@@ -78,7 +80,16 @@ def test_waits_and_launches_are_counted_among_the_events_of_a_gpu() -> None:
     names = ["aten::mm", "cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx", "cudaStreamSynchronize"]
     names += ["cudaGraphLaunch", "cudaMemcpyAsync", "cudaDeviceSynchronize", "ampere_bf16_gemm"]
     assert count_events(names) == {"host_syncs": 1, "kernel_launches": 4}
-    assert count_call(lambda: 1 / 0, CPU) == {}, "nothing is called where nothing is counted"
+
+
+def test_a_profile_names_the_longest_operations_and_leaves_nothing_out() -> None:
+    weights = torch.ones(400, 400)
+    counts = count_call(lambda: (weights @ weights).relu(), CPU)
+    assert {name.split(".")[0] for name in counts} == {"time_share"}
+    assert next(iter(counts)) == "time_share.mm"
+    assert sum(counts.values()) == pytest.approx(1)
+    shares = time_shares({f"aten::op{number}": 2.0**-number for number in range(12)})
+    assert list(shares) == [*(f"op{number}" for number in range(8)), "others"]
 
 
 CEILINGS = ("matmul_float32", "conv3x3_float32")
@@ -110,9 +121,10 @@ def test_flops_are_those_of_the_budget() -> None:
 
 def test_ratios_say_how_many_times_faster_ours_is() -> None:
     seconds = {"ours": Timing(1, 1, 1), "plain": Timing(3, 3, 3)}
-    row = Row("generate", 4, seconds, gflops=50.0, ceiling=200.0, counts={"host_syncs": 2.0})
+    row = Row("generate", 4, seconds, gflops=50.0, ceiling=200.0, counts={"host_syncs": 2.0, "time_share.mm": 0.7})
     assert row.times_faster("ours", "plain") == 3
     found = metrics([row], {"matmul_float32": 200.0})
     assert found["generate"] == found["generate_b4"] == 3
     assert found["ceiling_share_generate"] == 0.25
     assert found["host_syncs_generate_b4"] == 2
+    assert found["time_share_generate_b4.mm"] == 0.7

@@ -99,6 +99,16 @@ def test_a_mistake_is_one_sentence() -> None:
         parse(Options, ["--modle", "x"], program="mage probe", description="probe")
 
 
+def test_two_settings_after_one_word_are_told_how_to_come() -> None:
+    from mage.cli.options.pretrain import Options
+
+    words = ["--out", "o", "--set", "seed=1", "run.workers=2"]
+    with pytest.raises(
+        Mistake, match=r"^Unrecognized options: run\.workers=2: every setting needs a --set of its own \("
+    ):
+        parse(Options, words, program="mage pretrain", description="pretrain")
+
+
 def test_words_that_help_names_are_those_of_the_library() -> None:
     assert list(RECIPES) == list(choices.RECIPES)
     assert list(FINETUNES) == list(choices.FINETUNES)

@@ -26,6 +26,8 @@ class Options(Common):
     are then not used"""
     memory: bool = False
     """also measure the peak memory of a training step, with the largest batch"""
+    profile: bool = False
+    """also see which operations the time of each job goes to; on a GPU that is always done"""
     graphs: bool = False
     """also count graph breaks, recompilations and waits of a compiled training step, which takes a minute to compile"""
     record: Path | None = None
