@@ -43,12 +43,19 @@ def measures(metrics: dict[str, float]) -> list[str]:
 
 def speeds(metrics: dict[str, float]) -> list[str]:
     """One row per job, batch size and implementation."""
-    form = re.compile(r"seconds_(?P<work>.+?)_(?P<way>ours\w*?|plain\w*?|prototype|floor)_b(?P<batch>\d+)")
+    form = re.compile(
+        r"seconds_(?P<work>.+?)_(?P<way>ours\w*?|plain\w*?|prototype|floor|timm|timm_compiled)_b(?P<batch>\d+)"
+    )
     rows = ["| job | batch | way | seconds per image | ours is faster by | ours, GFLOP/s | of the ceiling |"]
     rows.append("|---|---|---|---|---|---|---|")
     for match in filter(None, map(form.fullmatch, metrics)):
         work, way, batch = match["work"], match["way"], match["batch"]
-        seconds, ours = metrics[match[0]], metrics[f"seconds_{work}_ours_b{batch}"]
+        seconds = metrics[match[0]]
+        if way.startswith("timm"):  # an anchor, which has nothing of ours beside it
+            share = metrics[f"ceiling_share_{work}_{way}_b{batch}"]
+            rows.append(f"| {work} | {batch} | {way} | {seconds:.3g} | | | {share:.0%} |")
+            continue
+        ours = metrics[f"seconds_{work}_ours_b{batch}"]
         if way == "ours":
             reached = f"{metrics[f'gflops_{work}_b{batch}']:.0f}"
             rest = f"| {reached} | {metrics[f'ceiling_share_{work}_b{batch}']:.0%} |"
@@ -61,6 +68,18 @@ def speeds(metrics: dict[str, float]) -> list[str]:
         if name.startswith("ceiling_gflops_")
     ]
     return [*rows, "", f"Ceilings of this machine, in GFLOP/s: {', '.join(limits)}."]
+
+
+def profile(metrics: dict[str, float]) -> list[str]:
+    """One row per job: the operations that take most of its time."""
+    rows = ["| job | batch | of the ceiling | where the time goes |", "|---|---|---|---|"]
+    form = re.compile(r"time_share_(?P<work>\w+)_b(?P<batch>\d+)\.(?P<operation>.+)")
+    jobs: dict[tuple[str, str], list[str]] = {}
+    for match in filter(None, map(form.fullmatch, metrics)):
+        jobs.setdefault((match["work"], match["batch"]), []).append(f"{match['operation']} {metrics[match[0]]:.0%}")
+    for (work, batch), parts in jobs.items():
+        rows.append(f"| {work} | {batch} | {metrics[f'ceiling_share_{work}_b{batch}']:.0%} | {', '.join(parts)} |")
+    return rows
 
 
 COLUMNS = {
@@ -303,6 +322,7 @@ KINDS = {
     "table": measures,
     "reuse": reuse,
     "speeds": speeds,
+    "profile": profile,
     "variants": variants,
     "kernels": kernels,
     "norms": norms,
