@@ -68,7 +68,9 @@ def _passes(
 
     def scores_of(classes: Int[Tensor, " n"] | None, noise: Callable[[], Tensor]) -> LogitsFn:
         if settings.reuse > 1:
-            return ReusedPasses(transformer, settings.complete_at, classes)
+            return ReusedPasses(
+                transformer, settings.complete_at, classes, encoder_keep=settings.encoder_keep, noise=noise
+            )
         return logits_function(transformer, settings.encoder_keep, noise, classes)
 
     scores = scores_of(classes, dropping.next)

@@ -68,11 +68,6 @@ class SamplingConfig:
             raise ValueError(f"temperatures must be 0 or more and finite, not {temperatures}")
         if self.reuse < 1:
             raise ValueError(f"reuse must be at least 1 (every pass computes all positions), not {self.reuse}")
-        if self.reuse > 1 and self.encoder_keep < 1:
-            raise ValueError(
-                f"reuse={self.reuse} keeps the encoder's values of all tokens: it needs encoder_keep=1, not "
-                f"{self.encoder_keep}"
-            )
         ORDERS.get(self.order)  # raises ValueError for an unknown order
         words = {"schedule": Schedule, "revise_by": ReviseBy, "guidance_schedule": GuidanceSchedule}
         for name, known in words.items():

@@ -1,5 +1,7 @@
 """Passes with kept keys and values, one grid and one position at a time."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,16 @@ from mage.sampling.decode import UNKNOWN
 class LoopedPasses:
     """One grid; position 0 is the class."""
 
-    def __init__(self, network: MAGETransformer, every: int, wanted: int | None) -> None:
+    def __init__(
+        self,
+        network: MAGETransformer,
+        every: int,
+        wanted: int | None,
+        encoder_keep: float = 1.0,
+        noise: Tensor | None = None,
+    ) -> None:
+        """noise: one number per token; of the unknown tokens, those with the smallest are dropped."""
+        self.encoder_keep, self.noise = encoder_keep, noise
         self.network, self.every, self.wanted = network, every, wanted
         blocks = [*network.encoder.blocks, *(network.decoder_blocks if network.config.decoder_depth else [])]
         self.kept: dict[int, dict[int, tuple[Tensor, Tensor]]] = {id(block): {} for block in blocks}
@@ -22,6 +33,14 @@ class LoopedPasses:
         self.count, self.before = self.count + 1, tokens
         network, decoder = self.network, self.network.config.decoder_depth > 0
         seen = [0, *(p + 1 for p in changed)]
+        if everything and self.encoder_keep < 1:
+            assert self.noise is not None
+            unknown = sorted((float(self.noise[p]), p) for p, token in enumerate(tokens) if token == UNKNOWN)
+            most = len(tokens) - math.ceil(self.encoder_keep * len(tokens))
+            dropped = {p for _, p in unknown[:most]}
+            seen = [0, *(p + 1 for p in changed if p not in dropped)]
+            for block in network.encoder.blocks:
+                self.kept[id(block)].clear()
         if not decoder and not everything:
             seen += [p + 1 for p in asked]
         latent = self._encode(tokens, seen)
@@ -30,7 +49,7 @@ class LoopedPasses:
         embedded = {p: network.decoder_embed(x) for p, x in latent.items()}
         rows = {0: embedded[0]}
         for p in changed:
-            rows[p + 1] = embedded[0] if tokens[p] == UNKNOWN else embedded[p + 1]
+            rows[p + 1] = embedded[0] if tokens[p] == UNKNOWN else embedded[p + 1]  # dropped ones are unknown
         rows |= {p + 1: embedded[0] for p in asked}
         rows = {p: x + network.decoder_position[0, p] for p, x in rows.items()}
         if network.config.num_classes and network.config.class_input == "decoder":

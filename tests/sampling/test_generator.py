@@ -74,6 +74,7 @@ def test_sampling_sees_tokens_in_a_row_whatever_their_grid(network: MAGETransfor
     "sampling",
     [
         {}, {"encoder_keep": 0.5}, {"encoder_keep": 0.3}, {"order": "halton"}, {"reuse": 3},
+        {"reuse": 3, "encoder_keep": 0.3},
         {"order": "halton", "reuse": 3}, {"order": "random", "reuse": 10, "revisions": 2},
     ],
     ids=str,

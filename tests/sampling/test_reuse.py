@@ -12,6 +12,7 @@ from mage import rng
 from mage.masking import Mask
 from mage.models import MAGEConfig, MAGETransformer
 from mage.sampling.decode import UNKNOWN, decode
+from mage.sampling.generator import logits_function
 from mage.sampling.reuse import ReusedPasses
 from mage.sampling.settings import SamplingConfig
 from mage.vocabulary import Vocabulary
@@ -90,10 +91,19 @@ def test_without_attention_nothing_is_ever_out_of_date(network: MAGETransformer)
         torch.testing.assert_close(passes(tokens, places, 0.5)[asked], whole(network, tokens, places)[asked])
 
 
-def test_what_is_out_of_date_agrees_with_plain_loops(network: MAGETransformer) -> None:
+@pytest.mark.parametrize("encoder_keep", [1.0, 0.6, 0.2])
+def test_what_is_out_of_date_agrees_with_plain_loops(network: MAGETransformer, encoder_keep: float) -> None:
+    if encoder_keep < 1 and not network.config.decoder_depth:
+        with pytest.raises(ValueError, match="without a decoder"):
+            ReusedPasses(network, lambda number: True, encoder_keep=encoder_keep)
+        return
     classes = classes_of(network)
-    passes = ReusedPasses(network, lambda number: number % 3 == 0, classes)
-    slow = [LoopedPasses(network, 3, None if classes is None else int(classes[row])) for row in range(3)]
+    noise = torch.rand(3, LENGTH, generator=rng.generator(0, "noise"))
+    passes = ReusedPasses(
+        network, lambda number: number % 3 == 0, classes, encoder_keep=encoder_keep, noise=lambda: noise
+    )
+    wanted = [None if classes is None else int(label) for label in (classes if classes is not None else range(3))]
+    slow = [LoopedPasses(network, 3, wanted[row], encoder_keep, noise[row]) for row in range(3)]
     differed = False
     for number, (tokens, places) in enumerate(grids()):
         found = passes(tokens, places, number)
@@ -104,6 +114,19 @@ def test_what_is_out_of_date_agrees_with_plain_loops(network: MAGETransformer) -
             exact = whole(network, tokens, places)[row, : len(asked)]
             differed |= not torch.allclose(expected, exact, atol=1e-4)
     assert differed, "something was out of date"
+
+
+@pytest.mark.parametrize("encoder_keep", [0.6, 0.2])
+def test_complete_passes_of_a_part_are_the_networks(network: MAGETransformer, encoder_keep: float) -> None:
+    if not network.config.decoder_depth:
+        pytest.skip("a network without a decoder sees every position")
+    noise = torch.rand(3, LENGTH, generator=rng.generator(0, "noise"))
+    passes = ReusedPasses(
+        network, lambda progress: True, classes_of(network), encoder_keep=encoder_keep, noise=lambda: noise
+    )
+    part = logits_function(network, encoder_keep, lambda: noise, classes_of(network))
+    for tokens, places in grids():
+        torch.testing.assert_close(passes(tokens, places, 0.5), part(tokens, places, 0.5))
 
 
 @pytest.mark.parametrize("order", ["confidence", "halton", "random"])
@@ -119,11 +142,9 @@ def test_off_is_the_papers_sampler_and_on_fills_all(order: str) -> None:
     assert torch.equal(kept[:, 2:], plain[:, 2:])
 
 
-def test_settings_that_exclude_reuse_are_errors() -> None:
+def test_reuse_is_at_least_one() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         SamplingConfig(reuse=0)
-    with pytest.raises(ValueError, match="encoder_keep=1"):
-        SamplingConfig(reuse=2, encoder_keep=0.5)
 
 
 def asked_in_each_pass(sampling: dict[str, Any]) -> list[int]:
