@@ -20,7 +20,7 @@ from mage.pipeline.networks import Networks
 from mage.sampling.classes import Classes, class_numbers
 from mage.sampling.surprise import check_parts, surprise
 
-PARTS, DRAWS = 4, 1
+PARTS, DRAWS = 2, 1
 """Default division of the tokens, and number of divisions, of `surprise`."""
 
 
