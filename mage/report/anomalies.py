@@ -19,9 +19,9 @@ from mage.report.sections import Section, figure
 
 SIDE = 224
 """Least number of pixels of the longer side of a picture."""
-HEAT = (0.88, 0.20, 0.10)
+HEAT = (1.0, 0.35, 0.1)
 """Red, green and blue of the largest heat."""
-MOST_OPAQUE = 0.75
+MOST_OPAQUE = 0.8
 """Share of the heat's colour where it is largest."""
 
 

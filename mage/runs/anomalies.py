@@ -51,11 +51,10 @@ class Pictures(NamedTuple):
 
 
 class NumberedMaps(NamedTuple):
-    """Images of one batch with their maps."""
+    """The maps of one batch."""
 
-    index: Int[Tensor, " n"]
-    """Numbers of the images in their data set."""
-    images: Float[Tensor, "n c H W"]
+    numbers: Int[Tensor, " n"]
+    """Of the images in their data set."""
     maps: Maps
 
 
@@ -83,10 +82,15 @@ def rank_images(
     scored: list[Scored] = []
     for part in _maps(model, dataset, scoring, batch_size, on_images):
         surprise = part.maps.surprise
-        columns = [scores(part.maps, scoring, normal), pooled(surprise, "mean"), pooled(surprise, "max")]
-        columns += [pooled(surprise, "top"), pooled(part.maps.error, "mean")]
-        numbers = torch.stack(columns, dim=1).tolist()
-        scored += [Scored(index, *row) for index, row in zip(part.index.tolist(), numbers, strict=True)]
+        columns = torch.stack(
+            [
+                scores(part.maps, scoring, normal),
+                *(pooled(surprise, pool) for pool in ("mean", "max", "top")),
+                pooled(part.maps.error, "mean"),
+            ],
+            dim=1,
+        )
+        scored += [Scored(index, *row) for index, row in zip(part.numbers.tolist(), columns.tolist(), strict=True)]
     return sorted(scored, key=lambda image: (-image.score, image.index))
 
 
@@ -117,6 +121,6 @@ def _maps(
     cut = build_transform(TransformConfig(size=model.image_size))
     for batch in evaluation_batches(dataset, cut, batch_size=batch_size):
         shown = images.to_float(batch["images"])
-        yield NumberedMaps(batch["index"], shown, maps_of(model, shown, scoring, batch_size=batch_size))
+        yield NumberedMaps(batch["index"], maps_of(model, shown, scoring, batch_size=batch_size))
         if on_images is not None:
             on_images(len(shown))

@@ -57,7 +57,7 @@ def test_heat_colours_its_own_cell_by_its_size_and_leaves_what_is_low_clear() ->
 
 
 def test_all_maps_have_one_scale_from_the_median_to_the_largest() -> None:
-    low, high = heat_range([torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 9.0, 3.0]])])
+    low, high = heat_range([torch.tensor([[0.0, 1.0, 3.0]]), torch.tensor([[2.0, 9.0, 2.0]])])
     assert (low, high) == (2.0, 9.0)
     flat = with_heat(torch.rand(1, 4, 4), torch.ones(2, 2), 1.0, 1.0)
     assert flat.isfinite().all()
