@@ -203,8 +203,8 @@ class Study:
         return sum(max(line.get("seconds", 0.0) for line in log) for log in logs)
 
 
-def report(studies: list[Study]) -> Record:
-    """Everything that is finished, as a record."""
+def report(studies: list[Study], changes: list[str]) -> Record:
+    """Everything that is finished, as a record. changes: of the settings of every training."""
     metrics, timings, protocol = {}, {}, dict(PROTOCOL)
     for study in studies:
         rows = study.validation()
@@ -221,7 +221,8 @@ def report(studies: list[Study]) -> Record:
             for name in names:
                 key = f"{study.name}.validation.{method}.{name}"
                 metrics[key] = mean(found[method][name] for found in rows.values())
-    return Record("python studies/surprise.py --data-root data", 0, protocol, timings, metrics)
+    command = "python studies/surprise.py --data-root data" + "".join(f" --set {change}" for change in changes)
+    return Record(command, 0, protocol, timings, metrics)
 
 
 PROTOCOL = {
@@ -256,7 +257,7 @@ def main() -> None:
             if options.only is None or number in options.only:
                 study.prepare(number)
     options.results.mkdir(parents=True, exist_ok=True)
-    record = report([Study(name, options) for name in SUBJECTS])
+    record = report([Study(name, options) for name in SUBJECTS], options.set)
     write_record(options.results / "surprise.json", record)
 
 

@@ -296,14 +296,16 @@ def test_test_images_of_left_out_classes_are_opened_after_the_choice(
     for number in (3, 4):
         work.prepare(number)
     assert "test" not in opened
-    metrics = module.report([work]).metrics
+    metrics = module.report([work], []).metrics
     assert "test" in opened
     assert all(0 <= value <= 1 for value in metrics.values())
     assert metrics["digits.mean.surprise"] == pytest.approx(
         (metrics["digits.3.surprise"] + metrics["digits.4.surprise"]) / 2
     )
     opened.clear()
-    assert module.report([work]).metrics == metrics
+    again = module.report([work], ["seed=1"])
+    assert again.metrics == metrics
+    assert again.command.endswith("--set seed=1")
     assert not opened, "what is finished is not measured again"
 
 
