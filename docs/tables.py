@@ -317,7 +317,33 @@ def graphs(metrics: dict[str, float]) -> list[str]:
     return rows + [f"| {title} | {form.format(metrics[name])} |" for name, (title, form) in GRAPHS.items()]
 
 
+LEFT_OUT = {
+    "surprise": "surprise",
+    "knn_features": "k-NN, features",
+    "knn_pixels": "k-NN, pixels",
+    "reconstruction": "reconstruction error",
+}
+
+
+def left_out(metrics: dict[str, float]) -> list[str]:
+    """One row per left-out class, DATA.CLASS.METHOD, and the settings of surprise on images that choose."""
+    rows = ["| left out | " + " | ".join(LEFT_OUT.values()) + " |", "|---" * (1 + len(LEFT_OUT)) + "|"]
+    tested = [name.removesuffix(".surprise") for name in metrics if name.endswith(".surprise")]
+    for name in tested:
+        cells = [f"{metrics[f'{name}.{method}']:.1%}" for method in LEFT_OUT]
+        data, number = name.split(".")
+        rows.append(f"| {data}, {number} | " + " | ".join(cells) + " |")
+    form = re.compile(r"(?P<data>\w+)\.validation\.surprise\.(?P<division>parts\d+\.draws\d+)\.(?P<scale>\w+)\.mean")
+    rows += ["", "| surprise, on images that choose | scale | mean | max | top |", "|---|---|---|---|---|"]
+    for match in filter(None, map(form.fullmatch, metrics)):
+        cells = [f"{metrics[match[0].removesuffix('mean') + pool]:.1%}" for pool in ("mean", "max", "top")]
+        division = match["division"].replace("parts", "parts ").replace(".draws", ", draws ")
+        rows.append(f"| {match['data']}, {division} | {match['scale']} | " + " | ".join(cells) + " |")
+    return rows
+
+
 KINDS = {
+    "left_out": left_out,
     "graphs": graphs,
     "table": measures,
     "reuse": reuse,

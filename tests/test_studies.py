@@ -14,14 +14,15 @@ import pytest
 import torch
 
 import mage
-from mage.data.datasets import ArrayDataset, ImageDataset
+from mage.data.datasets import ArrayDataset, ImageDataset, load_dataset
+from mage.evaluation.anomaly import Scoring
 from mage.evaluation.extractors import Extractor, Seen
 from mage.evaluation.seen import Reference, SeenImages
 from mage.recipes import named
 from mage.runs.production import Production
 
 STUDIES = Path(__file__).resolve().parent.parent / "studies"
-HELPERS = ("choices", "generation_study")
+HELPERS = ("choices", "generation_study", "left_out")
 """Modules that studies import from their own folder."""
 
 
@@ -227,6 +228,85 @@ def test_a_guidance_is_chosen_by_the_samples_that_chose_and_reported_of_others(
     found = generation.script.guidance(study)
     assert found["class_accuracy_guided"] == 0.5
     assert found["class_accuracy"] == 0.11
+
+
+def test_a_left_out_class_is_in_no_image_that_training_reads(study: Any) -> None:
+    module, everything = study("left_out"), load_dataset("digits")
+    smoke = named("smoke")
+    model = mage.build(smoke.model, tokenizer=smoke.tokenizer, precision="float32")
+    parts = module.Parts(model, "digits", 3, None)
+    assert 3 not in parts.train.labels
+    assert 3 not in parts.known.labels
+    assert set(parts.new.labels) == {3}
+    assert len(parts.train) + len(parts.known) + len(parts.new) == len(everything)
+    known, new = parts.test()
+    assert 3 not in known.labels
+    assert set(new.labels) == {3}
+    assert len(known) + len(new) == len(load_dataset("digits", split="test"))
+    assert len(load_dataset(module.register("digits", 3))) == len(parts.train) + len(parts.known)
+
+
+def test_settings_of_surprise_are_chosen_by_other_left_out_classes(study: Any) -> None:
+    """Class 4 itself prefers other settings by far; it has no say in its own."""
+    module = study("surprise")
+    rows = {name: {method: dict.fromkeys(names, 0.5) for method, names in module.SETTINGS.items()} for name in "345"}
+    wanted = {"surprise": "parts8.draws1.error.max", "knn_features": "class.k20", "knn_pixels": "k1"}
+    for method, best in (wanted | {"reconstruction": "top"}).items():
+        rows["3"][method][best] = rows["5"][method][best] = 0.6
+        rows["4"][method][module.SETTINGS[method][0]] = 1.0
+    assert module.choose(rows, "4") == wanted | {"reconstruction": "top"}
+    alone = module.choose({"4": rows["4"]}, "4")
+    assert alone == {method: names[0] for method, names in module.SETTINGS.items()}, "a class alone has no others"
+
+
+def test_the_librarys_own_settings_of_surprise_are_among_those_compared(study: Any) -> None:
+    assert Scoring() in study("surprise").SURPRISE.values()
+
+
+def test_distance_to_neighbours_is_the_mean_of_the_nearest(study: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    train, queries = (torch.rand(count, 3, generator=generator) for count in (30, 4))
+    found = study("surprise").nearest(train, queries, 3)
+    for query, distance in zip(queries, found, strict=True):
+        own = sorted(float((query - row).square().sum()) ** 0.5 for row in train)
+        assert float(distance) == pytest.approx(sum(own[:3]) / 3, rel=1e-4)
+
+
+def test_test_images_of_left_out_classes_are_opened_after_the_choice(
+    study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Preparing reads no test images; what was measured is measured again only for other settings."""
+    module, helper = study("surprise"), sys.modules["left_out"]
+    smoke = named("smoke")
+    model = mage.build(smoke.model, tokenizer=smoke.tokenizer, precision="float32")
+    monkeypatch.setitem(module.SUBJECTS, "digits", helper.Subject("smoke", "digits", (3, 4), ()))
+    monkeypatch.setattr(module, "train", lambda *arguments: model)
+    monkeypatch.setattr(module.mage, "load", lambda path, **more: model)
+    monkeypatch.setattr(module, "read_log", lambda path: [{"seconds": 1.0}])
+    opened: list[str] = []
+
+    def load_dataset(name: str, *, split: str = "train", **more: Any) -> ImageDataset:
+        opened.append(split)
+        return images_called(f"{name} {split}", 100)
+
+    monkeypatch.setattr(helper, "load_dataset", load_dataset)
+    few = {"surprise": module.SETTINGS["surprise"][:3], "knn_features": ("mean.k1", "class.k5")}
+    monkeypatch.setattr(module, "SETTINGS", module.SETTINGS | few)
+    work = module.Study("digits", argparse.Namespace(out=tmp_path, data_root=None, device="cpu", set=[]))
+    for number in (3, 4):
+        work.prepare(number)
+    assert "test" not in opened
+    metrics = module.report([work], []).metrics
+    assert "test" in opened
+    assert all(0 <= value <= 1 for value in metrics.values())
+    assert metrics["digits.mean.surprise"] == pytest.approx(
+        (metrics["digits.3.surprise"] + metrics["digits.4.surprise"]) / 2
+    )
+    opened.clear()
+    again = module.report([work], ["seed=1"])
+    assert again.metrics == metrics
+    assert again.command.endswith("--set seed=1")
+    assert not opened, "what is finished is not measured again"
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.py")), ids=lambda path: path.stem)

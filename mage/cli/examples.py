@@ -55,6 +55,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mage robustness --model runs/photos --data photos/",
         "mage robustness --model runs/photos --data imagenet/ --official ImageNet-C --baseline alexnet",
     ),
+    "anomalies": (
+        "mage anomalies new-photos/ --model runs/photos --out found",
+        "mage anomalies new-photos/ --model runs/photos --draws 4 --pool mean --top 50 --out found",
+    ),
     "convert": (
         "mage convert mage-vitb-1600.pth vqgan_jax_strongaug.ckpt --out models/mage-base",
         "mage convert models/mage-base --out mage-base.pth",

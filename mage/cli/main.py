@@ -24,6 +24,7 @@ COMMANDS = {
     "finetune": "train encoder and head on labels",
     "transfer": "probes of one or several models on several data sets",
     "robustness": "accuracy on corrupted and on attacked images",
+    "anomalies": "rank the images of a folder by how much they surprise a model",
     "convert": "released checkpoint <-> model folder",
     "report": "a run as one self-contained HTML page",
     "compare": "several runs side by side, on one page",
@@ -126,7 +127,7 @@ GROUPS = {
     "start here": ("demo", "plan", "info"),
     "train": ("train-tokenizer", "tokenize", "pretrain", "finetune"),
     "generate and edit": ("generate", "edit", "reconstruct", "tune-sampler"),
-    "measure": ("evaluate", "probe", "knn", "fewshot", "transfer", "robustness", "reproduce", "benchmark"),
+    "measure": ("evaluate", "probe", "knn", "fewshot", "transfer", "robustness", "anomalies", "reproduce", "benchmark"),
     "show and convert": ("report", "compare", "convert"),
 }
 """Commands by purpose, as `mage --help` lists them."""

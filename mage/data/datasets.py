@@ -112,6 +112,10 @@ class FolderDataset:
     def __len__(self) -> int:
         return len(self.files)
 
+    def names(self) -> list[str]:
+        """Names of all files, relative to `root`."""
+        return [os.fsdecode(bytes(file)) for file in self.files]
+
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Image `index`. Raises CorruptImage."""
         path = self.root / os.fsdecode(bytes(self.files[index]))

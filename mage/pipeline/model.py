@@ -1,12 +1,11 @@
-"""The model class: a tokenizer and a transformer that generate, edit and reconstruct images, and extract features.
+"""The model class: a tokenizer and a transformer that generate, edit and reconstruct images, and describe them.
 
-Letters: n images, c channels, H W pixels, h w tokens, d feature width, k classes.
+Letters: n images, c channels, H W pixels, h w tokens.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from jaxtyping import Float, Int
@@ -14,13 +13,10 @@ from torch import Tensor
 
 from mage import rng
 from mage.inputs import Images, Masks, as_images, as_mask
-from mage.models import Classifier, PatchEncoder
-from mage.models.intermediates import MapFormat, intermediates
-from mage.models.pooling import Pool
 from mage.pipeline import generating
+from mage.pipeline.describing import Describing
 from mage.pipeline.generating import OnBatch
-from mage.pipeline.modes import evaluating, in_batches
-from mage.pipeline.networks import Networks
+from mage.pipeline.modes import evaluating
 from mage.sampling.classes import Classes, class_numbers, drawn_classes
 from mage.sampling.decode import UNKNOWN
 from mage.sampling.edit import marked_pixels, one_mask_each, token_mask
@@ -46,18 +42,13 @@ def load(
     return Mage.of(store.read(path, tokenizer=tokenizer), precision=precision, device=device)
 
 
-class Mage(Networks):
+class Mage(Describing):
     """A tokenizer, a transformer, and the recipe they were trained with.
 
     Images are taken as float tensors in [0, 1], uint8 tensors and arrays, PIL images, paths, lists of these, or a
     folder (see `mage.inputs`). Results are ordinary tensors on the model's device. Every method computes in evaluation
     mode and without gradients; `tokenizer` and `transformer` are ordinary modules to train, move and compile.
     """
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes that this model generates or classifies, if known."""
-        return tuple(self.notes.get("class_names", ()))
 
     @property
     def sampling(self) -> SamplingConfig:
@@ -245,52 +236,6 @@ class Mage(Networks):
     def mask_tokens(self, ids: Int[Tensor, "n *grid"], mask_ratio: float, seed: int) -> Int[Tensor, "n *grid"]:
         """Set ceil(mask_ratio x tokens) random tokens of each grid to -1; image k has the same noise at every ratio."""
         return generating.mask_tokens(ids, mask_ratio, seed)
-
-    def features(self, images: Images, pool: Pool = "mean", *, batch_size: int = 64) -> Float[Tensor, "n f"]:
-        """One vector per image (section 4.3): pool "mean" over tokens, the "class" token, or "both", (n, 2 d)."""
-        network = self.require_transformer()
-        return self._describe(images, batch_size, lambda inputs: network.features(inputs, pool))
-
-    def forward_intermediates(
-        self,
-        images: Images,
-        indices: int | Sequence[int] | None = None,
-        *,
-        norm: bool = False,
-        output_fmt: MapFormat = "NCHW",
-        batch_size: int = 64,
-    ) -> list[Float[Tensor, "..."]]:
-        """Dense features: the outputs of the chosen encoder blocks, in timm's format and order.
-
-        indices: numbers of blocks, from 0 or, negative, from the end; one number n: the last n; None: all.
-        norm: pass them through the encoder's final norm. output_fmt: maps (n, d, h, w), or rows (n, l, d).
-        """
-        network = self.require_transformer()
-        encoder = network if isinstance(network, PatchEncoder) else network.encoder
-
-        def outputs(inputs: Tensor) -> Tensor:
-            return torch.stack(intermediates(encoder, inputs, indices, norm, output_fmt), dim=1)
-
-        return list(self._describe(images, batch_size, outputs).unbind(1))
-
-    def classify(self, images: Images, *, batch_size: int = 64) -> Float[Tensor, "n k"]:
-        """Class scores; only for checkpoints of a linear probe or of fine-tuning."""
-        network = self.require_transformer()
-        if not isinstance(network, Classifier):
-            raise ValueError("this model has no classifier; `mage finetune` trains one on it")
-        return self._describe(images, batch_size, network)
-
-    def _describe(self, images: Images, batch_size: int, function: Any) -> Tensor:
-        """Apply `function` to batches of the transformer's input: tokens, or the images themselves."""
-        tokenizer = self.require_tokenizer() if self._patches() is None else None
-        pixels = self._images(images).pixels
-
-        def describe(batch: Tensor) -> Tensor:
-            described: Tensor = function(batch if tokenizer is None else tokenizer.encode(batch))
-            return described
-
-        with evaluating(self._tokenizer, self._transformer):
-            return in_batches(pixels, batch_size, describe, self.precision, self.device)
 
     def _is_larger(self, batch: Tensor) -> bool:
         """Whether images are larger than the model's; smaller ones raise ValueError when they are tokenized."""

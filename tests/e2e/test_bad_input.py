@@ -249,6 +249,26 @@ CASES["robustness"] = [
     (f"{ROBUST} --baseline alexnet", "give its folder with --official"),
     (f"{ROBUST} --out {{out}}.txt", "must end in .json"),
 ]
+FIND = "{root}/folder --model {root}/model --out {out}"
+CASES["anomalies"] = [
+    *((f"{{root}}/folder {arguments} --out {{out}}", message) for arguments, message in MODEL),
+    *((f"{FIND} {arguments}", message) for arguments, message in COMMON),
+    ("--model {root}/model --out {out}", "folder"),
+    ("{root}/folder --model {root}/model", "out"),
+    ("{root}/none --model {root}/model --out {out}", "no folder called"),
+    ("{root}/empty --model {root}/model --out {out}", "holds no images"),
+    ("{root}/text.png --model {root}/model --out {out}", "is a file"),
+    ("{root}/folder --model {root}/tokenizer --out {out}", "without a transformer"),
+    ("{root}/folder --model {root}/model --out {root}/photo.png", "is a file"),
+    (f"{FIND} --parts 1", "--parts must be at least 2"),
+    (f"{FIND} --parts 17", "between 2 and the 16 tokens"),
+    (f"{FIND} --draws 0", "--draws must be at least 1"),
+    (f"{FIND} --top 0", "--top must be at least 1"),
+    (f"{FIND} --pool median", "pool"),
+    (f"{FIND} --scale position", "training is unknown: give --normal"),
+    (f"{FIND} --scale position --normal {{root}}/none", "no data set"),
+    (f"{FIND} --scale error --normal {{root}}/empty", "holds no images"),
+]
 CASES["evaluate"] += [
     ("representations --data digits --model {root}/none", "there is no model"),
     ("representations --data digits --model {root}/tokenizer", "without a transformer"),

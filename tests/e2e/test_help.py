@@ -16,7 +16,7 @@ from mage.cli.main import COMMANDS, GROUPS
 from mage.cli.options import choices, tune_sampler
 from mage.cli.parse import Mistake, parse
 from mage.data.datasets import DATASETS
-from mage.evaluation import fewshot, knn, suite
+from mage.evaluation import anomaly, fewshot, knn, suite
 from mage.evaluation.generation_metrics import GENERATION_METRICS
 from mage.evaluation.representation import REPRESENTATION_PROTOCOLS
 from mage.recipes import FINETUNES, RECIPES
@@ -120,6 +120,7 @@ def test_words_that_help_names_are_those_of_the_library() -> None:
     assert set(suite.BUILT_IN) == set(REPRESENTATION_PROTOCOLS)
     assert choices.Form == production.Form
     assert choices.Part == reproduce.Part
+    assert (choices.MapPool, choices.MapScale) == (anomaly.Pool, anomaly.Scale)
     assert get_args(choices.GuidanceSchedule) == get_args(settings.GuidanceSchedule)
     assert get_args(choices.ReviseBy) == get_args(settings.ReviseBy)
     assert get_args(choices.Schedule) == get_args(settings.Schedule)

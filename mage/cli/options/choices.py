@@ -7,6 +7,8 @@ GuidanceSchedule = Literal["constant", "linear", "interval"]
 ReviseBy = Literal["critic", "random"]
 Form = Literal["png", "tar", "features"]
 Part = Literal["generation", "linear", "fewshot", "finetune"]
+MapPool = Literal["mean", "max", "top"]
+MapScale = Literal["none", "position", "error"]
 
 PROTOCOLS = ("linear", "knn", "fewshot", "attentive", "corruptions", "attacks")
 RATIOS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)

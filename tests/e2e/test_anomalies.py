@@ -1,0 +1,76 @@
+"""`mage anomalies` on a folder: table, page, JSON and skipped files."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import mage
+
+Command = Callable[..., SimpleNamespace]
+
+
+def test_a_folder_becomes_a_table_and_a_page(disk: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(disk.root / "folder", folder)
+    shutil.copy(disk.root / "photo.png", folder / "photo.png")
+    shutil.copy(disk.root / "text.png", folder / "broken.png")
+    words = ("anomalies", folder, "--model", disk.root / "model", "--precision", "float32", "--top", 3)
+    told = command(*words, "--out", tmp_path / "a", "--batch-size", 7)
+    assert told.code == 0, told.err
+    assert "41 images" in told.out
+    assert "1 unreadable files skipped" in told.out
+    assert "broken.png" in told.out
+    result = json.loads(command(*words, "--out", tmp_path / "b", "--json").out)
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["anomalies.html", "scores.csv"]
+    assert (tmp_path / "a" / "scores.csv").read_text() == (tmp_path / "b" / "scores.csv").read_text()
+    with open(tmp_path / "b" / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == result["images"] == 41
+    assert [row["file"] for row in rows[:3]] == [found["file"] for found in result["highest"]]
+    assert result["skipped"] == [str(folder / "broken.png")]
+    html = (tmp_path / "b" / "anomalies.html").read_text()
+    for row in (*rows[:3], *rows[-3:]):
+        assert f"{row['rank']}. {row['file']}" in html
+    assert rows[20]["file"] not in html
+    assert "broken.png" in html
+    model = mage.load(disk.root / "model", precision="float32")
+    own = model.surprise(model.transform(folder / rows[0]["file"])[None])
+    assert abs(float(rows[0]["surprise_mean"]) - float(own.mean())) < 1e-4
+
+
+def test_normal_images_may_be_a_folder(disk: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    words = ("anomalies", disk.root / "folder" / "a", "--model", disk.root / "model", "--scale", "position")
+    made = command(*words, "--normal", disk.root / "folder" / "b", "--out", tmp_path / "out", "--json")
+    assert made.code == 0, made.err
+    assert json.loads(made.out)["scoring"]["scale"] == "position"
+
+
+def test_a_folder_of_one_image_has_no_lowest_scores(disk: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    shutil.copy(disk.root / "photo.png", tmp_path / "one" / "photo.png")
+    made = command("anomalies", tmp_path / "one", "--model", disk.root / "model", "--out", tmp_path / "out")
+    assert made.code == 0, made.err
+    assert "Lowest scores" not in (tmp_path / "out" / "anomalies.html").read_text()
+
+
+def test_a_trained_run_knows_what_is_normal(disk: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    """Without --normal, images that training held out of its data are compared with."""
+    model = mage.load(disk.root / "model")
+    model.recipe["data"] = {"name": "digits", "validation": {"share": 0.1, "seed": 0}}
+    model.save(tmp_path / "trained")
+    words = ("anomalies", disk.root / "folder", "--model", tmp_path / "trained", "--scale", "error")
+    assert command(*words, "--out", tmp_path / "out").code == 0
+
+
+def test_a_folder_without_a_readable_image_is_an_error_and_leaves_nothing(
+    disk: SimpleNamespace, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "bad").mkdir()
+    shutil.copy(disk.root / "text.png", tmp_path / "bad" / "broken.png")
+    made = command("anomalies", tmp_path / "bad", "--model", disk.root / "model", "--out", tmp_path / "out")
+    assert made.code == 2
+    assert "none of the 1 images" in made.err
+    assert not (tmp_path / "out").exists()
