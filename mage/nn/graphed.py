@@ -74,7 +74,7 @@ class CudaRecord:
     """Records calls as CUDA graphs, which share one pool of memory: they are never replayed at the same time."""
 
     def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Recorded:
         """Raises ValueError if the function cannot be recorded."""

@@ -106,7 +106,7 @@ class _LeanNorm(torch.autograd.Function):
         return functional.silu(scaled, inplace=True) if silu else scaled
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """With y = x s + t per channel and group statistics m, r: dx = dy s - r (mean(dn) + n mean(dn n)).
 
