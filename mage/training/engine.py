@@ -149,10 +149,9 @@ class Trainer:
             last = part == parts - 1
             # Dropout draws from the global generators: seed them for each part.
             torch.manual_seed(rng.stream_seed(self.seed, "step", self.step * parts + part, self.share.rank))
-            batch = next(self.data)
             # Gradients are exchanged with the last part; no_exchange must contain both passes of the others.
             with nullcontext() if last else no_exchange(self.modules):
-                for loss in self.task.losses(self.modules, batch, Turn(self.step, part, self.share)):
+                for loss in self.task.losses(self.modules, next(self.data), Turn(self.step, part, self.share)):
                     (loss.value / parts).backward()
                     name = _name(loss.module, self.modules)
                     self.window.add({**loss.readings, name: Reading(loss.value)}, 1 / parts)
