@@ -8,16 +8,20 @@ Precision is a policy, chosen once: float32, or bfloat16 autocast where the hard
 
 import contextlib
 import copy
+import itertools
 import os
+from collections.abc import Sequence
 from typing import Literal, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mage import distributed
 
 Precision = Literal["auto", "float32", "bf16"]
 Network = TypeVar("Network", bound=nn.Module)
+ALIGNMENT = 16
+"""Bytes, of which the address of a tensor is a multiple: compiled code reads so many at once."""
 PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bf16")
 
 
@@ -94,6 +98,28 @@ def bf16_is_fast(device: torch.device) -> bool:
         cpu_has = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)
         return any(supported() for supported in cpu_has)
     return False
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Free bytes of a GPU's own memory; None for devices that share the host's."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def move_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Several tensors from the CPU on `device` by one copy, for which the CPU does not wait.
+
+    Each copy costs a launch, and one from ordinary memory waits for the device: all are joined in pinned memory.
+    """
+    ends = list(itertools.accumulate(-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in tensors))
+    joined = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
+
+    def parts(of: Tensor) -> list[Tensor]:
+        slices = [of[start : start + tensor.nbytes] for start, tensor in zip([0, *ends], tensors, strict=False)]
+        return [part.view(tensor.dtype).view(tensor.shape) for part, tensor in zip(slices, tensors, strict=True)]
+
+    for part, tensor in zip(parts(joined), tensors, strict=True):
+        part.copy_(tensor)
+    return parts(joined.to(device, non_blocking=True))
 
 
 def resolve(precision: str, device: torch.device) -> Literal["float32", "bf16"]:

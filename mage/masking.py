@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mage.device import move_together
+
 
 @dataclass(frozen=True)
 class MaskRatioConfig:
@@ -102,13 +104,11 @@ class Mask:
         return self.masked.flatten().nonzero()[:, 0]
 
     def to(self, device: torch.device) -> "Mask":
-        """The same mask on `device`, its kept tokens counted: there, counting would wait for the device."""
+        """The same mask on `device` by one copy, its kept tokens counted: there, counting would wait for the device."""
         kept_index, num_kept = self.kept_index, self.num_kept
         if device == self.masked.device:
             return self
-        masked, dropped, moved_index = (
-            part.to(device, non_blocking=True) for part in (self.masked, self.dropped, kept_index)
-        )
+        moved_index, masked, dropped = move_together([kept_index, self.masked, self.dropped], device)
         moved = Mask(masked=masked, dropped=dropped)
         vars(moved).update(num_kept=num_kept, kept_index=moved_index)
         return moved

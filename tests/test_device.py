@@ -145,3 +145,10 @@ def test_a_single_process_computes_on_the_gpu_that_was_named(
     monkeypatch.setattr(torch, "empty", lambda size, device: None)
     assert device.start("cuda:1") == torch.device("cuda:1")
     assert launched == {"current": torch.device("cuda:1")}
+
+
+def test_tensors_that_move_together_keep_values_shapes_and_types() -> None:
+    tensors = [torch.tensor([True, False]), torch.arange(12).view(3, 4).T, torch.rand(0), torch.rand(2, 1, 3)]
+    for moved, tensor in zip(device.move_together(tensors, CPU), tensors, strict=True):
+        assert moved.dtype == tensor.dtype
+        assert torch.equal(moved, tensor)

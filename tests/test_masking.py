@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.profiler import ProfilerActivity, profile
 
 from mage import rng
 from mage.masking import Mask, MaskRatioConfig, mask_from_noise, num_still_masked, random_mask, sample_mask_ratio
@@ -75,7 +76,16 @@ def test_a_moved_mask_keeps_its_counts() -> None:
     moved = mask.to(torch.device("meta"))  # a device that cannot be asked, as a GPU should not be
     assert moved.num_kept == mask.num_kept == 6
     assert moved.kept_index.shape == (5, 6)
+    assert (moved.masked.shape, moved.dropped.dtype) == ((5, 12), torch.bool)
     assert mask.to(torch.device("cpu")) is mask
+
+
+def test_a_mask_is_moved_by_one_copy() -> None:
+    mask = random_mask(MaskRatioConfig(per_image=True), 5, 12, rng.generator(0))
+    _ = mask.kept_index
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        mask.to(torch.device("meta"))
+    assert [event.count for event in profiler.key_averages() if event.key == "aten::_to_copy"] == [1]
 
 
 def test_images_that_keep_different_numbers_of_tokens_cannot_share_a_batch() -> None:

@@ -4,7 +4,7 @@ import torch
 
 from mage import rng
 from mage.benchmarks import plain
-from mage.benchmarks.pretrain import engine_step, plain_step, trainable
+from mage.benchmarks.pretrain import engine_step, plain_step, repeated, trainable
 from mage.benchmarks.work import OURS, Bench, Work
 from mage.models import MAGETransformer
 from mage.nn.blocks import choose_attention
@@ -43,7 +43,7 @@ def _at(bench: Bench, grid: tuple[int, int]) -> list[Work]:
         unknown = half == UNKNOWN
         return plain.logits(network, half, unknown, torch.zeros_like(unknown))
 
-    step = engine_step(bench, trainable(network), {"tokens": tokens}, bench.folder / f"growth{length}")
+    step = engine_step(bench, trainable(network), repeated({"tokens": tokens}), bench.folder / f"growth{length}")
     plain_network = trainable(network)
     optimizer = plain.adamw(plain_network, 1e-4)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from mage.benchmarks import plain
-from mage.benchmarks.pretrain import engine_step, plain_step, trainable
+from mage.benchmarks.pretrain import engine_step, plain_step, repeated, trainable
 from mage.benchmarks.work import OURS, Bench
 from mage.building import build
 from mage.device import resolve_device
@@ -42,7 +42,7 @@ def main(size: str, batch: int, way: str, precision: str, device: str) -> None:
         if way == OURS:
             model = Mage(None, None, precision=precision, device=device)
             bench = Bench(model, model, torch.zeros(batch, 3, 1, 1), steps=1, folder=Path(folder), stack=stack)
-            step = engine_step(bench, network, {"tokens": tokens}, Path(folder) / "run")
+            step = engine_step(bench, network, repeated({"tokens": tokens}), Path(folder) / "run")
         else:
             optimizer = plain.adamw(network, 1e-4)
 

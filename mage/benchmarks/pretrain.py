@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mage import images, rng
 from mage.benchmarks import plain
 from mage.benchmarks.work import OURS, Bench, Work
+from mage.data.batches import Batch, Batches
 from mage.masking import MaskRatioConfig, random_mask
 from mage.models import MAGETransformer
 from mage.pipeline import Mage
@@ -27,8 +28,8 @@ def pretrain(bench: Bench) -> list[Work]:
     """Steps on cached tokens and on images, ours and plain."""
     tokens, pixels = bench.tokens(), images.to_uint8(bench.images)
     network, plain_network = trainable(bench.model.require_generator()), trainable(bench.plain_network)
-    cached = engine_step(bench, network, {"tokens": tokens}, bench.folder / "cached")
-    online = engine_step(bench, network, {"images": pixels}, bench.folder / "online")
+    cached = engine_step(bench, network, repeated({"tokens": tokens}), bench.folder / "cached")
+    online = engine_step(bench, network, repeated({"images": pixels}), bench.folder / "online")
     optimizer = plain.adamw(plain_network, 1e-4)
 
     def plain_online() -> None:
@@ -48,10 +49,10 @@ def pretrain(bench: Bench) -> list[Work]:
     return [Work("pretrain", bench.batch, ways)]
 
 
-def engine_step(bench: Bench, network: MAGETransformer, batch: dict[str, Tensor], folder: Path) -> Callable[[], None]:
+def engine_step(bench: Bench, network: MAGETransformer, source: Batches, folder: Path) -> Callable[[], None]:
     """One step of the library's own training loop, with clipping, averaging and logging."""
     optim = replace(named("imagenet-base").pretraining, batch_size=bench.batch, steps=10**6)
-    return trainer_step(bench.model, network, optim, MaskRatioConfig(), batch, folder, bench)
+    return trainer_step(bench.model, network, optim, MaskRatioConfig(), source, folder, bench)
 
 
 def trainer_step(
@@ -59,19 +60,24 @@ def trainer_step(
     network: MAGETransformer,
     optim: OptimConfig,
     masking: MaskRatioConfig,
-    batch: dict[str, Tensor],
+    source: Batches,
     folder: Path,
     bench: Bench,
 ) -> Callable[[], None]:
     """The same with chosen settings."""
     task = Pretraining(
-        network, model.tokenizer, lambda start, share: itertools.repeat(batch), num_images=10**6,
+        network, model.tokenizer, source, num_images=10**6,
         optim=optim, masking=masking, sampling=SamplingConfig(), recipe={}, seed=0, precision=model.precision,
     )  # fmt: skip
     folder.mkdir(parents=True)
     trainer = Trainer(task, folder, 0, {}, precision=model.precision, device=model.device)
     bench.stack.enter_context(trainer.logging(RunConfig(), progress=False))
     return trainer.train_step
+
+
+def repeated(batch: Batch) -> Batches:
+    """One batch for all steps."""
+    return lambda start, share: itertools.repeat(batch)
 
 
 def plain_step(network: MAGETransformer, optimizer: torch.optim.Optimizer, tokens: Tensor) -> None:

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Attention
 from torch import nn
 
 from mage import rng
-from mage.benchmarks.pretrain import trainable, trainer_step
+from mage.benchmarks.pretrain import repeated, trainable, trainer_step
 from mage.benchmarks.work import OURS, Bench, Work
 from mage.masking import MaskRatioConfig, random_mask
 from mage.models import MAGEConfig, MAGETransformer
@@ -33,7 +33,7 @@ def small_pretrain(bench: Bench) -> list[Work]:
     optim = replace(named("cifar10").pretraining, optimizer="adamw", batch_size=batch, steps=10**6)
     masking = MaskRatioConfig(per_image=True)
     ours = trainer_step(
-        bench.model, copy.deepcopy(network), optim, masking, {"tokens": tokens}, bench.folder / "small", bench
+        bench.model, copy.deepcopy(network), optim, masking, repeated({"tokens": tokens}), bench.folder / "small", bench
     )
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, betas=optim.betas, weight_decay=0.05)
     for layer in network.modules():

@@ -16,11 +16,12 @@ from mage.benchmarks.generate import edit, generate, latency
 from mage.benchmarks.growth import growth
 from mage.benchmarks.measure import Timing, ceilings, count_flops, take_turns
 from mage.benchmarks.memory import WAYS, peak_memory
+from mage.benchmarks.placement import placement
 from mage.benchmarks.pretrain import pretrain
 from mage.benchmarks.probe import probe
 from mage.benchmarks.small import small_pretrain
 from mage.benchmarks.timm_anchor import timm_anchor
-from mage.benchmarks.tokenize import tokenize
+from mage.benchmarks.tokenize import detokenize, tokenize
 from mage.benchmarks.tokenizer import tokenizer_step
 from mage.benchmarks.work import OURS, Bench, Work, vqgan_of
 from mage.building import build
@@ -30,11 +31,13 @@ from mage.tokenizers import VQGANConfig
 
 PATHS: dict[str, Callable[[Bench], list[Work]]] = {
     "tokenize": tokenize,
+    "detokenize": detokenize,
     "pretrain": pretrain,
     "generate": generate,
     "edit": edit,
     "features": features,
     "probe": probe,
+    "placement": placement,
     "tokenizer_step": tokenizer_step,
     "small_pretrain": small_pretrain,
     "growth": growth,
@@ -46,10 +49,11 @@ Job = tuple[str, int]
 GPU_JOBS: tuple[Job, ...] = (
     ("pretrain", 64), ("timm_anchor", 64), ("features", 64), ("generate", 64), ("latency", 1), ("tokenize", 64),
     ("pretrain", 16), ("small_pretrain", 64), ("pretrain", 256), ("features", 256), ("timm_anchor", 256),
-    ("generate", 16), ("tokenize", 256),
+    ("generate", 16), ("tokenize", 256), ("placement", 64), ("detokenize", 16), ("tokenize", 16),
+    ("tokenizer_step", 16),
 )  # fmt: skip
 """Jobs for a GPU, the most important first: with few minutes the last ones are left out."""
-ONCE = ("probe", "tokenizer_step", "small_pretrain")
+ONCE = ("probe", "placement", "tokenizer_step", "small_pretrain")
 """Measured with the first batch size only; a plain tokenizer step of 16 images would take 18 GB. `growth` takes one
 image: written-out attention over 1,024 tokens keeps 3 GB of each."""
 

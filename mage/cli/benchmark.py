@@ -21,6 +21,7 @@ PROTOCOL = {
     "PyTorch's fused attention",
     "probe": "against its floor, one feature pass and the head's training (fixed crops) or the feature passes alone "
     "(random crops): at best 1",
+    "placement": "steps on a token cache in the device's memory against the same steps on its files",
     "plain": "float32, contiguous, attention written out, all logits, masks as booleans, AdamW per tensor",
     "timm": "timm's vit_base_patch16_224 at 224 pixels: forward, and a step of AdamW",
     "latency": "seconds of one image, decoding included; latency_ms_b1 in milliseconds",

@@ -3,24 +3,34 @@
 import itertools
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mage import rng
 from mage.data.batches import Batch
+from mage.data.device_tokens import Place, place_tokens
 from mage.data.token_cache import TokenCache
 from mage.share import SETTING, Share
 
+CPU = torch.device("cpu")
+
 
 def token_batches(
-    cache: TokenCache, *, share: Share, seed: int, start: int = 0, pairs: bool = False
+    cache: TokenCache,
+    *,
+    share: Share,
+    seed: int,
+    start: int = 0,
+    pairs: bool = False,
+    device: torch.device = CPU,
+    place: Place = "auto",
 ) -> Iterator[Batch]:
     """Endless parts of batches {"tokens", "labels"} from step `start` on; step k's batch is a function of (seed, k).
 
     Each epoch is a permutation of the images, each in one of its views; share: the rows that this process takes.
-    pairs: a batch also holds "second", another view of each image. Raises ValueError if a batch is larger than the
-    cache, or if there is only one view where two are needed.
+    pairs: a batch also holds "second", another view of each image. device: of the training; batches are made there if
+    the whole cache fits, else on the host. place: overrides that choice (`place_tokens`).
+    Raises ValueError if a batch is larger than the cache, or if there is only one view where two are needed.
     """
     if pairs and cache.key.views < 2:
         raise ValueError(
@@ -35,28 +45,30 @@ def token_batches(
         )
 
     def batches() -> Iterator[Batch]:
+        cached = place_tokens(cache, device, place)
         per_epoch = len(cache) // size
-        order, views, epoch = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64), -1
+        order, views, epoch = torch.empty(0), torch.empty(0), -1
         for step in itertools.count(start):
             if step // per_epoch != epoch:
                 epoch = step // per_epoch
                 random = rng.generator(seed, "order", epoch)
-                order = torch.randperm(len(cache), generator=random).numpy()
-                views = torch.randint(cache.key.views, (len(cache),), generator=random).numpy()
-            away = np.zeros(size, dtype=np.int64)
+                order = cached.numbers(torch.randperm(len(cache), generator=random))
+                views = cached.numbers(torch.randint(cache.key.views, (len(cache),), generator=random))
+            away = torch.empty(0)
             if pairs:
                 random = rng.generator(seed, "second view", step)
-                away = torch.randint(1, cache.key.views, (size,), generator=random).numpy()
+                away = cached.numbers(torch.randint(1, cache.key.views, (size,), generator=random))
             first = step % per_epoch * size
             for part in range(share.parts):
-                rows = np.asarray(share.rows(part))
-                chosen = order[first + rows]
+                rows = share.rows(part)
+                chosen = order[first + rows.start : first + rows.stop]
                 batch: dict[str, Tensor] = {
-                    "tokens": cache.tokens(chosen, views[chosen]),
-                    "labels": torch.from_numpy(cache.labels[chosen]),
+                    "tokens": cached.tokens(chosen, views[chosen]),
+                    "labels": cached.labels(chosen),
                 }
                 if pairs:
-                    batch["second"] = cache.tokens(chosen, (views[chosen] + away[rows]) % cache.key.views)
+                    others = (views[chosen] + away[rows.start : rows.stop]) % cache.key.views
+                    batch["second"] = cached.tokens(chosen, others)
                 yield batch
 
     return batches()

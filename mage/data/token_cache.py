@@ -8,11 +8,11 @@ Encoding images is more than half the cost of pre-training; a cache pays it once
 
 Shards are written atomically, so an interrupted `mage tokenize` continues where it stopped.
 
-Letters: n images, v views; a token grid has one, two or three dimensions.
+Letters: n images, v views, l tokens; a token grid has one, two or three dimensions.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -76,12 +76,21 @@ class TokenCache:
         for number in np.unique(shard):
             here = shard == number
             rows[here] = self._shards[number][images_[here] - first[here], views[here]]
+        self._check_codes(rows)
+        return torch.from_numpy(rows).view(-1, *self.grid)
+
+    def shards(self) -> Iterator[np.ndarray]:
+        """All tokens, (images, views, l) uint16, shard by shard. Raises ValueError for damaged ones."""
+        for shard in self._shards:
+            self._check_codes(shard)
+            yield shard
+
+    def _check_codes(self, rows: np.ndarray) -> None:
         if rows.size and rows.max() >= self.num_codes:
             raise ValueError(
                 f"{self.folder} holds the token {rows.max()} and has {self.num_codes} codes: "
                 f"delete {self.folder} and tokenize again"
             )
-        return torch.from_numpy(rows).view(-1, *self.grid)
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Raise ValueError if another tokenizer made this cache."""

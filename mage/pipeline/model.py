@@ -28,18 +28,16 @@ from mage.tokenizers import Tokenizer
 
 
 def load(
-    path: str | Path,
-    *,
-    tokenizer: Tokenizer | None = None,
-    precision: str = "auto",
-    device: str | torch.device = "auto",
-) -> "Mage":
+    path: str | Path, *, tokenizer: Tokenizer | None = None,
+    precision: str = "auto", device: str | torch.device = "auto", graphs: bool = False,
+) -> "Mage":  # fmt: skip
     """Read a model folder, or the `model` folder inside a run. Raises ValueError for anything else.
 
     tokenizer: your own, for a model that was trained on its tokens; without it such a model works on tokens only.
     precision: "auto", "float32" or "bf16"; device: "auto", "cpu", "cuda", "cuda:1", "mps".
+    graphs: on a GPU, replay `encode` and `decode_tokens` as CUDA graphs; off until its gain has been measured.
     """
-    return Mage.of(store.read(path, tokenizer=tokenizer), precision=precision, device=device)
+    return Mage.of(store.read(path, tokenizer=tokenizer), precision=precision, device=device, graphs=graphs)
 
 
 class Mage(Describing):

@@ -15,6 +15,7 @@ from mage import device as device_policy
 from mage.inputs import ImageBatch, Images, ImageTransform, as_images
 from mage.models import MAGEClassifier, MAGETransformer, PatchClassifier, PatchEncoder, Transformer
 from mage.nn.blocks import choose_attention
+from mage.nn.graphed import graphed
 from mage.pipeline.modes import evaluating, in_batches
 from mage.store import folder as store
 from mage.store.parts import ModelParts
@@ -35,12 +36,14 @@ class Networks:
         notes: dict[str, Any] | None = None,
         precision: str = "auto",
         device: str | torch.device = "auto",
+        graphs: bool = False,
     ) -> None:
         """precision: "auto", "float32" or "bf16"; device: "auto", "cpu", "cuda". Raises ValueError if they disagree.
 
-        The networks are moved to the device. notes: of the training, such as class names.
+        The networks are moved to the device. notes: of the training, such as class names. graphs: see `mage.load`.
         """
         self._tokenizer, self._transformer = tokenizer, transformer
+        self.graphs = graphs
         self.recipe, self.notes = recipe or {}, notes or {}
         self.to(device)
         self.precision = device_policy.resolve(precision, self.device)
@@ -54,7 +57,12 @@ class Networks:
 
     @classmethod
     def of(
-        cls: type[Model], parts: ModelParts, *, precision: str = "auto", device: str | torch.device = "auto"
+        cls: type[Model],
+        parts: ModelParts,
+        *,
+        precision: str = "auto",
+        device: str | torch.device = "auto",
+        graphs: bool = False,
     ) -> Model:
         """The model made of these parts, its networks in evaluation mode."""
         for module in (parts.tokenizer, parts.transformer):
@@ -67,6 +75,7 @@ class Networks:
             notes=parts.notes,
             precision=precision,
             device=device,
+            graphs=graphs,
         )
 
     @property
@@ -85,6 +94,9 @@ class Networks:
             if isinstance(module, nn.Module):
                 module.to(self.device)
                 choose_attention(module, self.device)
+        if self._tokenizer is not None:  # graphs of the weights' old places are dropped
+            self._encode = graphed(self._tokenizer.encode, self.device, enabled=self.graphs)
+            self._decode = graphed(self._tokenizer.decode, self.device, enabled=self.graphs)
         return self
 
     def __repr__(self) -> str:
@@ -155,13 +167,13 @@ class Networks:
         tokenizer = self.require_tokenizer()
         pixels = self._images(images).pixels
         with evaluating(tokenizer):
-            return in_batches(pixels, batch_size, tokenizer.encode, self.precision, self.device)
+            return in_batches(pixels, batch_size, self._encode, self.precision, self.device)
 
     def decode_tokens(self, ids: Int[Tensor, "n h w"], *, batch_size: int = 64) -> Float[Tensor, "n c H W"]:
         """Ids -> images in [0, 1], in batches, on the model's device."""
         tokenizer = self.require_tokenizer()
         with evaluating(tokenizer):
-            return in_batches(ids, batch_size, tokenizer.decode, self.precision, self.device)
+            return in_batches(ids, batch_size, self._decode, self.precision, self.device)
 
     def _images(self, images: Images) -> ImageBatch:
         return as_images(images, size=self.image_size, channels=self.channels, resize=True)

@@ -12,7 +12,7 @@ from mage.data.batches import Batch, Batches
 from mage.data.datasets import ImageDataset, load_dataset, subset
 from mage.data.loaders import TrainLoader, decode_to_memory, evaluation_batches
 from mage.data.splits import TrainingData, ValidationConfig, carve
-from mage.data.token_batches import token_batches
+from mage.data.token_batches import CPU, token_batches
 from mage.data.token_cache import TokenCache
 from mage.data.transforms import TransformConfig, build_transform
 from mage.pipeline import Mage
@@ -92,11 +92,13 @@ def image_batches(
     return batches
 
 
-def cached_batches(cache: TokenCache, optim: OptimConfig, seed: int, *, pairs: bool = False) -> Batches:
-    """Tokens for training, two views of each image with `pairs`."""
+def cached_batches(
+    cache: TokenCache, optim: OptimConfig, seed: int, *, pairs: bool = False, device: torch.device = CPU
+) -> Batches:
+    """Tokens for training on `device`, two views of each image with `pairs`."""
 
     def batches(start: int, share: Share) -> Iterator[Batch]:
-        return token_batches(cache, share=share, seed=seed, start=start, pairs=pairs)
+        return token_batches(cache, share=share, seed=seed, start=start, pairs=pairs, device=device)
 
     batches(0, _own_share(optim))
     return batches

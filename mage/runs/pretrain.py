@@ -65,7 +65,8 @@ def _on_images(
         conditions, cache = from_cache(method.class_conditions, cache, init_from, launch, seed=recipe.seed)
         if method.class_conditions.source == "clusters" and not launch.resume and distributed.is_first():
             images.save_png(launch.out / "figures" / "clusters.png", picture(tokenizer, cache))
-        num_images, source = len(cache), cached_batches(cache, optim, recipe.seed, pairs=method.pairs)
+        num_images = len(cache)
+        source = cached_batches(cache, optim, recipe.seed, pairs=method.pairs, device=launch.start())
         content = cache.key.data
     else:
         num_images, content = len(data.train), content_of(data.train)
@@ -120,7 +121,7 @@ def _on_tokens(
         chosen = np.arange(min(len(validation), recipe.data.validation.images))
         held = validation.tokens(chosen, np.zeros_like(chosen))
     conditions, cache = from_cache(recipe.method.class_conditions, cache, init_from, launch, seed=recipe.seed)
-    source = cached_batches(cache, recipe.pretraining, recipe.seed, pairs=recipe.method.pairs)
+    source = cached_batches(cache, recipe.pretraining, recipe.seed, pairs=recipe.method.pairs, device=launch.start())
     inputs = MethodInputs(
         model=recipe.model,
         source=source,

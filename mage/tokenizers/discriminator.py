@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage import distributed
+from mage.nn.norms import GroupNorm, in_fast_layout
 
 GanLoss = Literal["hinge", "non_saturating"]
 
@@ -71,7 +72,7 @@ class PatchDiscriminator(nn.Module):
             narrow, wide = config.level_width(level - 1), config.level_width(level)
             layers += [
                 nn.Conv2d(narrow, wide, 4, stride, 1, bias=False),
-                nn.GroupNorm(8 if wide % 8 == 0 else 1, wide),
+                GroupNorm(8 if wide % 8 == 0 else 1, wide),
                 nn.LeakyReLU(0.2),
             ]
         layers.append(nn.Conv2d(config.level_width(config.levels), 1, 4, 1, 1))
@@ -82,7 +83,7 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n 1 h w"]:
         """Images in [0, 1] -> scores of patches."""
-        verdicts: Tensor = self.layers(images * 2 - 1)
+        verdicts: Tensor = self.layers(in_fast_layout(images * 2 - 1))
         return verdicts.float()
 
 

@@ -71,8 +71,8 @@ class _Block(nn.Module):
         self.nin_shortcut = nn.Conv2d(narrow, wide, 1) if narrow != wide else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(functional.silu(self.norm1(x)))
-        h = self.conv2(functional.silu(self.norm2(h)))
+        h = self.conv1(self.norm1.with_silu(x))
+        h = self.conv2(self.norm2.with_silu(h))
         out: Tensor = self.nin_shortcut(x) + h
         return out
 
@@ -164,7 +164,7 @@ class _Encoder(nn.Module):
         x = self.conv_in(x)
         for level in self.down:
             x = level(x)
-        out: Tensor = self.conv_out(functional.silu(self.norm_out(self.mid(x))))
+        out: Tensor = self.conv_out(self.norm_out.with_silu(self.mid(x)))
         return out
 
 
@@ -189,7 +189,7 @@ class _Decoder(nn.Module):
         x = self.mid(self.conv_in(x))
         for level in reversed(self.up):
             x = level(x)
-        out: Tensor = self.conv_out(functional.silu(self.norm_out(x)))
+        out: Tensor = self.conv_out(self.norm_out.with_silu(x))
         return out
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from mage import rng
+from mage.device import move_together
 from mage.sampling.classes import NO_CLASS
 from mage.share import Turn
 
@@ -35,4 +36,5 @@ class ConditionConfig:
 def drop_classes(labels: Int[Tensor, " n"], drop: float, seed: int, turn: Turn) -> Int[Tensor, " n"]:
     """Replace a share of the labels by "no class"; row r of step s always keeps or loses its own."""
     uniform = torch.rand(turn.share.batch_size, generator=rng.generator(seed, "class drop", turn.step))
-    return labels.masked_fill((turn.take(uniform) < drop).to(labels.device, non_blocking=True), NO_CLASS)
+    hidden = turn.take(uniform) < drop
+    return labels.masked_fill(move_together([hidden], labels.device)[0], NO_CLASS)

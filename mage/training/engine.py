@@ -33,6 +33,7 @@ from mage.training.progress import Progress
 from mage.training.run import Interrupted, NonFiniteLoss, RunConfig, TrainResult
 from mage.training.runlog import RunLog
 from mage.training.task import Reading, Task
+from mage.training.transfer import on_device
 from mage.training.window import Window
 from mage.training.wrap import Wrapped, no_exchange, training_mode
 
@@ -128,7 +129,7 @@ class Trainer:
     def logging(self, run: RunConfig, progress: bool) -> Iterator[None]:
         """Open the log and the progress bar."""
         first = distributed.is_first()
-        self.data = self.task.batches(self.step, self.share)
+        self.data = on_device(self.task.batches(self.step, self.share), self.device)
         self.log: RunLog | None = None
         if first:
             self.log = RunLog(self.folder, step=self.step, trackers=run.trackers, settings=self.settings)
@@ -148,10 +149,9 @@ class Trainer:
             last = part == parts - 1
             # Dropout draws from the global generators: seed them for each part.
             torch.manual_seed(rng.stream_seed(self.seed, "step", self.step * parts + part, self.share.rank))
-            batch = {name: value.to(self.device, non_blocking=True) for name, value in next(self.data).items()}
             # Gradients are exchanged with the last part; no_exchange must contain both passes of the others.
             with nullcontext() if last else no_exchange(self.modules):
-                for loss in self.task.losses(self.modules, batch, Turn(self.step, part, self.share)):
+                for loss in self.task.losses(self.modules, next(self.data), Turn(self.step, part, self.share)):
                     (loss.value / parts).backward()
                     name = _name(loss.module, self.modules)
                     self.window.add({**loss.readings, name: Reading(loss.value)}, 1 / parts)

@@ -43,7 +43,8 @@ def test_every_path_runs_and_gets_a_ratio(monkeypatch: pytest.MonkeyPatch) -> No
     wanted = {
         "train_cached_vs_plain_online", "train_cached_vs_plain_cached", "train_online", "tokenize", "generate",
         "generate_encoder_keep", "edit", "features", "probe_fixed_crops", "probe_random_crops",
-        "tokenizer_step", "small_pretrain", "latency_ms_b1", "ceiling_share_timm_step_timm_b2",
+        "tokenizer_step", "placement", "detokenize", "small_pretrain", "latency_ms_b1",
+        "ceiling_share_timm_step_timm_b2",
         "pass_16_tokens", "step_64_tokens", "ceiling_share_generate", "ceiling_share_pretrain",
     }  # fmt: skip
     assert wanted <= set(found)

@@ -1,6 +1,8 @@
 """Everything once on a CUDA GPU: `make test-gpu`. What is computed is tested elsewhere; here, that it runs there."""
 
 import copy
+import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,11 @@ from mage import rng, runs
 from mage.benchmarks.counters import count_call
 from mage.benchmarks.graphs import count_graphs
 from mage.building import build
+from mage.data.batches import Batch
 from mage.data.datasets import load_dataset, subset
+from mage.data.device_tokens import DeviceTokens, Place, place_tokens
+from mage.data.own_tokens import write_tokens
+from mage.data.token_batches import token_batches
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import compare
 from mage.evaluation.representation import Representation
@@ -28,7 +34,10 @@ from mage.runs.finetune import finetune
 from mage.runs.generation import look_at_dataset, look_at_model
 from mage.runs.production import Production
 from mage.settings import override
+from mage.share import Share
+from mage.tokenizers import VQGAN, QuantizerConfig, VQGANConfig
 from mage.training.engine import Trainer
+from mage.training.transfer import on_device
 from tests.reference.launches import quiet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU: make test-gpu")
@@ -119,6 +128,73 @@ def test_group_norm_takes_the_short_way_and_agrees() -> None:
     assert found.dtype == torch.bfloat16
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.float(), torch.nn.GroupNorm(4, 32).cuda()(x.float()), atol=0.03, rtol=0.03)
+
+
+def test_norm_and_silu_have_pytorchs_gradients_and_keep_the_layout() -> None:
+    norm = GroupNorm(4, 32).cuda()
+    x = torch.randn(2, 32, 16, 16, device=GPU).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    with torch.autocast(GPU, torch.bfloat16):
+        result = norm.with_silu(x)
+    assert result.dtype == torch.bfloat16
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    found = torch.autograd.grad(result, (x, norm.weight), torch.ones_like(result))
+    wide = x.detach().float().requires_grad_()
+    exact = torch.nn.functional.silu(torch.nn.GroupNorm.forward(norm, wide))
+    expected = torch.autograd.grad(exact, (wide, norm.weight), torch.ones_like(exact))
+    assert found[0].is_contiguous(memory_format=torch.channels_last)
+    for one, other in zip(found, expected, strict=True):
+        assert float((one.float() - other).abs().max()) < 0.03 * float(other.abs().max())
+
+
+def test_a_tokenizer_trains_in_the_channels_last_layout() -> None:
+    config = VQGANConfig((16, 16), 3, 32, (1, 2), 1, quantizer=QuantizerConfig("ema", 9))
+    network = VQGAN(config).to(GPU)
+    layouts = []
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_pre_hook(lambda _, inputs: layouts.append(inputs[0]))
+    with torch.autocast(GPU, torch.bfloat16):
+        network(torch.rand(2, 3, 16, 16, device=GPU)).reconstruction.float().mean().backward()
+    assert layouts
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in layouts)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_encoding_and_decoding_are_the_same_with_graphs(model: mage.Mage, precision: Any) -> None:
+    plain, replayed = (
+        mage.Mage.of(model.parts, device=GPU, precision=precision, graphs=graphs) for graphs in (False, True)
+    )
+    for seed in range(3):
+        images = torch.rand(5, 1, 8, 8, generator=rng.generator(seed, "graphed"))
+        ids = plain.encode(images, batch_size=2)  # the last batch is a shape of its own
+        assert float((replayed.encode(images, batch_size=2) == ids).float().mean()) > 0.98
+        pixels = replayed.decode_tokens(ids, batch_size=2)
+        torch.testing.assert_close(pixels, plain.decode_tokens(ids, batch_size=2), atol=0.02, rtol=0)
+
+
+def test_tokens_on_the_gpu_and_batches_copied_ahead_are_those_of_the_files(tmp_path: Path) -> None:
+    ids = torch.randint(2**16, (300, 2, 4, 4), generator=rng.generator(0, "placed"))
+    cache = write_tokens(tmp_path / "tokens", ids, num_codes=2**16, views=True, shard_images=128)
+    device = torch.device(GPU)
+    assert isinstance(place_tokens(cache, device), DeviceTokens)
+
+    def batches(place: Place) -> Iterator[Batch]:
+        return token_batches(cache, share=Share(70), seed=0, device=device, place=place)
+
+    expected = itertools.islice(batches("host"), 10)
+    for one, here, ahead in zip(expected, batches("device"), on_device(batches("host"), device), strict=False):
+        for name in one:
+            assert here[name].device.type == ahead[name].device.type == GPU
+            assert torch.equal(here[name].cpu(), one[name])
+            assert torch.equal(ahead[name].cpu(), one[name])
+
+
+def test_a_mask_is_the_same_on_the_gpu() -> None:
+    mask = random_mask(MaskRatioConfig(per_image=True), 5, 12, rng.generator(0))
+    moved = mask.to(torch.device(GPU))
+    for name in ("masked", "dropped", "kept_index"):
+        assert torch.equal(getattr(moved, name).cpu(), getattr(mask, name))
 
 
 def test_a_training_step_is_captured_as_a_cuda_graph_at_every_ratio(model: mage.Mage) -> None:

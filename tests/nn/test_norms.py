@@ -1,8 +1,11 @@
 """The lean group norm against PyTorch's."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from mage.nn.norms import GroupNorm, lean_group_norm
 
@@ -20,6 +23,54 @@ def test_group_norm_equals_pytorchs(layout: torch.memory_format, dtype: torch.dt
     assert found.dtype == dtype
     assert found.is_contiguous(memory_format=layout)
     assert (found.float() - expected).abs().max() < tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 3e-2)])
+def test_gradients_equal_pytorchs(
+    layout: torch.memory_format, silu: bool, dtype: torch.dtype, tolerance: float
+) -> None:
+    torch.manual_seed(0)
+    exact = nn.GroupNorm(4, 12).double()
+    nn.init.normal_(exact.weight, 1, 0.3)
+    nn.init.normal_(exact.bias)
+    norm = copy.deepcopy(exact).to(torch.float64 if dtype == torch.float64 else torch.float32)
+    x = (torch.randn(3, 12, 5, 7) * 2 + torch.randn(3, 12, 1, 1)).to(dtype).contiguous(memory_format=layout)
+    upstream = torch.randn(3, 12, 5, 7).to(dtype).contiguous(memory_format=layout)
+    x.requires_grad_()
+    result = lean_group_norm(x, norm, silu=silu)
+    found = torch.autograd.grad(result, (x, norm.weight, norm.bias), upstream)
+    wide = x.detach().double().requires_grad_()
+    result = functional.silu(exact(wide)) if silu else exact(wide)
+    expected = torch.autograd.grad(result, (wide, exact.weight, exact.bias), upstream.double())
+    assert found[0].dtype == dtype
+    assert found[0].is_contiguous(memory_format=layout)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.double() - other).abs().max() < tolerance * other.abs().max()
+
+
+def test_training_keeps_the_input_alone() -> None:
+    """The normalized input and its SiLU are the largest tensors of a tokenizer's step: they are computed again."""
+    norm, kept = GroupNorm(4, 12), []
+    x = torch.randn(2, 12, 8, 8, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        lean_group_norm(x, norm, silu=True)
+    assert sum(tensor.numel() == x.numel() for tensor in kept) == 1
+
+
+def test_the_formula_for_compilers_has_the_same_values_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    norm = GroupNorm(4, 12)
+    nn.init.normal_(norm.weight, 1, 0.3)
+    x = torch.randn(2, 12, 4, 4, requires_grad=True)
+    found = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        result = lean_group_norm(x, norm, silu=True)
+        assert ("LeanNorm" in type(result.grad_fn).__name__) == (not compiling)
+        found.append((result, *torch.autograd.grad(result.square().sum(), (x, norm.weight, norm.bias))))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_are_called_as_pytorch_calls_them() -> None:
