@@ -309,6 +309,42 @@ def test_test_images_of_left_out_classes_are_opened_after_the_choice(
     assert not opened, "what is finished is not measured again"
 
 
+@pytest.mark.parametrize(("costs", "expected"), [({2: 1.01, 4: 1.02, 8: 1.5}, 4), ({2: 1.03, 4: 1.2, 8: 1.3}, 1)])
+def test_the_largest_reuse_within_the_tolerance_is_recommended(
+    study: Any, costs: dict[int, float], expected: int
+) -> None:
+    reuse = study("reuse")
+
+    class Measured(reuse.Study):  # type: ignore[misc, name-defined]  # a module that was loaded from a file
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        def distance(self, sampling: dict[str, Any], split: str) -> float:
+            self.asked.append(split)
+            return 100 * costs.get(sampling.get("reuse", 1), 1.0)
+
+    measured = Measured()
+    assert measured.recommend({"order": "halton"}, {"order": "confidence"}) == expected
+    assert set(measured.asked) == {"validation"}
+
+
+def test_temperature_and_share_of_reused_passes_are_those_of_the_least_distance(study: Any) -> None:
+    reuse = study("reuse")
+
+    class Measured(reuse.Study):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            pass
+
+        def distance(self, sampling: dict[str, Any], split: str) -> float:
+            assert split == "validation"
+            return abs(sampling["token_temperature"] - 0.9) + abs(sampling["encoder_keep"] - 0.25)
+
+    measured = Measured()
+    warm = measured.choose_temperature("halton")
+    assert (warm["token_temperature"], warm["encoder_keep"]) == (0.9, 1.0)
+    assert measured.choose_share(warm)["encoder_keep"] == 0.25
+
+
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.py")), ids=lambda path: path.stem)
 def test_every_study_imports_what_the_library_has(study: Any, path: Path) -> None:
     study(path.stem)
