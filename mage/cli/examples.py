@@ -35,7 +35,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mage tune-sampler --model runs/photos --try-orders halton --try-steps 4 8 --no-store",
     ),
     "probe": (
-        "mage probe --model runs/photos --data photos/",
+        "mage probe --model runs/photos --data photos/ --out runs/classifier",
         "mage probe --model runs/photos --data cifar10 --protocol lars --crops random",
     ),
     "knn": ("mage knn --model runs/photos --data photos/", "mage knn --model runs/photos --data cifar10 --pool both"),

@@ -226,6 +226,10 @@ CASES["probe"] = [
     ("--model {root}/model --data digits --crops random", "needs --protocol lars"),
     ("--model {root}/model --data digits --crops random --protocol lars --crop-scale 0 1", "crop scale"),
 ]
+CASES["probe"] += [
+    ("--model {root}/model --data digits --out {root}/folder", "nothing was overwritten"),
+    ("--model {root}/model --data digits --out {root}/photo.png/x", "is a file"),
+]
 CASES["knn"] = [*PROBE_CASES, ("--model {root}/model --data digits --neighbours 0", "--neighbours must be at least 1")]
 
 CASES["fewshot"] = [
