@@ -34,6 +34,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mage tune-sampler --model runs/photos",
         "mage tune-sampler --model runs/photos --try-orders halton --try-steps 4 8 --no-store",
     ),
+    "embed": (
+        "mage embed photos/ --model runs/photos --out features.parquet",
+        "mage embed cifar10 --model runs/photos --split test --pool both --out features.npz",
+    ),
+    "predict": (
+        "mage predict holiday/ --model runs/classifier --out classes.csv",
+        "mage predict holiday/ --model runs/finetuned --workers 4 --out classes.parquet",
+    ),
     "probe": (
         "mage probe --model runs/photos --data photos/ --out runs/classifier",
         "mage probe --model runs/photos --data cifar10 --protocol lars --crops random",

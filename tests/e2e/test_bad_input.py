@@ -230,6 +230,26 @@ CASES["probe"] += [
     ("--model {root}/model --data digits --out {root}/folder", "nothing was overwritten"),
     ("--model {root}/model --data digits --out {root}/photo.png/x", "is a file"),
 ]
+FOLDER = "{root}/folder --out {out}.csv"
+CASES["embed"] = [
+    *((f"{FOLDER} {arguments}", message) for arguments, message in MODEL),
+    *(
+        (f"{arguments.removeprefix('--data ')} --model {{root}}/model --out {{out}}.csv", message)
+        for arguments, message in DATA
+    ),
+    *((f"{FOLDER} --model {{root}}/model {arguments}", message) for arguments, message in COMMON),
+    (f"{FOLDER} --model {{root}}/tokenizer", "without a transformer"),
+    (f"{FOLDER} --model {{root}}/model --batch-size 0", "at least 1"),
+    (f"{FOLDER} --model {{root}}/model --split valid", "valid"),
+    ("{root}/folder --model {root}/model --out {out}.txt", "must end in"),
+    ("{root}/folder --model {root}/model --out {root}/photo.png/x.csv", "is a file"),
+]
+CASES["predict"] = [
+    *((f"{FOLDER} {arguments}", message) for arguments, message in MODEL),
+    (f"{FOLDER} --model {{root}}/model", "names no classes.*mage probe"),
+    *((f"{FOLDER} --model {{root}}/model {arguments}", message) for arguments, message in COMMON),
+    ("{root}/folder --model {root}/model --out {root}/photo.png/x.csv", "is a file"),
+]
 CASES["knn"] = [*PROBE_CASES, ("--model {root}/model --data digits --neighbours 0", "--neighbours must be at least 1")]
 
 CASES["fewshot"] = [

@@ -300,6 +300,29 @@ def test_a_probe_with_out_keeps_its_classifier_with_intervals_and_a_report(
     assert f"({100 * low:.1f} to {100 * high:.1f})" in page
 
 
+def test_a_folder_is_embedded_and_its_classes_are_predicted_once(
+    run: SimpleNamespace, disk: SimpleNamespace, command: Command, tmp_path: Path
+) -> None:
+    folder, model = disk.root / "folder", run.root / "model"
+    words = ("embed", folder, "--model", model, "--out", tmp_path / "features.csv")
+    assert "features of 40 images" in command(*words).out
+    again = json.loads(command(*words, "--json").out)
+    assert (again["images"], again["computed"]) == (40, 0)
+    lines = (tmp_path / "features.csv").read_text().splitlines()
+    assert len(lines) == 41
+    assert lines[1].startswith("a/0.png,a,")
+    kept = command("probe", "--model", model, "--data", folder, "--out", tmp_path / "classifier")
+    assert kept.code == 0, kept.err
+    words = ("predict", folder, "--model", tmp_path / "classifier", "--out", tmp_path / "classes.csv")
+    result = command(*words)
+    assert "classes of 40 images" in result.out
+    assert "as their sub-folders say: " in result.out
+    found = json.loads(command(*words, "--json").out)
+    rows = [line.split(",") for line in (tmp_path / "classes.csv").read_text().splitlines()[1:]]
+    assert found["accuracy"] == sum(row[1] == row[4] for row in rows) / 40
+    assert found["computed"] == 0
+
+
 def test_probe_on_random_crops_takes_a_pass_per_epoch(run: SimpleNamespace, command: Command) -> None:
     words = ("--model", run.root / "model", "--data", "digits", "--protocol", "lars", "--epochs", 2, "--json")
     result = command("probe", *words, "--crops", "random", "--crop-scale", 0.8, 1.0)
