@@ -34,6 +34,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mage tune-sampler --model runs/photos",
         "mage tune-sampler --model runs/photos --try-orders halton --try-steps 4 8 --no-store",
     ),
+    "explore": (
+        "mage explore photos/ --model runs/photos --out photos.html",
+        "mage explore photos/ --model runs/photos --clusters 8 --limit 5000 --out photos.html",
+    ),
     "embed": (
         "mage embed photos/ --model runs/photos --out features.parquet",
         "mage embed cifar10 --model runs/photos --split test --pool both --out features.npz",

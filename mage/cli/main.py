@@ -18,6 +18,7 @@ COMMANDS = {
     "edit": "redraw a part of an image, or vary all of it: inpaint, outpaint, uncrop, another class",
     "evaluate": "measure a tokenizer (reconstructions), representations (all protocols) or generation (FID and others)",
     "tune-sampler": "find the sampler's settings for a model, and store them with it",
+    "explore": "a folder of images as one page: a map, groups, near-duplicates, outliers",
     "embed": "write the features of every image of a folder into a table",
     "predict": "write the class of every image of a folder into a table",
     "probe": "linear probe on a model's features, which may be kept as a classifier",
@@ -128,7 +129,7 @@ GROUPS = {
     "start here": ("demo", "plan", "info"),
     "train": ("train-tokenizer", "tokenize", "pretrain", "finetune"),
     "generate and edit": ("generate", "edit", "reconstruct", "tune-sampler"),
-    "use on a folder": ("embed", "predict"),
+    "use on a folder": ("explore", "embed", "predict"),
     "measure": ("evaluate", "probe", "knn", "fewshot", "transfer", "robustness", "reproduce", "benchmark"),
     "show and convert": ("report", "compare", "convert"),
 }

@@ -244,6 +244,16 @@ CASES["embed"] = [
     ("{root}/folder --model {root}/model --out {out}.txt", "must end in"),
     ("{root}/folder --model {root}/model --out {root}/photo.png/x.csv", "is a file"),
 ]
+CASES["explore"] = [
+    *((f"{{root}}/folder --out {{out}}.html {arguments}", message) for arguments, message in MODEL),
+    *(
+        (f"{arguments.removeprefix('--data ')} --model {{root}}/model --out {{out}}.html", message)
+        for arguments, message in DATA
+    ),
+    ("{root}/folder --model {root}/model --out {out}.pdf", "must end in .html"),
+    ("{root}/folder --model {root}/model --out {out}.html --clusters 41", "1 to 40 clusters"),
+    ("{root}/folder --model {root}/model --out {out}.html --limit 0", "--limit must be at least 1"),
+]
 CASES["predict"] = [
     *((f"{FOLDER} {arguments}", message) for arguments, message in MODEL),
     (f"{FOLDER} --model {{root}}/model", "names no classes.*mage probe"),

@@ -323,6 +323,18 @@ def test_a_folder_is_embedded_and_its_classes_are_predicted_once(
     assert found["computed"] == 0
 
 
+def test_a_folder_becomes_one_page(
+    run: SimpleNamespace, disk: SimpleNamespace, command: Command, tmp_path: Path
+) -> None:
+    words = ("explore", disk.root / "folder", "--model", run.root / "model", "--out", tmp_path / "page.html")
+    result = command(*words, "--limit", 30, "--clusters", 3)
+    assert result.code == 0, result.err
+    assert "30 of 40 images, 3 groups" in result.out
+    found = json.loads(command(*words, "--json").out)
+    assert (found["images"], found["total"]) == (40, 40)
+    assert found["bytes"] == (tmp_path / "page.html").stat().st_size
+
+
 def test_probe_on_random_crops_takes_a_pass_per_epoch(run: SimpleNamespace, command: Command) -> None:
     words = ("--model", run.root / "model", "--data", "digits", "--protocol", "lars", "--epochs", 2, "--json")
     result = command("probe", *words, "--crops", "random", "--crop-scale", 0.8, 1.0)
