@@ -4,14 +4,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": ("mage demo", "mage demo --recipe cifar10 --data-root data --out runs/cifar10"),
     "train-tokenizer": (
         "mage train-tokenizer --recipe cifar10 --data photos/ --out runs/photos-tokenizer",
-        "mage train-tokenizer --recipe cifar10 --data photos/ --out runs/photos-tokenizer --resume",
+        "mage train-tokenizer --recipe cifar10 --data photos/ --minutes 30 --out runs/photos-tokenizer",
+        "mage train-tokenizer --recipe cifar10 --data photos/ --minutes 30 --out runs/photos-tokenizer --resume",
     ),
     "tokenize": (
         "mage tokenize --tokenizer runs/photos-tokenizer --data photos/ --out tokens --views 4",
         "mage tokenize --array text.npy --num-codes 128 --out text-tokens",
     ),
     "pretrain": (
-        "mage pretrain --tokenizer runs/photos-tokenizer --out runs/photos",
+        "mage pretrain --tokenizer runs/photos-tokenizer --minutes 60 --out runs/photos",
         "mage pretrain --recipe cifar10-mae --data-root data --out runs/mae",
     ),
     "generate": (

@@ -43,6 +43,8 @@ CASES: dict[str, list[tuple[str, str]]] = {
         *((f"{arguments} --out {{out}}", message) for arguments, message in RECIPE),
         *((f"{TRAIN} {arguments}", message) for arguments, message in DATA + COMMON),
         (f"{TRAIN} --resume", "no checkpoint to resume"),
+        (f"{TRAIN} --minutes 0", "--minutes must be at least 1"),
+        (f"{TRAIN} --minutes 5 --data {{root}}/none", "no data set"),
         (f"{TRAIN} --set tokenizer_training.batch_size=5000", "5000"),
         (f"{TRAIN} --set tokenizer.image_size=[9,9]", "not a multiple"),
         ("--recipe smoke", "out"),
