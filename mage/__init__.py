@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mage.checkpoints import official as official
     from mage.data.datasets import load_dataset as load_dataset
     from mage.data.own_tokens import write_tokens as write_tokens
+    from mage.evaluation.image_classifier import ImageClassifier as ImageClassifier
+    from mage.evaluation.image_classifier import load_classifier as load_classifier
     from mage.masking import mask_from_noise as mask_from_noise
     from mage.models import MAGEClassifier as MAGEClassifier
     from mage.models import MAGEConfig as MAGEConfig
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "ImageClassifier": "mage.evaluation.image_classifier",
     "MAGEClassifier": "mage.models",
     "MAGEConfig": "mage.models",
     "MAGETransformer": "mage.models",
@@ -45,6 +48,7 @@ _MODULES = {
     "decode": "mage.sampling.decode",
     "decode_relaxed": "mage.sampling.decode",
     "load": "mage.pipeline",
+    "load_classifier": "mage.evaluation.image_classifier",
     "load_dataset": "mage.data.datasets",
     "mask_from_noise": "mage.masking",
     "official": "mage.checkpoints",

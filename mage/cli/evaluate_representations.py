@@ -6,7 +6,7 @@ from mage.cli.console import check_parent, emit, note
 from mage.cli.options.evaluate_representations import Options
 from mage.data.datasets import load_dataset
 from mage.evaluation.classification import classification_accuracy
-from mage.evaluation.metric import Metric
+from mage.evaluation.metric import Measured, Metric
 from mage.evaluation.representation import Representation
 from mage.evaluation.suite import build_protocols, measure_representation
 from mage.recipes import FINETUNES, Choice
@@ -58,7 +58,8 @@ def run(options: Options) -> None:
         tuned = mage.load(options.out / "finetune", precision=options.precision, device=options.device)
         accuracy = classification_accuracy(tuned.classify, test, recipe.data.test_transform(tuned.image_size))
         described = protocol(recipe, result_of_run.steps, tuned.image_size)
-        result.add(Metric("finetune_accuracy", accuracy.top1, described, "higher"))
+        details = {"interval": list(accuracy.confusion.interval)}
+        result.add(Metric("finetune_accuracy", accuracy.top1, described, "higher", details))
         result.timings["finetune"] = result_of_run.seconds
     values = {
         "commit": commit(),
@@ -73,10 +74,17 @@ def run(options: Options) -> None:
         atomic.write_json(options.out / "representations.json", values)
     width = max((len(describe(name).title) for name in result.metrics), default=0)
     lines = [
-        f"{describe(name).title:{width}}  {format_value(name, value)}   {result.protocols[name]}"
+        f"{describe(name).title:{width}}  {format_value(name, value)}{_interval(result, name)}   "
+        f"{result.protocols[name]}"
         for name, value in result.metrics.items()
     ]
     lines += [f"not measured: {reason}" for reason in result.left_out]
     lines += [f"WARNING: {warning}" for warning in result.warnings]
     lines.append(f"{format_seconds(sum(result.timings.values()))} in all")
     emit(options, values, "\n".join(lines))
+
+
+def _interval(result: Measured, name: str) -> str:
+    """The 95 % interval of an accuracy that has one."""
+    low, high = result.details.get(name, {}).get("interval", (None, None))
+    return "" if low is None else f" ({100 * low:.1f} to {100 * high:.1f} %)"

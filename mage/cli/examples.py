@@ -4,14 +4,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "demo": ("mage demo", "mage demo --recipe cifar10 --data-root data --out runs/cifar10"),
     "train-tokenizer": (
         "mage train-tokenizer --recipe cifar10 --data photos/ --out runs/photos-tokenizer",
-        "mage train-tokenizer --recipe cifar10 --data photos/ --out runs/photos-tokenizer --resume",
+        "mage train-tokenizer --recipe cifar10 --data photos/ --minutes 30 --out runs/photos-tokenizer",
+        "mage train-tokenizer --recipe cifar10 --data photos/ --minutes 30 --out runs/photos-tokenizer --resume",
     ),
     "tokenize": (
         "mage tokenize --tokenizer runs/photos-tokenizer --data photos/ --out tokens --views 4",
         "mage tokenize --array text.npy --num-codes 128 --out text-tokens",
     ),
     "pretrain": (
-        "mage pretrain --tokenizer runs/photos-tokenizer --out runs/photos",
+        "mage pretrain --tokenizer runs/photos-tokenizer --minutes 60 --out runs/photos",
         "mage pretrain --recipe cifar10-mae --data-root data --out runs/mae",
     ),
     "generate": (
@@ -34,8 +35,20 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mage tune-sampler --model runs/photos",
         "mage tune-sampler --model runs/photos --try-orders halton --try-steps 4 8 --no-store",
     ),
+    "explore": (
+        "mage explore photos/ --model runs/photos --out photos.html",
+        "mage explore photos/ --model runs/photos --clusters 8 --limit 5000 --out photos.html",
+    ),
+    "embed": (
+        "mage embed photos/ --model runs/photos --out features.parquet",
+        "mage embed cifar10 --model runs/photos --split test --pool both --out features.npz",
+    ),
+    "predict": (
+        "mage predict holiday/ --model runs/classifier --out classes.csv",
+        "mage predict holiday/ --model runs/finetuned --workers 4 --out classes.parquet",
+    ),
     "probe": (
-        "mage probe --model runs/photos --data photos/",
+        "mage probe --model runs/photos --data photos/ --out runs/classifier",
         "mage probe --model runs/photos --data cifar10 --protocol lars --crops random",
     ),
     "knn": ("mage knn --model runs/photos --data photos/", "mage knn --model runs/photos --data cifar10 --pool both"),

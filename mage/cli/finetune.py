@@ -9,6 +9,7 @@ from mage.cli.console import counting, emit, skipped_sentence
 from mage.cli.options.finetune import Options
 from mage.data.datasets import load_dataset
 from mage.evaluation.classification import classification_accuracy
+from mage.evaluation.confusion import with_interval
 from mage.recipes.finetune import protocol
 from mage.recipes.resolve import resolve_finetune
 
@@ -28,10 +29,13 @@ def run(options: Options) -> None:
     values = {
         "finetune_accuracy": measured.top1,
         "top5_accuracy": measured.top5,
+        **measured.confusion.as_dict(),
         "test_images": measured.images,
         "protocol": f"fine-tuning, {protocol(recipe, result.steps, tuned.image_size)}",
         "out": str(options.out),
         **asdict(result),
     }
     skipped = skipped_sentence([*result.skipped, *test.skipped])
-    emit(options, values, f"{options.out}: {measured.top1:.2%} of {measured.images:,} test images{skipped}")
+    accuracy = with_interval(measured.confusion.right, measured.images)
+    lines = [f"{options.out}: {accuracy} of {measured.images:,} test images{skipped}", measured.confusion.sentence()]
+    emit(options, values, "\n".join(filter(None, lines)))

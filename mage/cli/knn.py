@@ -3,6 +3,7 @@
 from mage.cli.console import emit, skipped_sentence
 from mage.cli.options.knn import Options
 from mage.cli.probe import train_and_test_features
+from mage.evaluation.confusion import wilson_interval, with_interval
 from mage.evaluation.knn import knn
 
 
@@ -14,18 +15,21 @@ def run(options: Options) -> None:
         )
     train, test, skipped = train_and_test_features(options)
     result = knn(train, test, neighbours=options.neighbours, temperature=options.temperature, seed=options.seed)
+    count = len(test.labels)
+    right = round(result.accuracy * count)
     values = {
         "knn_accuracy": result.accuracy,
+        "interval": list(wilson_interval(right, count)),
         "k": result.k,
         "accuracy_per_k": result.accuracy_per_k,
         "protocol": f"weighted cosine, temperature {result.temperature:g}, {options.pool}",
         "train_images": len(train.labels),
-        "test_images": len(test.labels),
+        "test_images": count,
         "skipped": skipped,
     }
     emit(
         options,
         values,
-        f"{result.k}-NN ({values['protocol']}): {result.accuracy:.2%} of {len(test.labels):,} test images"
+        f"{result.k}-NN ({values['protocol']}): {with_interval(right, count)} of {count:,} test images"
         f"{skipped_sentence(skipped)}",
     )

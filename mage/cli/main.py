@@ -18,7 +18,10 @@ COMMANDS = {
     "edit": "redraw a part of an image, or vary all of it: inpaint, outpaint, uncrop, another class",
     "evaluate": "measure a tokenizer (reconstructions), representations (all protocols) or generation (FID and others)",
     "tune-sampler": "find the sampler's settings for a model, and store them with it",
-    "probe": "linear probe on a model's features",
+    "explore": "a folder of images as one page: a map, groups, near-duplicates, outliers",
+    "embed": "write the features of every image of a folder into a table",
+    "predict": "write the class of every image of a folder into a table",
+    "probe": "linear probe on a model's features, which may be kept as a classifier",
     "knn": "nearest-neighbour accuracy of a model's features",
     "fewshot": "accuracy from a handful of labelled images per class",
     "finetune": "train encoder and head on labels",
@@ -127,7 +130,8 @@ GROUPS = {
     "start here": ("demo", "plan", "info"),
     "train": ("train-tokenizer", "tokenize", "pretrain", "finetune"),
     "generate and edit": ("generate", "edit", "reconstruct", "tune-sampler"),
-    "measure": ("evaluate", "probe", "knn", "fewshot", "transfer", "robustness", "anomalies", "reproduce", "benchmark"),
+    "use on a folder": ("explore", "embed", "predict", "anomalies"),
+    "measure": ("evaluate", "probe", "knn", "fewshot", "transfer", "robustness", "reproduce", "benchmark"),
     "show and convert": ("report", "compare", "convert"),
 }
 """Commands by purpose, as `mage --help` lists them."""

@@ -67,6 +67,7 @@ TITLES = {
     "RecipeOptions": "recipe",
     "RunOptions": "run",
     "TrainOptions": "run",
+    "TimedOptions": "run",
     "SamplerOptions": "sampler",
     "FeatureOptions": "features",
     "Common": "machine",

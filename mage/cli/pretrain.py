@@ -10,6 +10,7 @@ from mage.cli.console import counting, emit, note, skipped_sentence
 from mage.cli.options.pretrain import Options
 from mage.data.token_cache import TokenCache, is_cache
 from mage.recipes import Recipe, resolve
+from mage.runs.fitted import check_words, fitted_recipe
 from mage.runs.inputs import training_data
 from mage.training.run import TrainResult
 
@@ -28,6 +29,10 @@ def run(options: Options) -> None:
     launch.check_out()
     if recipe.method.reads == "tokens" and tokenizer is None and cache is None:
         raise ValueError("give --tokenizer, or as --data a cache of tokens made by `mage tokenize --array`")
+    if options.minutes is not None:
+        check_words(recipe, tokenizer, cache)
+        size = len(training_data(recipe, options.data_root).train) if cache is None else len(cache)
+        recipe = fitted_recipe(recipe, launch, "pretraining", size, options.minutes)
     if tokenizer is not None and cache is None and not options.online and recipe.method.reads == "tokens":
         size = len(training_data(recipe, options.data_root).train)
         note(options, f"token cache: {options.out / 'tokens'}")

@@ -1,64 +1,101 @@
-"""`mage probe`: linear probe on a model's features."""
+"""`mage probe`: linear probe on a model's features; the classifier is kept with --out."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import mage
-from mage.cli.console import counting, emit, skipped_sentence
+from mage import atomic
+from mage.cli.console import check_parent, counting, emit, skipped_sentence
 from mage.cli.options.base import FeatureOptions
 from mage.cli.options.probe import Options
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.data.transforms import TransformConfig, evaluation_transform
 from mage.evaluation.classification import ProbeResult
+from mage.evaluation.confusion import with_interval
 from mage.evaluation.features import Features, extract_features
+from mage.evaluation.image_classifier import FORMAT, ClassifierConfig, ImageClassifier, check_new_folder
 from mage.evaluation.lars_probe import RANDOM_CROPS, LarsConfig, lars_probe_on_crops, probe_crops
 from mage.evaluation.linear_probe import linear_probe
+from mage.report import write_report
+from mage.runs.record import command_line, commit, machine
 
 
 def run(options: Options) -> None:
-    """Probe and print the accuracy."""
+    """Probe, print the accuracy, and keep the classifier if a folder is given."""
     if options.base_learning_rate <= 0:
         raise ValueError(f"--base-learning-rate must be positive, not {options.base_learning_rate}")
     if options.crops == "random" and options.protocol != "lars":
         raise ValueError("--crops random needs --protocol lars: the other protocols take one view per image")
+    if options.out is not None:
+        check_parent(options.out / "classifier.json")
+        check_new_folder(options.out)
     config = LarsConfig(epochs=options.epochs, base_learning_rate=options.base_learning_rate)
+    model, (train, test) = _open(options)
+    cut = (evaluation_transform if options.protocol == "lars" else whole_centre)(model.image_size)
     if options.crops == "random":
-        result, sizes, skipped = _probe_on_crops(options, config)
+        transform, measured = probe_crops(model.image_size, options.crop_scale), _describe(options, model, test, cut)
+        with counting(config.epochs * len(train), "image", options) as done:
+            result = lars_probe_on_crops(
+                lambda images: model.features(images, options.pool), train, measured, transform, config=config,
+                seed=options.seed, images_at_once=options.batch_size, on_images=done,
+            )  # fmt: skip
+        train_images = len(train) - len(train.skipped)
     else:
-        cut = evaluation_transform if options.protocol == "lars" else whole_centre
-        train, test, skipped = train_and_test_features(options, cut)
-        result = linear_probe(train, test, protocol=options.protocol, seed=options.seed, lars=config)
-        sizes = (len(train.labels), len(test.labels))
+        known, measured = (_describe(options, model, dataset, cut) for dataset in (train, test))
+        result = linear_probe(known, measured, protocol=options.protocol, seed=options.seed, lars=config)
+        train_images = len(known.labels)
     kind = RANDOM_CROPS if options.crops == "random" else "fixed centre crops"
     if options.crops == "fixed" and options.protocol == "lars":
         kind = "fixed centre crops of images scaled to 292/256 of the size"
+    protocol = f"{result.protocol} {options.pool} {kind}"
+    answers = result.confusion.named(train.class_names)
+    skipped = [*train.skipped, *test.skipped]
     values: dict[str, Any] = {
         "linear_probe_accuracy": result.accuracy,
         "top5_accuracy": result.top5,
-        "protocol": f"{result.protocol} {options.pool} {kind}",
+        **answers.as_dict(),
+        "protocol": protocol,
         "settings": result.settings,
-        "train_images": sizes[0],
-        "test_images": sizes[1],
+        "train_images": train_images,
+        "test_images": answers.images,
         "skipped": skipped,
     }
-    emit(
-        options,
-        values,
-        f"linear probe ({values['protocol']}): {result.accuracy:.2%} of {sizes[1]:,} test images"
-        f"{skipped_sentence(skipped)}",
-    )
+    tested = f"{answers.images:,} test images{skipped_sentence(skipped)}"
+    lines = [f"linear probe ({protocol}): {with_interval(answers.right, answers.images)} of {tested}"]
+    lines += [answers.sentence()]
+    if options.out is not None:
+        _keep(options, model, result, ClassifierConfig(FORMAT, train.class_names, options.pool, cut.resize, protocol))
+        values["out"] = str(options.out)
+        lines.append(f"{options.out}: the classifier (mage predict FOLDER --model {options.out} --out FILE.csv)")
+    emit(options, values, "\n".join(filter(None, lines)))
 
 
-def _probe_on_crops(options: Options, config: LarsConfig) -> tuple[ProbeResult, tuple[int, int], list[str]]:
-    model, (train, test) = _open(options)
-    transform = probe_crops(model.image_size, options.crop_scale)
-    measured = _describe(options, model, test, evaluation_transform(model.image_size))
-    with counting(config.epochs * len(train), "image", options) as done:
-        result = lars_probe_on_crops(
-            lambda images: model.features(images, options.pool), train, measured, transform, config=config,
-            seed=options.seed, images_at_once=options.batch_size, on_images=done,
-        )  # fmt: skip
-    return result, (len(train) - len(train.skipped), len(measured.labels)), [*train.skipped, *test.skipped]
+def _keep(options: Options, model: mage.Mage, result: ProbeResult, config: ClassifierConfig) -> None:
+    """Write the classifier, its results and a report into --out, which appears when all is written."""
+    assert options.out is not None
+    assert result.head is not None
+    answers = result.confusion.named(config.class_names)
+    names = answers.class_names[: len(result.head.bias)]  # classes at the end without training images have no score
+    word = "" if options.protocol == "lbfgs" else f"{options.protocol}_"
+    metrics = {f"linear_probe_{word}accuracy": result.accuracy}
+    details = {name: answers.as_dict() for name in metrics}
+    if not word:
+        metrics["linear_probe_top5_accuracy"] = result.top5
+    values = {
+        "command": command_line("mage probe"),
+        "commit": commit(),
+        "machine": machine(),
+        "model": str(options.model),
+        "data": options.data,
+        "seed": options.seed,
+        "metrics": metrics,
+        "protocols": {name: f"{config.protocol}, {options.data}" for name in metrics},
+        "details": details,
+    }
+    with atomic.replacing_folder(options.out) as folder:
+        ImageClassifier(model, result.head, replace(config, class_names=names)).write(folder)
+        atomic.write_json(folder / "representations.json", values)
+    write_report(options.out)
 
 
 class FeaturePair(NamedTuple):
@@ -74,13 +111,10 @@ def whole_centre(size: tuple[int, int]) -> TransformConfig:
     return TransformConfig(size=size)
 
 
-def train_and_test_features(
-    options: FeatureOptions, cut: Callable[[tuple[int, int]], TransformConfig] = whole_centre
-) -> FeaturePair:
+def train_and_test_features(options: FeatureOptions) -> FeaturePair:
     """Features of the images of both splits, cut to the model's size alike."""
     model, (train, test) = _open(options)
-    transform = cut(model.image_size)
-    features = [_describe(options, model, dataset, transform) for dataset in (train, test)]
+    features = [_describe(options, model, dataset, whole_centre(model.image_size)) for dataset in (train, test)]
     return FeaturePair(features[0], features[1], [*train.skipped, *test.skipped])
 
 

@@ -7,13 +7,20 @@ from mage.cli.arguments import choice_of, launch_of
 from mage.cli.console import emit, skipped_sentence
 from mage.cli.options.train_tokenizer import Options
 from mage.recipes import resolve
+from mage.runs.fitted import fitted_recipe
+from mage.runs.inputs import training_data
 
 PARALLEL = True
 
 
 def run(options: Options) -> None:
     """Train and print the quality of reconstructions."""
-    result = runs.train_tokenizer(resolve(choice_of(options)), launch_of(options))
+    recipe, launch = resolve(choice_of(options)), launch_of(options)
+    if options.minutes is not None:
+        launch.check_out()
+        size = len(training_data(recipe, launch.data_root).train)
+        recipe = fitted_recipe(recipe, launch, "tokenizer_training", size, options.minutes)
+    result = runs.train_tokenizer(recipe, launch)
     metrics = result.metrics
     emit(
         options,

@@ -20,7 +20,7 @@ from mage import images, rng
 from mage.data.datasets import ImageDataset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import build_transform
-from mage.evaluation.classification import ProbeResult, accuracies
+from mage.evaluation.classification import ProbeResult
 from mage.evaluation.metric import Description, Metric
 from mage.evaluation.representation import (
     REPRESENTATION_PROTOCOLS,
@@ -111,7 +111,7 @@ def attentive_probe(
     with torch.inference_mode():
         scores = torch.cat([head(part.float()) for part in test.rows.split(1000)])
     settings = {"epochs": config.epochs, "batch_size": batch_size, "learning_rate": config.learning_rate, "seed": seed}
-    return ProbeResult(*accuracies(scores, test.labels), f"attentive_{config.epochs}ep", settings)
+    return ProbeResult.of(scores, test.labels, f"attentive_{config.epochs}ep", settings)
 
 
 @REPRESENTATION_PROTOCOLS.register("attentive")
@@ -139,7 +139,8 @@ class AttentiveProbe(RepresentationProtocol):
         tokens = [_tokens(subject, dataset) for dataset in (train, subject.test_images)]
         probe = attentive_probe(*tokens, seed=subject.seed)
         protocol = f"{probe.protocol}, {len(tokens[0].labels):,} training images"
-        yield self.metric("attentive_probe_accuracy", probe.accuracy, protocol)
+        interval = list(probe.confusion.interval)
+        yield self.metric("attentive_probe_accuracy", probe.accuracy, protocol, interval=interval)
 
 
 def _tokens(subject: Representation, dataset: ImageDataset) -> TokenFeatures:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from mage import images
 from mage.data.datasets import ImageDataset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
+from mage.evaluation.confusion import Confusion
+from mage.evaluation.linear_head import LinearHead
 from mage.evaluation.metric import Description
 
 Scorer = Callable[[Float[Tensor, "n c h w"]], Float[Tensor, "n k"]]
@@ -38,6 +41,23 @@ class ProbeResult:
     top5: float
     protocol: str
     settings: dict[str, Any]
+    confusion: Confusion
+    """Answers on the test images; the classes are called by their numbers."""
+    head: LinearHead | None = None
+    """The trained classifier, if it is linear."""
+
+    @classmethod
+    def of(
+        cls,
+        scores: Float[Tensor, "n k"],
+        labels: Int[Tensor, " n"],
+        protocol: str,
+        settings: dict[str, Any],
+        head: LinearHead | None = None,
+    ) -> "ProbeResult":
+        """The result of class scores on test images with these labels."""
+        confusion = Confusion.of(scores.argmax(dim=1), labels, ())
+        return cls(*accuracies(scores, labels), protocol, settings, confusion, head)
 
 
 def accuracies(scores: Float[Tensor, "n k"], labels: Int[Tensor, " n"]) -> tuple[float, float]:
@@ -53,6 +73,8 @@ class Accuracy:
     top1: float
     top5: float
     images: int
+    confusion: Confusion
+    """Answers by class."""
 
 
 def classification_accuracy(
@@ -67,6 +89,7 @@ def classification_accuracy(
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
     right, right5, count = 0.0, 0.0, 0
+    predicted, known = [], []
     for batch in evaluation_batches(dataset, build_transform(transform), batch_size=batch_size):
         scores, labels = classify(images.to_float(batch["images"])).float().cpu(), batch["labels"]
         if int(labels.max()) >= scores.shape[1]:
@@ -74,7 +97,10 @@ def classification_accuracy(
                 f"{dataset.name} has class {int(labels.max())}, but the classifier has {scores.shape[1]} classes"
             )
         top1, top5 = accuracies(scores, labels)
+        predicted.append(scores.argmax(dim=1))
+        known.append(labels)
         right, right5, count = right + top1 * len(labels), right5 + top5 * len(labels), count + len(labels)
         if on_images is not None:
             on_images(len(labels))
-    return Accuracy(right / count, right5 / count, count)
+    confusion = Confusion.of(torch.cat(predicted), torch.cat(known), dataset.class_names)
+    return Accuracy(right / count, right5 / count, count, confusion)

@@ -22,8 +22,9 @@ from mage import atomic, images, rng
 from mage.data.datasets import ImageDataset
 from mage.data.loaders import TrainLoader
 from mage.data.transforms import TransformConfig, build_transform
-from mage.evaluation.classification import ProbeResult, accuracies
+from mage.evaluation.classification import ProbeResult
 from mage.evaluation.features import Features, check_pair
+from mage.evaluation.linear_head import LinearHead
 from mage.share import Share
 
 logger = logging.getLogger(__name__)
@@ -179,11 +180,14 @@ def _lars(
             config.epochs,
             count,
         )
-    norm.eval()
+    assert norm.running_mean is not None and norm.running_var is not None  # noqa: PT018  # tracked by default
+    trained = LinearHead(
+        norm.running_mean, (norm.running_var + norm.eps).sqrt(), head.weight.detach(), head.bias.detach()
+    )
     with torch.inference_mode():
-        scores = head(norm(test.features))
+        scores = trained(test.features)
     reported = {"epochs": config.epochs, "batch_size": batch_size, "learning_rate": peak, "seed": seed}
-    return ProbeResult(*accuracies(scores, test.labels), f"lars_{config.epochs}ep", reported)
+    return ProbeResult.of(scores, test.labels, f"lars_{config.epochs}ep", reported, trained)
 
 
 def learning_rate(epoch: float, peak: float, config: LarsConfig) -> float:

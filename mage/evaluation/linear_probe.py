@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from mage.evaluation.classification import ProbeResult, accuracies
+from mage.evaluation.classification import ProbeResult
 from mage.evaluation.features import Features, check_pair, extract_features
 from mage.evaluation.lars_probe import LarsConfig, lars_probe
 from mage.evaluation.linear_head import FittedHead, Solver, fit_head
@@ -58,7 +58,7 @@ def measure_head(fitted: FittedHead, test: Features, solver: Solver) -> ProbeRes
     """Accuracy of a solved classifier on test features."""
     with torch.inference_mode():
         scores = fitted.head(test.features)
-    return ProbeResult(*accuracies(scores, test.labels), solver, fitted.settings)
+    return ProbeResult.of(scores, test.labels, solver, fitted.settings, fitted.head)
 
 
 def _described(variant: str, features: str) -> Description:
@@ -105,7 +105,9 @@ class LinearProbe(RepresentationProtocol):
         words = [word for word in ("" if self.training == "lbfgs" else self.training, self.pool) if word]
         counts = f"{len(train.labels):,} training and {len(test.labels):,} test images"
         protocol = f"{result.protocol} {pool}, fixed centre crops, {counts}"
-        yield self.metric("_".join(["linear_probe", *words, "accuracy"]), result.accuracy, protocol)
+        answers = result.confusion.named(subject.test_images.class_names)
+        name = "_".join(["linear_probe", *words, "accuracy"])
+        yield self.metric(name, result.accuracy, protocol, **answers.as_dict())
         if not words:
             yield self.metric("linear_probe_top5_accuracy", result.top5, protocol)
 

@@ -34,11 +34,22 @@ def build_page(contents: Contents) -> str:
 
 
 def page_frame(
-    title: str, heading: str, sections: list[Section], problems: list[str], contents: Contents | None = None
+    title: str,
+    heading: str,
+    sections: list[Section],
+    problems: list[str],
+    contents: Contents | None = None,
+    *,
+    style: str = "",
+    script: str = "",
 ) -> str:
-    """The HTML text of a page. contents: source of the metrics next to headings of sections."""
+    """The HTML text of a page. contents: source of the metrics next to headings of sections.
+
+    style, script: CSS after the common one, and JavaScript at the end of the page.
+    """
     links = "".join(f'<a href="#{section.anchor}">{escape(section.title)}</a>' for section in sections)
-    style = files("mage.report").joinpath("style.css").read_text(encoding="utf-8")
+    style = files("mage.report").joinpath("style.css").read_text(encoding="utf-8") + style
+    end = f"<script>\n{script}</script>\n" if script else ""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -49,7 +60,7 @@ def page_frame(
         + "\n".join(_section(section, contents) for section in sections)
         + _problems(problems)
         + '\n</main>\n<footer class="page">Written by mage-vision. This page is one file and loads nothing.</footer>\n'
-        "</body>\n</html>\n"
+        f"{end}</body>\n</html>\n"
     )
 
 

@@ -1,12 +1,13 @@
 """The sections of a report in their order; a section without content has an empty body."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from mage.report.charts import Bar, Series, bar_chart, frequency_chart, line_chart
+from mage.report.classes import classes_of_classifiers
 from mage.report.contents import Contents, Picture
 from mage.report.curves import measured_curves
 from mage.report.glossary import CURVES, accuracy_bars, describe, finite, format_number, format_seconds, format_value
@@ -180,13 +181,29 @@ def _representations(contents: Contents) -> Section:
     for name in accuracy_bars(metrics):
         value = finite(metrics.get(name))
         if value is not None:
-            text = format_value(name, value)
+            text = format_value(name, value) + _interval(contents.representations, name)
             bars.append(Bar(describe(name).title, value, text, muted=name == "raw_pixel_accuracy"))
     chart = bar_chart(bars, title="Accuracy on test images", most=1.0)
     body = f'<div class="chart wide">{chart}</div>' if chart else ""
-    body += measured_curves({contents.name: contents.representations}) if contents.representations else ""
-    lead = "Accuracy of simple classifiers on the frozen features of the same network."
+    if contents.representations:
+        body += classes_of_classifiers(contents.representations)
+        body += measured_curves({contents.name: contents.representations})
+    lead = (
+        "Accuracy of simple classifiers on the frozen features of the same network; in brackets the 95 % interval, for "
+        "as many test images as there are."
+    )
     return Section("representations", "Representations", lead, body)
+
+
+def _interval(values: Mapping[str, Any], name: str) -> str:
+    """The 95 % interval of an accuracy in representations.json, such as " (83.0 to 91.2)"; "" if it has none."""
+    details = values.get("details")
+    answers = details.get(name) if isinstance(details, dict) else None
+    interval = answers.get("interval") if isinstance(answers, dict) else None
+    if not isinstance(interval, list) or len(interval) != 2:
+        return ""
+    low, high = map(finite, interval)
+    return "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _timings(contents: Contents) -> Section:

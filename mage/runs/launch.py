@@ -1,7 +1,7 @@
 """Settings of a run that do not change what is learned: folder, device, precision, workers, progress."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import yaml
 from mage import atomic, distributed, settings
 from mage import device as device_policy
 from mage.data.datasets import ImageDataset
+from mage.nn.grids import written
 from mage.recipes.finetune import FinetuneRecipe
 from mage.recipes.schema import Recipe, to_yaml
 from mage.training.checkpoint import newest_checkpoint
@@ -97,21 +98,31 @@ def run_task(
 
 
 def announce(
-    activity: str, recipe: Recipe | FinetuneRecipe, launch: Launch, optim: OptimConfig, num_images: int
+    activity: str,
+    recipe: Recipe | FinetuneRecipe,
+    launch: Launch,
+    optim: OptimConfig,
+    num_images: int,
+    grid: Sequence[int] = (),
 ) -> None:
-    """Log steps, device and precision of a training run; activity: such as "pre-training"."""
+    """Log steps, tokens, device and precision of a training run.
+
+    activity: such as "pre-training"; grid: of an image's tokens.
+    """
     if not distributed.is_first():
         return
     steps, device = optim.num_steps(num_images), launch.start()
     processes = f", {distributed.world_size()} processes" if distributed.world_size() > 1 else ""
     passes = steps * optim.batch_size / max(1, num_images)
+    tokens = f", {written(grid)} tokens an image" if grid else ""
     logger.info(
-        "%s by recipe %s: %s steps of %s images (%.3g passes over the data), %s on %s%s",
+        "%s by recipe %s: %s steps of %s images (%.3g passes over the data)%s, %s on %s%s",
         activity,
         recipe.name,
         f"{steps:,}",
         f"{optim.batch_size:,}",
         passes,
+        tokens,
         launch.resolved_precision(),
         device,
         processes,

@@ -31,7 +31,9 @@ FEWEST, FEW = 2, 16
 ENOUGH_SECONDS = 0.5
 """A step of at least FEW images that takes this long can be extrapolated to larger batches."""
 LONG_SECONDS = 2.0
-"""After a step this long, no larger one is measured."""
+"""After a step this long, one of twice as many images is measured, and no larger one."""
+PATIENCE = 20.0
+"""After a step this long, none is: the time is taken to be in proportion to the images."""
 STEPS = 10**6
 """Length of the schedule; the measured steps are late in it, when a discriminator is used."""
 
@@ -119,18 +121,33 @@ def _pace(
     precision: str,
 ) -> Pace:
     """Measure steps with more and more images, until one is long enough or has the whole batch."""
-    count = min(FEWEST, optim.batch_size)
+    count, measured = min(FEWEST, optim.batch_size), list[tuple[int, float]]()
     while True:
         with torch.random.fork_rng(devices=[]):
             task = build(_endless(row), replace(optim, batch_size=count, accumulation=1, steps=STEPS))
             seconds = _step_seconds(task, device, precision)
-        if count == optim.batch_size or seconds >= (ENOUGH_SECONDS if count >= FEW else LONG_SECONDS):
-            return Pace(seconds * optim.batch_size / count, count)
-        count = min(optim.batch_size, count * 4)
+        measured.append((count, seconds))
+        enough = seconds >= (ENOUGH_SECONDS if count >= FEW else LONG_SECONDS)
+        if count == optim.batch_size or (enough and (len(measured) > 1 or seconds > PATIENCE)):
+            return Pace(_extrapolated(measured, optim.batch_size), count)
+        count = min(optim.batch_size, count * (2 if enough else 4))
+
+
+def _extrapolated(measured: list[tuple[int, float]], batch_size: int) -> float:
+    """Seconds of a step of `batch_size` images: on the line through the last two measurements.
+
+    A step has a cost of its own, such as the optimizer's, which may be most of it for a few images.
+    """
+    images, seconds = measured[-1]
+    each = seconds / images
+    if len(measured) > 1:
+        fewer, shorter = measured[-2]
+        each = min(each, max(0.0, (seconds - shorter) / (images - fewer)))
+    return seconds + each * (batch_size - images)
 
 
 def _step_seconds(task: Task, device: torch.device, precision: str) -> float:
-    """Seconds of the fastest of a few steps; the first one is for warm-up and counts only if it is the only one."""
+    """Seconds of the fastest of a few steps, at least two: the first one is for warm-up and does not count."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(task, Path(folder), 0, {}, precision=precision, device=device)
         trainer.step = STEPS * 3 // 4
@@ -141,9 +158,9 @@ def _step_seconds(task: Task, device: torch.device, precision: str) -> float:
                 trainer.train_step()
                 trainer.window.read()  # waits for the device
                 times.append(time.perf_counter() - start)
-                if sum(times) > LONG_SECONDS:
+                if len(times) > 1 and sum(times) > LONG_SECONDS:
                     break
-    return min(times[1:] or times)
+    return min(times[1:])
 
 
 def _endless(row: dict[str, Tensor]) -> Batches:

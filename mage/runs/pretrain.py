@@ -95,7 +95,7 @@ def _on_images(
     task = method.build(inputs)
     _begin_at(task, init_from, words, recipe, launch)
     learned = _learned(recipe, content) | {"tokenizer": words.fingerprint()}
-    announce("pre-training", recipe, launch, optim, num_images)
+    announce("pre-training", recipe, launch, optim, num_images, words.grid)
     return run_task(task, recipe, launch, learned, data.train)
 
 
@@ -138,7 +138,7 @@ def _on_tokens(
     )
     task = recipe.method.build(inputs)
     _begin_at(task, init_from, None, recipe, launch)
-    announce("pre-training", recipe, launch, recipe.pretraining, len(cache))
+    announce("pre-training", recipe, launch, recipe.pretraining, len(cache), cache.grid)
     return run_task(task, recipe, launch, _learned(recipe, cache.key.data), None)
 
 

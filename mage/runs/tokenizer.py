@@ -52,7 +52,7 @@ def train_tokenizer(recipe: Recipe, launch: Launch) -> TrainResult:
             perceptual=perceptual,
             precision=launch.resolved_precision(),
         )
-    announce("training a tokenizer", recipe, launch, optim, len(data.train))
+    announce("training a tokenizer", recipe, launch, optim, len(data.train), recipe.tokenizer.grid)
     return run_task(task, recipe, launch, _learned(recipe, content_of(data.train)), data.train)
 
 

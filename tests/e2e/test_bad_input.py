@@ -43,6 +43,8 @@ CASES: dict[str, list[tuple[str, str]]] = {
         *((f"{arguments} --out {{out}}", message) for arguments, message in RECIPE),
         *((f"{TRAIN} {arguments}", message) for arguments, message in DATA + COMMON),
         (f"{TRAIN} --resume", "no checkpoint to resume"),
+        (f"{TRAIN} --minutes 0", "--minutes must be at least 1"),
+        (f"{TRAIN} --minutes 5 --data {{root}}/none", "no data set"),
         (f"{TRAIN} --set tokenizer_training.batch_size=5000", "5000"),
         (f"{TRAIN} --set tokenizer.image_size=[9,9]", "not a multiple"),
         ("--recipe smoke", "out"),
@@ -225,6 +227,40 @@ CASES["probe"] = [
     ("--model {root}/model --data digits --epochs 0 --protocol lars", "--epochs must be at least 1"),
     ("--model {root}/model --data digits --crops random", "needs --protocol lars"),
     ("--model {root}/model --data digits --crops random --protocol lars --crop-scale 0 1", "crop scale"),
+]
+CASES["probe"] += [
+    ("--model {root}/model --data digits --out {root}/folder", "nothing was overwritten"),
+    ("--model {root}/model --data digits --out {root}/photo.png/x", "is a file"),
+]
+FOLDER = "{root}/folder --out {out}.csv"
+CASES["embed"] = [
+    *((f"{FOLDER} {arguments}", message) for arguments, message in MODEL),
+    *(
+        (f"{arguments.removeprefix('--data ')} --model {{root}}/model --out {{out}}.csv", message)
+        for arguments, message in DATA
+    ),
+    *((f"{FOLDER} --model {{root}}/model {arguments}", message) for arguments, message in COMMON),
+    (f"{FOLDER} --model {{root}}/tokenizer", "without a transformer"),
+    (f"{FOLDER} --model {{root}}/model --batch-size 0", "at least 1"),
+    (f"{FOLDER} --model {{root}}/model --split valid", "valid"),
+    ("{root}/folder --model {root}/model --out {out}.txt", "must end in"),
+    ("{root}/folder --model {root}/model --out {root}/photo.png/x.csv", "is a file"),
+]
+CASES["explore"] = [
+    *((f"{{root}}/folder --out {{out}}.html {arguments}", message) for arguments, message in MODEL),
+    *(
+        (f"{arguments.removeprefix('--data ')} --model {{root}}/model --out {{out}}.html", message)
+        for arguments, message in DATA
+    ),
+    ("{root}/folder --model {root}/model --out {out}.pdf", "must end in .html"),
+    ("{root}/folder --model {root}/model --out {out}.html --clusters 41", "1 to 40 clusters"),
+    ("{root}/folder --model {root}/model --out {out}.html --limit 0", "--limit must be at least 1"),
+]
+CASES["predict"] = [
+    *((f"{FOLDER} {arguments}", message) for arguments, message in MODEL),
+    (f"{FOLDER} --model {{root}}/model", "names no classes.*mage probe"),
+    *((f"{FOLDER} --model {{root}}/model {arguments}", message) for arguments, message in COMMON),
+    ("{root}/folder --model {root}/model --out {root}/photo.png/x.csv", "is a file"),
 ]
 CASES["knn"] = [*PROBE_CASES, ("--model {root}/model --data digits --neighbours 0", "--neighbours must be at least 1")]
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -276,6 +277,62 @@ def test_probe_and_knn_measure_the_same_images(run: SimpleNamespace, command: Co
         assert (results[name]["train_images"], results[name]["test_images"]) == (1500, 297)
     assert results["probe"]["linear_probe_accuracy"] > 0.3  # chance is 0.1, and twelve steps are not nothing
     assert results["knn"]["knn_accuracy"] > 0.3
+
+
+def test_a_probe_with_out_keeps_its_classifier_with_intervals_and_a_report(
+    run: SimpleNamespace, command: Command, tmp_path: Path
+) -> None:
+    words = ("probe", "--model", run.root / "model", "--data", "digits", "--out", tmp_path / "classifier")
+    result = command(*words)
+    assert result.code == 0, result.err
+    assert re.search(r"\d+\.\d % \(\d+\.\d to \d+\.\d %\) of 297 test images", result.out)
+    assert "is taken for" in result.out
+    again = json.loads(command(*words, "--json").out)
+    low, high = again["interval"]
+    assert low < again["linear_probe_accuracy"] < high
+    assert sum(map(sum, again["confusion"])) == 297
+    classifier = mage.load_classifier(tmp_path / "classifier")
+    assert classifier.class_names == tuple("0123456789")
+    stored = json.loads((tmp_path / "classifier" / "representations.json").read_text())
+    assert stored["metrics"]["linear_probe_accuracy"] == again["linear_probe_accuracy"]
+    page = (tmp_path / "classifier" / "report.html").read_text()
+    assert "Linear probe, by class" in page
+    assert f"({100 * low:.1f} to {100 * high:.1f})" in page
+
+
+def test_a_folder_is_embedded_and_its_classes_are_predicted_once(
+    run: SimpleNamespace, disk: SimpleNamespace, command: Command, tmp_path: Path
+) -> None:
+    folder, model = disk.root / "folder", run.root / "model"
+    words = ("embed", folder, "--model", model, "--out", tmp_path / "features.csv")
+    assert "features of 40 images" in command(*words).out
+    again = json.loads(command(*words, "--json").out)
+    assert (again["images"], again["computed"]) == (40, 0)
+    lines = (tmp_path / "features.csv").read_text().splitlines()
+    assert len(lines) == 41
+    assert lines[1].startswith("a/0.png,a,")
+    kept = command("probe", "--model", model, "--data", folder, "--out", tmp_path / "classifier")
+    assert kept.code == 0, kept.err
+    words = ("predict", folder, "--model", tmp_path / "classifier", "--out", tmp_path / "classes.csv")
+    result = command(*words)
+    assert "classes of 40 images" in result.out
+    assert "as their sub-folders say: " in result.out
+    found = json.loads(command(*words, "--json").out)
+    rows = [line.split(",") for line in (tmp_path / "classes.csv").read_text().splitlines()[1:]]
+    assert found["accuracy"] == sum(row[1] == row[4] for row in rows) / 40
+    assert found["computed"] == 0
+
+
+def test_a_folder_becomes_one_page(
+    run: SimpleNamespace, disk: SimpleNamespace, command: Command, tmp_path: Path
+) -> None:
+    words = ("explore", disk.root / "folder", "--model", run.root / "model", "--out", tmp_path / "page.html")
+    result = command(*words, "--limit", 30, "--clusters", 3)
+    assert result.code == 0, result.err
+    assert "30 of 40 images, 3 groups" in result.out
+    found = json.loads(command(*words, "--json").out)
+    assert (found["images"], found["total"]) == (40, 40)
+    assert found["bytes"] == (tmp_path / "page.html").stat().st_size
 
 
 def test_probe_on_random_crops_takes_a_pass_per_epoch(run: SimpleNamespace, command: Command) -> None:

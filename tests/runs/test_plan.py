@@ -72,6 +72,35 @@ def test_timing_draws_no_random_numbers_of_the_caller() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_the_fixed_cost_of_a_step_is_not_multiplied_by_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def slow(task: object, device: object, precision: str) -> float:
+        sizes.append(task.batch_size)  # type: ignore[attr-defined]
+        return 3.0 + 0.1 * sizes[-1]
+
+    monkeypatch.setattr(pace, "_step_seconds", slow)
+    recipe = resolve(Choice("smoke", changes=("pretraining.batch_size=256",)))
+    assert pace.pretraining_pace(recipe, CPU, "float32").seconds == pytest.approx(3 + 25.6)
+    assert sizes == [2, 4]
+    sizes.clear()
+    monkeypatch.setattr(pace, "_step_seconds", lambda *_: sizes.append(1) or 50.0)  # type: ignore[func-returns-value]
+    assert pace.pretraining_pace(recipe, CPU, "float32").seconds == pytest.approx(50 * 128)
+    assert len(sizes) == 1, "of very long steps one is enough"
+
+
+def test_the_first_step_which_warms_up_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, steps = [0.0], iter([9.0, 1.0, 5.0, 5.0])
+
+    def step(self: object) -> None:
+        clock[0] += next(steps)
+
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(pace.Trainer, "train_step", step)
+    monkeypatch.setattr(pace, "FEWEST", 16)
+    assert pace.pretraining_pace(named("smoke"), CPU, "float32").seconds == 1.0
+
+
 def test_a_long_step_is_measured_with_few_images_and_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 

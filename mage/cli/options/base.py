@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from mage.cli.options.bounds import BatchSize, Count, Number, Seed, Steps, Workers
+from mage.cli.options.bounds import BatchSize, Count, Minutes, Number, Seed, Steps, Workers
 from mage.cli.options.choices import GuidanceSchedule, ReviseBy, Schedule
 
 Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -62,6 +62,15 @@ class TrainOptions(RunOptions):
 
     resume: bool = False
     """continue the run in --out; a larger number of steps makes it longer"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedOptions(TrainOptions):
+    """Options of commands that train by a recipe from the start."""
+
+    minutes: Minutes | None = None
+    """fit codes, sizes, batch and steps to the number of images and to so many minutes of training on this machine;
+    recorded in recipe.yaml, so that --resume keeps them; default: as the recipe says"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,10 @@ Number = Annotated[int, Between(0, 10**6)]
 """Zero or more: codes, rounds, the number of a part, a position in an image."""
 BatchSize = Annotated[int, Between(1, 2**16)]
 """Images at a time."""
+Shown = Annotated[int, Between(1, 10_000)]
+"""Images on one page."""
+Clusters = Annotated[int, Between(1, 100)]
+"""Groups of images on one page."""
 Steps = Annotated[int, Between(1, 10_000)]
 """Network passes per image."""
 Minutes = Annotated[int, Between(1, 10_000)]

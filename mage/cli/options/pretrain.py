@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mage.cli.options.base import TrainOptions
+from mage.cli.options.base import TimedOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(TrainOptions):
+class Options(TimedOptions):
     """Pre-train MAGE. --data may also be a token cache; otherwise one is made in OUT/tokens, unless --online."""
 
     tokenizer: Path | None = None

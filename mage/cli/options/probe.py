@@ -1,6 +1,7 @@
 """Options of `mage probe`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from mage.cli.options.base import FeatureOptions
@@ -11,6 +12,8 @@ from mage.cli.options.bounds import Count
 class Options(FeatureOptions):
     """Train a linear classifier on frozen features of the training images, measure it on the test images."""
 
+    out: Path | None = None
+    """keep the classifier, its results and a report in this folder, for `mage predict`"""
     protocol: Literal["lars", "lbfgs", "ridge"] = "lbfgs"
     """lars: as published, 90 epochs; lbfgs: logistic regression to convergence; ridge: least squares, in closed form"""
     epochs: Count = 90

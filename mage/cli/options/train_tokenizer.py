@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from mage.cli.options.base import TrainOptions
+from mage.cli.options.base import TimedOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(TrainOptions):
+class Options(TimedOptions):
     """Train a VQGAN."""

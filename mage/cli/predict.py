@@ -1,0 +1,22 @@
+"""`mage predict`: the class of every image of a folder, in a table."""
+
+import mage
+from mage import runs
+from mage.cli.console import check_parent, emit
+from mage.cli.embed import listing, sentence_of, values_of
+from mage.cli.options.predict import Options
+from mage.evaluation.confusion import with_interval
+from mage.runs.predict import agreement
+
+
+def run(options: Options) -> None:
+    """Predict, and compare with the sub-folders where they are the classes."""
+    check_parent(options.out)
+    classifier = mage.load_classifier(options.model, precision=options.precision, device=options.device)
+    table = listing(options, lambda **more: runs.predict(classifier, options.data, options.out, **more))
+    values, lines = values_of(table), [sentence_of(table, "classes")]
+    if (answers := agreement(table, classifier.class_names)) is not None:
+        values |= {"accuracy": answers.right / answers.images, **answers.as_dict(), "images": table.images}
+        lines.append(f"as their sub-folders say: {with_interval(answers.right, answers.images)}")
+        lines.append(answers.sentence())
+    emit(options, values, "\n".join(filter(None, lines)))

@@ -1,0 +1,112 @@
+"""The images of a folder or data set with the names, labels and versions that a table of results lists them by.
+
+Letters: n images, c channels, h height, w width.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
+
+from mage.data.datasets import DATASETS, TEST_FOLDERS, FolderDataset, ImageDataset, Labels, load_dataset
+
+
+class Version(NamedTuple):
+    """Size and time of a file: if both are unchanged, so are its contents."""
+
+    size: int
+    """Bytes; 0 for images of a named data set, which do not change."""
+    modified: int
+    """Nanoseconds since 1970."""
+
+
+MISSING = Version(-1, 0)
+"""Version of a file that is no longer there."""
+
+
+class NamedImages:
+    """A data set whose images have names; unreadable ones are noted in `skipped`.
+
+    Names are relative to the folder, with forward slashes; labels are names of sub-folders, "" without one. Bytes of
+    file names that are not UTF-8 are written as backslash escapes.
+    """
+
+    labels: Labels | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __init__(self, name: str, parts: Sequence[tuple[str, ImageDataset]]) -> None:
+        """parts: data sets, each with what precedes the names of its images."""
+        self.name, self.skipped = name, list[str]()
+        self._parts, self._starts = list(parts), np.cumsum([0, *(len(dataset) for _, dataset in parts)])
+        tops = {self._file(dataset, index).split("/")[0] for _, dataset in parts for index in range(len(dataset))}
+        self._split_folders = "train" in tops and tops <= {"train", *TEST_FOLDERS} and len(tops) > 1
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def load(self, index: int) -> UInt8[Tensor, "c h w"]:
+        """Image `index`. Raises CorruptImage."""
+        (_, dataset), place = self._place(index)
+        return dataset.load(place)
+
+    def file(self, index: int) -> str:
+        """Name of image `index`."""
+        (prefix, dataset), place = self._place(index)
+        return prefix + self._file(dataset, place)
+
+    def label(self, index: int) -> str:
+        """Name of the class of image `index`: of the first sub-folder below train/ and test/, if there are those."""
+        (_, dataset), place = self._place(index)
+        if not isinstance(dataset, FolderDataset):
+            return dataset.class_names[int(dataset.labels[place])] if dataset.labels is not None else ""
+        folders = self._file(dataset, place).split("/")[:-1]
+        folders = folders[1:] if self._split_folders else folders
+        return folders[0] if folders else ""
+
+    def version(self, index: int) -> Version:
+        """Size and time of the file of image `index`."""
+        (_, dataset), place = self._place(index)
+        if not isinstance(dataset, FolderDataset):
+            return Version(0, 0)
+        try:
+            status = os.stat(dataset.root / os.fsdecode(bytes(dataset.files[place])))
+        except OSError:
+            return MISSING
+        return Version(status.st_size, status.st_mtime_ns)
+
+    def _place(self, index: int) -> tuple[tuple[str, ImageDataset], int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._parts[part], index - int(self._starts[part])
+
+    @staticmethod
+    def _file(dataset: ImageDataset, place: int) -> str:
+        if not isinstance(dataset, FolderDataset):
+            return f"{place:07d}"
+        return bytes(dataset.files[place]).decode("utf-8", "backslashreplace")
+
+
+def named_images(
+    data: str | Path, *, split: str = "all", data_root: str | Path | None = None, channels: int | None = None
+) -> NamedImages:
+    """The images of a folder, or of a data set by name: all, or those of the split "train" or "test".
+
+    Raises ValueError as `load_dataset`.
+    """
+    if split not in ("all", "train", "test"):
+        raise ValueError(f"split must be all, train or test, not {split!r}")
+
+    def part(name: str) -> ImageDataset:
+        return load_dataset(data, split=name, data_root=data_root, channels=channels)
+
+    if str(data).lower().replace("_", "-") in DATASETS or str(data) in DATASETS:
+        splits = ("train", "test") if split == "all" else (split,)
+        return NamedImages(str(data), [(f"{name}/", part(name)) for name in splits])
+    dataset, folder = part(split), Path(data).expanduser()
+    below = dataset.root.relative_to(folder).as_posix() if isinstance(dataset, FolderDataset) else "."
+    return NamedImages(dataset.name, [("" if below == "." else f"{below}/", dataset)])

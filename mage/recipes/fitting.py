@@ -1,0 +1,128 @@
+"""A recipe fitted to a number of images and of minutes: codes, size of the network, batch, steps.
+
+The recipes were tuned on thousands of images. For fewer, a codebook has words that hardly occur, a network learns the
+images by heart, and thousands of steps repeat them thousands of times; for a given time, the steps follow from the pace
+of the machine. The limits below are rules of thumb, not results of a search; each is only ever reached from above.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from mage.models import MAGEConfig
+from mage.nn.grids import area
+from mage.recipes.schema import Recipe
+from mage.tokenizers import VQGANConfig
+from mage.training.optim import OptimConfig
+from mage.training.run import RunConfig
+
+Training = Literal["tokenizer_training", "pretraining"]
+TOKENS_PER_CODE = 100
+"""A code occurs so often, on average, among the tokens of the training images."""
+FEWEST_CODES = 64
+PARAMETERS_PER_TOKEN = 50
+"""Parameters of MAGE's blocks for each token of the training images."""
+FEWEST_PARAMETERS = 1_000_000
+"""Networks up to this size are not made smaller."""
+FEWEST_BATCHES = 8
+"""Batches in one pass over the images."""
+SMALLEST_BATCH = 16
+MOST_PASSES: dict[Training, int] = {"tokenizer_training": 400, "pretraining": 800}
+"""Passes over the training images after which a training ends, though there be time left."""
+SHARE_OF_STEPS = 0.85
+"""Share of the time for training steps; the rest is for reading images, validation, samples and checkpoints."""
+FEWEST_STEPS = 200
+"""A training of fewer steps is refused: the warm-ups of learning rate and codebook are hardly over."""
+ANY_NUMBER = ("vq", "ema", "normalized", "simvq")
+"""Quantizers whose number of codes can be any."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A recipe fitted to images and minutes."""
+
+    recipe: Recipe
+    steps: int
+    seconds: float
+    """Estimated time of the training, with all that is not steps."""
+    bound: Literal["minutes", "passes"]
+    """What ends the training."""
+
+
+def fit_sizes(recipe: Recipe, training: Training, num_images: int) -> Recipe:
+    """Fewer codes (when the tokenizer is trained) or blocks (of MAGE), and a smaller batch, for few images."""
+    optim = fit_batch(getattr(recipe, training), num_images)
+    if training == "tokenizer_training":
+        return replace(recipe, tokenizer=_fewer_codes(recipe, num_images), tokenizer_training=optim)
+    if recipe.tokenizer is not None and recipe.method.reads == "tokens":
+        tokens = num_images * area(recipe.tokenizer.grid)
+        return replace(recipe, model=fit_depth(recipe.model, tokens), pretraining=optim)
+    return replace(recipe, pretraining=optim)
+
+
+def _fewer_codes(recipe: Recipe, num_images: int) -> VQGANConfig | None:
+    config = recipe.tokenizer
+    if config is None or config.quantizer.kind not in ANY_NUMBER:
+        return config
+    codes = fit_codes(config.quantizer.num_codes, num_images * area(config.grid))
+    return replace(config, quantizer=replace(config.quantizer, num_codes=codes))
+
+
+def fit_codes(codes: int, tokens: int) -> int:
+    """At most `codes`: the largest power of two that occurs TOKENS_PER_CODE times each, but at least FEWEST_CODES."""
+    power = 1 << max(1, tokens // TOKENS_PER_CODE).bit_length() - 1
+    return min(codes, max(FEWEST_CODES, power))
+
+
+def fit_depth(model: MAGEConfig, tokens: int) -> MAGEConfig:
+    """The encoder's depth halved until the blocks have at most PARAMETERS_PER_TOKEN parameters for each token."""
+    most = max(FEWEST_PARAMETERS, PARAMETERS_PER_TOKEN * tokens)
+    while model.depth > 2 and block_parameters(model) > most:
+        model = replace(model, depth=model.depth // 2)
+    return model
+
+
+def block_parameters(model: MAGEConfig) -> int:
+    """Weights of the transformer blocks: attention and MLP of encoder and decoder, without norms and biases."""
+    each = 4 + 2 * model.mlp_ratio
+    return round(each * (model.depth * model.width**2 + model.decoder_depth * model.decoder_width**2))
+
+
+def fit_batch(optim: OptimConfig, num_images: int) -> OptimConfig:
+    """The batch halved until a pass has FEWEST_BATCHES, or it is SMALLEST_BATCH; never more than the images."""
+    batch = optim.batch_size
+    while batch > SMALLEST_BATCH and batch * FEWEST_BATCHES > num_images:
+        batch //= 2
+    batch = min(batch, num_images)
+    return replace(optim, batch_size=batch, accumulation=math.gcd(batch, optim.accumulation))
+
+
+def fit_steps(recipe: Recipe, training: Training, num_images: int, *, seconds_per_step: float, minutes: float) -> Fit:
+    """As many steps as the minutes allow, but not more than MOST_PASSES over the images.
+
+    Validation, checkpoints and log lines come at least a few times in a short training. Raises ValueError if the time
+    is for less than FEWEST_STEPS.
+    """
+    optim: OptimConfig = getattr(recipe, training)
+    affordable = int(minutes * 60 * SHARE_OF_STEPS / seconds_per_step)
+    useful = max(FEWEST_STEPS, math.ceil(MOST_PASSES[training] * num_images / optim.batch_size))
+    steps = min(affordable, useful)
+    if steps < FEWEST_STEPS:
+        needed = math.ceil(FEWEST_STEPS * seconds_per_step / SHARE_OF_STEPS / 60)
+        raise ValueError(
+            f"{minutes:g} minutes are {affordable} steps of {seconds_per_step:.2g} s by recipe {recipe.name}, too "
+            f"few to learn from: give at least {needed}, or a smaller recipe or batch"
+        )
+    changed: dict[str, Any] = {training: replace(optim, steps=steps), "run": _run(recipe.run, steps)}
+    fitted = replace(recipe, **changed)
+    seconds = steps * seconds_per_step / SHARE_OF_STEPS
+    return Fit(fitted, steps, seconds, "minutes" if affordable <= useful else "passes")
+
+
+def _run(run: RunConfig, steps: int) -> RunConfig:
+    return replace(
+        run,
+        log_every=min(run.log_every, max(1, steps // 20)),
+        observe_every=min(run.observe_every, max(1, steps // 4)),
+        checkpoint_every=min(run.checkpoint_every, max(1, steps // 4)),
+    )

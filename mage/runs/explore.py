@@ -1,0 +1,121 @@
+"""What a folder holds: a map of its images, groups, near-duplicates and outliers (`mage explore`)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mage import images
+from mage.data.datasets import CorruptImage
+from mage.data.named_images import NamedImages, named_images
+from mage.data.transforms import TransformConfig, build_transform
+from mage.evaluation.clusters import Clusters, find_clusters
+from mage.evaluation.folder_map import Projection, principal_components, project, standardised
+from mage.evaluation.neighbours import Neighbourhood, neighbourhood
+from mage.models.pooling import Pool
+from mage.pipeline import Mage
+
+THUMBNAIL = 96
+"""Longer side of a thumbnail, in pixels."""
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """A folder's images with what their features say about them. Images are in the order of their names."""
+
+    name: str
+    files: tuple[str, ...]
+    labels: tuple[str, ...]
+    """Sub-folders; "" without one."""
+    thumbnails: tuple[Image.Image, ...]
+    projection: Projection
+    clusters: Clusters
+    neighbours: Neighbourhood
+    total: int
+    """Images in the folder, of which at most `limit` are here."""
+    skipped: tuple[str, ...]
+    """Files that cannot be read as images."""
+    model: str
+    """Model and pooling of the features, in a few words."""
+
+
+def explore(
+    model: Mage,
+    data: str | Path,
+    *,
+    limit: int = 2000,
+    clusters: int | None = None,
+    pool: Pool = "mean",
+    split: str = "all",
+    data_root: str | None = None,
+    batch_size: int = 256,
+    model_name: str = "a model",
+    on_start: Callable[[int], None] | None = None,
+    on_images: Callable[[int], None] | None = None,
+) -> Exploration:
+    """Describe at most `limit` images of a folder, taken at even distances in the order of their names.
+
+    clusters: their number; None: chosen by the silhouette. on_start: called with the number of images, on_images after
+    every batch. Raises ValueError for a folder without a readable image, and for more clusters than images.
+    """
+    source = named_images(data, split=split, data_root=data_root, channels=model.channels)
+    count = min(limit, len(source))
+    chosen = [index * len(source) // count for index in range(count)]
+    if on_start is not None:
+        on_start(count)
+    kept: list[int] = []
+    thumbnails: list[Image.Image] = []
+    features: list[Tensor] = []
+    cut = build_transform(TransformConfig(size=model.image_size))
+    for start in range(0, count, batch_size):
+        batch = []
+        part = chosen[start : start + batch_size]
+        for index in part:
+            picture = _readable(source, index)
+            if picture is not None:
+                kept.append(index)
+                thumbnails.append(thumbnail(picture))
+                batch.append(cut(picture, torch.Generator()))
+        if batch:
+            features.append(model.features(images.to_float(torch.stack(batch)), pool).double().cpu())
+        if on_images is not None:
+            on_images(len(part))
+    if not kept:
+        raise ValueError(f"none of the {count} images of {source.name} could be read; are the files whole?")
+    x = standardised(torch.cat(features))
+    components = principal_components(x)
+    return Exploration(
+        str(data),
+        tuple(source.file(index) for index in kept),
+        tuple(source.label(index) for index in kept),
+        tuple(thumbnails),
+        project(components),
+        find_clusters(components, clusters),
+        neighbourhood(x),
+        len(source),
+        tuple(source.skipped),
+        f"{model_name}, {pool} features",
+    )
+
+
+def thumbnail(picture: Tensor) -> Image.Image:
+    """A uint8 image (c, h, w) as RGB at most THUMBNAIL pixels long; small ones are enlarged by whole factors."""
+    height, width = picture.shape[-2:]
+    longer = max(height, width)
+    image = images.to_pil(images.to_float(picture)).convert("RGB")
+    if longer <= THUMBNAIL:
+        factor = THUMBNAIL // longer
+        return image.resize((width * factor, height * factor), Image.Resampling.NEAREST)
+    size = (max(1, width * THUMBNAIL // longer), max(1, height * THUMBNAIL // longer))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _readable(source: NamedImages, index: int) -> Tensor | None:
+    try:
+        return source.load(index)
+    except CorruptImage as error:
+        source.skipped.append(error.path)
+        return None

@@ -1,0 +1,84 @@
+"""The recipe of a run with --minutes: measured on this machine when the run starts, read from it when it goes on."""
+
+import logging
+from dataclasses import replace
+
+from mage import distributed
+from mage.data.token_cache import TokenCache
+from mage.nn.grids import area, written
+from mage.pipeline import Mage
+from mage.recipes.fitting import Fit, Training, fit_sizes, fit_steps
+from mage.recipes.resolve import from_yaml
+from mage.recipes.schema import Recipe
+from mage.runs.launch import Launch
+from mage.runs.pace import pretraining_pace, tokenizer_pace
+from mage.training.progress import duration
+
+logger = logging.getLogger(__name__)
+RECORDED: dict[Training, tuple[str, ...]] = {
+    "tokenizer_training": ("tokenizer", "tokenizer_training", "run"),
+    "pretraining": ("model", "pretraining", "run"),
+}
+"""What a training with --minutes sets, and takes from recipe.yaml when it is resumed."""
+
+
+def fitted_recipe(recipe: Recipe, launch: Launch, training: Training, num_images: int, minutes: int) -> Recipe:
+    """The recipe with codes, sizes, batch and steps for these images and minutes.
+
+    A few steps are timed first; of several processes the first one times its part of the batch. A resumed run keeps
+    what its recipe.yaml says. Raises ValueError if the time is too short, or there is no network to time.
+    """
+    if launch.resume:
+        recorded = from_yaml(launch.out / "recipe.yaml")
+        return replace(recipe, **{name: getattr(recorded, name) for name in RECORDED[training]})
+    if recipe.tokenizer is None and (training == "tokenizer_training" or recipe.method.reads == "tokens"):
+        raise ValueError(
+            f"--minutes needs a recipe with a tokenizer, which {recipe.name} has not: give the steps instead"
+        )
+    sized = fit_sizes(recipe, training, num_images)
+    processes = distributed.world_size()
+    fit = distributed.by_first_process(lambda: _timed(sized, launch, training, num_images, minutes, processes))
+    if distributed.is_first():
+        logger.info("%s", sentence(fit, training, num_images, minutes))
+    return fit.recipe
+
+
+def check_words(recipe: Recipe, tokenizer: Mage | None, cache: TokenCache | None) -> None:
+    """Raise ValueError if the tokens have another grid or number of codes than those of the recipe, which are timed."""
+    if recipe.method.reads != "tokens" or recipe.tokenizer is None:
+        return
+    theirs = None if tokenizer is None else tokenizer.require_tokenizer()
+    source = cache if theirs is None else theirs
+    mine = (tuple(recipe.tokenizer.grid), recipe.tokenizer.quantizer.num_codes)
+    if source is not None and (tuple(source.grid), source.num_codes) != mine:
+        raise ValueError(
+            f"--minutes times the tokenizer of recipe {recipe.name}, {written(mine[0])} tokens of {mine[1]:,} codes, "
+            f"but these tokens are {written(source.grid)} of {source.num_codes:,}: give the steps instead"
+        )
+
+
+def _timed(recipe: Recipe, launch: Launch, training: Training, num_images: int, minutes: int, processes: int) -> Fit:
+    logger.info("timing a few steps ...")
+    optim = getattr(recipe, training)
+    mine = max(1, optim.batch_size // processes)
+    part = replace(recipe, **{training: replace(optim, batch_size=mine, accumulation=1)})
+    measure = tokenizer_pace if training == "tokenizer_training" else pretraining_pace
+    pace = measure(part, launch.start(), launch.resolved_precision())
+    return fit_steps(recipe, training, num_images, seconds_per_step=pace.seconds, minutes=minutes)
+
+
+def sentence(fit: Fit, training: Training, num_images: int, minutes: int) -> str:
+    """What was chosen, and why."""
+    recipe = fit.recipe
+    optim = getattr(recipe, training)
+    passes = fit.steps * optim.batch_size / num_images
+    parts = []
+    if recipe.tokenizer is not None:
+        grid, codes = recipe.tokenizer.grid, recipe.tokenizer.quantizer.num_codes
+        parts.append(f"{written(grid)} tokens of {codes:,} codes, {num_images * area(grid):,} tokens in one pass")
+    if training == "pretraining":
+        parts.append(f"{recipe.model.depth} blocks")
+    parts.append(f"{fit.steps:,} steps of {optim.batch_size:,} images, {passes:,.3g} passes over the data")
+    parts.append(f"about {duration(fit.seconds)}")
+    why = "" if fit.bound == "minutes" else f" (more of the {minutes} minutes would only repeat these images)"
+    return f"fitted to {num_images:,} images: {'; '.join(parts)}{why}"

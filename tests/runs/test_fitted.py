@@ -1,0 +1,92 @@
+"""--minutes: measured once, written into recipe.yaml, kept by --resume, and refused where nothing can be timed."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import mage
+from mage.recipes import named
+from mage.recipes.resolve import from_yaml
+from mage.runs import fitted
+from mage.runs.fitted import check_words, fitted_recipe
+from mage.runs.pace import Pace
+from tests.reference.launches import quiet
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Batches of the steps that are timed; each step takes 0.2 s."""
+    batches: list[int] = []
+
+    def pace(recipe: object, device: object, precision: str) -> Pace:
+        batches.append(recipe.tokenizer_training.batch_size)  # type: ignore[attr-defined]
+        return Pace(0.2, 2)
+
+    monkeypatch.setattr(fitted, "tokenizer_pace", pace)
+    monkeypatch.setattr(fitted, "pretraining_pace", pace)
+    return batches
+
+
+def test_what_is_chosen_is_told_with_its_time(
+    timed: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="mage")
+    recipe = fitted_recipe(named("cifar10"), quiet(tmp_path / "run"), "tokenizer_training", 300, 2)
+    assert recipe.tokenizer_training.steps == 510
+    assert timed == [32]
+    assert (
+        "fitted to 300 images: 8 x 8 tokens of 128 codes, 19,200 tokens in one pass; 510 steps of 32 images, "
+        "54.4 passes over the data; about 2 min"
+    ) in caplog.text
+    fitted_recipe(named("cifar10"), quiet(tmp_path / "run"), "pretraining", 300, 9000)
+    assert "would only repeat these images" in caplog.text
+    assert "2 blocks" in caplog.text
+
+
+def test_a_resumed_run_keeps_its_schedule_and_times_nothing(timed: list[int], tmp_path: Path) -> None:
+    recipe = named("smoke")
+    mine = replace(recipe, tokenizer_training=replace(recipe.tokenizer_training, steps=777))
+    (tmp_path / "recipe.yaml").write_text(mage.recipes.schema.to_yaml(mine))
+    found = fitted_recipe(recipe, quiet(tmp_path, resume=True), "tokenizer_training", 300, 5)
+    assert found == mine
+    assert timed == []
+    other = fitted_recipe(replace(recipe, seed=3), quiet(tmp_path, resume=True), "pretraining", 300, 5)
+    assert other == replace(recipe, seed=3), "of a pre-training, the tokenizer's steps are not taken"
+
+
+def test_what_cannot_be_timed_is_refused(timed: list[int], tmp_path: Path) -> None:
+    pixels = named("cifar10-mae")
+    with pytest.raises(ValueError, match="needs a recipe with a tokenizer"):
+        fitted_recipe(replace(pixels, tokenizer=None), quiet(tmp_path), "tokenizer_training", 300, 5)
+    recipe = named("smoke")
+    model = mage.build(recipe.model, tokenizer=recipe.tokenizer, precision="float32")
+    check_words(recipe, model, None)
+    with pytest.raises(ValueError, match=r"4 x 4 tokens of 16 codes|these tokens are"):
+        check_words(named("mnist5k"), model, None)
+
+
+def test_a_training_with_minutes_goes_on_with_the_same_steps(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from mage.cli.main import main
+    from mage.recipes import fitting
+
+    monkeypatch.setattr(fitting, "FEWEST_STEPS", 6)
+    monkeypatch.setattr(fitted, "tokenizer_pace", lambda *_: Pace(6.0, 2))
+    monkeypatch.setattr(fitted, "pretraining_pace", lambda *_: Pace(6.0, 2))
+    words = ["train-tokenizer", "--recipe", "smoke", "--minutes", "1", "--out", str(tmp_path / "tokenizer")]
+    main(words)
+    assert "4 x 4 tokens an image" in caplog.text
+    assert from_yaml(tmp_path / "tokenizer" / "recipe.yaml").tokenizer_training.steps == 8
+    monkeypatch.setattr(fitted, "tokenizer_pace", lambda *_: Pace(1.0, 2))
+    main([*words, "--resume"])
+    assert "8 steps in" in capsys.readouterr().out
+    words = ["pretrain", "--tokenizer", str(tmp_path / "tokenizer"), "--minutes", "2", "--out", str(tmp_path / "run")]
+    main(words)
+    assert from_yaml(tmp_path / "run" / "recipe.yaml").pretraining.steps == 17
+    assert "17 steps in" in capsys.readouterr().out
