@@ -1,12 +1,15 @@
 """Generation and editing of images, including decoding to pixels."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from mage import rng
 from mage.benchmarks import plain
-from mage.benchmarks.work import OURS, Bench, Work
+from mage.benchmarks.work import OURS, Bench, Work, own_ways
+from mage.pipeline import Mage
 
 ENCODER_KEEP = 0.5
 REUSE = 4
@@ -18,15 +21,16 @@ def generate(bench: Bench) -> list[Work]:
     def plainly() -> object:
         return _plain(bench, torch.full((bench.batch, _length(bench)), -1, device=bench.device()))
 
-    def ours(**sampling: Any) -> object:
-        return bench.model.generate(
+    def ours(model: Mage, **sampling: Any) -> object:
+        return model.generate(
             bench.batch, steps=bench.steps, choice_temperature=6.0, batch_size=bench.batch, **sampling
         )
 
-    ways = {
-        OURS: ours,
-        "ours_encoder_keep": lambda: ours(encoder_keep=ENCODER_KEEP),
-        "ours_reuse": lambda: ours(reuse=REUSE),
+    ways: dict[str, Callable[[], object]] = {
+        **own_ways(bench, ours),
+        "ours_encoder_keep": partial(ours, bench.model, encoder_keep=ENCODER_KEEP),
+        "ours_reuse": partial(ours, bench.model, reuse=REUSE),
+        "ours_reuse_keep": partial(ours, bench.model, reuse=REUSE, encoder_keep=ENCODER_KEEP),
         "plain": plainly,
     }
     return [Work("generate", bench.batch, ways)]
@@ -35,13 +39,13 @@ def generate(bench: Bench) -> list[Work]:
 def latency(bench: Bench) -> list[Work]:
     """One image after a request for one: the paper's sampler, pixels included."""
 
-    def ours() -> object:
-        return bench.model.generate(1, steps=bench.steps, choice_temperature=6.0)
+    def ours(model: Mage) -> object:
+        return model.generate(1, steps=bench.steps, choice_temperature=6.0)
 
     def plainly() -> object:
         return _plain(bench, torch.full((1, _length(bench)), -1, device=bench.device()))
 
-    return [Work("latency", 1, {OURS: ours, "plain": plainly})]
+    return [Work("latency", 1, {**own_ways(bench, ours), "plain": plainly})]
 
 
 def edit(bench: Bench) -> list[Work]:

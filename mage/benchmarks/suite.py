@@ -178,6 +178,8 @@ def metrics(rows: Sequence[Row], limits: dict[str, float]) -> dict[str, float]:
             record[f"seconds_{row.work}_{way}_b{row.batch}"] = timing.median
         if row.work == "latency":
             record["latency_ms_b1"] = 1e3 * row.seconds[OURS].median
+            if f"{OURS}_graphs" in row.seconds:
+                record["latency_ms_graphs_b1"] = 1e3 * row.seconds[f"{OURS}_graphs"].median
     for row in sorted(rows, key=lambda row: row.batch):  # the value of the largest batch is kept
         record[f"ceiling_share_{row.work}"] = row.ceiling_share
     return record | {name: min(values) for name, values in ratios.items()}

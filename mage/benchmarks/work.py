@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -74,6 +75,16 @@ class Bench:
     def device(self) -> torch.device:
         """Device of the model."""
         return self.model.device
+
+
+def own_ways(bench: Bench, job: Callable[[Mage], object]) -> dict[str, Callable[[], object]]:
+    """The library's way of doing a job; on a GPU with CUDA graphs, too."""
+    model = bench.model
+    ways: dict[str, Callable[[], object]] = {OURS: partial(job, model)}
+    if bench.device().type == "cuda":
+        replayed = Mage.of(model.parts, precision=model.precision, device=model.device, graphs=True)
+        ways[f"{OURS}_graphs"] = partial(job, replayed)
+    return ways
 
 
 def vqgan_of(model: Mage) -> VQGAN:

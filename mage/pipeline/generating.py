@@ -18,7 +18,7 @@ from mage.models import MAGETransformer
 from mage.sampling.classes import Classes, class_numbers, listed
 from mage.sampling.decode import UNKNOWN
 from mage.sampling.edit import token_mask
-from mage.sampling.generator import fill, unknown_grids
+from mage.sampling.generator import ScoreAll, fill, unknown_grids
 from mage.sampling.large import decode_large, encode_large, fill_large, pad_to_windows
 from mage.sampling.settings import SamplingConfig
 
@@ -70,8 +70,12 @@ def complete(
     classes: Int[Tensor, " n"] | None,
     precision: str,
     on_batch: OnBatch | None,
+    everywhere: ScoreAll | None = None,
 ) -> Int[Tensor, "n l"]:
-    """Predict unknown tokens; grid k has the random stream of its index, independent of the batch."""
+    """Predict unknown tokens; grid k has the random stream of its index, independent of the batch.
+
+    everywhere: as for `sampling.generator.fill`.
+    """
     device = grids.device
     with device_policy.autocast(precision, device):
         batches = fill(
@@ -84,6 +88,7 @@ def complete(
             batch_size=batch_size,
             classes=None if classes is None else classes.to(device),
             on_batch=on_batch,
+            everywhere=everywhere,
         )
         return torch.cat(list(batches))
 

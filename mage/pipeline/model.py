@@ -35,7 +35,8 @@ def load(
 
     tokenizer: your own, for a model that was trained on its tokens; without it such a model works on tokens only.
     precision: "auto", "float32" or "bf16"; device: "auto", "cpu", "cuda", "cuda:1", "mps".
-    graphs: on a GPU, replay `encode` and `decode_tokens` as CUDA graphs; off until its gain has been measured.
+    graphs: on a GPU, replay encoding, decoding and the sampler's passes as CUDA graphs, with the weights as they are
+    when first used; off until its gain has been measured.
     """
     return Mage.of(store.read(path, tokenizer=tokenizer), precision=precision, device=device, graphs=graphs)
 
@@ -116,6 +117,7 @@ class Mage(Describing):
                 classes=wanted,
                 precision=self.precision,
                 on_batch=on_batch,
+                everywhere=self._recorded_pass(),
             )
         return tokens.view(n, *network.grid)
 

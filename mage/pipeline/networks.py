@@ -4,6 +4,7 @@ Letters: n images, c channels, H W pixels, h w tokens.
 """
 
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from mage.models import MAGEClassifier, MAGETransformer, PatchClassifier, PatchE
 from mage.nn.blocks import choose_attention
 from mage.nn.graphed import graphed
 from mage.pipeline.modes import evaluating, in_batches
+from mage.sampling.generator import ScoreAll, scores_everywhere
 from mage.store import folder as store
 from mage.store.parts import ModelParts
 from mage.tokenizers import Tokenizer
@@ -97,7 +99,15 @@ class Networks:
         if self._tokenizer is not None:  # graphs of the weights' old places are dropped
             self._encode = graphed(self._tokenizer.encode, self.device, enabled=self.graphs)
             self._decode = graphed(self._tokenizer.decode, self.device, enabled=self.graphs)
+        self._pass: ScoreAll | None = None
         return self
+
+    def _recorded_pass(self) -> ScoreAll | None:
+        """The sampler's pass as graphs, of the weights as they are at its first use; None without graphs."""
+        if self.graphs and self.device.type == "cuda" and self._pass is None:
+            network = device_policy.cast_for_inference(self.require_generator(), self.precision)
+            self._pass = graphed(partial(scores_everywhere, network), self.device, enabled=True)
+        return self._pass
 
     def __repr__(self) -> str:
         images = ""

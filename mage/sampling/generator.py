@@ -6,9 +6,10 @@ Letters: n images, l tokens, u positions that are scored.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mage import rng
@@ -21,6 +22,9 @@ from mage.sampling.orders import priorities
 from mage.sampling.reuse import ReusedPasses
 from mage.sampling.revise import revise
 from mage.sampling.settings import SamplingConfig
+
+ScoreAll = Callable[[Tensor, Tensor], Tensor]
+"""Grids (n, l) and their classes (n,), -1 = none -> scores of all codes at all positions (n, l, c)."""
 
 
 def logits_function(
@@ -58,15 +62,27 @@ def logits_function(
     return logits
 
 
+def scores_everywhere(
+    transformer: MAGETransformer, tokens: Int[Tensor, "n l"], classes: Int[Tensor, " n"]
+) -> Float[Tensor, "n l c"]:
+    """Scores of all codes at all positions: a pass of one shape, whatever is known. classes: -1 = none."""
+    wanted = classes if transformer.config.num_classes else None
+    scores: Tensor = transformer(tokens, Mask.nothing_dropped(tokens == UNKNOWN), wanted).code_logits
+    return scores
+
+
 def _passes(
     transformer: MAGETransformer,
     settings: SamplingConfig,
     classes: Int[Tensor, " n"] | None,
     dropping: rng.UniformRows,
+    everywhere: ScoreAll | None,
 ) -> LogitsFn:
     """The network for one batch, with its classes and guidance, and with what it keeps between its passes."""
 
     def scores_of(classes: Int[Tensor, " n"] | None, noise: Callable[[], Tensor]) -> LogitsFn:
+        if everywhere is not None and settings.reuse == settings.encoder_keep == 1:
+            return partial(_chosen, everywhere, classes)
         if settings.reuse > 1:
             return ReusedPasses(
                 transformer, settings.complete_at, classes, encoder_keep=settings.encoder_keep, noise=noise
@@ -81,6 +97,18 @@ def _passes(
     return guided(twice, scores if settings.reuse == 1 else None, settings)
 
 
+def _chosen(
+    everywhere: ScoreAll,
+    classes: Int[Tensor, " n"] | None,
+    tokens: Int[Tensor, "n l"],
+    places: Int[Tensor, "n u"],
+    progress: float,
+) -> Float[Tensor, "n u c"]:
+    """Scores at the places, of a pass that scores all."""
+    scores = everywhere(tokens, tokens.new_full((len(tokens),), -1) if classes is None else classes)
+    return scores.gather(1, places[..., None].expand(-1, -1, scores.shape[2]))
+
+
 def fill(
     transformer: MAGETransformer,
     start: Int[Tensor, "n l"],
@@ -92,10 +120,12 @@ def fill(
     batch_size: int,
     classes: Int[Tensor, " n"] | None = None,
     on_batch: Callable[[int], None] | None = None,
+    everywhere: ScoreAll | None = None,
 ) -> Iterator[Int[Tensor, "b l"]]:
     """Decode the grids of `start` batch by batch; grid i has the random stream (seed, stream, indices[i]).
 
-    classes: the class of each grid, -1 = none.
+    classes: the class of each grid, -1 = none. everywhere: `scores_everywhere` of the network, recorded, for passes
+    that compute all positions.
     """
 
     def streams(name: str, chosen: Sequence[int]) -> list[torch.Generator]:
@@ -110,13 +140,13 @@ def fill(
         )
         filled = decode(
             tokens,
-            _passes(transformer, settings, wanted, dropping),
+            _passes(transformer, settings, wanted, dropping, everywhere),
             generators=streams("", chosen),
             settings=settings,
             priority=priorities(settings.order, transformer.grid, streams(" order", chosen), tokens.device),
         )
         if settings.revisions:
-            complete = _passes(transformer, replace(settings, reuse=1), wanted, dropping)
+            complete = _passes(transformer, replace(settings, reuse=1), wanted, dropping, everywhere)
             filled = revise(
                 filled, tokens == UNKNOWN, complete, generators=streams(" revise", chosen), settings=settings
             )

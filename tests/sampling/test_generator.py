@@ -11,7 +11,7 @@ from mage import rng
 from mage.masking import Mask
 from mage.models import MAGEConfig, MAGETransformer
 from mage.sampling.decode import UNKNOWN, decode
-from mage.sampling.generator import fill, logits_function
+from mage.sampling.generator import ScoreAll, fill, logits_function, scores_everywhere
 from mage.sampling.settings import SamplingConfig
 from mage.vocabulary import Vocabulary
 
@@ -117,10 +117,13 @@ def test_impossible_shares_are_refused(share: float) -> None:
         SamplingConfig(encoder_keep=share)
 
 
-def guided_grids(network: MAGETransformer, batch_size: int = 4, **sampling: Any) -> Tensor:
+def guided_grids(
+    network: MAGETransformer, batch_size: int = 4, everywhere: ScoreAll | None = None, **sampling: Any
+) -> Tensor:
     grids = fill(
         network, partly_known(), indices=range(4), seed=0, stream="sample", batch_size=batch_size,
         settings=SamplingConfig(steps=5, guidance=3.0, **sampling), classes=torch.tensor([0, 1, -1, 2]),
+        everywhere=everywhere,
     )  # fmt: skip
     return torch.cat(list(grids))
 
@@ -154,6 +157,31 @@ def test_guidance_in_one_pass_is_guidance_in_two(with_classes: MAGETransformer) 
     generators = [rng.generator(0, "sample", index) for index in range(4)]
     expected = decode(partly_known(), two_passes, generators=generators, settings=SamplingConfig(steps=5))
     assert torch.equal(guided_grids(with_classes), expected)
+
+
+@pytest.mark.parametrize(
+    "sampling", [{}, {"order": "halton"}, {"revisions": 2}, {"guidance_schedule": "interval"}], ids=str
+)
+def test_passes_that_score_all_positions_give_the_same_tokens(
+    with_classes: MAGETransformer, sampling: dict[str, Any]
+) -> None:
+    shapes: set[tuple[int, ...]] = set()
+
+    def everywhere(tokens: Tensor, classes: Tensor) -> Tensor:
+        scores = scores_everywhere(with_classes, tokens, classes)
+        shapes.add(tuple(scores.shape))
+        return scores
+
+    expected = guided_grids(with_classes, **sampling)
+    assert torch.equal(guided_grids(with_classes, everywhere=everywhere, **sampling), expected)
+    assert shapes <= {(4, 16, CODES), (8, 16, CODES)}, "one shape, and one for both copies of guidance"
+    assert shapes
+
+
+def test_partial_passes_do_not_score_all_positions(with_classes: MAGETransformer) -> None:
+    for sampling in ({"reuse": 2}, {"encoder_keep": 0.5}):
+        tokens = guided_grids(with_classes, everywhere=lambda tokens, classes: 1 / 0, **sampling)  # type: ignore[arg-type]
+        assert torch.equal(tokens, guided_grids(with_classes, **sampling))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sampling", [{}, {"reuse": 2}, {"guidance_schedule": "interval", "reuse": 2}], ids=str)
