@@ -85,4 +85,5 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "plan": ("mage plan --recipe imagenet-base", "mage plan --recipe cifar10 --data photos/"),
     "benchmark": ("mage benchmark", "mage benchmark --size base --batch-sizes 4 16 --record speed.json"),
     "info": ("mage info runs/photos", "mage info runs/photos --json"),
+    "models": ("mage models", "mage models digits"),
 }

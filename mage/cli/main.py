@@ -35,6 +35,7 @@ COMMANDS = {
     "plan": "show a recipe's images, steps, time and parameters before it runs",
     "benchmark": "measure the library's speed on this machine, compared with a plain implementation",
     "info": "describe a model folder",
+    "models": "the models that come with the package, and their cards",
 }
 
 
@@ -127,7 +128,7 @@ def _fail(who: str, sentence: str, code: int = 2) -> NoReturn:
 
 
 GROUPS = {
-    "start here": ("demo", "plan", "info"),
+    "start here": ("demo", "models", "plan", "info"),
     "train": ("train-tokenizer", "tokenize", "pretrain", "finetune"),
     "generate and edit": ("generate", "edit", "reconstruct", "tune-sampler"),
     "use on a folder": ("explore", "embed", "predict", "anomalies"),

@@ -29,6 +29,7 @@ from mage.models import (
 )
 from mage.nn.grids import check_grid
 from mage.settings import from_dict, to_dict
+from mage.store import packaged
 from mage.store.parts import ModelParts
 from mage.tokenizers import VQGAN, LDMConfig, LDMTokenizer, Tokenizer, VQGANConfig
 from mage.vocabulary import Vocabulary
@@ -39,29 +40,49 @@ EXTRA = "released_extra.safetensors"
 HEAD = ("num_classes", "pool", "head_kind")
 
 
-def write(parts: ModelParts, folder: str | Path, *, extra: dict[str, Tensor] | None = None) -> Path:
-    """Write a model folder; an older one at the same path is replaced at the end, in one step."""
+def write(
+    parts: ModelParts,
+    folder: str | Path,
+    *,
+    extra: dict[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a model folder; an older one at the same path is replaced at the end, in one step.
+
+    dtype: that floating-point weights are rounded to, such as bfloat16 for half the size; None: as they are. Networks
+    are read in float32 either way.
+    """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]) and not (folder / CONFIG).exists():
         raise ValueError(f"{folder} exists and is not a model folder; choose another name, nothing was overwritten")
     with atomic.replacing_folder(folder) as temporary:
-        _write_files(parts, temporary, extra=extra)
+        _write_files(parts, temporary, extra=extra, dtype=dtype)
     return folder
 
 
 def write_settings(parts: ModelParts, folder: Path) -> None:
-    """Write a changed recipe and changed notes into a model folder; weights and other settings are kept."""
+    """Write a changed recipe and changed notes into a model folder; weights and other settings are kept.
+
+    Raises ValueError for a packaged model, which belongs to the installation.
+    """
+    if folder.parent == packaged.FOLDER:
+        raise ValueError(
+            f"the packaged model {folder.name} belongs to the installation: write a copy of your own with "
+            f"mage.load({folder.name!r}).save(PATH)"
+        )
     config = json.loads((folder / CONFIG).read_text())
     atomic.write_json(folder / CONFIG, config | {"recipe": parts.recipe, "notes": parts.notes})
 
 
-def _write_files(parts: ModelParts, folder: Path, *, extra: dict[str, Tensor] | None) -> None:
+def _write_files(
+    parts: ModelParts, folder: Path, *, extra: dict[str, Tensor] | None, dtype: torch.dtype | None
+) -> None:
     config: dict[str, Any] = {"format": FORMAT, "recipe": parts.recipe, "notes": parts.notes}
     config |= {"tokenizer": None, "transformer": None}
     if isinstance(parts.tokenizer, VQGAN | LDMTokenizer):
         kind = {"kind": "ldm"} if isinstance(parts.tokenizer, LDMTokenizer) else {}
         config["tokenizer"] = kind | to_dict(parts.tokenizer.config)
-        save_file(_contiguous(parts.tokenizer), folder / TOKENIZER)
+        save_file(_contiguous(parts.tokenizer, dtype), folder / TOKENIZER)
     elif parts.tokenizer is not None:  # the user's own: only named here, and passed to `read` again
         config["tokenizer"] = {
             "kind": "external",
@@ -70,7 +91,7 @@ def _write_files(parts: ModelParts, folder: Path, *, extra: dict[str, Tensor] | 
         }
     if parts.transformer is not None:
         config["transformer"] = transformer_dict(parts.transformer)
-        save_file(_contiguous(parts.transformer), folder / TRANSFORMER)
+        save_file(_contiguous(parts.transformer, dtype), folder / TRANSFORMER)
     if extra:
         save_file({name: tensor.contiguous() for name, tensor in extra.items()}, folder / EXTRA)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
@@ -124,13 +145,20 @@ def _build_tokenizer(
 
 
 def find_folder(path: str | Path) -> Path:
-    """The model folder that `path` means: itself, or `model` inside a run folder."""
+    """The model folder that `path` means: itself, `model` inside a run folder, or the packaged model of that name.
+
+    A folder of the same name in the working directory comes first.
+    """
     path = Path(path)
     for folder in (path, path / "model"):
         if (folder / CONFIG).is_file():
             return folder
+    inside = packaged.folder_of(str(path))
+    if inside is not None and not path.is_file():
+        return inside
     if not path.exists():
-        raise ValueError(f"there is no model at {path}")
+        known = ", ".join(packaged.names())
+        raise ValueError(f"there is no model at {path}" + (f"; packaged models are {known}" if known else ""))
     if path.is_file():
         raise ValueError(f"{path} is a file, a model is a folder; `mage convert {path} --out DIR` reads released files")
     raise ValueError(f"{path} holds no model: neither {CONFIG} nor model/{CONFIG} is there")
@@ -181,5 +209,9 @@ def _load_strictly(module: nn.Module, path: Path) -> None:
     module.load_state_dict(tensors)
 
 
-def _contiguous(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+def _contiguous(module: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    return {
+        name: tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
