@@ -26,13 +26,15 @@ ENOUGH_IMAGES = 1000
 
 def run(options: Options) -> None:
     """Search, store and print."""
-    config = replace(
-        TuningConfig(), orders=options.try_orders, steps=options.try_steps, guidances=options.try_guidances,
-        reuses=tuple(every for every in options.try_reuse if every > 1),
-    )  # fmt: skip
     if options.out is not None:
         check_parent(options.out)
     model = mage.load(options.model, precision=options.precision, device=options.device)
+    sees_all = not model.require_generator().config.decoder_depth  # without a decoder nothing can be dropped
+    config = replace(
+        TuningConfig(), orders=options.try_orders, steps=options.try_steps, guidances=options.try_guidances,
+        encoder_keeps=() if sees_all else tuple(share for share in options.try_encoder_keep if share < 1),
+        reuses=tuple(every for every in options.try_reuse if every > 1),
+    )  # fmt: skip
     data = options.data or model.recipe.get("data", {}).get("name")
     if data is None:
         raise ValueError("the model's recipe does not name its training data: give --data")

@@ -4,8 +4,8 @@ The published settings suit the published models. For each order and number of s
 on a coarse grid, then between the best value and its neighbours. Guidance changes which temperature is best: with the
 best settings so far, guidance and temperature are searched in turn until neither improves. All candidates use the same
 random numbers, so that differences come from the settings. The best few are then compared again with other random
-numbers, because the best of many trials is partly a lucky one. Last, passes are made to reuse what others computed, as
-long as the metric does not suffer.
+numbers, because the best of many trials is partly a lucky one. Last, the encoder sees a part of the tokens and passes
+reuse what others computed, as long as the metric does not suffer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +33,8 @@ class TuningConfig:
     """Coarse grid for orders independent of confidence."""
     guidances: tuple[float, ...] = ()
     """Weights of the guidance, tried with the best settings so far; only for models with classes."""
+    encoder_keeps: tuple[float, ...] = ()
+    """Values of `SamplingConfig.encoder_keep`, tried with the winner; the smallest that is about as good is kept."""
     reuses: tuple[int, ...] = ()
     """Values of `SamplingConfig.reuse` above 1, tried with the winner; the largest that is about as good is kept."""
     rounds: int = 3
@@ -112,8 +114,12 @@ def tune(
     candidates = sorted(_without_repeats(candidates), key=lambda trial: trial.value)
     repeated = [attempt(trial.sampling, seed + 1) for trial in candidates[: config.finalists]]
     best = _cheapest(repeated, config.tolerance)
+    if "encoder_keep" not in fixed_settings:
+        parts = [attempt(best.sampling | {"encoder_keep": share}, seed + 1) for share in config.encoder_keeps]
+        good = _about_as_good([best, *parts], _best([best, *parts]).value, config.tolerance)
+        best = min(good, key=lambda trial: trial.sampling.get("encoder_keep", 1.0))
     if "reuse" not in fixed_settings:
-        reused = (attempt(best.sampling | {"reuse": every, "encoder_keep": 1.0}, seed + 1) for every in config.reuses)
+        reused = [attempt(best.sampling | {"reuse": every}, seed + 1) for every in config.reuses]
         good = _about_as_good([best, *reused], best.value, config.tolerance)
         best = max(good, key=lambda trial: trial.sampling.get("reuse", 1))
     return Tuned(best, tuple(trials))

@@ -117,7 +117,7 @@ def test_empty_searches_are_refused(settings: dict[str, Any]) -> None:
 
 
 def test_passes_are_reused_as_far_as_the_metric_allows() -> None:
-    """Settings with encoder_keep below 1 are replaced where passes are reused; a fixed reuse is not searched."""
+    """A fixed reuse is not searched."""
     values = {1: 10.0, 2: 10.1, 4: 10.19, 8: 12.0}
     seen: list[Mapping[str, Any]] = []
 
@@ -127,8 +127,27 @@ def test_passes_are_reused_as_far_as_the_metric_allows() -> None:
 
     config = TuningConfig(orders=("halton",), steps=(8,), token_temperatures=(1.0,), reuses=(2, 4, 8))
     best = tune(score, config, fixed={"encoder_keep": 0.5}).best.sampling
-    assert best == {"order": "halton", "steps": 8, "token_temperature": 1.0, "reuse": 4, "encoder_keep": 1.0}
+    assert best == {"order": "halton", "steps": 8, "token_temperature": 1.0, "reuse": 4, "encoder_keep": 0.5}
     assert seen[0]["encoder_keep"] == 0.5
     seen.clear()
     assert tune(score, config, fixed={"reuse": 8}).best.sampling["reuse"] == 8
     assert {sampling["reuse"] for sampling in seen} == {8}
+
+
+def test_the_encoder_sees_as_little_as_the_metric_allows() -> None:
+    """A part of the tokens may be better than all: the others are then compared with it."""
+    values = {1.0: 10.0, 0.5: 9.0, 0.25: 9.1, 0.1: 9.3}
+    seen: list[Mapping[str, Any]] = []
+
+    def score(sampling: Mapping[str, Any], seed: int) -> float:
+        seen.append(sampling)
+        return values[sampling.get("encoder_keep", 1.0)]
+
+    config = TuningConfig(
+        orders=("halton",), steps=(8,), token_temperatures=(1.0,), encoder_keeps=(0.5, 0.25, 0.1), reuses=(2,)
+    )
+    best = tune(score, config).best.sampling
+    assert best == {"order": "halton", "steps": 8, "token_temperature": 1.0, "encoder_keep": 0.25, "reuse": 2}
+    seen.clear()
+    assert tune(score, config, fixed={"encoder_keep": 0.1}).best.sampling["encoder_keep"] == 0.1
+    assert {sampling["encoder_keep"] for sampling in seen} == {0.1}

@@ -34,6 +34,8 @@ class Options(SamplerOptions):
     """numbers of steps to try; among about equally good ones the smallest is stored"""
     try_guidances: tuple[float, ...] = ()
     """weights of the guidance to try, of a model with classes; searched in turn with the temperature"""
+    try_encoder_keep: tuple[float, ...] = (0.25, 0.5)
+    """shares of the tokens for the encoder to try; the smallest that is about as good is stored"""
     try_reuse: tuple[Count, ...] = (2, 4, 8)
     """how many passes to let share what one of them computed; the largest number that is about as good is stored"""
     store: bool = True
