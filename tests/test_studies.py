@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -343,6 +344,37 @@ def test_temperature_and_share_of_reused_passes_are_those_of_the_least_distance(
     warm = measured.choose_temperature("halton")
     assert (warm["token_temperature"], warm["encoder_keep"]) == (0.9, 1.0)
     assert measured.choose_share(warm)["encoder_keep"] == 0.25
+
+
+def test_a_packaged_model_is_trained_rounded_measured_and_described(
+    study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On a recipe of a few steps; a second call repeats no training and finds the same weights."""
+    module = study("packaged")
+    trained: list[str] = []
+
+    def fitted(recipe: Any, launch: Any, name: str, size: int, minutes: float) -> Any:
+        trained.append(f"{name} {minutes:.2f}")
+        return recipe
+
+    monkeypatch.setattr(module, "fitted_recipe", fitted)
+    monkeypatch.setattr(module.packaged, "FOLDER", tmp_path / "package")
+    plan = module.Plan("smoke", "toys", "digits of scikit-learn", "MIT", ("It is a toy.",), module.CONDITIONS)
+    monkeypatch.setitem(module.PLANS, "toy", plan)
+    words = ["packaged.py", "--model", "toy", "--minutes", "10", "--out", str(tmp_path / "runs"), "--device", "cpu"]
+    words += ["--samples", "20", "--tuning-samples", "10", "--results", str(tmp_path / "results"), "--install"]
+    monkeypatch.setattr("sys.argv", words)
+    module.main()
+    assert trained == ["tokenizer_training 3.50", "pretraining 6.50"]
+    card = module.packaged.card_of("toy")
+    folder = tmp_path / "package" / "toy"
+    assert card.weights == module.weights_hash(folder)
+    assert card.record == json.loads((tmp_path / "results" / "models" / "toy.json").read_text())
+    assert {"fd_efflite0_test20", "fd_efflite0_test20_classes", "linear_probe_accuracy"} <= set(card.record["metrics"])
+    assert "validation images" in card.record["protocol"]["validation"]
+    module.main()
+    assert len(trained) == 2
+    assert module.packaged.card_of("toy").weights == card.weights
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.py")), ids=lambda path: path.stem)

