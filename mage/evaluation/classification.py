@@ -4,7 +4,7 @@ Letters: n images, c channels, h w pixels, k classes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ class ProbeResult:
     settings: dict[str, Any]
     confusion: Confusion
     """Answers on the test images; the classes are called by their numbers."""
-    head: LinearHead | None = None
+    head: LinearHead | None = field(default=None, compare=False)
     """The trained classifier, if it is linear."""
 
     @classmethod

@@ -41,13 +41,21 @@ def with_interval(right: int, count: int) -> str:
     return f"{right / count:.1%} ({100 * low:.1f} to {high:.1%})".replace("%", " %")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Confusion:
     """How often images of each class were taken for each class."""
 
     counts: Int[Tensor, "k k"]
     """Rows: true classes; columns: predicted ones."""
     class_names: tuple[str, ...]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether counts and names are the same."""
+        if not isinstance(other, Confusion):
+            return NotImplemented
+        return self.class_names == other.class_names and torch.equal(self.counts, other.counts)
+
+    __hash__ = None  # type: ignore[assignment]  # as of other classes that compare their values
 
     @classmethod
     def of(cls, predicted: Int[Tensor, " n"], labels: Int[Tensor, " n"], class_names: Sequence[str]) -> "Confusion":
