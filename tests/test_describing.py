@@ -7,6 +7,7 @@ import torch
 
 import mage
 from mage.models import MAGEConfig
+from mage.pipeline.describing import DRAWS, PARTS
 from mage.sampling.surprise import surprise
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.vocabulary import Vocabulary
@@ -53,7 +54,7 @@ def test_the_map_of_an_image_is_that_of_its_tokens_in_evaluation_mode(model: mag
     assert model.transformer is not None
     tokens = model.encode(photos)
     with torch.no_grad():
-        expected = surprise(model.transformer.eval(), tokens.flatten(1), parts=4, draws=1, seed=0).view(5, 4, 6)
+        expected = surprise(model.transformer.eval(), tokens.flatten(1), parts=PARTS, draws=DRAWS, seed=0).view(5, 4, 6)
     model.transformer.train()
     torch.testing.assert_close(model.surprise(photos), expected)
     assert model.transformer.training
