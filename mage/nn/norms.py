@@ -16,8 +16,8 @@ def in_fast_layout(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """The same tensor in the layout that convolutions and group norms are fastest in, which their outputs then have.
 
     On a GPU and other devices channels-last, in training too: convolutions of 16 bits need no copies in another layout.
-    On CPUs it is slower in training (in bfloat16, with AMX: 0.71 to 0.91 of the speed), and in float32 PyTorch's group
-    norm for it loses two digits; without gradients and in bfloat16 it halves the time.
+    On CPUs it is slower in training, and in float32 PyTorch's group norm for it loses two digits; without gradients and
+    in bfloat16 it halves the time.
     """
     plain = x.device.type == "cpu" and (torch.is_grad_enabled() or not torch.is_autocast_enabled("cpu"))
     return x.contiguous(memory_format=torch.contiguous_format if plain else torch.channels_last)
