@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import mage
-from mage.data.datasets import ArrayDataset, ImageDataset, load_dataset
+from mage.data.datasets import DATASETS, ArrayDataset, ImageDataset, load_dataset
 from mage.evaluation.anomaly import Scoring
 from mage.evaluation.extractors import Extractor, Seen
 from mage.evaluation.seen import Reference, SeenImages
@@ -41,7 +41,10 @@ def study(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         found.loader.exec_module(module)
         return module
 
+    before = DATASETS.names()
     yield load
+    for name in set(DATASETS.names()) - set(before):  # data sets without a class, which a study registers
+        DATASETS.remove(name)
     for name in HELPERS:
         sys.modules.pop(name, None)
 

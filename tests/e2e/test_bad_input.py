@@ -197,6 +197,13 @@ CASES: dict[str, list[tuple[str, str]]] = {
         *((arguments.replace("--model ", ""), message) for arguments, message in MODEL),
         *((f"{{root}}/model {arguments}", message) for arguments, message in COMMON),
     ],
+    "models": [
+        *((name, "no packaged model") for name in ("none", "../none", "{root}/none", "{root}/model", "{root}", ".")),
+        ("--model digits", "Unrecognized"),
+        ("one two", "Unrecognized"),
+        ("--precision float16", "precision"),
+        ("--sede 1", "sede"),
+    ],
     "demo": [
         *((f"{arguments} --out {{out}}", message) for arguments, message in RECIPE),
         *((f"{TRAIN} {arguments}", message) for arguments, message in DATA + COMMON),
