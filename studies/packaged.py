@@ -7,8 +7,8 @@ RESULTS/models/NAME.json; `--install` puts the former into the package.
 """
 
 import argparse
+import json
 import shutil
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -73,7 +73,13 @@ PLANS = {
         "50,000 training images of CIFAR-10 (Krizhevsky 2009)",
         "weights: MIT, as this package; CIFAR-10 states no licence",
         ("Its images are 32 pixels wide and often of no recognisable thing.",),
-        ("tokenizer.quantizer.kind=normalized", "tokenizer.quantizer.num_codes=1024", *CONDITIONS),
+        (
+            "tokenizer.quantizer.kind=normalized",
+            "tokenizer.quantizer.num_codes=1024",
+            "tokenizer_loss.perceptual=0.5",
+            "model.label_smoothing=0",
+            *CONDITIONS,
+        ),
         5000,
     ),
 }
@@ -86,16 +92,22 @@ class Packaging:
         self.name, self.plan, self.options = name, plan, options
         self.out: Path = options.out / name
         self.launch = Launch(self.out, device=options.device, data_root=options.data_root)
-        self.timings: dict[str, float] = {}
+        self.tokenizer: Path = options.tokenizer or self.out / "tokenizer"
 
     def run(self) -> None:
         """All steps; those that are finished are not repeated."""
         recipe = resolve(Choice(recipe=self.plan.recipe, changes=(*self.plan.changes, *self.options.set)))
         size = len(training_data(recipe, self.options.data_root).train)
-        recipe = self.train(recipe, "tokenizer", size, TOKENIZER_SHARE * self.options.minutes)
-        tokenizer = runs.load_tokenizer(self.out / "tokenizer", device=self.options.device)
+        if self.options.tokenizer:
+            own = from_yaml(self.tokenizer / "recipe.yaml")
+            trained = {name: getattr(own, name) for name in ("tokenizer", "tokenizer_loss", "tokenizer_training")}
+            recipe, share = replace(recipe, **trained), 0.0
+        else:
+            share = TOKENIZER_SHARE
+            recipe = self.train(recipe, "tokenizer", size, share * self.options.minutes)
+        tokenizer = runs.load_tokenizer(self.tokenizer, device=self.options.device)
         cache = runs.tokenize(recipe, replace(self.launch, out=self.out / "tokens"), tokenizer)
-        recipe = self.train(recipe, "mage", size, (1 - TOKENIZER_SHARE) * self.options.minutes, tokenizer, cache)
+        recipe = self.train(recipe, "mage", size, (1 - share) * self.options.minutes, tokenizer, cache)
         if not self.options.no_tuning and not (self.out / "tuning.json").exists():
             self.tune()
         self.write(recipe)
@@ -113,16 +125,25 @@ class Packaging:
         launch, done = self.launch.inside(part), self.out / f"{part}.done"
         if done.exists():
             return from_yaml(launch.out / "recipe.yaml")
-        start = time.perf_counter()
         name = "tokenizer_training" if tokenizer is None else "pretraining"
         recipe = fitted_recipe(recipe, launch, name, size, minutes)
         if tokenizer is None:
             runs.train_tokenizer(recipe, launch)
         else:
             runs.pretrain(recipe, launch, tokenizer, cache=cache)
-        self.timings[part] = time.perf_counter() - start
-        atomic.write_text(done, f"{self.timings[part]:.0f} seconds\n")
+        atomic.write_text(done, "")
         return recipe
+
+    def trainings(self) -> dict[str, tuple[float, str]]:
+        """Of tokenizer and MAGE: the seconds of all sessions, and the schedule in words."""
+        parts: dict[str, tuple[float, str]] = {}
+        named = (("tokenizer", self.tokenizer, "tokenizer_training"), ("mage", self.out / "mage", "pretraining"))
+        for part, run, name in named:
+            optim = getattr(from_yaml(run / "recipe.yaml"), name)
+            lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+            seconds = max(line.get("seconds", 0.0) for line in lines)
+            parts[part] = seconds, f"{part}: {optim.steps:,} steps of {optim.batch_size} images"
+        return parts
 
     def tune(self) -> None:
         """The sampler of the least distance to validation images."""
@@ -144,12 +165,14 @@ class Packaging:
         showcase.run()
         metrics = self.distance(model, recipe) | showcase.metrics
         chosen = Parts(model, recipe.data.name, self.options.data_root).sentence("The sampler was chosen")
-        protocol = {"validation": chosen} | showcase.protocols
+        trainings = self.trainings()
+        schedule = "; ".join(words for _, words in trainings.values())
+        protocol = {"validation": chosen, "training": schedule} | showcase.protocols
         record = Record(
-            f"python studies/packaged.py --model {self.name} --minutes {self.options.minutes:g}",
+            self.command(),
             recipe.seed,
             protocol,
-            self.timings | showcase.timings,
+            {part: seconds for part, (seconds, _) in trainings.items()} | showcase.timings,
             metrics,
         )
         path = self.options.results / "models" / f"{self.name}.json"
@@ -160,6 +183,12 @@ class Packaging:
         if self.options.install:
             shutil.copytree(folder, packaged.FOLDER / self.name, dirs_exist_ok=True)
         print(path.read_text())
+
+    def command(self) -> str:
+        """How this model was made; a tokenizer of an earlier run is one of the same plan."""
+        tokenizer = " --tokenizer RUN" if self.options.tokenizer else ""
+        changes = "".join(f" --set {change}" for change in self.options.set)
+        return f"python studies/packaged.py --model {self.name} --minutes {self.options.minutes:g}{tokenizer}{changes}"
 
     def distance(self, model: mage.Mage, recipe: Recipe) -> dict[str, float]:
         """Frechet distances of new samples, without and with classes, to the test images."""
@@ -180,6 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=PLANS, required=True, help="model to train")
     parser.add_argument("--minutes", type=float, required=True, help="time for training; measuring takes a few more")
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer of an earlier run; all minutes are for MAGE then")
     parser.add_argument("--data-root", help="folder with the data set's files")
     parser.add_argument("--out", type=Path, default=Path("runs/packaged"), help="folder for the runs")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
