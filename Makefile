@@ -1,4 +1,4 @@
-# make demo   everything the library does, on 5,000 digits, in minutes; ends with runs/demo/report.html
+# make demo   the packaged model, then everything the library does on 5,000 digits, in 5 minutes; ends with runs/demo/report.html
 # make test   linters, types, layers, tests
 # make test-gpu   everything once on a CUDA GPU, in half a minute
 #

@@ -1,80 +1,158 @@
-"""`mage demo`: all steps from images to a report, on digits that come with the installation."""
+"""`mage demo`: what the package holds, then all steps from images to a report, in the minutes that are given."""
 
 import shutil
 import time
-from dataclasses import replace
-
-import torch
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import mage
 from mage import distributed, runs
 from mage.cli.arguments import choice_of, launch_of
 from mage.cli.console import check_parent, counting, emit, note
 from mage.cli.options.demo import Options
-from mage.recipes import Recipe, resolve
+from mage.recipes import Recipe, named, resolve
+from mage.recipes.fitting import Training
 from mage.report import write_report
+from mage.runs.fitted import fitted_recipe
 from mage.runs.inputs import training_data
+from mage.runs.launch import Launch
 from mage.runs.record import Record, command_line, write_record
 from mage.runs.showcase import Showcase
+from mage.store import packaged
 from mage.training.checkpoint import newest_checkpoint
 from mage.training.run import TrainResult
 
 PARALLEL = True
+PACKAGED, RECIPE, MINUTES = "digits", "mnist5k", 5
+"""The packaged model that is shown, the recipe of the same images, and the time where none is given."""
+FIRST_PROBES, PROBES = ("knn",), ("mean", "knn")
+"""Classifiers of the features of the packaged model, whose card has more, and of one that was trained in minutes."""
+FIRST_SAMPLES = 100
+"""Samples of the packaged model."""
+TOKENIZER_SHARE = 0.3
+"""Of the time for training."""
+SHOW_FACTOR, SHOW_SECONDS = 1.5, 20.0
+"""Time kept for showing the trained model: so many times what showing the packaged one took, and so much more."""
+
+
+@dataclass
+class Clock:
+    """The time that is left of the minutes."""
+
+    minutes: float
+    start: float = field(default_factory=time.perf_counter)
+    kept: float = SHOW_SECONDS
+    """Seconds that training must leave."""
+
+    def left(self, share: float = 1.0) -> float:
+        """Minutes for training; share: of what is left."""
+        return share * max(0.0, self.minutes - (time.perf_counter() - self.start + self.kept) / 60)
 
 
 def run(options: Options) -> None:
     """Every step of the library, in order."""
     check_parent(options.out / "report.html")
+    minutes = minutes_of(options)
+    clock = None if minutes is None else Clock(minutes)
     recipe, launch = resolve(choice_of(options)), launch_of(options)
     launch = replace(launch, resume=newest_checkpoint(launch.out) is not None)
-    start, timings = time.perf_counter(), {}
-    if slow := advice(recipe, launch.resolved_precision(), launch.start()):
-        note(options, slow)
+    if recipe.data.name == named(RECIPE).data.name and PACKAGED in packaged.names():
+        begin = time.perf_counter()
+        distributed.by_first_process(lambda: _show_packaged(options, last=minutes == 0))
+        if clock is not None:
+            clock.kept += SHOW_FACTOR * (time.perf_counter() - begin)
+    elif minutes == 0:
+        raise ValueError(f"--minutes 0 shows the packaged model of {RECIPE}'s images: leave out --recipe and --data")
+    if minutes != 0:
+        _train(options, recipe, launch, clock)
+
+
+def minutes_of(options: Options) -> int | None:
+    """The time for everything; None: as many steps as the recipe says."""
+    if options.minutes is None and not (options.recipe or options.config or options.set):
+        return MINUTES
+    return options.minutes
+
+
+def _show_packaged(options: Options, *, last: bool) -> None:
+    """Figures and features of the packaged model, in OUT/packaged; last: nothing follows."""
+    folder = options.out / "packaged"
+    model = mage.load(PACKAGED, precision=options.precision, device=options.device)
+    note(options, f"the packaged model {PACKAGED}: {packaged.card_of(PACKAGED).title}")
+    show = Showcase(
+        model, named(RECIPE), folder, options.data_root, num_samples=FIRST_SAMPLES, judged=False, probes=FIRST_PROBES
+    )
+    show.run()
+    record = Record(f"mage.load({PACKAGED!r})", 0, show.protocols, show.timings, show.metrics)
+    write_record(folder / "results.json", record)
+    report = write_report(folder)
+    if last:
+        emit(options, {"report": str(report), **record.as_dict()}, f"report: {report}")
+    else:
+        note(options, f"its report: {report}")
+
+
+def _train(options: Options, recipe: Recipe, launch: Launch, clock: Clock | None) -> None:
+    """Tokenizer, tokens and MAGE; clock: what they must keep to, if not to the recipe's steps."""
+    timings, size = dict[str, float](), len(training_data(recipe, options.data_root).train)
     note(options, "1 of 5: train the tokenizer")
-    result = runs.train_tokenizer(recipe, launch.inside("tokenizer"))
-    timings["train_tokenizer"] = result.seconds
+    part = launch.inside("tokenizer")
+    recipe = _fitted(recipe, part, "tokenizer_training", size, clock, TOKENIZER_SHARE)
+    timings["train_tokenizer"] = runs.train_tokenizer(recipe, part).seconds
     note(options, "2 of 5: encode every image once")
-    tokenizer = runs.load_tokenizer(launch.out / "tokenizer", precision=options.precision, device=options.device)
+    tokenizer = runs.load_tokenizer(part.out, precision=options.precision, device=options.device)
     begin = time.perf_counter()
-    with counting(len(training_data(recipe, options.data_root).train), "image", options) as done:
+    with counting(size, "image", options) as done:
         cache = runs.tokenize(recipe, launch.inside("tokens"), tokenizer, on_images=done)
     timings["tokenize"] = time.perf_counter() - begin
     note(options, "3 of 5: pre-train MAGE on the tokens")
+    recipe = _fitted(recipe, launch, "pretraining", size, clock, 1.0)
     result = runs.pretrain(recipe, launch, tokenizer, cache=cache)
     timings["pretrain"] = result.seconds
-    distributed.by_first_process(lambda: _show(options, recipe, result, timings, start))
+    distributed.by_first_process(lambda: _show(options, recipe, result, timings))
 
 
-def _show(options: Options, recipe: Recipe, result: TrainResult, timings: dict[str, float], start: float) -> None:
+def _fitted(recipe: Recipe, launch: Launch, training: Training, size: int, clock: Clock | None, share: float) -> Recipe:
+    if clock is None:
+        return recipe
+    try:
+        return fitted_recipe(recipe, launch, training, size, clock.left(share), shrink=True)
+    except ValueError as error:
+        raise ValueError(f"of {clock.minutes:g} minutes too little is left: {error}; see mage demo --minutes") from None
+
+
+def _show(options: Options, recipe: Recipe, result: TrainResult, timings: dict[str, float]) -> None:
     note(options, "4 of 5: generate, reconstruct, edit, probe")
     model = mage.load(options.out, precision=options.precision, device=options.device)
-    show = Showcase(model, recipe, options.out, options.data_root, num_samples=options.samples)
+    probes = PROBES if minutes_of(options) is not None else Showcase.probes
+    show = Showcase(model, recipe, options.out, options.data_root, num_samples=options.samples, probes=probes)
     show.run()
     timings |= show.timings
-    timings["total"] = (
-        timings["train_tokenizer"] + timings["pretrain"] + timings["tokenize"] + sum(show.timings.values())
-    )
-    timings["this_session"] = time.perf_counter() - start
     note(options, "5 of 5: write the report")
     record = Record(
         command_line("mage demo"),
         recipe.seed,
-        show.protocols,
+        {"training": schedule(recipe)} | show.protocols,
         timings,
         {**show.metrics, "pretrain_valid_loss": result.metrics["valid/loss"]},
     )
     write_record(options.out / "results.json", record)
     report = write_report(options.out)
     if options.record is not None:
-        options.record.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(options.out / "results.json", options.record)
+        _copy(options.out / "results.json", options.record)
     emit(options, {"report": str(report), **record.as_dict()}, f"report: {report}")
 
 
-def advice(recipe: Recipe, precision: str, device: torch.device) -> str:
-    """Advice if training will be slow; "" if it will not, or is short anyway."""
-    steps = {name: getattr(recipe, name).steps // 4 for name in ("tokenizer_training", "pretraining")}
-    if device.type != "cpu" or precision != "float32" or min(steps.values()) < 100:
-        return ""
-    words = " ".join(f"--set {name}.steps={value}" for name, value in steps.items())
-    return f"float32 takes about four times the README's minutes; for a quarter of them: mage demo {words}"
+def schedule(recipe: Recipe) -> str:
+    """Steps and sizes of both trainings, in words."""
+    assert recipe.tokenizer is not None
+    first, second = recipe.tokenizer_training, recipe.pretraining
+    return (
+        f"tokenizer, {recipe.tokenizer.width} wide: {first.steps:,} steps of {first.batch_size} images; "
+        f"MAGE, {recipe.model.depth} blocks: {second.steps:,} steps of {second.batch_size} images"
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)

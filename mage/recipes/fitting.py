@@ -33,6 +33,8 @@ SHARE_OF_STEPS = 0.85
 """Share of the time for training steps; the rest is for reading images, validation, samples and checkpoints."""
 FEWEST_STEPS = 200
 """A training of fewer steps is refused: the warm-ups of learning rate and codebook are hardly over."""
+NARROWEST = 32
+"""Width down to which a tokenizer is halved for lack of time."""
 ANY_NUMBER = ("vq", "ema", "normalized", "simvq")
 """Quantizers whose number of codes can be any."""
 
@@ -117,6 +119,25 @@ def fit_steps(recipe: Recipe, training: Training, num_images: int, *, seconds_pe
     fitted = replace(recipe, **changed)
     seconds = steps * seconds_per_step / SHARE_OF_STEPS
     return Fit(fitted, steps, seconds, "minutes" if affordable <= useful else "passes")
+
+
+def smaller(recipe: Recipe, training: Training) -> Recipe | None:
+    """A recipe of about half the time per step: half the batch, then half the depth or width; None if it is smallest.
+
+    For a training that must keep to a time on any machine: a small network that was trained is worth more than a large
+    one that was not.
+    """
+    optim: OptimConfig = getattr(recipe, training)
+    if optim.batch_size >= 2 * SMALLEST_BATCH:
+        batch = optim.batch_size // 2
+        halved = replace(optim, batch_size=batch, accumulation=math.gcd(batch, optim.accumulation))
+        changed: dict[str, Any] = {training: halved}
+        return replace(recipe, **changed)
+    if training == "pretraining" and recipe.model.depth > 2:
+        return replace(recipe, model=replace(recipe.model, depth=recipe.model.depth // 2))
+    if training == "tokenizer_training" and recipe.tokenizer is not None and recipe.tokenizer.width > NARROWEST:
+        return replace(recipe, tokenizer=replace(recipe.tokenizer, width=recipe.tokenizer.width // 2))
+    return None
 
 
 def _run(run: RunConfig, steps: int) -> RunConfig:

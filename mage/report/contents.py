@@ -16,6 +16,8 @@ from mage.training.runlog import read_log
 
 SINGLE = ("recipe.yaml", "metrics.jsonl", "results.json", "representations.json", "generation.json", "codes.json")
 FIGURES = ("samples", "classes", "clusters", "reconstruct", "edit", "nearest", "tokenizer")
+PACKAGED = "packaged"
+"""Subfolder of a demo with the same contents of the packaged model."""
 MOST_STEPS = 6
 """Largest number of sample grids from the course of a training."""
 
@@ -53,6 +55,8 @@ class Contents:
     """Content of representations.json; its metrics and protocols are also among the results."""
     problems: list[str] = field(default_factory=list)
     """One sentence for each file that could not be read."""
+    packaged: "Contents | None" = None
+    """Of the packaged model that the demo shows beside its own, in the subfolder `packaged`."""
 
     def part(self, name: str) -> dict[str, Any]:
         """A mapping in `results.json`; empty if it is missing."""
@@ -81,6 +85,9 @@ def read_contents(folder: Path) -> Contents:
             reason = " ".join(str(error).split())[:200]
             contents.problems.append(f"{path.relative_to(folder)} could not be read: {reason}")
     contents.progress = _spread(contents.progress)
+    if (folder / PACKAGED / "results.json").is_file():
+        contents.packaged = read_contents(folder / PACKAGED)
+        contents.problems += [f"{PACKAGED}: {problem}" for problem in contents.packaged.problems]
     return contents
 
 

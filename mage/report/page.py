@@ -100,7 +100,7 @@ def _cards(contents: Contents) -> str:
 
 
 def _comparison(name: str, contents: Contents) -> str:
-    """The number with which a headline metric is compared; "" if there is none."""
+    """The numbers with which a headline metric is compared; "" if there are none."""
     partners = {
         "sample_confident_share": ("real_confident_share", "real images"),
         "linear_probe_accuracy": ("raw_pixel_accuracy", "raw pixels"),
@@ -108,10 +108,14 @@ def _comparison(name: str, contents: Contents) -> str:
         "codes_used": ("codebook_perplexity", "perplexity"),
     }
     partner, label = partners.get(name, (f"{name}_real", "real images"))
-    value = contents.part("metrics").get(partner)
-    if finite(value) is None:
-        return ""
-    return f'<div class="against">{escape(label)}: {escape(format_value(partner, value))}</div>'
+    against = [(label, partner, contents.part("metrics").get(partner))]
+    if contents.packaged is not None:
+        against.append(("packaged model", name, contents.packaged.part("metrics").get(name)))
+    return "".join(
+        f'<div class="against">{escape(text)}: {escape(format_value(metric, value))}</div>'
+        for text, metric, value in against
+        if finite(value) is not None
+    )
 
 
 def _numbers(contents: Contents) -> str:

@@ -11,9 +11,12 @@ from mage.report.classes import classes_of_classifiers
 from mage.report.contents import Contents, Picture
 from mage.report.curves import measured_curves
 from mage.report.glossary import CURVES, accuracy_bars, describe, finite, format_number, format_seconds, format_value
+from mage.store import packaged
 
 SMALL = 900
 """Pictures with at most this many pixels per side are enlarged without smoothing, so that pixels stay visible."""
+PROGRESS = ("linear_probe_mean_accuracy", "sample_confident_share", "knn_accuracy")
+"""Metrics of a demo that are drawn against its minutes."""
 NOT_PARTS = ("total", "this_session")
 """Timings that are sums of other timings."""
 
@@ -64,6 +67,7 @@ def all_sections(contents: Contents) -> list[Section]:
             "continues an image, uncropping generates its surroundings.",
             {"edit": "Above, the masked image; below, the result. Known pixels keep their tokens."},
         ),
+        _minutes(contents),
         _curves(contents),
         _codebook(contents),
         _representations(contents),
@@ -93,14 +97,27 @@ def figure(picture: Picture, caption: str, *, extra: str = "") -> str:
     )
 
 
+def _figures(contents: Contents, name: str, caption: str) -> list[str]:
+    """The run's figure of this name; in a demo beside that of the packaged model."""
+    own = figure(contents.figures[name], caption) if name in contents.figures else ""
+    if contents.packaged is None or name not in contents.packaged.figures:
+        return [own] if own else []
+    other = figure(contents.packaged.figures[name], caption)
+    halves = (("The packaged model", other), ("Trained in this run", own))
+    return [
+        '<div class="halves">'
+        + "".join(f"<div><h3>{title}</h3>{half}</div>" for title, half in halves if half)
+        + "</div>"
+    ]
+
+
 def _samples(contents: Contents) -> Section:
-    parts = []
-    if "samples" in contents.figures:
-        parts.append(figure(contents.figures["samples"], "In the order of generation; none was selected."))
+    parts = _figures(contents, "samples", "In the order of generation; none was selected.")
     if contents.progress:
         strip = "".join(figure(picture, f"step {step:,}", extra="thumb") for step, picture in contents.progress)
         parts.append(f'<div><h3>In the course of training</h3><div class="strip">{strip}</div></div>')
-    body = f'<div class="pair">{parts[0]}{parts[1]}</div>' if len(parts) == 2 else "".join(parts)
+    beside = len(parts) == 2 and contents.packaged is None
+    body = f'<div class="pair">{parts[0]}{parts[1]}</div>' if beside else "".join(parts)
     lead = (
         "Every image starts as a grid of masked tokens; in each step the model fills in those it is most confident of."
     )
@@ -111,8 +128,25 @@ def _samples(contents: Contents) -> Section:
 def _pictures(
     contents: Contents, anchor: str, title: str, lead: str, captions: dict[str, str], metrics: tuple[str, ...] = ()
 ) -> Section:
-    figures = [figure(contents.figures[name], text) for name, text in captions.items() if name in contents.figures]
+    figures = [part for name, text in captions.items() for part in _figures(contents, name, text)]
     return Section(anchor, title, lead, "".join(figures), metrics)
+
+
+def _minutes(contents: Contents) -> Section:
+    """What a demo of more minutes reaches, by the package's record; only beside a packaged model."""
+    record = packaged.minutes_record() if contents.packaged is not None else {}
+    lines: dict[str, list[tuple[float, float | None]]] = {}
+    for name, value in record.get("metrics", {}).items():
+        number, _, metric = name.partition(".")
+        if metric in PROGRESS and number.startswith("minutes"):
+            lines.setdefault(metric, []).append((float(number.removeprefix("minutes")), finite(value)))
+    series = [Series(describe(metric).title, sorted(points), True) for metric, points in lines.items()]
+    chart = line_chart(series, title="Share of 1", x_label="minutes of the demo")
+    lead = (
+        f"The same demo with more minutes, measured on {escape(str(record.get('machine', '')))}: other machines need "
+        "fewer or more."
+    )
+    return Section("minutes", "More minutes", lead, f'<div class="chart wide">{chart}</div>' if chart else "")
 
 
 def _curves(contents: Contents) -> Section:

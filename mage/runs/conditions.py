@@ -1,4 +1,4 @@
-"""Classes for conditional training: a data set's labels, or clusters of a model's own features.
+"""Classes for conditional training: a data set's labels, or clusters of a model's own features or of pixels.
 
 Clusters replace labels where there are none: conditioning on a cluster improves generation, and every image can be
 assigned to one.
@@ -62,12 +62,19 @@ def from_labels(config: ConditionConfig, labels: np.ndarray | None, class_names:
 
 
 def from_cache(
-    config: ConditionConfig, cache: TokenCache, model: Mage | None, launch: Launch, *, seed: int
+    config: ConditionConfig,
+    cache: TokenCache,
+    model: Mage | None,
+    launch: Launch,
+    *,
+    seed: int,
+    tokenizer: Mage | None = None,
 ) -> tuple[Conditions, TokenCache]:
     """The classes for a cache of tokens, and the cache with these labels.
 
-    model: its features are clustered, by the first process. The clusters are stored in the launch's folder for resumed
-    runs, because another processor could compute slightly different ones.
+    model: its features are clustered, by the first process; without one, the pixels that the tokenizer restores are.
+    The clusters are stored in the launch's folder for resumed runs, because another processor could compute slightly
+    different ones.
     """
     if config.source != "clusters":
         return from_labels(config, cache.labels, cache.class_names), cache
@@ -75,7 +82,7 @@ def from_cache(
     if launch.resume and kept.is_file():
         labels = np.load(kept, allow_pickle=False)
     else:
-        labels = distributed.by_first_process(lambda: _clusters(cache, model, count, launch, seed))
+        labels = distributed.by_first_process(lambda: _clusters(cache, model, tokenizer, count, launch, seed))
     shares = np.bincount(labels, minlength=count) / len(labels)
     names = [f"cluster {number}" for number in range(count)]
     labelled = copy.copy(cache)  # the same tokens
@@ -83,15 +90,23 @@ def from_cache(
     return Conditions(tuple(names), tuple(shares.tolist())), labelled
 
 
-def _clusters(cache: TokenCache, model: Mage | None, count: int, launch: Launch, seed: int) -> np.ndarray:
+def _clusters(
+    cache: TokenCache, model: Mage | None, tokenizer: Mage | None, count: int, launch: Launch, seed: int
+) -> np.ndarray:
     """The cluster of each image of a cache; also written into the launch's folder."""
-    if model is None or not isinstance(model.transformer, MAGETransformer):
-        raise ValueError("conditions.source=clusters needs --init-from, a MAGE model whose features are clustered")
-    if model.tokenizer is not None:
-        cache.check_tokenizer(model.tokenizer)
     if count > len(cache):
         raise ValueError(f"{count} clusters for {len(cache)} images: choose a smaller conditions.clusters")
-    labels = cluster(token_features(model, cache, device=launch.start()), count, seed=seed)
+    if model is not None and isinstance(model.transformer, MAGETransformer):
+        if model.tokenizer is not None:
+            cache.check_tokenizer(model.tokenizer)
+        labels = cluster(token_features(model, cache, device=launch.start()), count, seed=seed)
+    elif tokenizer is not None:
+        labels = cluster(pixel_features(tokenizer, cache), count, seed=seed, whiten=False)
+    else:
+        raise ValueError(
+            "conditions.source=clusters of tokens that are not images needs --init-from, a MAGE model whose features "
+            "are clustered"
+        )
     with atomic.replacing(launch.out / CLUSTERS) as temporary, open(temporary, "wb") as file:
         np.save(file, labels)
     return labels
@@ -132,6 +147,20 @@ def token_features(
     return torch.cat(features)
 
 
+@torch.inference_mode()
+def pixel_features(tokenizer: Mage, cache: TokenCache, *, side: int = 16, batch_size: int = 256) -> Tensor:
+    """Pixels (n, d) of the first view of every image in a cache, as its tokens restore it, reduced to `side` x `side`.
+
+    What is clustered before there is a model with features: groups of alike layout and colour.
+    """
+    pixels = []
+    for first in range(0, len(cache), batch_size):
+        chosen = np.arange(first, min(first + batch_size, len(cache)))
+        restored = tokenizer.decode_tokens(cache.tokens(chosen, np.zeros_like(chosen))).float().cpu()
+        pixels.append(functional.adaptive_avg_pool2d(restored, side).flatten(1))
+    return torch.cat(pixels)
+
+
 def whitened(features: Float[Tensor, "n d"], *, components: int = 64, share: float = 0.99) -> Float[Tensor, "n c"]:
     """Whitened principal components with a `share` of the variance, at most `components`; rows have length 1.
 
@@ -146,9 +175,12 @@ def whitened(features: Float[Tensor, "n d"], *, components: int = 64, share: flo
     return functional.normalize(projected, dim=1).float()
 
 
-def cluster(features: Float[Tensor, "n d"], count: int, *, seed: int) -> np.ndarray:
-    """Cluster of each row, by k-means on whitened features; clusters are numbered from the largest to the smallest."""
-    features = whitened(features)
+def cluster(features: Float[Tensor, "n d"], count: int, *, seed: int, whiten: bool = True) -> np.ndarray:
+    """Cluster of each row, by k-means on whitened features; clusters are numbered from the largest to the smallest.
+
+    whiten: pixels, in which the large differences are those that one sees, are better clustered as they are.
+    """
+    features = whitened(features) if whiten else features
     settings = {"n_init": 1, "max_iter": 100, "random_state": stream_seed(seed, "clusters") % 2**32}
     means = KMeans(count, **settings) if len(features) <= MANY else MiniBatchKMeans(count, batch_size=8192, **settings)
     labels = means.fit_predict(features.numpy())

@@ -7,7 +7,7 @@ from mage import distributed
 from mage.data.token_cache import TokenCache
 from mage.nn.grids import area, written
 from mage.pipeline import Mage
-from mage.recipes.fitting import Fit, Training, fit_sizes, fit_steps
+from mage.recipes.fitting import Fit, Training, fit_sizes, fit_steps, smaller
 from mage.recipes.resolve import from_yaml
 from mage.recipes.schema import Recipe
 from mage.runs.launch import Launch
@@ -22,11 +22,14 @@ RECORDED: dict[Training, tuple[str, ...]] = {
 """What a training with --minutes sets, and takes from recipe.yaml when it is resumed."""
 
 
-def fitted_recipe(recipe: Recipe, launch: Launch, training: Training, num_images: int, minutes: int) -> Recipe:
+def fitted_recipe(
+    recipe: Recipe, launch: Launch, training: Training, num_images: int, minutes: float, *, shrink: bool = False
+) -> Recipe:
     """The recipe with codes, sizes, batch and steps for these images and minutes.
 
     A few steps are timed first; of several processes the first one times its part of the batch. A resumed run keeps
-    what its recipe.yaml says. Raises ValueError if the time is too short, or there is no network to time.
+    what its recipe.yaml says. shrink: where the time is for few steps, take smaller batches and networks. Raises
+    ValueError if the time is too short, or there is no network to time.
     """
     if launch.resume:
         recorded = from_yaml(launch.out / "recipe.yaml")
@@ -37,7 +40,17 @@ def fitted_recipe(recipe: Recipe, launch: Launch, training: Training, num_images
         )
     sized = fit_sizes(recipe, training, num_images)
     processes = distributed.world_size()
-    fit = distributed.by_first_process(lambda: _timed(sized, launch, training, num_images, minutes, processes))
+
+    def timed(candidate: Recipe) -> Fit:
+        try:
+            return _timed(candidate, launch, training, num_images, minutes, processes)
+        except ValueError:
+            less = smaller(candidate, training) if shrink else None
+            if less is None:
+                raise
+        return timed(less)
+
+    fit = distributed.by_first_process(lambda: timed(sized))
     if distributed.is_first():
         logger.info("%s", sentence(fit, training, num_images, minutes))
     return fit.recipe
@@ -57,7 +70,7 @@ def check_words(recipe: Recipe, tokenizer: Mage | None, cache: TokenCache | None
         )
 
 
-def _timed(recipe: Recipe, launch: Launch, training: Training, num_images: int, minutes: int, processes: int) -> Fit:
+def _timed(recipe: Recipe, launch: Launch, training: Training, num_images: int, minutes: float, processes: int) -> Fit:
     logger.info("timing a few steps ...")
     optim = getattr(recipe, training)
     mine = max(1, optim.batch_size // processes)
@@ -67,7 +80,7 @@ def _timed(recipe: Recipe, launch: Launch, training: Training, num_images: int, 
     return fit_steps(recipe, training, num_images, seconds_per_step=pace.seconds, minutes=minutes)
 
 
-def sentence(fit: Fit, training: Training, num_images: int, minutes: int) -> str:
+def sentence(fit: Fit, training: Training, num_images: int, minutes: float) -> str:
     """What was chosen, and why."""
     recipe = fit.recipe
     optim = getattr(recipe, training)
@@ -80,5 +93,5 @@ def sentence(fit: Fit, training: Training, num_images: int, minutes: int) -> str
         parts.append(f"{recipe.model.depth} blocks")
     parts.append(f"{fit.steps:,} steps of {optim.batch_size:,} images, {passes:,.3g} passes over the data")
     parts.append(f"about {duration(fit.seconds)}")
-    why = "" if fit.bound == "minutes" else f" (more of the {minutes} minutes would only repeat these images)"
+    why = "" if fit.bound == "minutes" else f" (more of the {minutes:g} minutes would only repeat these images)"
     return f"fitted to {num_images:,} images: {'; '.join(parts)}{why}"

@@ -62,7 +62,9 @@ def _on_images(
     tell_data(data, recipe.data.name, recipe.image_size)
     if cache is not None:
         cache.check_tokenizer(words)
-        conditions, cache = from_cache(method.class_conditions, cache, init_from, launch, seed=recipe.seed)
+        conditions, cache = from_cache(
+            method.class_conditions, cache, init_from, launch, seed=recipe.seed, tokenizer=tokenizer
+        )
         if method.class_conditions.source == "clusters" and not launch.resume and distributed.is_first():
             images.save_png(launch.out / "figures" / "clusters.png", picture(tokenizer, cache))
         num_images = len(cache)

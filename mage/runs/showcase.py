@@ -5,7 +5,7 @@ Metrics are measured on test images or on new samples; `protocols` describes eac
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +36,13 @@ MOST_JUDGED = 10_000
 """Training images up to which a judge is trained, and a classifier of raw pixels, while a report is made."""
 MIRRORING = ("flip", "crop_flip")
 """Augmentations that mirror images."""
+PROBES: dict[str, Callable[[], RepresentationProtocol]] = {
+    "mean": lambda: LinearProbe(pool="mean"),
+    "linear": LinearProbe,
+    "lars": lambda: LinearProbe("lars"),
+    "knn": NearestNeighbours,
+    "pixels": RawPixels,
+}
 RATIOS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
@@ -48,6 +55,10 @@ class Showcase:
     folder: Path
     data_root: str | None = None
     num_samples: int = 500
+    judged: bool = True
+    """Judge the samples, which may train a judge."""
+    probes: tuple[str, ...] = ("mean", "linear", "lars", "knn", "pixels")
+    """Classifiers of the features, of PROBES."""
     metrics: dict[str, float] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
@@ -78,8 +89,9 @@ class Showcase:
         with self.timed("generate"):
             samples = self.samples()
             self.classes()
-        with self.timed("judge_samples"):
-            self.judge_samples(samples)
+        if self.judged:
+            with self.timed("judge_samples"):
+                self.judge_samples(samples)
         with self.timed("probe"):
             self.features()
 
@@ -130,9 +142,11 @@ class Showcase:
         if not count:
             return
         names = self.model.class_names or tuple(str(number) for number in range(count))
-        rows = [
-            (names[number], self.model.generate(10, seed=0, classes=number).cpu()) for number in range(min(10, count))
-        ]
+        shown = names[: min(10, count)]
+        samples = self.model.generate(
+            10 * len(shown), seed=0, classes=[number for number in range(len(shown)) for _ in range(10)], batch_size=100
+        )
+        rows = list(zip(shown, samples.cpu().split(10), strict=True))
         self._figure("classes", images.labelled_rows(rows))
 
     def judge_samples(self, samples: Tensor) -> None:
@@ -178,14 +192,9 @@ class Showcase:
         """Linear probes and k-NN on features, and logistic regression on pixels."""
         if self._train.labels is None:
             return
-        protocols: dict[str, RepresentationProtocol] = {
-            "mean": LinearProbe(pool="mean"),
-            "linear": LinearProbe(),
-            "lars": LinearProbe("lars"),
-            "knn": NearestNeighbours(),
-        }
-        if len(self._train.labels) <= MOST_JUDGED:
-            protocols["pixels"] = RawPixels()
+        protocols = {name: PROBES[name]() for name in self.probes}
+        if len(self._train.labels) > MOST_JUDGED:
+            protocols.pop("pixels", None)
         subject = Representation(self.model, self._train, self._test, pool="both", transform=self._transform)
         self._keep(measure_representation(subject, protocols))
 

@@ -12,6 +12,8 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent.parent / "packaged"
 CARD = "card.json"
+MINUTES = FOLDER / "minutes.json"
+"""What the demo reaches in how many minutes: a copy of results/first_minute.json."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ def card_of(name: str) -> Card:
     if folder is None:
         raise ValueError(f"there is no packaged model {name!r}; there are {', '.join(names()) or 'none'}")
     return Card(**json.loads((folder / CARD).read_text()))  # a file of ours
+
+
+def minutes_record() -> dict[str, Any]:
+    """The record of the demo's minutes; empty if there is none."""
+    return dict(json.loads(MINUTES.read_text())) if MINUTES.is_file() else {}
 
 
 def weights_hash(folder: Path) -> str:

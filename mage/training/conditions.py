@@ -18,7 +18,8 @@ class ConditionConfig:
     """Classes that a network is conditioned on (docs/method.md, Class conditions); they enter at model.class_input."""
 
     source: Literal["none", "labels", "clusters"] = "none"
-    """labels: of the data set. clusters: k-means over the features of --init-from, which needs no labels."""
+    """labels: of the data set. clusters: k-means, without labels, over the features of --init-from, or else over the
+    pixels that the tokenizer restores."""
     clusters: int = 64
     """Number of clusters."""
     drop: float = 0.1

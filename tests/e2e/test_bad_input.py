@@ -208,6 +208,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         *((f"{arguments} --out {{out}}", message) for arguments, message in RECIPE),
         *((f"{TRAIN} {arguments}", message) for arguments, message in DATA + COMMON),
         (f"{TRAIN} --samples 3", "at least 100"),
+        (f"{TRAIN} --minutes -1", "at least 0"),
     ],
 }
 EVALUATE = "tokenizer --data digits --tokenizer {root}/tokenizer"

@@ -18,7 +18,6 @@ from PIL import Image
 
 import mage
 from mage import images
-from mage.cli.demo import advice
 from mage.cli.main import COMMANDS
 from mage.data.datasets import ImageDataset
 from mage.data.transforms import TransformConfig
@@ -526,16 +525,6 @@ def test_a_reader_that_leaves_ends_a_command_in_silence() -> None:
         complaint = process.stderr.read()
     assert process.returncode == 141
     assert complaint == b""
-
-
-def test_the_demo_says_how_to_wait_less_where_training_is_slow() -> None:
-    cpu = torch.device("cpu")
-    assert advice(named("mnist5k"), "float32", cpu).endswith(
-        "mage demo --set tokenizer_training.steps=250 --set pretraining.steps=307"
-    )
-    assert advice(named("mnist5k"), "bf16", cpu) == ""
-    assert advice(named("mnist5k"), "float32", torch.device("cuda")) == ""
-    assert advice(named("smoke"), "float32", cpu) == ""
 
 
 def test_a_cache_made_from_a_folder_is_trained_on(run: SimpleNamespace, command: Command, tmp_path: Path) -> None:

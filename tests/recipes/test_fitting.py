@@ -17,7 +17,9 @@ from mage.recipes.fitting import (
     fit_depth,
     fit_sizes,
     fit_steps,
+    smaller,
 )  # fmt: skip
+from mage.recipes.schema import Recipe
 from mage.training.optim import OptimConfig
 
 
@@ -99,3 +101,18 @@ def test_too_few_minutes_are_refused_with_those_that_are_enough() -> None:
     needed = int(str(caught.value).split("at least ")[1].split(",")[0])
     assert fit_steps(recipe, "pretraining", 48_000, seconds_per_step=10.0, minutes=needed).steps >= FEWEST_STEPS
     assert fitting.FEWEST_STEPS > 60, "the codebook's warm-up"
+
+
+def test_a_smaller_recipe_halves_batch_then_network_and_ends() -> None:
+    recipe, seen = named("mnist5k"), []
+    current: Recipe | None = recipe
+    while current is not None:
+        seen.append((current.pretraining.batch_size, current.model.depth))
+        current = smaller(current, "pretraining")
+    assert seen == [(96, 8), (48, 8), (24, 8), (24, 4), (24, 2)]
+    widths, current = [], recipe
+    while current is not None:
+        assert current.tokenizer is not None
+        widths.append((current.tokenizer_training.batch_size, current.tokenizer.width))
+        current = smaller(current, "tokenizer_training")
+    assert widths == [(32, 128), (16, 128), (16, 64), (16, 32)]

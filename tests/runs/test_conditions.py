@@ -225,3 +225,20 @@ def test_an_edit_is_of_no_cluster_unless_asked(base: SimpleNamespace, tmp_path: 
     start = torch.full((3, *model.transformer.grid), -1)
     assert torch.equal(model.generate_tokens(3, start=start), model.generate_tokens(3, classes=-1))
     assert not torch.equal(model.generate_tokens(3), model.generate_tokens(3, classes=-1)), "clusters are drawn"
+
+
+def test_without_a_model_clusters_are_of_the_pixels_that_the_tokenizer_restores(
+    base: SimpleNamespace, tmp_path: Path
+) -> None:
+    wanted = replace(ConditionConfig(), source="clusters", clusters=8)
+    conditions, cache = from_cache(wanted, base.cache, None, quiet(tmp_path), seed=0, tokenizer=base.tokenizer)
+    assert sum(conditions.shares) == pytest.approx(1)
+    assert len(conditions.names) == 8
+    restored = torch.cat(
+        [base.tokenizer.decode_tokens(base.cache.tokens(n, np.zeros_like(n))) for n in [np.arange(len(base.cache))]]
+    )
+    within = sum(
+        restored[cache.labels == label].var(0, correction=0).sum() * np.mean(cache.labels == label)
+        for label in range(8)
+    )
+    assert within < 0.9 * restored.var(0, correction=0).sum(), "images of a cluster are alike"

@@ -9,6 +9,7 @@ import pytest
 import mage
 from mage.recipes import named
 from mage.recipes.resolve import from_yaml
+from mage.recipes.schema import Recipe
 from mage.runs import fitted
 from mage.runs.fitted import check_words, fitted_recipe
 from mage.runs.pace import Pace
@@ -90,3 +91,20 @@ def test_a_training_with_minutes_goes_on_with_the_same_steps(
     main(words)
     assert from_yaml(tmp_path / "run" / "recipe.yaml").pretraining.steps == 17
     assert "17 steps in" in capsys.readouterr().out
+
+
+def test_where_time_is_short_smaller_networks_are_timed_until_one_has_enough_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of the whole batch takes two seconds, and each halving takes half as long."""
+
+    def pace(recipe: Recipe, device: object, precision: str) -> Pace:
+        return Pace(2.0 * recipe.pretraining.batch_size / 96 * recipe.model.depth / 8, 1)
+
+    monkeypatch.setattr(fitted, "pretraining_pace", pace)
+    recipe, launch = named("mnist5k"), quiet(tmp_path / "run")
+    with pytest.raises(ValueError, match="too few to learn from"):
+        fitted_recipe(recipe, launch, "pretraining", 3600, 1)
+    found = fitted_recipe(recipe, launch, "pretraining", 3600, 1, shrink=True)
+    assert (found.pretraining.batch_size, found.model.depth) == (24, 4)
+    assert found.pretraining.steps == int(60 * 0.85 / 0.25)

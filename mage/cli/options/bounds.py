@@ -36,6 +36,8 @@ Steps = Annotated[int, Between(1, 10_000)]
 """Network passes per image."""
 Minutes = Annotated[int, Between(1, 10_000)]
 """Time that something may take."""
+MinutesOrNone = Annotated[int, Between(0, 10_000)]
+"""Time that something may take; 0: it is left out."""
 Workers = Annotated[int, Between(0, 1024)]
 """Worker processes in addition to the main one."""
 Processes = Annotated[int, Between(1, 1024)]

@@ -1,0 +1,109 @@
+"""The demo: the packaged model first, then a training that keeps to what is left of the minutes."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import mage
+from mage.cli import demo
+from mage.cli.main import main
+from mage.models import MAGEConfig
+from mage.recipes import named
+from mage.recipes.resolve import from_yaml
+from mage.store import folder as store
+from mage.store import packaged
+from mage.store.packaged import Card, weights_hash
+
+QUIET = ("--device", "cpu", "--precision", "float32")
+
+
+@pytest.fixture
+def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A packaged model `digits` of random weights, and a record of what minutes bring."""
+    folder = tmp_path / "package"
+    monkeypatch.setattr(packaged, "FOLDER", folder)
+    monkeypatch.setattr(packaged, "MINUTES", folder / "minutes.json")
+    recipe = named("mnist5k")
+    assert recipe.tokenizer is not None
+    tokenizer = replace(recipe.tokenizer, width=8, blocks=0, decoder_blocks=0)
+    config = MAGEConfig(
+        16, 1, 2, decoder_width=16, decoder_depth=1, decoder_heads=2, num_classes=3, class_input="decoder"
+    )
+    model = mage.build(config, tokenizer=tokenizer, precision="float32", device="cpu")
+    store.write(model.parts, folder / "digits", dtype=torch.bfloat16)
+    record = {"commit": "abc", "command": "x", "machine": "y", "seed": 0, "seconds": 1.0, "protocol": {}}
+    card = Card("digits", "drawings", "MIT", weights_hash(folder / "digits"), {**record, "metrics": {"psnr_db": 9.0}})
+    (folder / "digits" / packaged.CARD).write_text(json.dumps(asdict(card)))
+    metrics = {f"minutes{m}.linear_probe_mean_accuracy": 0.8 + m / 100 for m in (2, 5, 10)}
+    (folder / "minutes.json").write_text(json.dumps({"machine": "a <slow> laptop", "metrics": metrics}))
+
+
+def test_no_minutes_show_the_packaged_model_alone(digits: None, tmp_path: Path, capsys: Any) -> None:
+    main(["demo", "--minutes", "0", "--json", "--out", str(tmp_path / "out"), *QUIET])
+    said = json.loads(capsys.readouterr().out)
+    assert Path(said["report"]) == tmp_path / "out" / "packaged" / "report.html"
+    assert {"psnr_db", "knn_accuracy"} <= set(said["metrics"])
+    page = Path(said["report"]).read_text()
+    assert page.count("<img") == 5, "samples, classes, reconstructions by ratio and of the tokenizer, edits"
+    assert not list((tmp_path / "out").glob("recipe.yaml")), "nothing is trained"
+
+
+def test_training_keeps_to_the_minutes_and_is_shown_beside_the_packaged_model(
+    digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Minutes too short for the recipe's batch and depth: both are halved until there is time for enough steps."""
+    asked: list[tuple[str, float, bool]] = []
+
+    def fitted(recipe: Any, launch: Any, training: str, size: int, minutes: float, *, shrink: bool = False) -> Any:
+        asked.append((training, minutes, shrink))
+        small = named("smoke")
+        assert recipe.tokenizer is not None
+        tokenizer = replace(recipe.tokenizer, width=8, blocks=0, decoder_blocks=0)
+        optim = replace(getattr(small, training), steps=4)
+        return replace(recipe, tokenizer=tokenizer, model=replace(recipe.model, depth=1), **{training: optim})
+
+    monkeypatch.setattr(demo, "fitted_recipe", fitted)
+    out = tmp_path / "out"
+    main(["demo", "--minutes", "9", "--samples", "100", "--json", "--out", str(out), *QUIET])
+    said = json.loads(capsys.readouterr().out)
+    (first, tokenizer, _), (second, mage_, _) = asked
+    assert (first, second) == ("tokenizer_training", "pretraining")
+    assert all(shrink for _, _, shrink in asked)
+    assert 0 < tokenizer < demo.TOKENIZER_SHARE * 9
+    assert tokenizer < mage_ < 9
+    assert "MAGE, 1 blocks: 4 steps of 16 images" in said["protocol"]["training"]
+    page = Path(said["report"]).read_text()
+    assert page.count("<h3>The packaged model</h3>") == page.count("<h3>Trained in this run</h3>") == 5
+    assert "packaged model: " in page, "numbers are compared, too"
+    assert "More minutes" in page
+    assert "a &lt;slow&gt; laptop" in page
+    assert from_yaml(out / "recipe.yaml").pretraining.steps == 4
+
+
+def test_too_little_time_is_refused_with_what_is_needed(
+    digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(demo.Clock, "left", lambda self, share=1.0: 0.0)
+    with pytest.raises(SystemExit):
+        main(["demo", "--minutes", "1", "--out", str(tmp_path / "out"), *QUIET])
+    complaint = capsys.readouterr().err
+    assert "of 1 minutes too little is left" in complaint
+    assert (tmp_path / "out" / "packaged" / "report.html").exists(), "what was there to show was shown"
+
+
+def test_other_images_have_no_packaged_model_to_show(digits: None, tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["demo", "--minutes", "0", "--recipe", "smoke", "--out", str(tmp_path / "out"), *QUIET])
+    assert "leave out --recipe and --data" in capsys.readouterr().err
+
+
+def test_a_recipe_without_minutes_runs_its_own_steps(tmp_path: Path) -> None:
+    options = demo.Options(out=tmp_path)
+    assert demo.minutes_of(options) == demo.MINUTES
+    assert demo.minutes_of(replace(options, recipe="cifar10")) is None
+    assert demo.minutes_of(replace(options, set=("pretraining.steps=9",))) is None
+    assert demo.minutes_of(replace(options, recipe="cifar10", minutes=7)) == 7
