@@ -9,23 +9,30 @@ RESULTS/models/NAME.json; `--install` puts the former into the package.
 import argparse
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from choices import RESULTS, Parts
+from guided import BATCH, choose_guidance, every_class, measure_classes
+from torch import Tensor
 
 import mage
-from mage import atomic, runs
+from mage import atomic, images, runs
 from mage.cli.main import main as command
+from mage.data.datasets import ImageDataset
+from mage.data.loaders import evaluation_batches
 from mage.data.token_cache import TokenCache
+from mage.data.transforms import TransformConfig, build_transform
+from mage.evaluation.control import control
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import compare
-from mage.evaluation.seen import Reference
+from mage.evaluation.seen import Reference, look_at
 from mage.recipes import Recipe
 from mage.recipes.resolve import Choice, from_yaml, resolve
 from mage.runs.fitted import fitted_recipe
-from mage.runs.generation import look_at_dataset, look_at_model
+from mage.runs.generation import look_at_dataset, look_at_model, random_subset
 from mage.runs.inputs import training_data
 from mage.runs.launch import Launch
 from mage.runs.production import Production
@@ -110,6 +117,8 @@ class Packaging:
         recipe = self.train(recipe, "mage", size, (1 - share) * self.options.minutes, tokenizer, cache)
         if not self.options.no_tuning and not (self.out / "tuning.json").exists():
             self.tune()
+        if not self.options.no_tuning and not (self.out / "guidance.json").exists():
+            self.guide(recipe)
         self.write(recipe)
 
     def train(
@@ -152,6 +161,16 @@ class Packaging:
         words += ["--device", self.options.device]
         command(words + (["--data-root", self.options.data_root] if self.options.data_root else []))
 
+    def guide(self, recipe: Recipe) -> None:
+        """The guidance of the least distance, for a model with classes."""
+        model = mage.load(self.out / "mage", device=self.options.device)
+        if every_class(model):
+            parts = Parts(model, recipe.data.name, self.options.data_root)
+            extractor = build_extractor("efflite0", device=model.device)
+            num = self.options.tuning_samples
+            found = choose_guidance(self.out / "mage" / "model", model, parts.validation, extractor, num=num)
+            atomic.write_json(self.out / "guidance.json", found)
+
     def write(self, recipe: Recipe) -> None:
         """Round the weights, measure them, and write model, card and record."""
         folder = self.out / "packaged" / self.name
@@ -163,7 +182,8 @@ class Packaging:
         model = mage.load(folder, device=self.options.device)
         showcase = Showcase(model, recipe, self.out, self.options.data_root, num_samples=1000)
         showcase.run()
-        metrics = self.distance(model, recipe) | showcase.metrics
+        whole = mage.load(folder, device=self.options.device, precision="float32")  # the same on every processor
+        metrics = self.distance(model, recipe) | showcase.metrics | control(whole)
         chosen = Parts(model, recipe.data.name, self.options.data_root).sentence("The sampler was chosen")
         trainings = self.trainings()
         schedule = "; ".join(words for _, words in trainings.values())
@@ -191,17 +211,29 @@ class Packaging:
         return f"python studies/packaged.py --model {self.name} --minutes {self.options.minutes:g}{tokenizer}{changes}"
 
     def distance(self, model: mage.Mage, recipe: Recipe) -> dict[str, float]:
-        """Frechet distances of new samples, without and with classes, to the test images."""
+        """Frechet distances of new samples, without and with classes, and of real images, to the test images."""
         extractor = build_extractor("efflite0", device=model.device)
-        test = Parts(model, recipe.data.name, self.options.data_root).test
-        real = look_at_dataset(test, extractor, size=model.image_size, batch_size=250, device=model.device)
-        reference, metrics = Reference.of("test", real), {}
-        every: tuple[int, ...] = tuple(range(model.require_generator().config.num_classes))
-        for suffix, classes in (("", ()), ("_classes", every)) if every else (("", ()),):
-            production = Production(min(self.plan.samples, self.options.samples), 1, 250, classes, {})
-            compared = compare(look_at_model(model, production, extractor), reference, "efflite0", suffix=suffix)
-            metrics |= compared.metrics
+        parts = Parts(model, recipe.data.name, self.options.data_root)
+        num, size = min(self.plan.samples, self.options.samples), model.image_size
+        look = {"size": size, "batch_size": BATCH, "device": model.device}
+        reference = Reference.of("test", look_at_dataset(parts.test, extractor, **look))
+        some = random_subset(parts.train, num)
+        metrics = compare(look_at_dataset(some, extractor, **look), reference, "efflite0", suffix="_real").metrics
+        restored = (images.to_uint8(model.decode_tokens(model.encode(batch))) for batch in self.batches(some, size))
+        seen = look_at(restored, extractor, len(some))
+        metrics |= compare(seen, reference, "efflite0", suffix="_reconstructed").metrics
+        seen = look_at_model(model, Production(num, 1, BATCH), extractor)
+        metrics |= compare(seen, reference, "efflite0").metrics
+        if every_class(model):
+            mirror = recipe.data.transform.augmentation in ("flip", "crop_flip")
+            metrics |= measure_classes(model, parts.train, reference, extractor, num=num, mirror=mirror)
         return metrics
+
+    @staticmethod
+    def batches(dataset: ImageDataset, size: tuple[int, int]) -> Iterator[Tensor]:
+        """The images of a data set as a model of this size takes them."""
+        for batch in evaluation_batches(dataset, build_transform(TransformConfig(size=size)), batch_size=BATCH):
+            yield images.to_float(batch["images"])
 
 
 def main() -> None:

@@ -373,7 +373,12 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     folder = tmp_path / "package" / "toy"
     assert card.weights == module.weights_hash(folder)
     assert card.record == json.loads((tmp_path / "results" / "models" / "toy.json").read_text())
-    assert {"fd_efflite0_test20", "fd_efflite0_test20_classes", "linear_probe_accuracy"} <= set(card.record["metrics"])
+    distances = {"fd_efflite0_test20", "fd_efflite0_test20_classes", "fd_efflite0_test20_reconstructed"}
+    measured = {*distances, "fd_efflite0_test20_real", "linear_probe_accuracy", "class_accuracy", "control_surprise"}
+    assert measured <= set(card.record["metrics"])
+    guidances = json.loads((tmp_path / "runs" / "toy" / "guidance.json").read_text())
+    chosen = mage.load(tmp_path / "package" / "toy").sampling.guidance
+    assert guidances[f"{chosen:g}"] == min(guidances.values())
     assert "validation images" in card.record["protocol"]["validation"]
     module.main()
     assert len(trained) == 2

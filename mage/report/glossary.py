@@ -26,8 +26,21 @@ OTHERS = {
         "number",
         "lower",
     ),
+    "class_accuracy": Description(
+        "Samples of their class",
+        "Share of images generated for a class, each class in turn, that a classifier trained on real images takes "
+        "for it.",
+        "share",
+        "higher",
+    ),
+    "control_psnr_db": Description(
+        "Control: PSNR", "Of 64 digits, whatever the model was trained on: tells the weights apart.", "decibel"
+    ),
+    "control_surprise": Description(
+        "Control: surprise", "Of the same digits, in nats per token: tells the weights apart.", "number"
+    ),
 }
-"""Metrics of training runs, which no evaluator computes."""
+"""Metrics of training runs and of packaged models, which no evaluator computes."""
 
 HEADLINES = (
     "sample_confident_share",
