@@ -19,9 +19,9 @@ from guided import BATCH, choose_guidance, every_class, measure_classes
 from torch import Tensor
 
 import mage
-from mage import atomic, images, runs
+from mage import atomic, images, rng, runs
 from mage.cli.main import main as command
-from mage.data.datasets import ImageDataset
+from mage.data.datasets import ImageDataset, subset
 from mage.data.loaders import evaluation_batches
 from mage.data.token_cache import TokenCache
 from mage.data.transforms import TransformConfig, build_transform
@@ -44,6 +44,8 @@ from mage.store.packaged import Card, weights_hash
 
 LARGEST_FILE = 16 * 2**20
 """Bytes of a file of weights."""
+EXAMPLES = 64
+"""Test images that come with the weights."""
 TOKENIZER_SHARE = 0.35
 """Of the minutes."""
 CONDITIONS = ("model.class_input=decoder", "method.conditions.source=labels", "method.conditions.drop=0.5")
@@ -197,12 +199,22 @@ class Packaging:
         )
         path = self.options.results / "models" / f"{self.name}.json"
         write_record(path, record)
-        plan = self.plan
-        card = Card(plan.title, plan.data, plan.licence, weights_hash(folder), record.as_dict(), list(plan.limits))
+        plan, labels = self.plan, self.examples(model, recipe, folder)
+        card = Card(
+            plan.title, plan.data, plan.licence, weights_hash(folder), record.as_dict(), list(plan.limits), labels
+        )
         atomic.write_json(folder / packaged.CARD, asdict(card))
         if self.options.install:
             shutil.copytree(folder, packaged.FOLDER / self.name, dirs_exist_ok=True)
         print(path.read_text())
+
+    def examples(self, model: mage.Mage, recipe: Recipe, folder: Path) -> list[str]:
+        """Write a few test images beside the weights; their classes."""
+        test = Parts(model, recipe.data.name, self.options.data_root).test
+        order = torch.randperm(len(test), generator=rng.generator(0, "examples")).tolist()[:EXAMPLES]
+        batches = list(self.batches(subset(test, order), model.image_size))
+        packaged.write_examples(folder, images.to_uint8(torch.cat(batches)))
+        return [test.class_names[test.labels[index]] if test.labels is not None else "" for index in order]
 
     def command(self) -> str:
         """How this model was made; a tokenizer of an earlier run is one of the same plan."""

@@ -376,6 +376,7 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     distances = {"fd_efflite0_test20", "fd_efflite0_test20_classes", "fd_efflite0_test20_reconstructed"}
     measured = {*distances, "fd_efflite0_test20_real", "linear_probe_accuracy", "class_accuracy", "control_surprise"}
     assert measured <= set(card.record["metrics"])
+    assert len(module.packaged.examples("toy")[0]) == len(card.examples) == 64
     guidances = json.loads((tmp_path / "runs" / "toy" / "guidance.json").read_text())
     chosen = mage.load(tmp_path / "package" / "toy").sampling.guidance
     assert guidances[f"{chosen:g}"] == min(guidances.values())

@@ -15,7 +15,7 @@ from PIL import Image
 from mage.training.runlog import read_log
 
 SINGLE = ("recipe.yaml", "metrics.jsonl", "results.json", "representations.json", "generation.json", "codes.json")
-FIGURES = ("samples", "classes", "clusters", "reconstruct", "edit", "nearest", "tokenizer")
+FIGURES = ("samples", "classes", "clusters", "reconstruct", "edit", "neighbours", "nearest", "tokenizer")
 PACKAGED = "packaged"
 """Subfolder of a demo with the same contents of the packaged model."""
 MOST_STEPS = 6

@@ -51,7 +51,7 @@ def all_sections(contents: Contents) -> list[Section]:
             contents,
             "reconstructions",
             "Reconstructions",
-            "Test images of which a growing share of tokens is masked and predicted by the model. With few masked "
+            "Real images of which a growing share of tokens is masked and predicted by the model. With few masked "
             "tokens it restores the image; with nearly all tokens masked it generates one that fits the rest.",
             {
                 "reconstruct": "Each column is one image, each row one share of masked tokens.",
@@ -66,6 +66,13 @@ def all_sections(contents: Contents) -> list[Section]:
             "One call, three masks: the grey part is generated to fit the rest. Inpainting fills a hole, outpainting "
             "continues an image, uncropping generates its surroundings.",
             {"edit": "Above, the masked image; below, the result. Known pixels keep their tokens."},
+        ),
+        _pictures(
+            contents,
+            "neighbours",
+            "Neighbours",
+            "What the features hold: images, and those of the others whose features have the most similar direction.",
+            {"neighbours": "The first row are the images, below them their neighbours, the nearest first."},
         ),
         _minutes(contents),
         _curves(contents),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import mage
+from mage import rng
 from mage.cli import demo
 from mage.cli.main import main
 from mage.models import MAGEConfig
@@ -36,7 +37,11 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = mage.build(config, tokenizer=tokenizer, precision="float32", device="cpu")
     store.write(model.parts, folder / "digits", dtype=torch.bfloat16)
     record = {"commit": "abc", "command": "x", "machine": "y", "seed": 0, "seconds": 1.0, "protocol": {}}
-    card = Card("digits", "drawings", "MIT", weights_hash(folder / "digits"), {**record, "metrics": {"psnr_db": 9.0}})
+    record |= {"metrics": {"psnr_db": 9.0, "linear_probe_accuracy": 0.91}}
+    pictures = torch.randint(256, (16, 1, 28, 28), generator=rng.generator(0, "pictures")).byte()
+    packaged.write_examples(folder / "digits", pictures)
+    hashed = weights_hash(folder / "digits")
+    card = Card("digits", "drawings", "MIT", hashed, record, [], [str(number % 10) for number in range(16)])
     (folder / "digits" / packaged.CARD).write_text(json.dumps(asdict(card)))
     metrics = {f"minutes{m}.linear_probe_mean_accuracy": 0.8 + m / 100 for m in (2, 5, 10)}
     (folder / "minutes.json").write_text(json.dumps({"machine": "a <slow> laptop", "metrics": metrics}))
@@ -46,9 +51,10 @@ def test_no_minutes_show_the_packaged_model_alone(digits: None, tmp_path: Path, 
     main(["demo", "--minutes", "0", "--json", "--out", str(tmp_path / "out"), *QUIET])
     said = json.loads(capsys.readouterr().out)
     assert Path(said["report"]) == tmp_path / "out" / "packaged" / "report.html"
-    assert {"psnr_db", "knn_accuracy"} <= set(said["metrics"])
+    assert said["metrics"] == {"psnr_db": 9.0, "linear_probe_accuracy": 0.91}, "those of the card"
+    assert {"reconstruct_and_edit", "generate", "features"} == set(said["timings"])
     page = Path(said["report"]).read_text()
-    assert page.count("<img") == 5, "samples, classes, reconstructions by ratio and of the tokenizer, edits"
+    assert page.count("<img") == 6, "samples, classes, reconstructions by ratio and of the tokenizer, edits, neighbours"
     assert not list((tmp_path / "out").glob("recipe.yaml")), "nothing is trained"
 
 
@@ -77,8 +83,9 @@ def test_training_keeps_to_the_minutes_and_is_shown_beside_the_packaged_model(
     assert tokenizer < mage_ < 9
     assert "MAGE, 1 blocks: 4 steps of 16 images" in said["protocol"]["training"]
     page = Path(said["report"]).read_text()
-    assert page.count("<h3>The packaged model</h3>") == page.count("<h3>Trained in this run</h3>") == 5
-    assert "packaged model: " in page, "numbers are compared, too"
+    assert page.count("<h3>The packaged model</h3>") == 6
+    assert page.count("<h3>Trained in this run</h3>") == 5, "neighbours are drawn of the examples alone"
+    assert "packaged model: 9.0" in page.replace("\N{NO-BREAK SPACE}", " "), "numbers are compared, too"
     assert "More minutes" in page
     assert "a &lt;slow&gt; laptop" in page
     assert from_yaml(out / "recipe.yaml").pretraining.steps == 4

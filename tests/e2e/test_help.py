@@ -20,7 +20,7 @@ from mage.evaluation import anomaly, fewshot, knn, suite
 from mage.evaluation.generation_metrics import GENERATION_METRICS
 from mage.evaluation.representation import REPRESENTATION_PROTOCOLS
 from mage.recipes import FINETUNES, RECIPES
-from mage.runs import production, reproduce, showcase
+from mage.runs import gallery, production, reproduce
 from mage.sampling import settings
 from mage.settings import field_docs
 
@@ -113,7 +113,7 @@ def test_words_that_help_names_are_those_of_the_library() -> None:
     assert list(RECIPES) == list(choices.RECIPES)
     assert list(FINETUNES) == list(choices.FINETUNES)
     assert DATASETS.names() == choices.DATASETS
-    assert choices.RATIOS == showcase.RATIOS
+    assert choices.RATIOS == gallery.RATIOS
     assert (choices.COUNTS, choices.DRAWS) == (fewshot.COUNTS, fewshot.DRAWS)
     assert choices.NEIGHBOURS == knn.NEIGHBOURS
     assert choices.PROTOCOLS == suite.BUILT_IN

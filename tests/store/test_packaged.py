@@ -1,7 +1,7 @@
 """Models that come with the package are found by name, described by their cards, and left as they are."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -114,3 +114,19 @@ def test_without_models_the_list_says_so(
     assert "no models come with this version" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"there is no model at toy$"):
         mage.load("toy")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_examples_come_back_as_they_were_written(toy: mage.Mage, tmp_path: Path, channels: int) -> None:
+    folder = tmp_path / "packaged" / "toy"
+    pictures = torch.arange(16 * channels * 6 * 5).view(16, channels, 6, 5).remainder(251).byte()
+    with pytest.raises(ValueError, match="fill rows of 8"):
+        packaged.write_examples(folder, pictures[:9])
+    with pytest.raises(ValueError, match="'toy' has no examples"):
+        packaged.examples("toy")
+    packaged.write_examples(folder, pictures)
+    labels = [f"kind {number}" for number in range(16)]
+    (folder / packaged.CARD).write_text(json.dumps(asdict(replace(card_of("toy"), examples=labels))))
+    found, named_ = packaged.examples("toy")
+    assert torch.equal(found, pictures)
+    assert named_ == labels
