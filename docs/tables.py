@@ -1,6 +1,7 @@
 """Write the tables of README and docs from results/*.json: `python docs/tables.py`, or `--check` to only compare.
 
 Text between `<!-- KIND NAME -->` and `<!-- end -->` is replaced by the table of results/NAME.json; kinds are in KINDS.
+`<!-- card NAME -->` is the card of a packaged model with its pictures, results/models/NAME/*.png.
 The charts of results/speed.json are drawn at the same time.
 """
 
@@ -10,7 +11,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from mage.report.card import card_text
 from mage.report.glossary import describe, format_value
+from mage.store import packaged
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -343,6 +346,25 @@ def left_out(metrics: dict[str, float]) -> list[str]:
     return rows
 
 
+PICTURES = {
+    "samples": "64 samples, seeds 0 to 63, none chosen",
+    "edits": "Edits of test images: before; the marked part; after",
+    "nearest": "Samples, each beside its nearest training image, with the root mean square difference of their pixels "
+    "(0 to 1): on the left the closest of 64, on the right those in the middle",
+}
+
+
+def card(name: str) -> str:
+    """Card and pictures of a packaged model, below a heading of the second level; "" if there is no such model."""
+    if name not in packaged.names():
+        return ""
+    text = re.sub("^#", "##", card_text(name, packaged.card_of(name)), flags=re.M)
+    for picture, words in PICTURES.items():
+        file = f"results/models/{name}/{picture}.png"
+        text += f"\n\n{words}:\n\n![{words}](../{file})" if (ROOT / file).is_file() else ""
+    return text
+
+
 KINDS = {
     "left_out": left_out,
     "graphs": graphs,
@@ -365,7 +387,11 @@ KINDS = {
 def filled(text: str) -> str:
     """A page with all its tables replaced."""
     form = re.compile(r"(<!-- (\w+) (\w+) -->\n).*?(<!-- end -->)", re.S)
-    return form.sub(lambda match: f"{match[1]}\n{table(match[3], KINDS[match[2]])}\n\n{match[4]}", text)
+
+    def content(kind: str, name: str) -> str:
+        return card(name) if kind == "card" else table(name, KINDS[kind])
+
+    return form.sub(lambda match: f"{match[1]}\n{content(match[2], match[3])}\n\n{match[4]}", text)
 
 
 def charts() -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -110,3 +111,28 @@ def test_the_pages_build_without_a_warning_and_show_what_a_user_calls(tmp_path: 
     ]
     missing = [name for name in shown if f'id="mage.{name}"' not in page]
     assert not missing, "what a user calls is on the page"
+
+
+def test_the_page_of_models_shows_cards_and_pictures_of_those_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    import tables
+
+    record = {"command": "python x.py", "seed": 1, "commit": "abc", "seconds": 60.0, "machine": "a laptop"}
+    record |= {"protocol": {}, "metrics": {"authentic_share": 0.9}}
+    (tmp_path / "packaged" / "toy").mkdir(parents=True)
+    card = {"title": "toys", "data": "ten", "licence": "MIT", "weights": "0", "record": record, "limits": ["A toy."]}
+    (tmp_path / "packaged" / "toy" / "card.json").write_text(json.dumps(card))
+    (tmp_path / "results" / "models" / "toy").mkdir(parents=True)
+    (tmp_path / "results" / "models" / "toy" / "nearest.png").write_bytes(b"")
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    monkeypatch.setattr(tables.packaged, "FOLDER", tmp_path / "packaged")
+    text = tables.filled("<!-- card toy -->\n<!-- end -->\n<!-- card missing -->\nold\n<!-- end -->\n")
+    sys.modules.pop("tables")
+    assert "## toy: toys" in text
+    assert "### Limits" in text
+    assert "90.0%" in text.replace("\N{NO-BREAK SPACE}", "")
+    assert "](../results/models/toy/nearest.png)" in text
+    assert "samples.png" not in text
+    assert text.endswith("<!-- card missing -->\n\n\n\n<!-- end -->\n")

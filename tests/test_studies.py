@@ -23,7 +23,7 @@ from mage.recipes import named
 from mage.runs.production import Production
 
 STUDIES = Path(__file__).resolve().parent.parent / "studies"
-HELPERS = ("choices", "generation_study", "left_out")
+HELPERS = ("choices", "emoji", "generation_study", "left_out", "sheets")
 """Modules that studies import from their own folder."""
 
 
@@ -373,17 +373,30 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     folder = tmp_path / "package" / "toy"
     assert card.weights == module.weights_hash(folder)
     assert card.record == json.loads((tmp_path / "results" / "models" / "toy.json").read_text())
-    distances = {"fd_efflite0_test20", "fd_efflite0_test20_classes", "fd_efflite0_test20_reconstructed"}
-    measured = {*distances, "fd_efflite0_test20_real", "linear_probe_accuracy", "class_accuracy", "control_surprise"}
+    distances = {f"fd_efflite0_test20{suffix}" for suffix in ("", "_classes", "_restored", "_real")}
+    new = {"authentic_share", "authenticity_efflite0_train20", "authenticity_efflite0_train297_real"}
+    measured = {*distances, *new, "linear_probe_accuracy", "class_accuracy", "control_surprise"}
     assert measured <= set(card.record["metrics"])
     assert len(module.packaged.examples("toy")[0]) == len(card.examples) == 64
     guidances = json.loads((tmp_path / "runs" / "toy" / "guidance.json").read_text())
     chosen = mage.load(tmp_path / "package" / "toy").sampling.guidance
     assert guidances[f"{chosen:g}"] == min(guidances.values())
+    pictures = {path.stem for path in (tmp_path / "results" / "models" / "toy").glob("*.png")}
+    assert pictures == {"samples", "edits", "nearest"}
     assert "validation images" in card.record["protocol"]["validation"]
     module.main()
     assert len(trained) == 2
     assert module.packaged.card_of("toy").weights == card.weights
+
+
+def test_plans_of_packaged_models_are_recipes_with_and_without_classes(study: Any) -> None:
+    module = study("packaged")
+    for name, plan in module.PLANS.items():
+        recipe = module.resolve(module.Choice(recipe=plan.recipe, changes=plan.changes))
+        assert recipe.model.class_input == "decoder", name
+        assert recipe.method.conditions.source == "labels", name
+    assert recipe.name == "photos64"
+    assert recipe.tokenizer.grid == (16, 16)
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.py")), ids=lambda path: path.stem)

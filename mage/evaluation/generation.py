@@ -1,6 +1,6 @@
 """All registered metrics of generated images, and one chosen metric for tuning."""
 
-from mage.evaluation import frechet, inception_score, kernel_distance, manifold  # noqa: F401  # they register
+from mage.evaluation import authenticity, frechet, inception_score, kernel_distance, manifold  # noqa: F401  # they register
 from mage.evaluation.generation_metrics import GENERATION_METRICS, Compared, GenerationMetric
 from mage.evaluation.metric import Measured, Metric, NotMeasured, measure
 from mage.evaluation.seen import GenerationProtocol, Reference, SeenImages

@@ -1,6 +1,6 @@
 """Near copies: samples that are unusually close to a training image, by distance of the pixels.
 
-Letters: n samples, m training images, c channels, h w pixels.
+Letters: n samples, m training images, c channels, h w pixels. `nearest_training_images` takes features as well.
 """
 
 from collections.abc import Iterator
@@ -27,9 +27,24 @@ class Nearest:
     indices: Int[Tensor, " n"]
 
 
-def nearest_training_images(samples: Float[Tensor, "n c h w"], training: Float[Tensor, "m c h w"]) -> Nearest:
-    """Compare every sample with all training images, in chunks of samples."""
+def nearest_training_images(
+    samples: Float[Tensor, "n *shape"], training: Float[Tensor, "m *shape"], *, mirrored: bool = False
+) -> Nearest:
+    """Compare every sample with all training images, in chunks of samples; `mirrored`: with their mirror images too.
+
+    The latter by mirroring the samples: a mirrored sample is as far from an image as the sample from its mirror image.
+    """
     train_pixels = training.flatten(1).float()
+    nearest = _nearest(samples, train_pixels)
+    if mirrored:
+        other = _nearest(samples.flip(-1), train_pixels)
+        nearer = other.distances < nearest.distances
+        distances = torch.where(nearer, other.distances, nearest.distances)
+        nearest = Nearest(distances, torch.where(nearer, other.indices, nearest.indices))
+    return nearest
+
+
+def _nearest(samples: Tensor, train_pixels: Tensor) -> Nearest:
     parts = [torch.cdist(part, train_pixels).min(dim=1) for part in samples.flatten(1).float().split(250)]
     return Nearest(torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts]))
 
@@ -62,8 +77,10 @@ class NearCopies(SampleMetric):
     def measure(self, subject: SamplesAndData) -> Iterator[Metric]:
         """The share; distance and index of each sample's nearest training image in the details."""
         train = images.to_float(subject.train)
-        nearest = nearest_training_images(subject.samples, train)
-        real = nearest_training_images(images.to_float(subject.test[_spread(len(subject.test))]), train)
+        nearest = nearest_training_images(subject.samples, train, mirrored=subject.mirrored)
+        test = images.to_float(subject.test[_spread(len(subject.test))])
+        real = nearest_training_images(test, train, mirrored=subject.mirrored)
         protocol = f"pixel L2, below the first percentile of {len(real.distances):,} test images"
+        protocol += ", mirror images too" if subject.mirrored else ""
         details = {"distances": nearest.distances.tolist(), "training_images": nearest.indices.tolist()}
         yield self.metric("near_copy_share", near_copy_share(nearest, real), protocol, **details)

@@ -1,6 +1,6 @@
 """All registered metrics of samples in pixels."""
 
-from mage.evaluation import near_copies, recognisable  # noqa: F401  # they register
+from mage.evaluation import authenticity, near_copies, recognisable  # noqa: F401  # they register
 from mage.evaluation.metric import Measured, measure
 from mage.evaluation.sample_metrics import SAMPLE_METRICS, SamplesAndData
 

@@ -47,3 +47,13 @@ def test_test_images_of_all_classes_set_the_threshold(monkeypatch: pytest.Monkey
     (metric,) = NearCopies().measure(SamplesAndData(samples, train, test))
     assert metric.value == 1
     assert metric.protocol.endswith("of 10 test images")
+
+
+def test_a_mirrored_copy_is_found_where_mirror_images_belong_to_the_data() -> None:
+    train, test = pictures(50, "train"), pictures(30, "test")
+    samples = images.to_float(train[7:9].flip(-1))
+    (plain,) = NearCopies().measure(SamplesAndData(samples, train, test))
+    (mirrored,) = NearCopies().measure(SamplesAndData(samples, train, test, mirrored=True))
+    assert (plain.value, mirrored.value) == (0.0, 1.0)
+    assert mirrored.details["training_images"] == [7, 8]
+    assert "mirror images" in mirrored.protocol

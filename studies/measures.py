@@ -1,0 +1,100 @@
+"""Generation of a packaged model: guidance chosen by validation images; distances, newness and classes of samples."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from choices import Parts
+from torch import Tensor
+
+import mage
+from mage import images
+from mage.data.datasets import ImageDataset
+from mage.data.loaders import evaluation_batches
+from mage.data.transforms import TransformConfig, build_transform
+from mage.evaluation.extractors import Extractor, build_extractor
+from mage.evaluation.generation import compare, one_number
+from mage.evaluation.generation_metrics import Compared
+from mage.evaluation.judge import JudgeConfig, judge_of
+from mage.evaluation.seen import Reference, SeenImages, look_at
+from mage.runs.generation import look_at_dataset, look_at_model, random_subset
+from mage.runs.production import Production
+from mage.runs.showcase import MOST_JUDGED
+from mage.store import folder as store
+
+GUIDANCES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+BATCH = 250
+
+
+def every_class(model: mage.Mage) -> tuple[int, ...]:
+    """Numbers of the model's classes; empty if it has none that a user may ask for."""
+    return () if model.notes.get("class_shares") else tuple(range(model.require_generator().config.num_classes))
+
+
+def choose_guidance(
+    folder: Path, model: mage.Mage, validation: ImageDataset, extractor: Extractor, *, num: int
+) -> dict[str, float]:
+    """Store the guidance with the least Frechet distance to validation images, each class in turn; all distances."""
+    seen = look_at_dataset(validation, extractor, size=model.image_size, batch_size=BATCH, device=model.device)
+    reference, found = Reference.of("validation", seen), dict[str, float]()
+    for guidance in GUIDANCES:
+        production = Production(num, 0, BATCH, every_class(model), {"guidance": guidance})
+        compared = compare(look_at_model(model, production, extractor), reference, extractor.name)
+        found[f"{guidance:g}"] = next(value for name, value in compared.metrics.items() if name.startswith("fd_"))
+    best = min(found, key=lambda name: found[name])
+    model.recipe["sampling"] = model.recipe.get("sampling", {}) | {"guidance": float(best)}
+    store.write_settings(model.parts, folder)
+    return found
+
+
+def measure_generation(model: mage.Mage, parts: Parts, *, num: int, mirrored: bool) -> dict[str, float]:
+    """Frechet distances to the test images: of samples, without and with classes, of reconstructions, of real images.
+
+    Also whether samples are new: authenticity needs the features of all training images, and is left out where there
+    are many. It is measured of the test images, too, which are new. `class_accuracy`: the share of samples that a judge
+    takes for their class.
+    """
+    extractor, size = build_extractor("efflite0", device=model.device), model.image_size
+    look = partial(look_at_dataset, extractor=extractor, size=size, batch_size=BATCH, device=model.device)
+    real, some = look(parts.test), random_subset(parts.train, num)
+    reference = Reference.of("test", real)
+    training = Reference.of("train", look(parts.train)) if len(parts.train) <= MOST_JUDGED else None
+    metrics = compare(look(some), reference, extractor.name, suffix="_real").metrics | _new(real, training, "_real")
+    restored = (images.to_uint8(model.decode_tokens(model.encode(batch))) for batch in batches_of(some, size))
+    metrics |= compare(look_at(restored, extractor, len(some)), reference, extractor.name, suffix="_restored").metrics
+    seen = look_at_model(model, Production(num, 1, BATCH), extractor)
+    metrics |= compare(seen, reference, extractor.name).metrics | _new(seen, training, "")
+    if classes := every_class(model):
+        judge = judge_of(
+            parts.train, size, JudgeConfig(mirror=mirrored), cache=None, precision=model.precision, device=model.device
+        )
+        right: list[Tensor] = []
+
+        def watched() -> Iterator[Tensor]:
+            production = Production(num, 1, BATCH, classes)
+            for first in range(0, num, BATCH):
+                numbers = range(first, min(first + BATCH, num))
+                pixels = images.to_uint8(production.make(model, numbers))
+                asked = torch.tensor([number % len(classes) for number in numbers])
+                right.append(judge(pixels).argmax(dim=1).cpu() == asked)
+                yield pixels
+
+        seen = look_at(watched(), extractor, num)
+        metrics |= compare(seen, reference, extractor.name, suffix="_classes").metrics
+        metrics |= _new(seen, training, "_classes") | {"class_accuracy": float(torch.cat(right).double().mean())}
+    return metrics
+
+
+def _new(seen: SeenImages, training: Reference | None, suffix: str) -> dict[str, float]:
+    """The share of images that are no variations of one training image; nothing without training images."""
+    if training is None:
+        return {}
+    measured = one_number("authenticity", Compared(seen, training, "efflite0", suffix=suffix))
+    return {measured.name: measured.value}
+
+
+def batches_of(dataset: ImageDataset, size: tuple[int, int]) -> Iterator[Tensor]:
+    """The images of a data set in [0, 1], as a model of this size takes them."""
+    for batch in evaluation_batches(dataset, build_transform(TransformConfig(size=size)), batch_size=BATCH):
+        yield images.to_float(batch["images"])
