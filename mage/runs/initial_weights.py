@@ -1,4 +1,4 @@
-"""Domain adaptation: start pre-training from the weights of another model, as far as they fit (`--init-from`).
+"""Initial weights of a pre-training from another model, as far as they fit (`--init-from`, `mage adapt`).
 
 Parameters are matched by name. With the same tokenizer, codes keep their meaning and their embeddings. With another
 one, codes have another meaning, so that only the words for null class and mask are copied, and class words if their

@@ -5,7 +5,7 @@ import torch
 
 import mage
 from mage.models import MAGEConfig, MAGETransformer
-from mage.runs.adapt import resample_positions, start_from, word_map
+from mage.runs.initial_weights import resample_positions, start_from, word_map
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.vocabulary import Vocabulary
 
