@@ -2,12 +2,13 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 from mage import distributed
 from mage.data.token_cache import TokenCache
 from mage.nn.grids import area, written
 from mage.pipeline import Mage
-from mage.recipes.fitting import Fit, Training, fit_sizes, fit_steps
+from mage.recipes.fitting import Fit, Training, fit_batch, fit_sizes, fit_steps
 from mage.recipes.resolve import from_yaml
 from mage.recipes.schema import Recipe
 from mage.runs.launch import Launch
@@ -22,9 +23,20 @@ RECORDED: dict[Training, tuple[str, ...]] = {
 """What a training with --minutes sets, and takes from recipe.yaml when it is resumed."""
 
 
-def fitted_recipe(recipe: Recipe, launch: Launch, training: Training, num_images: int, minutes: int) -> Recipe:
+def fitted_recipe(
+    recipe: Recipe,
+    launch: Launch,
+    training: Training,
+    num_images: int,
+    minutes: float,
+    *,
+    share: float = 1.0,
+    continued: bool = False,
+) -> Recipe:
     """The recipe with codes, sizes, batch and steps for these images and minutes.
 
+    share: of the minutes that is for this training. continued: from the weights of a trained model, which keeps its
+    sizes.
     A few steps are timed first; of several processes the first one times its part of the batch. A resumed run keeps
     what its recipe.yaml says. Raises ValueError if the time is too short, or there is no network to time.
     """
@@ -35,9 +47,16 @@ def fitted_recipe(recipe: Recipe, launch: Launch, training: Training, num_images
         raise ValueError(
             f"--minutes needs a recipe with a tokenizer, which {recipe.name} has not: give the steps instead"
         )
-    sized = fit_sizes(recipe, training, num_images)
+    if continued:
+        batch: dict[str, Any] = {training: fit_batch(getattr(recipe, training), num_images)}
+        sized = replace(recipe, **batch)
+    else:
+        sized = fit_sizes(recipe, training, num_images)
     processes = distributed.world_size()
-    fit = distributed.by_first_process(lambda: _timed(sized, launch, training, num_images, minutes, processes))
+    seconds = distributed.by_first_process(lambda: _seconds_per_step(sized, launch, training, processes))
+    fit = fit_steps(
+        sized, training, num_images, seconds_per_step=seconds, minutes=minutes, share=share, continued=continued
+    )
     if distributed.is_first():
         logger.info("%s", sentence(fit, training, num_images, minutes))
     return fit.recipe
@@ -57,17 +76,16 @@ def check_words(recipe: Recipe, tokenizer: Mage | None, cache: TokenCache | None
         )
 
 
-def _timed(recipe: Recipe, launch: Launch, training: Training, num_images: int, minutes: int, processes: int) -> Fit:
+def _seconds_per_step(recipe: Recipe, launch: Launch, training: Training, processes: int) -> float:
     logger.info("timing a few steps ...")
     optim = getattr(recipe, training)
     mine = max(1, optim.batch_size // processes)
     part = replace(recipe, **{training: replace(optim, batch_size=mine, accumulation=1)})
     measure = tokenizer_pace if training == "tokenizer_training" else pretraining_pace
-    pace = measure(part, launch.start(), launch.resolved_precision())
-    return fit_steps(recipe, training, num_images, seconds_per_step=pace.seconds, minutes=minutes)
+    return measure(part, launch.start(), launch.resolved_precision()).seconds
 
 
-def sentence(fit: Fit, training: Training, num_images: int, minutes: int) -> str:
+def sentence(fit: Fit, training: Training, num_images: int, minutes: float) -> str:
     """What was chosen, and why."""
     recipe = fit.recipe
     optim = getattr(recipe, training)
@@ -80,5 +98,5 @@ def sentence(fit: Fit, training: Training, num_images: int, minutes: int) -> str
         parts.append(f"{recipe.model.depth} blocks")
     parts.append(f"{fit.steps:,} steps of {optim.batch_size:,} images, {passes:,.3g} passes over the data")
     parts.append(f"about {duration(fit.seconds)}")
-    why = "" if fit.bound == "minutes" else f" (more of the {minutes} minutes would only repeat these images)"
+    why = "" if fit.bound == "minutes" else f" (more of the {minutes:g} minutes would only repeat these images)"
     return f"fitted to {num_images:,} images: {'; '.join(parts)}{why}"
