@@ -14,8 +14,13 @@ from PIL import Image
 
 from mage.training.runlog import read_log
 
-SINGLE = ("recipe.yaml", "metrics.jsonl", "results.json", "representations.json", "generation.json", "codes.json")
-FIGURES = ("samples", "classes", "clusters", "reconstruct", "edit", "nearest", "tokenizer")
+SINGLE = (
+    "recipe.yaml", "metrics.jsonl", "results.json", "representations.json", "generation.json", "codes.json",
+    "adapt.json",
+)  # fmt: skip
+FIGURES = (
+    "samples", "classes", "clusters", "reconstruct", "edit", "nearest", "tokenizer", "samples_before", "before_after",
+)  # fmt: skip
 MOST_STEPS = 6
 """Largest number of sample grids from the course of a training."""
 
@@ -51,6 +56,8 @@ class Contents:
     """Number of occurrences of each code."""
     representations: dict[str, Any] = field(default_factory=dict)
     """Content of representations.json; its metrics and protocols are also among the results."""
+    adaptation: dict[str, Any] = field(default_factory=dict)
+    """Content of adapt.json."""
     problems: list[str] = field(default_factory=list)
     """One sentence for each file that could not be read."""
 
@@ -91,6 +98,7 @@ def _read(path: Path, folder: Path, contents: Contents) -> None:
         "results.json": lambda: setattr(contents, "results", _mapping(path)),
         "representations.json": lambda: _add_representations(contents, _mapping(path)),
         "generation.json": lambda: _add_generation(contents, _mapping(path)),
+        "adapt.json": lambda: setattr(contents, "adaptation", _mapping(path)),
         "codes.json": lambda: setattr(contents, "counts", _counts(path)),
         "metrics.jsonl": lambda: setattr(contents, "log", _log(folder)),
         "tokenizer/metrics.jsonl": lambda: setattr(contents, "tokenizer_log", _log(folder / "tokenizer")),
