@@ -6,7 +6,6 @@ import mage
 from mage import distributed, runs
 from mage.cli.console import check_parent, counting, emit, skipped_sentence
 from mage.cli.options.adapt import Options
-from mage.data.datasets import load_dataset
 from mage.report import write_report
 from mage.report.adaptation import compared
 from mage.runs import Launch
@@ -27,18 +26,16 @@ def run(options: Options) -> None:
         progress=not options.json,
         data_root=options.data_root,
     )
-    size = len(load_dataset(options.folder, data_root=options.data_root, channels=model.channels))
-    with counting(size, "image", options) as done:
-        adapted = runs.adapt(
-            model,
-            options.folder,
-            launch,
-            minutes=options.minutes,
-            tokenizer=options.tokenizer,
-            changes=options.set,
-            seed=options.seed,
-            on_images=done,
-        )
+    adapted = runs.adapt(
+        model,
+        options.folder,
+        launch,
+        minutes=options.minutes,
+        tokenizer=options.tokenizer,
+        changes=options.set,
+        seed=options.seed,
+        counting=lambda size: counting(size, "image", options),
+    )
     report = distributed.by_first_process(lambda: write_report(options.out))
     emit(options, {"out": str(options.out), "report": str(report), **asdict(adapted)}, _sentences(options, adapted))
 

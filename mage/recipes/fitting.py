@@ -35,6 +35,8 @@ SHARE_OF_STEPS = 0.85
 """Share of the time for training steps; the rest is for reading images, validation, samples and checkpoints."""
 FEWEST_STEPS = 200
 """A training of fewer steps is refused: the warm-ups of learning rate and codebook are hardly over."""
+FEWEST_STEPS_CONTINUED = 50
+"""The same from the weights of a trained model, whose loss falls from the first steps on."""
 ANY_NUMBER = ("vq", "ema", "normalized", "simvq")
 """Quantizers whose number of codes can be any."""
 
@@ -119,10 +121,11 @@ def fit_steps(
     optim: OptimConfig = getattr(recipe, training)
     affordable = int(minutes * share * 60 * SHARE_OF_STEPS / seconds_per_step)
     passes = (MOST_PASSES_CONTINUED if continued else MOST_PASSES)[training]
-    useful = max(FEWEST_STEPS, math.ceil(passes * num_images / optim.batch_size))
+    fewest = FEWEST_STEPS_CONTINUED if continued else FEWEST_STEPS
+    useful = max(fewest, math.ceil(passes * num_images / optim.batch_size))
     steps = min(affordable, useful)
-    if steps < FEWEST_STEPS:
-        needed = math.ceil(FEWEST_STEPS * seconds_per_step / SHARE_OF_STEPS / 60 / share)
+    if steps < fewest:
+        needed = math.ceil(fewest * seconds_per_step / SHARE_OF_STEPS / 60 / share)
         part = f", {share:.0%} of them for this training," if share < 1 else ""
         raise ValueError(
             f"{minutes:g} minutes{part} are {affordable} steps of {seconds_per_step:.2g} s by recipe {recipe.name}, "

@@ -9,6 +9,7 @@ network would have to learn its codes anew.
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 FILE = "adapt.json"
 Tuning = Literal["auto", "keep", "tune"]
+Counting = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+"""(number of images) -> a context, whose function is called with the images done since the last call."""
 FEWEST_IMAGES = 10
 """Some are for training, some to watch it, some to measure the result."""
 TOKENIZER_SHARE = 0.25
@@ -75,14 +78,14 @@ def adapt(
     tokenizer: Tuning = "auto",
     changes: tuple[str, ...] = (),
     seed: int | None = None,
-    on_images: Callable[[int], None] | None = None,
+    counting: Counting | None = None,
 ) -> Adapted:
     """Continue a model's training on other images, for so many minutes; the given model does not change.
 
     data: folder of images, or a data set by name. tokenizer: tune its decoder, keep it, or "auto": tune it if it loses
     too much. changes: settings that differ from the model's recipe, such as "data.transform.augmentation=flip".
-    on_images: called while images are encoded. A stopped call goes on when it is repeated; a training that has begun
-    keeps its length.
+    counting: shows how far the encoding of images is.
+    A stopped call goes on when it is repeated; a training that has begun keeps its length.
     Raises ValueError for a model without tokenizer or recipe, too few images or minutes, and a folder in use.
     """
     model.to(launch.start())
@@ -94,7 +97,7 @@ def adapt(
     _check_folder(launch.out)
     journal = Journal(launch.out / FILE, asked)
     adaptation = Adaptation(model, recipe, launch, parts, journal)
-    return adaptation.run(minutes, tokenizer, on_images)
+    return adaptation.run(minutes, tokenizer, counting)
 
 
 class Adaptation:
@@ -104,10 +107,11 @@ class Adaptation:
         self.model, self.recipe, self.launch, self.parts, self.journal = model, recipe, launch, parts, journal
         self.tested = TestedImages(parts.train, open_data(recipe.data.name, "test", recipe, launch.data_root))
 
-    def run(self, minutes: float, tuning: Tuning, on_images: Callable[[int], None] | None) -> Adapted:
+    def run(self, minutes: float, tuning: Tuning, counting: Counting | None) -> Adapted:
         """All steps; those that are finished are not repeated."""
         launch = replace(self.launch, out=self.launch.out / "tokens")
-        cache = tokenize(self.recipe, launch, self.model, on_images=on_images)
+        with nullcontext(None) if counting is None else counting(len(self.parts.train)) as on_images:
+            cache = tokenize(self.recipe, launch, self.model, on_images=on_images)
         check = TokenizerCheck(**self.journal.once("check", lambda: self.check(self.model)))
         logger.info("%s", check.sentence)
         if "result" not in self.journal.values:
@@ -175,6 +179,7 @@ class Adaptation:
         train_tokenizer(recipe, launch, init_from=words)
         tuned = load_tokenizer(launch.out, precision=self.launch.precision, device=str(self.model.device))
         recheck = TokenizerCheck(**self.journal.once("tuned", lambda: self.check(tuned)))
+        recheck = replace(recheck, own_psnr_db=check.own_psnr_db)  # still compared with its first training's images
         logger.info("after tuning, %s", recheck.sentence)
         if not better(recheck, check):
             return own, recheck

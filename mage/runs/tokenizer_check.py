@@ -8,7 +8,7 @@ with hard edges have a lower one under every tokenizer. A needless tuning costs 
 Letters: n images, c channels, H W pixels.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -88,7 +88,7 @@ def tokenizer_warnings(check: TokenizerCheck, tuned: TokenizerCheck | None) -> l
     """What the model cannot draw because of its tokenizer. tuned: the check after tuning, if it was tried."""
     sentences, used = [], check
     if tuned is not None and better(tuned, check):
-        used = replace(tuned, own_psnr_db=check.own_psnr_db)  # still in comparison with the images of its own training
+        used = tuned
     elif tuned is not None:
         sentences.append(
             f"tuning did not make the tokenizer better on held-out images (PSNR {check.psnr_db:.1f} dB before, "

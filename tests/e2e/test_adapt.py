@@ -17,7 +17,7 @@ Command = Callable[..., SimpleNamespace]
 def test_a_folder_becomes_a_run_with_both_models_in_a_table_and_a_page(
     disk: SimpleNamespace, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "FEWEST_STEPS", 4)
+    monkeypatch.setattr(fitting, "FEWEST_STEPS_CONTINUED", 4)
     for name in ("tokenizer_pace", "pretraining_pace"):
         monkeypatch.setattr(fitted, name, lambda *_: Pace(2.0, 2))
     words = ("adapt", disk.root / "folder", "--from", disk.root / "trained", "--minutes", 1, "--out", tmp_path / "run")

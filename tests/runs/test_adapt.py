@@ -50,7 +50,7 @@ def model(trained: Path) -> mage.Mage:
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps count as slow, so that a minute is a few of them."""
-    monkeypatch.setattr(fitting, "FEWEST_STEPS", 4)
+    monkeypatch.setattr(fitting, "FEWEST_STEPS_CONTINUED", 4)
     for name in ("tokenizer_pace", "pretraining_pace"):
         monkeypatch.setattr(fitted, name, lambda *_: Pace(3.0, 2))
 
@@ -198,11 +198,11 @@ def test_too_few_images_or_minutes_are_refused_before_any_training(
     for name in ("tokenizer_pace", "pretraining_pace"):
         monkeypatch.setattr(fitted, name, lambda *_: Pace(1.0, 2))
     folder = folder_of(tmp_path / "photos", ("",), 12)
-    with pytest.raises(ValueError, match=r"1 minutes, 75% of them for this training, are 38 steps .* at least 6"):
+    with pytest.raises(ValueError, match=r"1 minutes, 75% of them for this training, are 38 steps .* at least 2"):
         adapt(model, folder, quiet(tmp_path / "run"), minutes=1, tokenizer="tune")
     assert not (tmp_path / "run" / "tokenizer").exists()
-    with pytest.raises(ValueError, match="at least 16"):
-        adapt(model, folder, quiet(tmp_path / "run"), minutes=6, tokenizer="tune")
+    with pytest.raises(ValueError, match="at least 4"):
+        adapt(model, folder, quiet(tmp_path / "run"), minutes=2, tokenizer="tune")
 
 
 def test_thirty_images_with_unreadable_ones_among_them_are_enough(
@@ -245,7 +245,7 @@ def test_without_notes_average_colours_are_the_reference() -> None:
     assert not TokenizerCheck(4, 22.0, cells_psnr_db=21.0).loses_too_much
     assert not TokenizerCheck(4, 20.0, cells_psnr_db=21.0, own_psnr_db=20.5).loses_too_much
     check = TokenizerCheck(4, 18.0, 17.0, own_psnr_db=24.0)
-    better = TokenizerCheck(4, 23.5, 17.0, own_psnr_db=23.4)
+    better = TokenizerCheck(4, 23.5, 17.0, own_psnr_db=24.0)
     assert tokenizer_warnings(check, better) == []
     assert "24.0 dB on the images it was trained for" in tokenizer_warnings(check, None)[0]
     assert "--tokenizer tune" in tokenizer_warnings(check, None)[0]
