@@ -324,7 +324,7 @@ CASES["evaluate"] += [
 ADAPT = "{root}/folder --from {root}/model --out {out}"
 CASES["adapt"] = [
     *((f"{{root}}/folder --out {{out}} {a.replace('--model', '--from')}", message) for a, message in MODEL),
-    *((f"{a.removeprefix('--data ')} --from {{root}}/model --out {{out}}", message) for a, message in DATA),
+    *((f"{a.removeprefix('--data ')} --from {{root}}/trained --out {{out}}", message) for a, message in DATA),
     *((f"{ADAPT} {arguments}", message) for arguments, message in COMMON),
     ("--from {root}/model --out {out}", "folder"),
     ("{root}/folder --out {out}", "from"),
