@@ -235,6 +235,34 @@ def adaptation(metrics: dict[str, float]) -> list[str]:
     return rows
 
 
+ADAPTED = {
+    "psnr_db": ("tokenizer PSNR, dB", "{:.1f}"),
+    "masked_loss": ("masked loss", "{:.2f}"),
+    "fd_efflite0": ("fd_efflite0 of samples", "{:.0f}"),
+    "knn_accuracy": ("k-NN", "{:.1%}"),
+}
+
+
+def adapted(metrics: dict[str, float]) -> list[str]:
+    """One row per data set and number of images, DATA.COUNT.WHEN.METRIC, each measure before and after."""
+    rows = ["| data | images | tokenizer | " + " | ".join(title for title, _ in ADAPTED.values()) + " |"]
+    rows.append("|---" * (3 + len(ADAPTED)) + "|")
+    for run in dict.fromkeys(name.removesuffix(".tuned") for name in metrics if name.endswith(".tuned")):
+        cells = []
+        for key, (_, form) in ADAPTED.items():
+            old, new = (metrics.get(f"{run}.{when}.{key}") for when in ("before", "after"))
+            ends = [metrics.get(f"{run}.after.{key}_{end}") for end in ("low", "high")]
+            shown = "" if old is None or new is None else f"{form.format(old)} → {form.format(new)}"
+            reach = (
+                f" ({100 * ends[0]:.0f} to {100 * ends[1]:.0f})" if ends[0] is not None and ends[1] is not None else ""
+            )
+            cells.append(shown + reach)
+        data, count = run.rsplit(".", 1)
+        kind = "tuned" if metrics[f"{run}.tuned"] else "kept"
+        rows.append(f"| {data} | {int(count):,} | {kind} | " + " | ".join(cells) + " |")
+    return rows
+
+
 GENERATION = {
     "class_accuracy": ("samples of a class that the classifier takes for it, without guidance", "{:.1%}"),
     "class_accuracy_guided": ("the same, with the best guidance", "{:.1%}"),
@@ -380,6 +408,7 @@ KINDS = {
     "online": online,
     "forms": forms,
     "adaptation": adaptation,
+    "adapted": adapted,
     "generation": generation,
 }
 

@@ -18,9 +18,12 @@ import mage
 from mage.data.datasets import DATASETS, ArrayDataset, ImageDataset, load_dataset
 from mage.evaluation.anomaly import Scoring
 from mage.evaluation.extractors import Extractor, Seen
+from mage.evaluation.metric import Measured
 from mage.evaluation.seen import Reference, SeenImages
 from mage.recipes import named
+from mage.runs.adapt import Adapted
 from mage.runs.production import Production
+from mage.runs.tokenizer_check import TokenizerCheck
 
 STUDIES = Path(__file__).resolve().parent.parent / "studies"
 HELPERS = ("choices", "emoji", "generation_study", "left_out", "sheets")
@@ -347,6 +350,51 @@ def test_temperature_and_share_of_reused_passes_are_those_of_the_least_distance(
     warm = measured.choose_temperature("halton")
     assert (warm["token_temperature"], warm["encoder_keep"]) == (0.9, 1.0)
     assert measured.choose_share(warm)["encoder_keep"] == 0.25
+
+
+def test_gain_is_measured_by_the_number_of_new_images(
+    study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each count trains on that many images and is measured on the same test images; the last count is of all."""
+    module = study("adapt")
+    smoke = named("smoke")
+    model = mage.build(smoke.model, tokenizer=smoke.tokenizer, precision="float32")
+    model.save(tmp_path / "model")
+    asked: list[tuple[int, int, float]] = []
+
+    def adapt(model: mage.Mage, data: str, launch: Any, *, minutes: float) -> Adapted:
+        asked.append((len(load_dataset(data)), len(load_dataset(data, split="test")), minutes))
+        mage.load(tmp_path / "model").save(launch.out / "model")
+        (launch.out / "adapt.json").write_text('{"result": {"seconds": {"pretrain": 60.0}}}')
+        loss = 5 - len(asked)
+        old, new = (Measured({"masked_loss": loss, "knn_accuracy": 0.5, "psnr_db": 20.0}) for loss in (5.0, loss))
+        new.details["knn_accuracy"] = {"interval": [0.4, 0.6]}
+        return Adapted("kept", TokenizerCheck(3, 20.0, 15.0), old, new, 10, {"pretrain": 60.0}, (), ())
+
+    monkeypatch.setattr(module.runs, "adapt", adapt)
+    words = ["adapt.py", "--model", str(tmp_path / "model"), "--data", "digits", "--minutes", "5", "--device", "cpu"]
+    words += ["--counts", "100", "2000", "--samples", "8", "--out", str(tmp_path), "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words)
+    module.main()
+    assert asked == [(100, 297, 5.0), (1500, 297, 5.0)]
+    metrics = json.loads((tmp_path / "adapt.json").read_text())["metrics"]
+    assert metrics["digits.100.after.masked_loss"] == 4
+    assert metrics["digits.1500.after.masked_loss"] == 3
+    assert metrics["digits.100.after.knn_accuracy_high"] == 0.6
+    assert metrics["digits.100.before.fd_efflite0"] == pytest.approx(metrics["digits.1500.after.fd_efflite0"])
+    rows = tables().adapted(metrics)
+    assert "| digits | 1,500 | kept | 20.0 → 20.0 | 5.00 → 3.00 |" in rows[-1]
+    assert rows[-1].endswith("| 50.0% → 50.0% (40 to 60) |")
+
+
+def tables() -> ModuleType:
+    """docs/tables.py."""
+    found = importlib.util.spec_from_file_location("tables", STUDIES.parent / "docs" / "tables.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
 
 
 def test_a_packaged_model_is_trained_rounded_measured_and_described(

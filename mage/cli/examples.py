@@ -15,6 +15,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mage pretrain --tokenizer runs/photos-tokenizer --minutes 60 --out runs/photos",
         "mage pretrain --recipe cifar10-mae --data-root data --out runs/mae",
     ),
+    "adapt": (
+        "mage adapt photos/ --from cifar10 --minutes 20 --out runs/photos",
+        "mage adapt photos/ --from runs/cifar10 --minutes 60 --tokenizer keep --out runs/photos",
+    ),
     "generate": (
         "mage generate --model runs/photos --num-images 64 --out samples",
         "mage generate --model runs/classes --class all --guidance 2 --out samples",

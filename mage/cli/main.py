@@ -13,6 +13,7 @@ COMMANDS = {
     "train-tokenizer": "train a VQGAN on images",
     "tokenize": "encode a data set once, into a token cache",
     "pretrain": "train MAGE on tokens",
+    "adapt": "continue a model's training on a folder of images, and compare before and after",
     "generate": "generate images",
     "reconstruct": "reconstruct images of which a growing share is masked",
     "edit": "redraw a part of an image, or vary all of it: inpaint, outpaint, uncrop, another class",
@@ -129,7 +130,7 @@ def _fail(who: str, sentence: str, code: int = 2) -> NoReturn:
 
 GROUPS = {
     "start here": ("demo", "models", "plan", "info"),
-    "train": ("train-tokenizer", "tokenize", "pretrain", "finetune"),
+    "train": ("train-tokenizer", "tokenize", "pretrain", "adapt", "finetune"),
     "generate and edit": ("generate", "edit", "reconstruct", "tune-sampler"),
     "use on a folder": ("explore", "embed", "predict", "anomalies"),
     "measure": ("evaluate", "probe", "knn", "fewshot", "transfer", "robustness", "reproduce", "benchmark"),

@@ -29,12 +29,16 @@ FEWEST_BATCHES = 8
 SMALLEST_BATCH = 16
 MOST_PASSES: dict[Training, int] = {"tokenizer_training": 400, "pretraining": 800}
 """Passes over the training images after which a training ends, though there be time left."""
+MOST_PASSES_CONTINUED: dict[Training, int] = {"tokenizer_training": 100, "pretraining": 100}
+"""The same of a training that starts from the weights of a trained model, which soon learns few images by heart."""
 SHARE_OF_STEPS = 0.85
 """Share of the time for training steps; the rest is for reading images, validation, samples and checkpoints."""
 FEWEST_STEPS = 200
 """A training of fewer steps is refused: the warm-ups of learning rate and codebook are hardly over."""
 NARROWEST = 32
 """Width down to which a tokenizer is halved for lack of time."""
+FEWEST_STEPS_CONTINUED = 50
+"""The same from the weights of a trained model, whose loss falls from the first steps on."""
 ANY_NUMBER = ("vq", "ema", "normalized", "simvq")
 """Quantizers whose number of codes can be any."""
 
@@ -99,21 +103,35 @@ def fit_batch(optim: OptimConfig, num_images: int) -> OptimConfig:
     return replace(optim, batch_size=batch, accumulation=math.gcd(batch, optim.accumulation))
 
 
-def fit_steps(recipe: Recipe, training: Training, num_images: int, *, seconds_per_step: float, minutes: float) -> Fit:
+def fit_steps(
+    recipe: Recipe,
+    training: Training,
+    num_images: int,
+    *,
+    seconds_per_step: float,
+    minutes: float,
+    share: float = 1.0,
+    continued: bool = False,
+) -> Fit:
     """As many steps as the minutes allow, but not more than MOST_PASSES over the images.
+
+    share: of the minutes that is for this training. continued: from the weights of a trained model.
 
     Validation, checkpoints and log lines come at least a few times in a short training. Raises ValueError if the time
     is for less than FEWEST_STEPS.
     """
     optim: OptimConfig = getattr(recipe, training)
-    affordable = int(minutes * 60 * SHARE_OF_STEPS / seconds_per_step)
-    useful = max(FEWEST_STEPS, math.ceil(MOST_PASSES[training] * num_images / optim.batch_size))
+    affordable = int(minutes * share * 60 * SHARE_OF_STEPS / seconds_per_step)
+    passes = (MOST_PASSES_CONTINUED if continued else MOST_PASSES)[training]
+    fewest = FEWEST_STEPS_CONTINUED if continued else FEWEST_STEPS
+    useful = max(fewest, math.ceil(passes * num_images / optim.batch_size))
     steps = min(affordable, useful)
-    if steps < FEWEST_STEPS:
-        needed = math.ceil(FEWEST_STEPS * seconds_per_step / SHARE_OF_STEPS / 60)
+    if steps < fewest:
+        needed = math.ceil(fewest * seconds_per_step / SHARE_OF_STEPS / 60 / share)
+        part = f", {share:.0%} of them for this training," if share < 1 else ""
         raise ValueError(
-            f"{minutes:g} minutes are {affordable} steps of {seconds_per_step:.2g} s by recipe {recipe.name}, too "
-            f"few to learn from: give at least {needed}, or a smaller recipe or batch"
+            f"{minutes:g} minutes{part} are {affordable} steps of {seconds_per_step:.2g} s by recipe {recipe.name}, "
+            f"too few to learn from: give at least {needed}, or a smaller recipe or batch"
         )
     changed: dict[str, Any] = {training: replace(optim, steps=steps), "run": _run(recipe.run, steps)}
     fitted = replace(recipe, **changed)

@@ -14,8 +14,14 @@ from PIL import Image
 
 from mage.training.runlog import read_log
 
-SINGLE = ("recipe.yaml", "metrics.jsonl", "results.json", "representations.json", "generation.json", "codes.json")
-FIGURES = ("samples", "classes", "clusters", "reconstruct", "edit", "neighbours", "nearest", "tokenizer")
+SINGLE = (
+    "recipe.yaml", "metrics.jsonl", "results.json", "representations.json", "generation.json", "codes.json",
+    "adapt.json",
+)  # fmt: skip
+FIGURES = (
+    "samples", "classes", "clusters", "reconstruct", "edit", "neighbours", "nearest", "tokenizer", "samples_before",
+    "before_after",
+)  # fmt: skip
 PACKAGED = "packaged"
 """Subfolder of a demo with the same contents of the packaged model."""
 MOST_STEPS = 6
@@ -53,6 +59,8 @@ class Contents:
     """Number of occurrences of each code."""
     representations: dict[str, Any] = field(default_factory=dict)
     """Content of representations.json; its metrics and protocols are also among the results."""
+    adaptation: dict[str, Any] = field(default_factory=dict)
+    """Content of adapt.json."""
     problems: list[str] = field(default_factory=list)
     """One sentence for each file that could not be read."""
     packaged: "Contents | None" = None
@@ -98,6 +106,7 @@ def _read(path: Path, folder: Path, contents: Contents) -> None:
         "results.json": lambda: setattr(contents, "results", _mapping(path)),
         "representations.json": lambda: _add_representations(contents, _mapping(path)),
         "generation.json": lambda: _add_generation(contents, _mapping(path)),
+        "adapt.json": lambda: setattr(contents, "adaptation", _mapping(path)),
         "codes.json": lambda: setattr(contents, "counts", _counts(path)),
         "metrics.jsonl": lambda: setattr(contents, "log", _log(folder)),
         "tokenizer/metrics.jsonl": lambda: setattr(contents, "tokenizer_log", _log(folder / "tokenizer")),

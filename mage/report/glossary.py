@@ -8,6 +8,7 @@ from mage.evaluation import generation, metric, samples, suite, tokenizer  # noq
 from mage.evaluation.classification import FINE_TUNING
 from mage.evaluation.generation_metrics import GENERATION_METRICS
 from mage.evaluation.linear_probe import RawPixels
+from mage.evaluation.masked_loss import MaskedLoss
 from mage.evaluation.metric import Description
 from mage.evaluation.representation import REPRESENTATION_PROTOCOLS
 from mage.evaluation.sample_metrics import SAMPLE_METRICS
@@ -102,7 +103,7 @@ def _all_descriptions() -> Iterator[Mapping[str, Description]]:
     )  # fmt: skip
     for registry in registries:
         yield from (registry.get(name).descriptions() for name in registry)
-    yield from (RawPixels.metrics, FINE_TUNING, OTHERS)
+    yield from (RawPixels.metrics, MaskedLoss.metrics, FINE_TUNING, OTHERS)
 
 
 def format_value(name: str, value: object) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from mage import atomic
+from mage.report.adaptation import adaptation_section
 from mage.report.contents import Contents, read_contents
 from mage.report.glossary import HEADLINES, describe, finite, format_seconds, format_value, is_distance
 from mage.report.sections import Section, all_sections
@@ -24,6 +25,8 @@ def write_report(run_folder: Path) -> Path:
 def build_page(contents: Contents) -> str:
     """The HTML text of the page."""
     sections = all_sections(contents)
+    if (adaptation := adaptation_section(contents)).body:
+        sections.insert(0, adaptation)
     numbers = _numbers(contents)
     if numbers:
         place = next((index for index, section in enumerate(sections) if section.anchor == "timings"), len(sections))

@@ -222,7 +222,7 @@ def _representations(contents: Contents) -> Section:
     for name in accuracy_bars(metrics):
         value = finite(metrics.get(name))
         if value is not None:
-            text = format_value(name, value) + _interval(contents.representations, name)
+            text = format_value(name, value) + interval_text(contents.representations, name)
             bars.append(Bar(describe(name).title, value, text, muted=name == "raw_pixel_accuracy"))
     chart = bar_chart(bars, title="Accuracy on test images", most=1.0)
     body = f'<div class="chart wide">{chart}</div>' if chart else ""
@@ -236,8 +236,8 @@ def _representations(contents: Contents) -> Section:
     return Section("representations", "Representations", lead, body)
 
 
-def _interval(values: Mapping[str, Any], name: str) -> str:
-    """The 95 % interval of an accuracy in representations.json, such as " (83.0 to 91.2)"; "" if it has none."""
+def interval_text(values: Mapping[str, Any], name: str) -> str:
+    """The 95 % interval of an accuracy among `details`, such as " (83.0 to 91.2)"; "" if it has none."""
     details = values.get("details")
     answers = details.get(name) if isinstance(details, dict) else None
     interval = answers.get("interval") if isinstance(answers, dict) else None

@@ -1,5 +1,6 @@
 """Training and evaluation runs: functions that take a recipe and a launch and fill a run folder."""
 
+from mage.runs.adapt import adapt as adapt
 from mage.runs.embed import embed as embed
 from mage.runs.finetune import finetune as finetune
 from mage.runs.launch import Launch as Launch

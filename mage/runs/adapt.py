@@ -1,99 +1,236 @@
-"""Domain adaptation: start pre-training from the weights of another model, as far as they fit (`--init-from`).
+"""Adapt a model to a folder of images, in minutes: its tokenizer where that loses too much, then its pre-training.
 
-Parameters are matched by name. With the same tokenizer, codes keep their meaning and their embeddings. With another
-one, codes have another meaning, so that only the words for null class and mask are copied, and class words if their
-number is the same. Positions are resampled if the grid has changed.
+The run folder is one of pre-training, with `adapt.json` in addition: what was decided, and the measures before and
+after. Every finished step is written there, so that a stopped call goes on when it is repeated.
+
+Of the tokenizer, only the decoder is trained. Encoder and codebook determine what a token means; if they changed, the
+network would have to learn its codes anew.
 """
 
 import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
-from mage.models import MAGETransformer
-from mage.nn.grids import written
-from mage.pipeline import Mage
-from mage.tokenizers import Tokenizer
-from mage.vocabulary import Vocabulary
+from mage import images
+from mage.data.datasets import content_of
+from mage.data.splits import TrainingData
+from mage.data.token_cache import TokenCache
+from mage.evaluation.image_classifier import model_fingerprint
+from mage.evaluation.metric import Measured
+from mage.pipeline import Mage, load
+from mage.recipes.fitting import Training
+from mage.recipes.schema import Recipe
+from mage.runs.adapted_recipe import adapted_recipe, tuning_recipe
+from mage.runs.before_after import TestedImages, pretraining_warnings
+from mage.runs.fitted import fitted_recipe
+from mage.runs.inputs import open_data, training_data, validation_images
+from mage.runs.journal import Journal
+from mage.runs.launch import Launch
+from mage.runs.pretrain import pretrain
+from mage.runs.record import Record, command_line, write_record
+from mage.runs.tokenizer import load_tokenizer, train_tokenizer
+from mage.runs.tokenizer_check import TokenizerCheck, better, check_tokenizer, tokenizer_warnings
+from mage.runs.tokens import tokenize
+from mage.tokenizers import VQGAN
+from mage.training.checkpoint import newest_checkpoint
+from mage.training.runlog import read_log
 
 logger = logging.getLogger(__name__)
 
-RESAMPLING = {1: "linear", 2: "bicubic", 3: "trilinear"}
-"""Interpolation of positions, by the number of dimensions."""
+FILE = "adapt.json"
+Tuning = Literal["auto", "keep", "tune"]
+Counting = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+"""(number of images) -> a context, whose function is called with the images done since the last call."""
+FEWEST_IMAGES = 10
+"""Some are for training, some to watch it, some to measure the result."""
+TOKENIZER_SHARE = 0.25
+"""Of the minutes, if the tokenizer is tuned."""
 
 
-@torch.no_grad()
-def start_from(network: MAGETransformer, model: Mage, tokenizer: Tokenizer | None) -> list[str]:
-    """Copy the weights that fit from `model` to `network`; returns the names of parameters that keep initial values.
+@dataclass(frozen=True)
+class Adapted:
+    """A finished adaptation; the model is in the run folder."""
 
-    tokenizer: of the new network; compared with the model's. Raises ValueError if the model has no MAGE network or
-    none of its blocks fits.
+    tokenizer: Literal["kept", "tuned"]
+    check: TokenizerCheck
+    """Of the tokenizer as it was given."""
+    before: Measured
+    after: Measured
+    """On the same test images as before."""
+    steps: int
+    """Of pre-training."""
+    seconds: dict[str, float]
+    """Of each training."""
+    warnings: tuple[str, ...]
+    skipped: tuple[str, ...]
+    """Image files that could not be read."""
+
+
+def adapt(
+    model: Mage,
+    data: str | Path,
+    launch: Launch,
+    *,
+    minutes: float = 20,
+    tokenizer: Tuning = "auto",
+    changes: tuple[str, ...] = (),
+    seed: int | None = None,
+    counting: Counting | None = None,
+) -> Adapted:
+    """Continue a model's training on other images, for so many minutes; the given model does not change.
+
+    data: folder of images, or a data set by name. tokenizer: tune its decoder, keep it, or "auto": tune it if it loses
+    too much. changes: settings that differ from the model's recipe, such as "data.transform.augmentation=flip".
+    counting: shows how far the encoding of images is.
+    A stopped call goes on when it is repeated; a training that has begun keeps its length.
+    Raises ValueError for a model without tokenizer or recipe, too few images or minutes, and a folder in use.
     """
-    source = model.transformer
-    if not isinstance(source, MAGETransformer):
-        raise ValueError("--init-from needs a pre-trained MAGE model, not a tokenizer, classifier or pixel encoder")
-    own = tokenizer.fingerprint() if tokenizer is not None else "none"
-    theirs = model.tokenizer.fingerprint() if model.tokenizer is not None else "none"
-    words = word_map(source.vocabulary, network.vocabulary, same_codes=own == theirs)
-    source_state, target_state = source.state_dict(), network.state_dict()
-    left = []
-    for name, tensor in target_state.items():
-        value = source_state.get(name)
-        if value is None:
-            left.append(name)
-            continue
-        value = value.to(tensor)
-        if name in ("encoder.embedding.word.weight", "head.bias"):
-            if value.shape[1:] != tensor.shape[1:]:
-                left.append(name)
-                continue
-            tensor[words[:, 1]] = value[words[:, 0]]
-            if len(words) < len(tensor):
-                left.append(f"{name} (all but {len(words)} words)")
-        elif name in ("encoder.embedding.position.weight", "decoder_position") and source.grid != network.grid:
-            if value.shape[-1] != tensor.shape[-1]:
-                left.append(name)
-                continue
-            tensor.copy_(resample_positions(value, source.grid, network.grid))
-        elif value.shape == tensor.shape:
-            tensor.copy_(value)
-        else:
-            left.append(name)
-    if all(name in left for name in target_state if ".blocks." in name):
-        raise ValueError("no block of --init-from fits: its model has other sizes; choose the same model.width")
-    logger.info("started from %s; new: %s", type(source).__name__, ", ".join(left) or "nothing")
-    return left
+    model.to(launch.start())
+    recipe = adapted_recipe(model, data, launch.data_root, changes=changes, seed=seed)
+    parts = training_data(recipe, launch.data_root)
+    _check_count(parts, data)
+    asked: dict[str, Any] = {"tokenizer": tokenizer, "changes": list(changes), "seed": recipe.seed}
+    asked |= {"model": model_fingerprint(model), "images": content_of(parts.train)}
+    _check_folder(launch.out)
+    journal = Journal(launch.out / FILE, asked)
+    adaptation = Adaptation(model, recipe, launch, parts, journal)
+    return adaptation.run(minutes, tokenizer, counting)
 
 
-def word_map(source: Vocabulary, target: Vocabulary, *, same_codes: bool) -> Tensor:
-    """Pairs (word in source, word in target) with the same meaning: (m, 2)."""
-    pairs = [(source.null_class_id, target.null_class_id), (source.mask_id, target.mask_id)]
-    if same_codes and source.num_codes == target.num_codes:
-        pairs += [(code, code) for code in range(source.num_codes)]
-    if source.num_classes == target.num_classes:
-        pairs += [(source.num_codes + index, target.num_codes + index) for index in range(source.num_classes)]
-    # the released layout's null class is also one of its class ids; the first pair is kept
-    unique = dict(reversed([(new, old) for old, new in pairs]))
-    return torch.tensor([(old, new) for new, old in unique.items()])
+class Adaptation:
+    """The steps of `adapt`."""
+
+    def __init__(self, model: Mage, recipe: Recipe, launch: Launch, parts: TrainingData, journal: Journal) -> None:
+        self.model, self.recipe, self.launch, self.parts, self.journal = model, recipe, launch, parts, journal
+        self.tested = TestedImages(parts.train, open_data(recipe.data.name, "test", recipe, launch.data_root))
+
+    def run(self, minutes: float, tuning: Tuning, counting: Counting | None) -> Adapted:
+        """All steps; those that are finished are not repeated."""
+        launch = replace(self.launch, out=self.launch.out / "tokens")
+        with nullcontext(None) if counting is None else counting(len(self.parts.train)) as on_images:
+            cache = tokenize(self.recipe, launch, self.model, on_images=on_images)
+        check = TokenizerCheck(**self.journal.once("check", lambda: self.check(self.model)))
+        logger.info("%s", check.sentence)
+        if "result" not in self.journal.values:
+            self.train(check, tuning == "tune" or (tuning == "auto" and check.loses_too_much), cache, minutes)
+        before, result = self.journal.values["before"], self.journal.values["result"]
+        return Adapted(
+            result["tokenizer"],
+            check,
+            Measured(**before),
+            Measured(**result["after"]),
+            result["steps"],
+            result["seconds"],
+            tuple(result["warnings"]),
+            tuple(result["skipped"]),
+        )
+
+    def train(self, check: TokenizerCheck, tune: bool, cache: TokenCache, minutes: float) -> None:
+        """Tune the tokenizer if it is to be tuned, continue pre-training, and measure both models."""
+        # both schedules before either training, so that too few minutes are told at once
+        share, size = TOKENIZER_SHARE if tune else 0.0, len(cache)
+        recipe = self.fitted(self.recipe, "pretraining", size, minutes, 1 - share)
+        tuning = self.fitted(tuning_recipe(self.recipe), "tokenizer_training", size, minutes, share) if tune else None
+        before = self.journal.once("before", lambda: self.measure(self.model, "samples_before"))
+        tokenizer, recheck = self.own_tokenizer(), None
+        if tuning is not None:
+            tokenizer, recheck = self.tune(tuning, check)
+        pretrain(recipe, self.started(), tokenizer, cache=cache, init_from=self.model)
+        self.journal.once("result", lambda: self.finish(check, recheck, before, cache.index.skipped))
+
+    def fitted(self, recipe: Recipe, training: Training, num_images: int, minutes: float, share: float) -> Recipe:
+        """The recipe with a batch and steps for the minutes; of a training that has begun, with those that it has."""
+        launch = self.started() if training == "pretraining" else self.launch.inside("tokenizer")
+        return fitted_recipe(recipe, launch, training, num_images, minutes, share=share, continued=True)
+
+    def started(self) -> Launch:
+        """The launch of pre-training, which resumes if it has begun."""
+        return replace(self.launch, resume=newest_checkpoint(self.launch.out) is not None)
+
+    def check(self, model: Mage) -> dict[str, Any]:
+        """Reconstructions of the held-out images; a choice is made by them, so test images are not used."""
+        return asdict(check_tokenizer(model, validation_images(self.recipe, self.parts.validation)))
+
+    def measure(self, model: Mage, name: str) -> dict[str, Any]:
+        """The measures of a model; its samples become a figure of this name."""
+        images.save_png(self.figure(name), images.enlarge(self.tested.samples(model)))
+        return vars(self.tested.measure(model))
+
+    def figure(self, name: str) -> Path:
+        """File of a figure in the run folder."""
+        return self.launch.out / "figures" / f"{name}.png"
+
+    def own_tokenizer(self) -> Mage:
+        """The model's tokenizer; notes on classes stay behind."""
+        notes = {name: note for name, note in self.model.notes.items() if name not in ("class_names", "class_shares")}
+        model = self.model
+        return Mage(
+            model.tokenizer, None, recipe=model.recipe, notes=notes, precision=model.precision, device=model.device
+        )
+
+    def tune(self, recipe: Recipe, check: TokenizerCheck) -> tuple[Mage, TokenizerCheck]:
+        """The tokenizer after its decoder was trained, if that is better on held-out images, and its check."""
+        launch, own = self.launch.inside("tokenizer"), self.own_tokenizer()
+        words = own.require_tokenizer()
+        assert isinstance(words, VQGAN)
+        train_tokenizer(recipe, launch, init_from=words)
+        tuned = load_tokenizer(launch.out, precision=self.launch.precision, device=str(self.model.device))
+        recheck = TokenizerCheck(**self.journal.once("tuned", lambda: self.check(tuned)))
+        recheck = replace(recheck, own_psnr_db=check.own_psnr_db)  # still compared with its first training's images
+        logger.info("after tuning, %s", recheck.sentence)
+        if not better(recheck, check):
+            return own, recheck
+        tuned.notes = own.notes | tuned.notes
+        return tuned, recheck
+
+    def finish(
+        self, check: TokenizerCheck, recheck: TokenizerCheck | None, before: dict[str, Any], skipped: Sequence[str]
+    ) -> dict[str, Any]:
+        """Measures and pictures of the new model, and what is to be said about it."""
+        out = self.launch.out
+        model = load(out, precision=self.launch.precision, device=self.model.device)
+        after = self.measure(model, "samples")
+        rows = {"original": self.tested.shown(model)}
+        rows |= {name: self.tested.reconstructions(one) for name, one in (("before", self.model), ("after", model))}
+        images.save_png(self.figure("before_after"), images.labelled_rows(list(rows.items())))
+        logs = {"pretrain": read_log(out)}
+        if recheck is not None:
+            logs["tune_tokenizer"] = read_log(out / "tokenizer")
+        seconds = {name: max(line.get("seconds", 0.0) for line in log) for name, log in logs.items()}
+        protocols = after["protocols"] | {"data": f"{self.recipe.data.name}, test images"}
+        command = command_line("mage adapt")
+        write_record(out / "results.json", Record(command, self.recipe.seed, protocols, seconds, after["metrics"]))
+        unreadable = dict.fromkeys([*skipped, *self.parts.train.skipped, *self.tested.test.skipped])
+        return {
+            "tokenizer": "tuned" if recheck is not None and better(recheck, check) else "kept",
+            "after": after,
+            "steps": logs["pretrain"][-1]["step"],
+            "seconds": seconds,
+            "warnings": [
+                *tokenizer_warnings(check, recheck),
+                *pretraining_warnings(before["metrics"], after["metrics"], logs["pretrain"]),
+            ],
+            "skipped": list(unreadable),
+        }
 
 
-def resample_positions(positions: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
-    """Learned positions (..., 1 + l, d), class position first, for another grid of as many dimensions.
+def _check_count(parts: TrainingData, data: str | Path) -> None:
+    count = len(parts.train) + len(parts.validation) if parts.train is not parts.validation else len(parts.train)
+    if count < FEWEST_IMAGES:
+        raise ValueError(
+            f"{data} holds {count} images to train on: adapting takes at least {FEWEST_IMAGES}, and does well with "
+            "hundreds"
+        )
 
-    Linear in one dimension, bicubic in two, trilinear in three. Raises ValueError if one grid has more dimensions than
-    the other, not counting sides of 1: (1, 64) and (64,) are the same positions.
-    """
-    if len(old) != len(new):
-        longer = [tuple(side for side in grid if side > 1) for grid in (old, new)]
-        if len(longer[0]) != len(longer[1]) or not longer[0]:
-            raise ValueError(
-                f"positions on a grid of {written(old)} cannot be resampled to one of {written(new)}: "
-                "start from a model of tokens with as many dimensions"
-            )
-        old, new = longer
-    flat = positions.reshape(-1, positions.shape[-1])
-    grid = flat[1:].T.reshape(1, -1, *old).float()
-    resampled = functional.interpolate(grid, new, mode=RESAMPLING[len(new)], align_corners=False)
-    result = torch.cat([flat[:1], resampled.flatten(2)[0].T.to(flat)])
-    return result.reshape(*positions.shape[:-2], -1, positions.shape[-1])
+
+def _check_folder(out: Path) -> None:
+    """Raise ValueError for a folder that holds something else."""
+    if out.is_file():
+        raise ValueError(f"{out} is a file; --out takes a folder")
+    if (out / "config.json").exists():
+        raise ValueError(f"{out} is a model folder; choose another folder for the run")
+    if not (out / FILE).exists() and newest_checkpoint(out) is not None:
+        raise ValueError(f"{out} already holds a run that is no adaptation; choose another folder")

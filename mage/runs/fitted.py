@@ -2,12 +2,13 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 from mage import distributed
 from mage.data.token_cache import TokenCache
 from mage.nn.grids import area, written
 from mage.pipeline import Mage
-from mage.recipes.fitting import Fit, Training, fit_sizes, fit_steps, smaller
+from mage.recipes.fitting import Fit, Training, fit_batch, fit_sizes, fit_steps, smaller
 from mage.recipes.resolve import from_yaml
 from mage.recipes.schema import Recipe
 from mage.runs.launch import Launch
@@ -23,10 +24,20 @@ RECORDED: dict[Training, tuple[str, ...]] = {
 
 
 def fitted_recipe(
-    recipe: Recipe, launch: Launch, training: Training, num_images: int, minutes: float, *, shrink: bool = False
+    recipe: Recipe,
+    launch: Launch,
+    training: Training,
+    num_images: int,
+    minutes: float,
+    *,
+    share: float = 1.0,
+    continued: bool = False,
+    shrink: bool = False,
 ) -> Recipe:
     """The recipe with codes, sizes, batch and steps for these images and minutes.
 
+    share: of the minutes that is for this training. continued: from the weights of a trained model, which keeps its
+    sizes.
     A few steps are timed first; of several processes the first one times its part of the batch. A resumed run keeps
     what its recipe.yaml says. shrink: where the time is for few steps, take smaller batches and networks. Raises
     ValueError if the time is too short, or there is no network to time.
@@ -38,12 +49,20 @@ def fitted_recipe(
         raise ValueError(
             f"--minutes needs a recipe with a tokenizer, which {recipe.name} has not: give the steps instead"
         )
-    sized = fit_sizes(recipe, training, num_images)
+    if continued:
+        batch: dict[str, Any] = {training: fit_batch(getattr(recipe, training), num_images)}
+        sized = replace(recipe, **batch)
+    else:
+        sized = fit_sizes(recipe, training, num_images)
     processes = distributed.world_size()
 
     def timed(candidate: Recipe) -> Fit:
+        seconds = _seconds_per_step(candidate, launch, training, processes)
         try:
-            return _timed(candidate, launch, training, num_images, minutes, processes)
+            return fit_steps(
+                candidate, training, num_images, seconds_per_step=seconds, minutes=minutes, share=share,
+                continued=continued,
+            )  # fmt: skip
         except ValueError:
             less = smaller(candidate, training) if shrink else None
             if less is None:
@@ -70,14 +89,13 @@ def check_words(recipe: Recipe, tokenizer: Mage | None, cache: TokenCache | None
         )
 
 
-def _timed(recipe: Recipe, launch: Launch, training: Training, num_images: int, minutes: float, processes: int) -> Fit:
+def _seconds_per_step(recipe: Recipe, launch: Launch, training: Training, processes: int) -> float:
     logger.info("timing a few steps ...")
     optim = getattr(recipe, training)
     mine = max(1, optim.batch_size // processes)
     part = replace(recipe, **{training: replace(optim, batch_size=mine, accumulation=1)})
     measure = tokenizer_pace if training == "tokenizer_training" else pretraining_pace
-    pace = measure(part, launch.start(), launch.resolved_precision())
-    return fit_steps(recipe, training, num_images, seconds_per_step=pace.seconds, minutes=minutes)
+    return measure(part, launch.start(), launch.resolved_precision()).seconds
 
 
 def sentence(fit: Fit, training: Training, num_images: int, minutes: float) -> str:

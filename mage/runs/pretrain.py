@@ -10,8 +10,8 @@ from mage.data.datasets import content_of
 from mage.data.token_cache import TokenCache
 from mage.pipeline import Mage
 from mage.recipes.schema import Recipe
-from mage.runs.adapt import start_from
 from mage.runs.conditions import from_cache, from_labels, picture
+from mage.runs.initial_weights import start_from
 from mage.runs.inputs import cached_batches, image_batches, tell_data, training_data, validation_images
 from mage.runs.launch import Launch, announce, run_task
 from mage.runs.online import watch_images, watch_tokens

@@ -17,11 +17,21 @@ from mage.training.run import TrainResult
 from mage.training.tokenizer import TokenizerTraining
 
 
-def train_tokenizer(recipe: Recipe, launch: Launch) -> TrainResult:
-    """Train the recipe's VQGAN; the run folder then holds it as a model."""
+def train_tokenizer(recipe: Recipe, launch: Launch, *, init_from: VQGAN | None = None) -> TrainResult:
+    """Train the recipe's VQGAN; the run folder then holds it as a model.
+
+    init_from: a tokenizer of the recipe's sizes, whose weights it starts from. Raises ValueError for other sizes, and
+    for a recipe that freezes the encoder of a tokenizer with random weights.
+    """
     launch.check_out()
     if recipe.tokenizer is None:
         raise ValueError(f"the recipe {recipe.name} has no tokenizer: its method reads pixels")
+    if init_from is None and recipe.tokenizer_loss.freeze_encoder:
+        raise ValueError(
+            "tokenizer_loss.freeze_encoder needs a tokenizer that has weights: leave it out, or `mage adapt`"
+        )
+    if init_from is not None and init_from.config != recipe.tokenizer:
+        raise ValueError(f"the tokenizer to start from has other sizes than that of recipe {recipe.name}")
     launch.start()
     perceptual, loss = None, recipe.tokenizer_loss
     if loss.perceptual:
@@ -40,6 +50,8 @@ def train_tokenizer(recipe: Recipe, launch: Launch) -> TrainResult:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.stream_seed(recipe.seed, "tokenizer weights"))
         tokenizer = VQGAN(recipe.tokenizer)
+        if init_from is not None:
+            tokenizer.load_state_dict(init_from.state_dict())
         torch.manual_seed(rng.stream_seed(recipe.seed, "discriminator weights"))
         task = TokenizerTraining(
             tokenizer,

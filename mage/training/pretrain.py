@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from mage import images, rng
 from mage.data.batches import Batches
 from mage.device import autocast
-from mage.masking import Mask, MaskRatioConfig, random_mask, step_mask
+from mage.evaluation.masked_loss import MaskedTokens, masked_loss
+from mage.masking import Mask, MaskRatioConfig, step_mask
 from mage.models import MAGEConfig, MAGETransformer
 from mage.sampling.generator import fill, unknown_grids
 from mage.sampling.settings import SamplingConfig
@@ -103,14 +104,7 @@ class Pretraining(Task):
         metrics = {} if self._watch is None else self._watch(network)
         device = network.head.bias.device
         if self._validation is not None:
-            total = 0.0
-            for index, part in enumerate(self._validation.split(256)):
-                random = rng.generator(self._seed, "validation mask", index)
-                config = MaskRatioConfig(per_image=True, drop=network.config.decoder_depth > 0)
-                mask = random_mask(config, len(part), part[0].numel(), random).to(device)
-                tokens = part.to(device).flatten(1)
-                total += float(network.loss(network(tokens, mask), tokens, mask)) * len(part)
-            metrics["valid/loss"] = total / len(self._validation)
+            metrics["valid/loss"] = masked_loss(MaskedTokens(network, self._validation, self._seed))
         if self._tokenizer is None:
             return Observation(metrics)
         classes = network.config.num_classes

@@ -32,7 +32,7 @@ WATCHED = ("psnr_db", "codes_used", "codebook_perplexity")
 
 @dataclass(frozen=True)
 class TokenizerLossConfig:
-    """Weights of the losses."""
+    """Weights of the losses, and what they train."""
 
     squared: float = 1.0
     """Weight of the mean squared error of the pixels."""
@@ -50,6 +50,8 @@ class TokenizerLossConfig:
     """Share of each batch that goes through the perceptual network, which costs more than a small tokenizer."""
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     """The discriminator."""
+    freeze_encoder: bool = False
+    """Train the decoder only, of a tokenizer that has weights: the ids of images do not change."""
 
 
 class TokenizerTraining(Task):
@@ -81,6 +83,7 @@ class TokenizerTraining(Task):
             self._adversary = Adversary(network, loss.adversarial, steps=self.steps, precision=precision)
             self.modules["discriminator"] = self._adversary.module
             self.optim["discriminator"] = loss.adversarial.optim(optim)
+        self.frozen = (tokenizer.encoder, tokenizer.quantizer) if loss.freeze_encoder else ()
         self._notes: dict[str, Any] = {}
         self._last_weights = tokenizer.decoder.out.weight
 

@@ -12,6 +12,7 @@ from mage import images, runs
 from mage.cli.main import main
 from mage.models import MAGEConfig
 from mage.recipes import named
+from mage.settings import to_dict
 from tests.reference.launches import quiet
 
 
@@ -24,6 +25,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     model = mage.build(sizes, tokenizer=recipe.tokenizer, precision="float32")
     model.save(root / "model")
     mage.Mage(model.tokenizer, None).save(root / "tokenizer")
+    mage.Mage(model.tokenizer, model.transformer, recipe=to_dict(recipe)).save(root / "trained")
     other = mage.build(sizes, tokenizer=recipe.tokenizer, precision="float32", seed=1)
     mage.Mage(other.tokenizer, None).save(root / "other-tokenizer")
     runs.tokenize(recipe, quiet(root / "tokens"), model)
@@ -35,6 +37,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
             pixels = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(number)) * (0.5 if label == "a" else 1)
             images.save_png(root / "folder" / label / f"{number}.png", pixels)
     (root / "empty").mkdir()
+    images.save_png(root / "one" / "only.png", torch.zeros(1, 8, 8))
     (root / "text.png").write_text("this is no image")
     (root / "text.yaml").write_text("name: [unclosed")
     (root / "wrong.yaml").write_text("name: x\nmodell: {}\n")

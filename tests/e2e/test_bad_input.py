@@ -322,6 +322,25 @@ CASES["evaluate"] += [
     ("representations --data {root}/folder/a --model {root}/model", "no labels"),
     ("representations --data digits --model {root}/model --attack-images 0", "--attack-images must be at least 1"),
 ]
+ADAPT = "{root}/folder --from {root}/model --out {out}"
+CASES["adapt"] = [
+    *((f"{{root}}/folder --out {{out}} {a.replace('--model', '--from')}", message) for a, message in MODEL),
+    *((f"{a.removeprefix('--data ')} --from {{root}}/trained --out {{out}}", message) for a, message in DATA),
+    *((f"{ADAPT} {arguments}", message) for arguments, message in COMMON),
+    ("--from {root}/model --out {out}", "folder"),
+    ("{root}/folder --out {out}", "from"),
+    ("{root}/folder --from {root}/model", "out"),
+    ("{root}/folder --from {root}/tokenizer --out {out}", "without a transformer"),
+    (ADAPT, "no recipe to continue by"),
+    (f"{ADAPT} --minutes 0", "--minutes must be at least 1"),
+    (f"{ADAPT} --minutes -5", "--minutes must be at least 1"),
+    (f"{ADAPT} --tokenizer all", "tokenizer"),
+    ("{root}/folder --from {root}/model --out {root}/photo.png/x", "is a file"),
+    ("{root}/folder --from {root}/trained --out {root}/photo.png", "is a file"),
+    ("{root}/folder --from {root}/trained --out {root}/model", "is a model folder"),
+    ("{root}/folder --from {root}/trained --out {out} --set model.widht=3", "there is no setting"),
+    ("{root}/one --from {root}/trained --out {out}", "holds 1 images to train on: adapting takes at least 10"),
+]
 SAMPLES = "generation --samples {root}/folder"
 CASES["evaluate"] += [
     ("generation --samples {root}/none --data digits", "no folder"),

@@ -21,6 +21,7 @@ from mage.evaluation.generation_metrics import GENERATION_METRICS
 from mage.evaluation.representation import REPRESENTATION_PROTOCOLS
 from mage.recipes import FINETUNES, RECIPES
 from mage.runs import gallery, production, reproduce
+from mage.runs.adapt import Tuning
 from mage.sampling import settings
 from mage.settings import field_docs
 
@@ -120,6 +121,7 @@ def test_words_that_help_names_are_those_of_the_library() -> None:
     assert set(suite.BUILT_IN) == set(REPRESENTATION_PROTOCOLS)
     assert choices.Form == production.Form
     assert choices.Part == reproduce.Part
+    assert choices.Tuning == Tuning
     assert (choices.MapPool, choices.MapScale) == (anomaly.Pool, anomaly.Scale)
     assert get_args(choices.GuidanceSchedule) == get_args(settings.GuidanceSchedule)
     assert get_args(choices.ReviseBy) == get_args(settings.ReviseBy)

@@ -93,7 +93,7 @@ def test_ranges_apply_inside_tuples_and_to_optional_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "finetune", "generate", "pretrain", "tokenize", "train-tokenizer"]
+    "command", ["adapt", "demo", "finetune", "generate", "pretrain", "tokenize", "train-tokenizer"]
 )  # those that several processes share
 def test_options_reach_us_through_the_parser_of_torchrun(command: str) -> None:
     assert importlib.import_module(f"mage.cli.{command.replace('-', '_')}").PARALLEL

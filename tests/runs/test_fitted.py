@@ -46,6 +46,17 @@ def test_what_is_chosen_is_told_with_its_time(
     assert "2 blocks" in caplog.text
 
 
+def test_a_training_from_given_weights_keeps_its_sizes_and_takes_its_share(timed: list[int], tmp_path: Path) -> None:
+    """Of 300 images, 128 codes would be enough; those that the weights have stay. A step takes 0.2 s."""
+    recipe, launch = named("cifar10"), quiet(tmp_path / "run")
+    found = fitted_recipe(recipe, launch, "tokenizer_training", 300, 2, share=0.25, continued=True)
+    assert found.tokenizer == recipe.tokenizer
+    assert (found.tokenizer_training.steps, found.tokenizer_training.batch_size) == (127, 32)
+    found = fitted_recipe(recipe, launch, "pretraining", 300, 900, continued=True)
+    assert found.model == recipe.model
+    assert found.pretraining.steps == pytest.approx(100 * 300 / found.pretraining.batch_size, abs=1)
+
+
 def test_a_resumed_run_keeps_its_schedule_and_times_nothing(timed: list[int], tmp_path: Path) -> None:
     recipe = named("smoke")
     mine = replace(recipe, tokenizer_training=replace(recipe.tokenizer_training, steps=777))

@@ -7,6 +7,7 @@ GuidanceSchedule = Literal["constant", "linear", "interval"]
 ReviseBy = Literal["critic", "random"]
 Form = Literal["png", "tar", "features"]
 Part = Literal["generation", "linear", "fewshot", "finetune"]
+Tuning = Literal["auto", "keep", "tune"]
 MapPool = Literal["mean", "max", "top"]
 MapScale = Literal["none", "position", "error"]
 

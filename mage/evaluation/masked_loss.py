@@ -1,0 +1,62 @@
+"""Cross-entropy of a network's guesses at masked tokens of held-out images, with masks that are always the same.
+
+Networks can be compared by it if they have the same codes: with other ids of images it is another task.
+
+Letters: n images, h w tokens.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Int
+from torch import Tensor
+
+from mage import rng
+from mage.evaluation.metric import Description, Evaluator, Metric
+from mage.masking import MaskRatioConfig, random_mask
+from mage.models import MAGETransformer
+
+AT_ONCE = 256
+"""Images of one pass."""
+
+
+@dataclass(frozen=True)
+class MaskedTokens:
+    """A network and tokens of images that it was not trained on."""
+
+    network: MAGETransformer
+    tokens: Int[Tensor, "n *grid"]
+    seed: int = 0
+    """Of the masks."""
+
+
+def masked_loss(subject: MaskedTokens) -> float:
+    """Mean over the images, in nats per masked token; without classes, at mask ratios as in training."""
+    network, total = subject.network, 0.0
+    device = network.head.bias.device
+    config = MaskRatioConfig(per_image=True, drop=network.config.decoder_depth > 0)
+    for index, part in enumerate(subject.tokens.split(AT_ONCE)):
+        random = rng.generator(subject.seed, "validation mask", index)
+        mask = random_mask(config, len(part), part[0].numel(), random).to(device)
+        tokens = part.to(device).flatten(1)
+        total += float(network.loss(network(tokens, mask), tokens, mask)) * len(part)
+    return total / len(subject.tokens)
+
+
+class MaskedLoss(Evaluator[MaskedTokens]):
+    """The loss of pre-training, on held-out images."""
+
+    metrics: ClassVar = {
+        "masked_loss": Description(
+            "Masked loss",
+            "Cross-entropy of MAGE's guesses at masked tokens of test images, in nats; as uncertain as a choice among "
+            "exp(loss) equally likely codes.",
+            better="lower",
+        )
+    }
+
+    def measure(self, subject: MaskedTokens) -> Iterator[Metric]:
+        """The loss."""
+        protocol = f"nats per masked token, mean over {len(subject.tokens):,} images, without classes"
+        yield self.metric("masked_loss", masked_loss(subject), protocol)

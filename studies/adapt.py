@@ -1,0 +1,141 @@
+"""What adapting a model to new images gains, by their number: `python studies/adapt.py --model cifar10 --minutes 20`.
+
+`mage adapt` is run on 100, 1,000 and 10,000 training images of each data set, or on all of a smaller one, and the model
+is measured before and after on the same test images. The default data, 5,000 handwritten digits, comes by
+`pip install 'mage-vision[demo]'`; folders of images are taken as well. Finished runs and measures are not repeated.
+Writes results/adapt.json.
+"""
+
+import argparse
+import json
+from functools import cached_property
+from pathlib import Path
+
+from choices import RESULTS
+
+import mage
+from mage import atomic, runs
+from mage.data.datasets import DATASETS, ImageDataset, load_dataset
+from mage.evaluation.extractors import build_extractor
+from mage.evaluation.generation import compare
+from mage.evaluation.seen import Reference
+from mage.runs import Launch
+from mage.runs.adapt import Adapted
+from mage.runs.generation import look_at_dataset, look_at_model, random_subset
+from mage.runs.production import Production
+from mage.runs.record import Record, write_record
+
+COUNTS = (100, 1000, 10_000)
+"""Training images; of fewer, all."""
+MOST_TEST = 1000
+"""Test images of a distance."""
+BATCH = 250
+"""Images at a time while a distance is measured."""
+
+
+class Subject:
+    """A data set that the model has not seen, and the model's adaptations to parts of it."""
+
+    def __init__(self, data: str, model: mage.Mage, options: argparse.Namespace) -> None:
+        self.data, self.model, self._options = data, model, options
+        self.name = Path(data).resolve().name if Path(data).is_dir() else data
+
+    def _open(self, split: str) -> ImageDataset:
+        return load_dataset(self.data, split=split, data_root=self._options.data_root, channels=self.model.channels)
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """Numbers of training images, in ascending order."""
+        total = len(self._open("train"))
+        return [count for count in self._options.counts if count < total] + (
+            [total] if total <= max(self._options.counts) else []
+        )
+
+    def register(self, count: int) -> str:
+        """Make `count` random training images, and all test images, available under the name that is returned."""
+        name = f"{self.name}-{count}"
+        if name not in DATASETS:
+            DATASETS.add(
+                name,
+                lambda split, root, channels: (
+                    self._open(split) if split == "test" else random_subset(self._open(split), count)
+                ),
+            )
+        return name
+
+    def adapt(self, count: int) -> dict[str, float]:
+        """Adapt to so many images; measures as BEFORE_OR_AFTER.METRIC, with the 95 % interval of k-NN."""
+        out = self._options.out / f"{self.name}-{count}"
+        launch = Launch(out, device=self._options.device)
+        found = runs.adapt(self.model, self.register(count), launch, minutes=self._options.minutes)
+        metrics = measures(found)
+        for when, model in (("before", self.model), ("after", mage.load(out, device=self._options.device))):
+            path = self._options.out / f"{self.name}-before.json" if when == "before" else out / "distance.json"
+            metrics[f"{when}.fd_efflite0"] = self.distance(model, path)
+        return metrics
+
+    def distance(self, model: mage.Mage, path: Path) -> float:
+        """Frechet distance of new samples to test images; kept in a file."""
+        if not path.exists():
+            extractor = build_extractor("efflite0", device=model.device)
+            test = random_subset(self._open("test"), MOST_TEST)
+            real = look_at_dataset(test, extractor, size=model.image_size, batch_size=BATCH, device=model.device)
+            samples = look_at_model(model, Production(self._options.samples, 1, BATCH, (), {}), extractor)
+            compared = compare(samples, Reference.of("test", real), "efflite0").metrics
+            atomic.write_json(path, next(value for name, value in compared.items() if name.startswith("fd_efflite0")))
+        return float(json.loads(path.read_text()))
+
+
+def measures(adapted: Adapted) -> dict[str, float]:
+    """The numbers of an adaptation."""
+    metrics = {"tuned": float(adapted.tokenizer == "tuned"), "steps": float(adapted.steps)}
+    for when, measured in (("before", adapted.before), ("after", adapted.after)):
+        metrics |= {f"{when}.{name}": value for name, value in measured.metrics.items()}
+        interval = measured.details.get("knn_accuracy", {}).get("interval", ())
+        metrics |= {f"{when}.knn_accuracy_{end}": value for end, value in zip(("low", "high"), interval, strict=False)}
+    return metrics
+
+
+PROTOCOL = {
+    "validation": "Whether a tokenizer is tuned, and whether the tuned one is used, is decided by images that training "
+    "held out; nothing else is chosen, and all measures are of test images.",
+    "before, after": "the given and the adapted model on the same test images; k-NN among the training images that the "
+    "model was adapted to",
+    "masked_loss": "nats per masked token, masks as in training, at most 1,000 test images",
+    "fd_efflite0": f"samples without classes, with the model's own sampler, against at most {MOST_TEST:,} test images; "
+    "it is biased upwards, equally before and after",
+}
+
+
+def main() -> None:
+    """Adapt, measure, record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="name of a packaged model, model or run folder")
+    parser.add_argument("--data", nargs="+", default=["mnist5k"], help="data sets by name, or folders of images")
+    parser.add_argument("--minutes", type=float, required=True, help="training time of each adaptation")
+    parser.add_argument("--counts", nargs="+", type=int, default=COUNTS, help="numbers of training images")
+    parser.add_argument("--samples", type=int, default=1000, help="samples of a distance")
+    parser.add_argument("--data-root", help="folder with the files of named data sets")
+    parser.add_argument("--out", type=Path, default=Path("runs/adapt"), help="folder of the runs")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
+    options = parser.parse_args()
+    metrics: dict[str, float] = {}
+    timings: dict[str, float] = {}
+    for data in options.data:
+        subject = Subject(data, mage.load(options.model, device=options.device), options)
+        for count in subject.counts:
+            found = subject.adapt(count)
+            metrics |= {f"{subject.name}.{count}.{name}": value for name, value in found.items()}
+            stored = json.loads((options.out / f"{subject.name}-{count}" / "adapt.json").read_text())
+            timings[f"{subject.name}.{count}"] = sum(stored["result"]["seconds"].values())
+            print(subject.name, count, json.dumps(found), flush=True)
+    command = f"python studies/adapt.py --model {Path(options.model).name} --minutes {options.minutes:g}"
+    if options.data != ["mnist5k"]:
+        command += f" --data {' '.join(Path(data).name for data in options.data)}"
+    options.results.mkdir(parents=True, exist_ok=True)
+    write_record(options.results / "adapt.json", Record(command, 0, PROTOCOL, timings, metrics))
+
+
+if __name__ == "__main__":
+    main()
