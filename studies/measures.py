@@ -23,7 +23,8 @@ from mage.runs.production import Production
 from mage.runs.showcase import MOST_JUDGED
 from mage.store import folder as store
 
-GUIDANCES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+GUIDANCES, TOLERANCE = (0.0, 0.5, 1.0, 1.5, 2.0), 0.02
+"""Weights to try; of those within this share of the least distance the largest, whose samples are most of their class."""
 BATCH = 250
 
 
@@ -35,15 +36,15 @@ def every_class(model: mage.Mage) -> tuple[int, ...]:
 def choose_guidance(
     folder: Path, model: mage.Mage, validation: ImageDataset, extractor: Extractor, *, num: int
 ) -> dict[str, float]:
-    """Store the guidance with the least Frechet distance to validation images, each class in turn; all distances."""
+    """Store the largest guidance with about the least Frechet distance to validation images; all distances."""
     seen = look_at_dataset(validation, extractor, size=model.image_size, batch_size=BATCH, device=model.device)
     reference, found = Reference.of("validation", seen), dict[str, float]()
     for guidance in GUIDANCES:
         production = Production(num, 0, BATCH, every_class(model), {"guidance": guidance})
         compared = compare(look_at_model(model, production, extractor), reference, extractor.name)
         found[f"{guidance:g}"] = next(value for name, value in compared.metrics.items() if name.startswith("fd_"))
-    best = min(found, key=lambda name: found[name])
-    model.recipe["sampling"] = model.recipe.get("sampling", {}) | {"guidance": float(best)}
+    best = max(float(name) for name, value in found.items() if value <= (1 + TOLERANCE) * min(found.values()))
+    model.recipe["sampling"] = model.recipe.get("sampling", {}) | {"guidance": best}
     store.write_settings(model.parts, folder)
     return found
 
