@@ -24,7 +24,7 @@ from mage.runs.showcase import MOST_JUDGED
 from mage.store import folder as store
 
 GUIDANCES, TOLERANCE = (0.0, 0.5, 1.0, 1.5, 2.0), 0.02
-"""Weights to try; of those within this share of the least distance the largest, whose samples are most of their class."""
+"""Weights to try; of those within this share of the least distance the largest, which follows classes most."""
 BATCH = 250
 
 
