@@ -3,14 +3,22 @@
 from mage.report.glossary import describe, format_value
 from mage.store.packaged import Card
 
-HEADLINE = 4
-"""Measures in the line of a list."""
+HEADLINES = ("fd_", "class_accuracy", "sample_confident_share", "psnr_db", "linear_probe_accuracy", "knn_accuracy")
+"""Measures in the line of a list, by the beginnings of their names."""
+SHOWN = (
+    *HEADLINES, "authentic", "near_copy_share", "real_confident_share", "codes_used", "linear_probe_mean_accuracy",
+    "raw_pixel_accuracy", "control_",
+)  # fmt: skip
+"""Measures in the table of a card; the record has all."""
+HELD_AGAINST = ("_real", "_restored")
+"""Ends of the names of measures of other images than the model's."""
 
 
 def headline(card: Card) -> str:
-    """The first measures, in a line."""
-    metrics = list(card.record["metrics"].items())[:HEADLINE]
-    return ", ".join(f"{describe(name).title} {format_value(name, value)}" for name, value in metrics)
+    """The most telling measures, in a line."""
+    own = {name: value for name, value in card.record["metrics"].items() if not name.endswith(HELD_AGAINST)}
+    chosen = [next((name for name in own if name.startswith(start)), None) for start in HEADLINES]
+    return ", ".join(f"{describe(name).title} {format_value(name, own[name])}" for name in chosen if name is not None)
 
 
 def card_text(name: str, card: Card) -> str:
@@ -25,10 +33,12 @@ def card_text(name: str, card: Card) -> str:
         "| measure | value | meaning |",
         "|---|---|---|",
     ]
-    for metric, value in record["metrics"].items():
+    shown = {name: value for name, value in record["metrics"].items() if name.startswith(SHOWN)}
+    for metric, value in shown.items():
         description = describe(metric)
         lines.append(f"| {description.title} | {format_value(metric, value)} | {description.explanation} |")
-    lines += ["", *(f"- {key}: {text}" for key, text in record["protocol"].items())]
+    told = {key: text for key, text in record["protocol"].items() if key in shown or key not in record["metrics"]}
+    lines += ["", *(f"- {key}: {text}" for key, text in told.items())]
     if card.limits:
         lines += ["", "## Limits", "", *(f"- {limit}" for limit in card.limits)]
     return "\n".join(lines)

@@ -315,6 +315,10 @@ def test_distances_are_described_with_their_network_and_number_of_samples() -> N
     assert "5000 samples" in metric.explanation
     real = describe("fd_efflite0_5000_real")
     assert real.title == "Fréchet distance, real images"
+    restored, by_class = describe("fd_efflite0_5000_restored"), describe("fd_efflite0_test5k_classes")
+    assert (restored.title, restored.better) == ("Fréchet distance, reconstructions", "")
+    assert (by_class.title, by_class.better) == ("Fréchet distance, by class", "lower")
+    assert "test5k" in by_class.explanation
     assert is_distance("fd_efflite0_5000")
     assert not is_distance("fd_efflite0_5000_real"), "what it is held against is no headline"
     assert not is_distance("near_copy_share")

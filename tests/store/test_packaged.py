@@ -10,6 +10,7 @@ import torch
 import mage
 from mage.cli.main import main
 from mage.recipes import named
+from mage.report.card import card_text, headline
 from mage.store import folder as store
 from mage.store import packaged
 from mage.store.packaged import Card, card_of, names, weights_bytes, weights_hash
@@ -104,6 +105,19 @@ def test_models_and_cards_are_shown(toy: mage.Mage, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit, match="2"):
         main(["models", "tyo"])
     assert "there are toy" in capsys.readouterr().err
+
+
+def test_a_card_shows_the_telling_measures_and_names_what_they_are_held_against() -> None:
+    metrics = {"fd_efflite0_test2k_real": 30.0, "kd_efflite0_test2k": 1.0, "fd_efflite0_test2k": 90.0, "ssim": 0.9}
+    protocol = {"validation": "of 10 images", "ssim": "of 20 images", "fd_efflite0_test2k": "of 30 images"}
+    card = Card("toys", "drawings", "MIT", "abc", RECORD | {"metrics": metrics, "protocol": protocol})
+    assert headline(card) == "Fréchet distance 90"
+    text = card_text("toy", card)
+    assert "| Fréchet distance, real images | 30 |" in text
+    assert "of 10 images" in text
+    assert "of 30 images" in text
+    assert "Kernel" not in text
+    assert "of 20 images" not in text, "protocols of measures that are not shown"
 
 
 def test_without_models_the_list_says_so(
