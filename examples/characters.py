@@ -45,7 +45,7 @@ def main(files: list[str], out: Path, steps: int = 1500) -> None:
         for name, chosen in (("train", order[held:]), ("test", order[:held]))
     )
     recipe = override(
-        named("mnist5k"),
+        named("tokens"),
         [
             "name=characters",
             "model.width=192",

@@ -48,7 +48,7 @@ def main(out: Path, steps: int = 1500) -> None:
     train = write_tokens(out / "train", clips[26:], num_codes=COLOURS + 1)
     test = write_tokens(out / "test", clips[:26], num_codes=COLOURS + 1)
     recipe = override(
-        named("mnist5k"),
+        named("tokens"),
         [
             "name=clips",
             "model.width=64",

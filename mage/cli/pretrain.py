@@ -55,7 +55,7 @@ def _recipe(options: Options, cache: TokenCache | None, base: dict[str, Any] | N
     if cache is None:
         return resolve(choice, base=base)
     if cache.key.tokenizer == "none":
-        return resolve(replace(choice, data=None))
+        return resolve(replace(choice, data=None), default="tokens")
     trained_on = (base or {}).get("data", {}).get("name")
     return resolve(replace(choice, data=cache.source or trained_on), base=base)
 

@@ -50,7 +50,7 @@ OTHERS = {
 
 
 class GenerationMetric(Evaluator[Compared]):
-    """A metric of generated images. Its numbers are called WORD_EXTRACTOR_SAMPLES; of other images, they end in OTHERS."""
+    """A metric of generated images. Its numbers are called WORD_EXTRACTOR_SAMPLES; of OTHERS, with their ends."""
 
     words: ClassVar[Mapping[str, Description]]
     """First words of the names of its numbers, with descriptions; {network} and {samples} are filled in. A metric with

@@ -13,7 +13,7 @@ from mage.recipes.baselines import (
 from mage.recipes.classes import cifar10_classes, cifar10_clusters, cifar10_labels
 from mage.recipes.imagenet import imagenet_base, imagenet_large, imagenet_taming
 from mage.recipes.schema import Recipe
-from mage.recipes.small import cifar10, mnist5k, photos64, smoke
+from mage.recipes.small import cifar10, mnist5k, photos64, smoke, tokens
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe().name: recipe
@@ -30,6 +30,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         cifar10_labels,
         cifar10_clusters,
         photos64,
+        tokens,
         imagenet_base,
         imagenet_large,
         imagenet_taming,

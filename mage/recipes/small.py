@@ -1,4 +1,4 @@
-"""Recipes for two CPU cores: digits in minutes, CIFAR-10 in an hour, and a smoke test in seconds."""
+"""Recipes for two CPU cores: digits in minutes, own tokens, CIFAR-10 in an hour, and a smoke test in seconds."""
 
 from dataclasses import replace
 
@@ -57,6 +57,18 @@ def mnist5k() -> Recipe:
         sampling=SamplingConfig(steps=16, choice_temperature=6.0, encoder_keep=0.5, revisions=2),
         run=RunConfig(log_every=50, observe_every=500, checkpoint_every=500),
     )  # fmt: skip
+
+
+def tokens() -> Recipe:
+    """A cache of the user's own tokens, such as text: mnist5k's network, without conditions."""
+    digits = mnist5k()
+    return replace(
+        digits,
+        name="tokens",
+        model=replace(digits.model, class_input="encoder"),
+        method=MAGEMethod(masking=MaskRatioConfig(per_image=True)),
+        sampling=SamplingConfig(steps=20, choice_temperature=12.0, encoder_keep=0.5),
+    )
 
 
 def cifar10() -> Recipe:

@@ -53,7 +53,7 @@ def from_labels(config: ConditionConfig, labels: np.ndarray | None, class_names:
     if config.source == "none":
         return Conditions()
     if config.source == "clusters":
-        raise ValueError("conditions.source=clusters needs a token cache: leave out --online")
+        raise ValueError("conditions.source=clusters needs a token cache: leave out --online, or set it to none")
     if labels is None or labels.max() < 0:
         raise ValueError("conditions.source=labels, but the images have no labels; set it to clusters, which need none")
     count = int(labels.max()) + 1
@@ -105,7 +105,7 @@ def _clusters(
     else:
         raise ValueError(
             "conditions.source=clusters of tokens that are not images needs --init-from, a MAGE model whose features "
-            "are clustered"
+            "are clustered; or set it to none"
         )
     with atomic.replacing(launch.out / CLUSTERS) as temporary, open(temporary, "wb") as file:
         np.save(file, labels)

@@ -116,7 +116,7 @@ def test_a_metric_of_tokenizers_is_measured_with_the_others(model: Path, capsys:
 def test_a_metric_of_samples_is_measured_with_the_others() -> None:
     pixels = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     measured = measure_samples(SamplesAndData(torch.rand(4, 1, 8, 8), pixels, pixels))
-    assert set(measured.metrics) == {"near_copy_share", "contrast_samples"}
+    assert set(measured.metrics) == {"near_copy_share", "authentic_share", "contrast_samples"}
     assert measured.metrics["near_copy_share"] == 0
     assert describe("contrast_samples").title == "Contrast, samples"
 

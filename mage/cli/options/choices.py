@@ -19,7 +19,7 @@ NEIGHBOURS = (1, 5, 10, 20, 50, 100, 200)
 RECIPES = (
     "mnist5k", "cifar10", "cifar10-crops", "cifar10-mage-c", "cifar10-maskgit", "cifar10-mae", "cifar10-simclr",
     "cifar10-ijepa",
-    "cifar10-classes", "cifar10-labels", "cifar10-clusters", "photos64", "imagenet-base", "imagenet-large",
+    "cifar10-classes", "cifar10-labels", "cifar10-clusters", "photos64", "tokens", "imagenet-base", "imagenet-large",
     "imagenet-taming", "smoke",
 )  # fmt: skip
 FINETUNES = ("base", "large", "small")

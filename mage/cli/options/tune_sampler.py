@@ -21,7 +21,8 @@ class Options(SamplerOptions):
     split: Literal["validation", "train", "test", "all"] = "validation"
     """part of the data set that samples are compared with; validation: training images held out by the training"""
     metric: str = "frechet"
-    """metric to optimise: frechet, kernel, is, precision, recall, density, coverage, or a registered metric"""
+    """metric to optimise: frechet, kernel, is, precision, recall, density, coverage, authenticity, or a registered
+    metric"""
     extractor: str = "efflite0"
     """efflite0, inception, timm:NAME or fidelity:NAME"""
     extractor_weights: str = ""
