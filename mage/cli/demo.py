@@ -80,7 +80,8 @@ def _show_packaged(options: Options, *, last: bool) -> None:
     """
     folder, card = options.out / "packaged", packaged.card_of(PACKAGED)
     note(options, f"the packaged model {PACKAGED}: {card.title}")
-    model = mage.load(PACKAGED, precision=options.precision, device=options.device)
+    # by its path: a folder of the same name in the working directory would come first
+    model = mage.load(packaged.FOLDER / PACKAGED, precision=options.precision, device=options.device)
     gallery = Gallery(model, images.to_float(packaged.examples(PACKAGED)[0]), folder)
     gallery.draw()
     with gallery.timed("features"):

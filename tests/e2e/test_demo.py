@@ -47,7 +47,12 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "minutes.json").write_text(json.dumps({"machine": "a <slow> laptop", "metrics": metrics}))
 
 
-def test_no_minutes_show_the_packaged_model_alone(digits: None, tmp_path: Path, capsys: Any) -> None:
+def test_no_minutes_show_the_packaged_model_alone(
+    digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Also where a folder of the same name lies in the working directory."""
+    (tmp_path / "here" / "digits").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
     main(["demo", "--minutes", "0", "--json", "--out", str(tmp_path / "out"), *QUIET])
     said = json.loads(capsys.readouterr().out)
     assert Path(said["report"]) == tmp_path / "out" / "packaged" / "report.html"
