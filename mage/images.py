@@ -241,20 +241,3 @@ def enlarge(image: Float[Tensor, "c h w"], least: int = 512) -> Float[Tensor, "c
     """Repeat each pixel of a small picture so that its longer side has about `least` pixels; never shrinks."""
     factor = max(1, round(least / max(image.shape[1:])))
     return image.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
-
-
-def labelled_rows(rows: list[tuple[str, Float[Tensor, "n c h w"]]], side: int = 64) -> Float[Tensor, "c gh gw"]:
-    """Rows of images, each with its label on the left; images are enlarged to about `side` pixels."""
-    from PIL import ImageDraw, ImageFont
-
-    font = ImageFont.load_default(13)
-    wide = 12 + max(84, *(math.ceil(font.getlength(name)) for name, _ in rows))
-    factor = max(1, round(side / rows[0][1].shape[-1]))
-    strips = []
-    for name, row in rows:
-        strip = make_grid(row.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3), columns=len(row))
-        margin = Image.new("L", (wide, strip.shape[1]), 255)
-        ImageDraw.Draw(margin).text((6, strip.shape[1] / 2), name, fill=40, anchor="lm", font=font)
-        label = to_float(from_pil(margin, 1)).expand(strip.shape[0], -1, -1)
-        strips.append(torch.cat([label.to(strip), strip], dim=2))
-    return torch.cat(strips, dim=1)

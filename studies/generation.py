@@ -22,7 +22,7 @@ from choices import RESULTS
 from generation_study import CHOICE_SEED, FINAL_SEED, LARGE, SMALL, SUBJECTS, Study
 
 import mage
-from mage import images
+from mage import images, pictures
 from mage.report.charts import Series, line_chart, standalone
 from mage.runs.record import Record, write_record
 
@@ -165,7 +165,7 @@ def edits(study: Study) -> None:
         for number, name in enumerate(names):
             samples = study.models[model].generate(12, classes=number, **sampler)
             rows.append((name, samples.float().cpu()))
-        images.save_png(path(study, "_classes.png"), images.labelled_rows(rows, side=48))
+        images.save_png(path(study, "_classes.png"), pictures.labelled_rows(rows, side=48))
     base = study.base.generate(48, **study.sampler()).float().cpu()
     shown = [("as it was", base[k : k + 12]) for k in range(0, 48, 12)]
     for count in study.options.clusters:
@@ -173,7 +173,7 @@ def edits(study: Study) -> None:
         if name in study.models:
             samples = study.models[name].generate(24, **best_sampler(study, name, 1.0)[1]).float().cpu()
             shown += [(f"{count} clusters", samples[k : k + 12]) for k in range(0, 24, 12)]
-    images.save_png(path(study, "_clusters.png"), images.labelled_rows(shown, side=48))
+    images.save_png(path(study, "_clusters.png"), pictures.labelled_rows(shown, side=48))
 
 
 def path(study: Study, end: str) -> Path:

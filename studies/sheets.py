@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mage import atomic, images, rng
+from mage import atomic, images, pictures, rng
 from mage.data.datasets import ImageDataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.near_copies import nearest_training_images
@@ -55,7 +55,7 @@ def edits(model: Mage, given: Float[Tensor, "n c H W"]) -> Float[Tensor, "c gh g
     kinds = masks(model.image_size, model.image_size[0] // model.require_tokenizer().grid[0])
     marked = torch.stack([kinds[number % len(kinds)] for number in range(len(given))])
     after = model.edit(given, marked, paste=True, seed=1).cpu()
-    return images.labelled_rows(
+    return pictures.labelled_rows(
         [("before", given), ("marked", torch.where(marked[:, None], 0.5, given)), ("after", after)]
     )
 
@@ -77,7 +77,7 @@ def nearest(
         for index in chosen:
             difference = float(near.distances[index]) / samples[0].numel() ** 0.5
             rows.append((f"{difference:.3f}", torch.stack([samples[index], training[near.indices[index]]])))
-        blocks.append(images.labelled_rows(rows))
+        blocks.append(pictures.labelled_rows(rows))
     return torch.cat(blocks, dim=2)
 
 

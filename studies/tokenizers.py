@@ -23,7 +23,7 @@ import torch
 from choices import RESULTS, Parts
 from torch import Tensor
 
-from mage import images, runs
+from mage import images, pictures, runs
 from mage.data.datasets import ImageDataset
 from mage.evaluation.extractors import Extractor, build_extractor
 from mage.evaluation.feature_statistics import FeatureStatistics
@@ -162,7 +162,7 @@ def picture(names: list[str], out: Path, parts: Parts) -> Tensor:
     for name in names:
         model = runs.load_tokenizer(out / name)
         rows.append((name, model.decode_tokens(model.encode(rows[0][1])).cpu()))
-    return images.labelled_rows(rows)
+    return pictures.labelled_rows(rows)
 
 
 def main() -> None:

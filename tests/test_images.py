@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from mage import array_files, images
+from mage import array_files, images, pictures
 
 
 def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path: Path) -> None:
@@ -462,7 +462,7 @@ def test_small_pictures_are_enlarged_by_whole_pixels_and_large_ones_left(shape: 
 
 def test_each_row_has_its_label_on_the_left_and_its_images_after_it() -> None:
     first, second = torch.rand(2, 3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    sheet = images.labelled_rows([("original", first), ("", second)], side=32)
+    sheet = pictures.labelled_rows([("original", first), ("", second)], side=32)
     rows = [images.make_grid(repeat(part, 4), columns=3) for part in (first, second)]
     height, margin = rows[0].shape[1], sheet.shape[2] - rows[0].shape[2]
     assert sheet.shape[:2] == (3, 2 * height)
@@ -470,8 +470,32 @@ def test_each_row_has_its_label_on_the_left_and_its_images_after_it() -> None:
     assert torch.equal(sheet[:, height:, margin:], rows[1])
     assert sheet[:, :height, :margin].min() < 0.5, "the word is dark"
     assert (sheet[:, height:, :margin] == 1).all(), "no word, nothing drawn"
-    other = images.labelled_rows([("masked", first)], side=32)
+    other = pictures.labelled_rows([("masked", first)], side=32)
     assert not torch.equal(other[:, :, :margin], sheet[:, :height, :margin])
+
+
+def test_more_images_than_fit_a_row_go_on_below_under_the_same_labels() -> None:
+    shown = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    sheet = pictures.labelled_rows([("original", shown)], side=8, most=3)
+    blocks = [pictures.labelled_rows([("original", part)], side=8) for part in shown.split(3)]
+    assert sheet.shape[1] == sum(block.shape[1] for block in blocks)
+    assert torch.equal(sheet[:, : blocks[0].shape[1]], blocks[0])
+    assert torch.equal(sheet[:, blocks[0].shape[1] :, : blocks[1].shape[2]], blocks[1])
+    assert (sheet[:, blocks[0].shape[1] :, blocks[1].shape[2] :] == 1).all()
+
+
+def test_panels_stand_below_their_titles_and_marks_have_a_colour() -> None:
+    grey = torch.zeros(1, 8, 8)
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[2:4] = True
+    tinted = pictures.marked(grey, mask)
+    assert tinted.shape == (3, 8, 8)
+    assert (tinted[:, ~mask] == 0).all()
+    assert (tinted[0, mask] > tinted[1, mask]).all(), "not grey"
+    sheet = pictures.panels([("before", grey.expand(3, -1, -1)), ("marked", tinted)], side=64)
+    assert sheet.shape == (3, 24 + 68, 2 * 68)
+    assert sheet[:, :24].min() < 0.5, "titles are dark"
+    assert torch.equal(sheet[:, 26:90, 2:66], torch.zeros(3, 64, 64))
 
 
 @pytest.mark.parametrize("layout", ["hwc", "chw"])

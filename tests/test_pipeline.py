@@ -13,6 +13,7 @@ from mage.models import MAGEConfig
 from mage.sampling.decode import UNKNOWN
 from mage.sampling.edit import box_mask, expand_canvas, grow_mask, token_mask
 from mage.sampling.generator import fill
+from mage.sampling.large import large_token_mask
 from mage.sampling.settings import SamplingConfig
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 
@@ -236,7 +237,9 @@ def test_large_images_are_edited_in_windows(model: mage.Mage) -> None:
     large = torch.rand(2, 3, 30, 50, generator=torch.Generator().manual_seed(1))
     mask = torch.zeros(2, 30, 50, dtype=torch.bool)
     mask[0, 8:20, 20:37] = True
-    edited = model.edit(large, mask, paste=True, steps=3, seed=2)
+    counts: list[int] = []
+    edited = model.edit(large, mask, paste=True, steps=3, seed=2, on_tokens=counts.append)
+    assert sum(counts) == sum(int(large_token_mask(one, (4, 6), (4, 4)).sum()) for one in mask) > max(counts)
     assert edited.shape == large.shape
     assert torch.equal(edited[1], large[1]), "nothing marked"
     anew = torch.zeros_like(mask[0])

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import mage
-from mage import images, rng
+from mage import images, pictures, rng
 from mage.recipes import named
 
 STUDIES = Path(__file__).resolve().parent.parent / "studies"
@@ -41,7 +41,7 @@ def test_edits_show_each_image_before_marked_and_after(sheets: Any, monkeypatch:
     smoke = named("smoke")
     model = mage.build(smoke.model, tokenizer=smoke.tokenizer, precision="float32", device="cpu")
     rows: list[tuple[str, torch.Tensor]] = []
-    monkeypatch.setattr(images, "labelled_rows", lambda given: rows.extend(given) or torch.zeros(1, 2, 2))
+    monkeypatch.setattr(pictures, "labelled_rows", lambda given: rows.extend(given) or torch.zeros(1, 2, 2))
     given = torch.rand(4, 1, 8, 8, generator=rng.generator(0, "given"))
     sheets.edits(model, given)
     (_, before), (_, marked), (_, after) = rows
@@ -57,7 +57,7 @@ def test_pairs_are_the_closest_and_those_in_the_middle(sheets: Any, monkeypatch:
     noisy = torch.linspace(0, 0.2, 20)[:, None, None, None] * noise(20, 4, "more")
     samples = (training[:20] + noisy)[torch.arange(20).flip(0)]
     blocks: list[list[tuple[str, torch.Tensor]]] = []
-    monkeypatch.setattr(images, "labelled_rows", lambda rows: blocks.append(rows) or torch.zeros(3, 2, 2))
+    monkeypatch.setattr(pictures, "labelled_rows", lambda rows: blocks.append(rows) or torch.zeros(3, 2, 2))
     sheets.nearest(samples, training, mirrored=False)
     closest, middle = blocks
     for rank, (label, pair) in enumerate(closest):

@@ -3,12 +3,16 @@
 from torch import Tensor
 
 import mage
-from mage import images
+from mage import images, pictures
 from mage.cli.arguments import classes_of, sampling_of
-from mage.cli.console import check_output_file, emit
+from mage.cli.console import check_output_file, counting, emit
 from mage.cli.options.edit import Options
 from mage.evaluation.seams import seam_ratio
 from mage.sampling.edit import box_mask, expand_canvas, grow_mask
+from mage.sampling.large import large_token_mask
+
+MOST_SHOWN = 6
+"""Variants on the sheet."""
 
 
 def run(options: Options) -> None:
@@ -29,20 +33,52 @@ def run(options: Options) -> None:
     if classes:
         settings["classes"] = [classes[k % len(classes)] for k in range(options.num)]
     if options.vary is not None:
-        copies = images.to_float(images.fit(image, model.image_size)).expand(options.num, -1, -1, -1)
+        region, mask = images.to_float(images.fit(image, model.image_size)), None
+        copies = region.expand(options.num, -1, -1, -1)
         variants, share, seam = model.variations(copies, strength=options.vary, **settings).cpu(), options.vary, None
     else:
         region, mask = _prepare(options, image, model.image_size)
-        variants = model.edit(region.expand(options.num, -1, -1, -1), mask, paste=options.paste, **settings).cpu()
+        several = region.expand(options.num, -1, -1, -1)
+        paste = options.paste or options.full_size  # else windows would show where they meet
+        with counting(options.num * _count_redrawn(model, mask), "token", options) as done:
+            variants = model.edit(several, mask, paste=paste, on_tokens=done, **settings).cpu()
         share = float(mask.float().mean())
         seams = seam_ratio(variants, mask.expand(options.num, -1, -1))
         seam = float(seams.mean()) if bool(seams.isfinite().all()) else None
     images.save_png(options.out, variants[0] if options.num == 1 else images.make_grid(variants))
+    sheet = options.out.with_name(f"{options.out.stem}_sheet.png")
+    images.save_png(sheet, _sheet(region, mask, variants))
     seam_note = "" if seam is None else f"; contrast at the border is {seam:.2f} of that next to it"
     emit(
         options,
-        {"out": str(options.out), "marked_share": share, "variants": options.num, "seam_ratio": seam},
-        f"{options.out}: {share:.1%} redrawn{seam_note}",
+        {
+            "out": str(options.out),
+            "sheet": str(sheet),
+            "marked_share": share,
+            "variants": options.num,
+            "seam_ratio": seam,
+        },
+        f"{options.out}: {share:.1%} redrawn{seam_note}; {sheet}: before, marked, after",
+    )
+
+
+def _sheet(before: Tensor, mask: Tensor | None, variants: Tensor) -> Tensor:
+    """Before, marked and after, each enlarged; of many variants the first."""
+    parts = [("before", before)]
+    if mask is not None:
+        before = before.expand(3, -1, -1)
+        parts = [("before", before), ("marked", pictures.marked(before, mask))]
+    several = len(variants) > 1
+    for number, variant in enumerate(variants[:MOST_SHOWN]):
+        parts.append((f"after, {number + 1}" if several else "after", variant.expand(len(parts[0][1]), -1, -1)))
+    return pictures.panels(parts)
+
+
+def _count_redrawn(model: mage.Mage, mask: Tensor) -> int:
+    """Number of tokens that a mask of pixels touches."""
+    rows, columns = model.require_tokenizer().grid
+    return int(
+        large_token_mask(mask, (rows, columns), (model.image_size[0] // rows, model.image_size[1] // columns)).sum()
     )
 
 

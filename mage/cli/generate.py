@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import mage
-from mage import atomic, distributed, images
+from mage import atomic, distributed, images, pictures
 from mage.cli.arguments import classes_of, sampling_of
 from mage.cli.console import check_parent, counting, emit
 from mage.cli.options.generate import Options
@@ -17,6 +18,8 @@ from mage.runs.sinks import FeatureShards, PngFolder, Sink, TarShards, first_ima
 from mage.runs.workers import in_processes
 
 PARALLEL = True
+IN_A_ROW, MOST_ROWS = 10, 20
+"""Images and classes of the overview."""
 
 
 def run(options: Options) -> None:
@@ -63,10 +66,10 @@ def run(options: Options) -> None:
         for count in produce(model, production, sink, part):
             done(count)
     distributed.wait_for_all()
-    distributed.by_first_process(lambda: _show(options, production, sink))
+    distributed.by_first_process(lambda: _show(options, production, sink, model.class_names))
 
 
-def _show(options: Options, production: Production, sink: Sink) -> None:
+def _show(options: Options, production: Production, sink: Sink, names: tuple[str, ...]) -> None:
     missing = sum(not sink.has(unit) for unit in units(options.num, sink.unit))
     result = {"out": str(options.out), "images": options.num, "missing_units": missing}
     if missing:
@@ -77,8 +80,20 @@ def _show(options: Options, production: Production, sink: Sink) -> None:
         emit(options, result, f"{options.out}: features of {options.num} images by {options.extractor}")
         return
     grid = options.out / "grid.png"
-    images.save_png(grid, images.enlarge(images.make_grid(torch.stack(shown))))
+    images.save_png(grid, _overview(torch.stack(shown), [production.class_of(k) for k in range(len(shown))], names))
     emit(options, result | {"grid": str(grid)}, f"{options.num} images and {grid}")
+
+
+def _overview(shown: Tensor, classes: list[str | None], names: tuple[str, ...]) -> Tensor:
+    """The first images: in a square, or, where few classes were asked for, in a labelled row for each class."""
+    if None in classes or len(set(classes)) > MOST_ROWS:
+        return images.enlarge(images.make_grid(shown))
+    words = {str(number): name for number, name in enumerate(names)}
+    rows = []
+    for asked in dict.fromkeys(classes):
+        places = [place for place, other in enumerate(classes) if other == asked]
+        rows.append((words.get(str(asked), str(asked)), shown[places]))
+    return pictures.labelled_rows(rows, most=IN_A_ROW)
 
 
 def _sink(options: Options, model: mage.Mage, production: Production) -> Sink:

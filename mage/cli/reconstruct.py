@@ -3,9 +3,12 @@
 import torch
 
 import mage
-from mage import images
+from mage import images, pictures
 from mage.cli.console import check_output_file, emit
 from mage.cli.options.reconstruct import Options
+
+IN_A_ROW = 10
+"""Images side by side; more go on below."""
 
 
 def run(options: Options) -> None:
@@ -20,7 +23,7 @@ def run(options: Options) -> None:
     for ratio in options.mask_ratio:
         reconstruction = model.reconstruct(batch, mask_ratio=ratio, seed=options.seed, steps=options.steps)
         rows.append((f"{ratio:.0%} masked", reconstruction.cpu()))
-    images.save_png(options.out, images.labelled_rows(rows))
+    images.save_png(options.out, pictures.labelled_rows(rows, most=IN_A_ROW))
     result = {"out": str(options.out), "images": len(batch), "mask_ratios": options.mask_ratio}
     emit(
         options,

@@ -17,9 +17,8 @@ from mage.masking import mask_from_noise
 from mage.models import MAGETransformer
 from mage.sampling.classes import Classes, class_numbers, listed
 from mage.sampling.decode import UNKNOWN
-from mage.sampling.edit import token_mask
 from mage.sampling.generator import ScoreAll, fill, unknown_grids
-from mage.sampling.large import decode_large, encode_large, fill_large, pad_to_windows
+from mage.sampling.large import decode_large, encode_large, fill_large, large_token_mask, pad_to_windows
 from mage.sampling.settings import SamplingConfig
 
 OnBatch = Callable[[int], None]
@@ -126,8 +125,7 @@ def edit_large(
     results, redrawn = [], []
     for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
         padded = pad_to_windows(image, grid, cell)
-        marked = pad_to_windows(mask[None].float(), grid, cell)[0] > 0
-        redrawn.append(token_mask(marked[None], (marked.shape[0] // cell[0], marked.shape[1] // cell[1]))[0])
+        redrawn.append(large_token_mask(mask, grid, cell))
         tokens = encode_large(padded, encode, grid, cell)
 
         def fill_one(part: Tensor, number: int, index: int = index) -> Tensor:

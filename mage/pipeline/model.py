@@ -3,6 +3,7 @@
 Letters: n images, c channels, H W pixels, h w tokens.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Unpack
@@ -138,6 +139,7 @@ class Mage(Describing):
         classes: Classes = None,
         seed: int = 0,
         batch_size: int = 64,
+        on_tokens: Callable[[int], None] | None = None,
         **sampling: Unpack[SamplingKeywords],
     ) -> Float[Tensor, "*n c H W"]:
         """Redraw the marked part of each image: inpaint, outpaint, uncrop, change the class (section 4.5).
@@ -146,8 +148,9 @@ class Mage(Describing):
         paste: keep the pixels of other tokens exactly as given; otherwise they pass through the tokenizer.
         An image without marked pixels is returned unchanged. Images larger than the model's are edited in sliding
         windows. A single image, not in a list, gives a single image. Other arguments as of `generate`.
+        on_tokens: called with the number of tokens redrawn since the last call.
         """
-        network = self.require_generator()
+        network, tell = self.require_generator(), on_tokens or (lambda _: None)
         inputs = as_images(images, size=self.image_size, channels=self.channels, resize=False)
         batch = inputs.pixels.to(self.device)
         height, width = batch.shape[-2:]
@@ -162,9 +165,11 @@ class Mage(Describing):
             def fill_window(part: Tensor, index: int, window: int) -> Tensor:
                 own = rng.stream_seed(seed, "window", window)
                 wanted = None if numbers is None else [numbers[index]]
-                return self.generate_tokens(
+                drawn = self.generate_tokens(
                     1, start=part[None], seed=own, first_index=index, classes=wanted, **sampling
                 )[0]  # fmt: skip
+                tell(int((part == UNKNOWN).sum()))
+                return drawn
 
             encode = partial(self.encode, batch_size=batch_size)
             decode = partial(self.decode_tokens, batch_size=batch_size)
@@ -177,6 +182,7 @@ class Mage(Describing):
             tokens = self.generate_tokens(
                 len(batch), start=tokens, classes=classes, seed=seed, batch_size=batch_size, **sampling
             )
+            tell(int(redrawn.sum()))
             result = self.decode_tokens(tokens, batch_size=batch_size)
         keep = ~redrawn.any(dim=(1, 2))[:, None, None, None]
         if paste:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mage import images
+from mage import images, pictures
 from mage.data.datasets import content_of
 from mage.data.splits import TrainingData
 from mage.data.token_cache import TokenCache
@@ -195,7 +195,7 @@ class Adaptation:
         after = self.measure(model, "samples")
         rows = {"original": self.tested.shown(model)}
         rows |= {name: self.tested.reconstructions(one) for name, one in (("before", self.model), ("after", model))}
-        images.save_png(self.figure("before_after"), images.labelled_rows(list(rows.items())))
+        images.save_png(self.figure("before_after"), pictures.labelled_rows(list(rows.items())))
         logs = {"pretrain": read_log(out)}
         if recheck is not None:
             logs["tune_tokenizer"] = read_log(out / "tokenizer")

@@ -18,7 +18,7 @@ from sklearn.cluster import KMeans, MiniBatchKMeans
 from torch import Tensor
 from torch.nn import functional
 
-from mage import atomic, distributed, images
+from mage import atomic, distributed, pictures
 from mage.data.token_cache import TokenCache
 from mage.device import autocast
 from mage.models import MAGETransformer
@@ -127,7 +127,7 @@ def picture(model: Mage, cache: TokenCache, *, rows: int = 16, columns: int = 12
         decoded = model.decode_tokens(cache.tokens(chosen, np.zeros_like(chosen))).float().cpu()
         blank = decoded.new_ones(columns - len(decoded), *decoded.shape[1:])
         shown.append((cache.class_names[label], torch.cat([decoded, blank])))
-    return images.labelled_rows(shown)
+    return pictures.labelled_rows(shown)
 
 
 def token_features(

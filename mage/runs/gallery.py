@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from mage import images
+from mage import images, pictures
 from mage.evaluation.tokenizer import rows_of_reconstructions
 from mage.pipeline import Mage
 from mage.tokenizers import VQGAN
@@ -67,7 +67,7 @@ class Gallery:
         rows = [("original", shown)]
         for ratio in RATIOS:
             rows.append((f"{ratio:.0%} masked", self.model.reconstruct(shown, mask_ratio=ratio).cpu()))
-        self.figure("reconstruct", images.labelled_rows(rows))
+        self.figure("reconstruct", pictures.labelled_rows(rows))
 
     def edits(self) -> None:
         """Inpainting, outpainting and uncropping."""
@@ -84,7 +84,7 @@ class Gallery:
         for name, mask in masks.items():
             rows.append((f"{name}: given", torch.where(mask, 0.5, shown)))
             rows.append((name, self.model.edit(shown, mask, seed=1).cpu()))
-        self.figure("edit", images.labelled_rows(rows))
+        self.figure("edit", pictures.labelled_rows(rows))
 
     def samples(self) -> Tensor:
         """Fresh images with seed 0."""
@@ -103,7 +103,7 @@ class Gallery:
             10 * len(shown), seed=0, classes=[number for number in range(len(shown)) for _ in range(10)], batch_size=100
         )
         rows = list(zip(shown, samples.cpu().split(10), strict=True))
-        self.figure("classes", images.labelled_rows(rows))
+        self.figure("classes", pictures.labelled_rows(rows))
 
     def neighbours(self) -> None:
         """Images and those of the others whose features are most alike, by cosine."""
@@ -113,7 +113,7 @@ class Gallery:
         rows = [("image", self.shown[:SHOWN])]
         for place in range(nearest.shape[1]):
             rows.append((f"{place + 1} of {len(self.shown) - 1}", self.shown[nearest[:SHOWN, place]]))
-        self.figure("neighbours", images.labelled_rows(rows, side=48))
+        self.figure("neighbours", pictures.labelled_rows(rows, side=48))
 
     def figure(self, name: str, picture: Tensor) -> None:
         """Write FOLDER/figures/NAME.png."""

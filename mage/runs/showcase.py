@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mage import atomic, images, rng
+from mage import atomic, images, pictures, rng
 from mage.data.datasets import ImageDataset, default_root, subset
 from mage.data.loaders import decode_to_memory
 from mage.evaluation.extractors import build_extractor
@@ -111,7 +111,7 @@ class Showcase:
         closest = torch.tensor(near["distances"]).argsort()[:8]
         nearest = torch.tensor(near["training_images"])[closest]
         pairs = [("sample", samples[closest]), ("nearest training", images.to_float(train[nearest]))]
-        self._gallery.figure("nearest", images.labelled_rows(pairs))
+        self._gallery.figure("nearest", pictures.labelled_rows(pairs))
         if self.model.channels == 3:
             self._distances(samples, train, test)
 

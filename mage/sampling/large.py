@@ -10,12 +10,13 @@ Letters: R C rows and columns of all tokens, h w of a window, c channels, H W pi
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
 from mage.nn.grids import rows_and_columns
 from mage.sampling.decode import UNKNOWN
+from mage.sampling.edit import token_mask
 
 
 def window_starts(length: int, window: int) -> list[int]:
@@ -44,6 +45,12 @@ def pad_to_windows(image: Float[Tensor, "*b H W"], window: tuple[int, int], cell
     flat = image.reshape(1, -1, *image.shape[-2:])
     padded = functional.pad(flat, (0, extra[1], 0, extra[0]), mode="replicate")
     return padded.reshape(*image.shape[:-2], *padded.shape[-2:])
+
+
+def large_token_mask(mask: Bool[Tensor, "H W"], window: tuple[int, int], cell: tuple[int, int]) -> Bool[Tensor, "R C"]:
+    """The tokens that are redrawn, of an image padded to windows; window: in tokens, cell: a token in pixels."""
+    marked = pad_to_windows(mask[None].float(), window, cell)[0] > 0
+    return token_mask(marked[None], (marked.shape[0] // cell[0], marked.shape[1] // cell[1]))[0]
 
 
 def encode_large(

@@ -193,6 +193,9 @@ def test_classes_from_training_to_picture(run: SimpleNamespace, command: Command
     assert command("pretrain", *words, "--set", "method.conditions.source=labels").code == 0
     model = ("--model", tmp_path / "run", "--precision", "float32")
     assert command("generate", *model, "--num", 12, "--class", "all", "--out", tmp_path / "all").code == 0
+    assert command("generate", *model, "--num", 12, "--class", 3, 4, "--out", tmp_path / "two").code == 0
+    with Image.open(tmp_path / "two" / "grid.png") as grid:
+        assert grid.size == (96 + 6 * (64 + 2) + 2, 2 * (64 + 4)), "two rows with their classes on the left"
     assert command("generate", *model, "--num", 1, "--class", 3, "--guidance", 2, "--out", tmp_path / "three").code == 0
     bad = command("generate", *model, "--class", "ship", "--out", tmp_path / "bad")
     assert bad.code == 2
@@ -200,8 +203,15 @@ def test_classes_from_training_to_picture(run: SimpleNamespace, command: Command
     assert not (tmp_path / "bad").exists()
     images.save_png(tmp_path / "small.png", torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0)))
     edit = ("edit", *model, "--image", tmp_path / "small.png", "--out", tmp_path / "out.png")
-    assert command(*edit, "--box", 0, 0, 4, 8, "--class", 3, 4, "--num", 2).code == 0
+    result = command(*edit, "--box", 0, 0, 4, 8, "--class", 3, 4, "--num", 2)
+    assert result.code == 0
+    assert f"{tmp_path / 'out_sheet.png'}: before, marked, after" in result.out
+    sheet = images.load_image(tmp_path / "out_sheet.png", channels=3)
+    assert sheet.shape == (3, 24 + 320 + 4, 4 * (320 + 4)), "before, marked and two variants, 320 pixels wide each"
+    assert not torch.equal(sheet[0], sheet[1]), "the mark has a colour"
     assert command(*edit, "--vary", 1, "--class", 3).code == 0
+    with Image.open(tmp_path / "out_sheet.png") as pair:
+        assert pair.size == (2 * (320 + 4), 24 + 320 + 4), "all of it was varied: nothing is marked"
 
 
 def test_images_larger_than_the_models_keep_their_size(
@@ -210,7 +220,7 @@ def test_images_larger_than_the_models_keep_their_size(
     photo = disk.root / "photo.png"  # 20 x 30 pixels
     given = images.load_image(photo, channels=1)
     edit = ("edit", "--model", run.root / "model", "--image", photo, "--out", tmp_path / "out.png", "--full-size")
-    result = command(*edit, "--box", 6, 6, 10, 9, "--grow", 1, "--paste", "--json")
+    result = command(*edit, "--box", 6, 6, 10, 9, "--grow", 1, "--json")
     assert result.code == 0, result.err
     changed = (images.load_image(tmp_path / "out.png", channels=1) != given)[0]
     assert changed[5:10, 5:11].any()
@@ -246,6 +256,11 @@ def test_reconstruct_draws_one_row_per_ratio(
     assert command("reconstruct", *words).code == 0
     with Image.open(out) as rows:
         assert rows.height / (1 + len(ratios)) == height / 11  # the original and ten ratios from 0 to 0.95
+        size = rows.size
+    assert command("reconstruct", *words[:3], *(photos * 6), *words[5:]).code == 0
+    with Image.open(out) as blocks:
+        assert blocks.height == 2 * size[1], "ten images in a row, the other two below"
+        assert blocks.width < 96 + 11 * 66
 
 
 def test_edit_keeps_what_is_not_marked(

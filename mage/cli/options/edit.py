@@ -19,7 +19,7 @@ class Options(SamplerOptions):
     image: Path
     """image file, any size; it is scaled and cropped to the model's"""
     out: Path
-    """PNG file for the result"""
+    """PNG file for the result; NAME_sheet.png beside it shows before, marked and after, enlarged"""
     mask: Path | None = None
     """image file of the same size: white is redrawn, black is kept"""
     box: tuple[Number, Number, Number, Number] | None = None
@@ -33,6 +33,6 @@ class Options(SamplerOptions):
     full_size: bool = False
     """edit at the image's own size, in windows of the model's size, instead of scaling and cropping it"""
     paste: bool = False
-    """keep the pixels of untouched tokens exactly as they were"""
+    """keep the pixels of untouched tokens exactly as they were; --full-size always does"""
     num: Variants = 1
     """variants; more than one are written side by side"""
