@@ -138,6 +138,7 @@ def _show(options: Options, recipe: Recipe, result: TrainResult, timings: dict[s
         {"training": schedule(recipe)} | show.protocols,
         timings,
         {**show.metrics, "pretrain_valid_loss": result.metrics["valid/loss"]},
+        show.intervals,
     )
     write_record(options.out / "results.json", record)
     report = write_report(options.out)

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mage import images
+from mage.evaluation.confusion import wilson_interval
 from mage.evaluation.metric import Description, Metric
 from mage.evaluation.sample_metrics import SAMPLE_METRICS, SampleMetric, SamplesAndData
 
@@ -82,5 +83,10 @@ class NearCopies(SampleMetric):
         real = nearest_training_images(test, train, mirrored=subject.mirrored)
         protocol = f"pixel L2, below the first percentile of {len(real.distances):,} test images"
         protocol += ", mirror images too" if subject.mirrored else ""
-        details = {"distances": nearest.distances.tolist(), "training_images": nearest.indices.tolist()}
-        yield self.metric("near_copy_share", near_copy_share(nearest, real), protocol, **details)
+        share, count = near_copy_share(nearest, real), len(nearest.distances)
+        details = {
+            "distances": nearest.distances.tolist(),
+            "training_images": nearest.indices.tolist(),
+            "interval": list(wilson_interval(round(share * count), count)),
+        }
+        yield self.metric("near_copy_share", share, protocol, **details)

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from mage import images
+from mage.evaluation.confusion import wilson_interval
 from mage.evaluation.judge import Judge, JudgeConfig, load_or_train
 from mage.evaluation.metric import Description, Metric, NotMeasured
 from mage.evaluation.sample_metrics import SAMPLE_METRICS, SampleMetric, SamplesAndData
@@ -42,13 +43,14 @@ class Recognisable(SampleMetric):
 
     metrics: ClassVar = {
         "sample_confident_share": Description(
-            "Recognisable samples",
-            "Share of generated images of which a classifier trained on real images is more than 80 % sure.",
+            "Samples a judge is sure of",
+            "Share of generated images of which a classifier trained on real images is more than 80 % sure. It can be "
+            "sure of noise, too: look at the samples.",
             "share",
             "higher",
         ),
         "real_confident_share": Description(
-            "Recognisable real images",
+            "Real images a judge is sure of",
             "The same share for real test images: what generated images could reach at best.",
             "share",
         ),
@@ -72,8 +74,9 @@ class Recognisable(SampleMetric):
         )  # fmt: skip
         samples, real = ask(judge, images.to_uint8(subject.samples)), ask(judge, subject.test)
         network = f"a convolutional network trained on {len(subject.train):,} real images is > {CONFIDENT} sure"
-        yield self.metric(
-            "sample_confident_share", samples.confident_share, f"{len(subject.samples)} samples; {network}"
-        )
-        yield self.metric("real_confident_share", real.confident_share, f"{len(subject.test):,} test images; {network}")
+        sets = {"sample": (samples, len(subject.samples), "samples"), "real": (real, len(subject.test), "test images")}
+        for kind, (verdict, count, images_of) in sets.items():
+            share = verdict.confident_share
+            interval = list(wilson_interval(round(share * count), count))
+            yield self.metric(f"{kind}_confident_share", share, f"{count:,} {images_of}; {network}", interval=interval)
         yield self.metric("class_share_min", min(samples.class_shares), f"{len(subject.samples)} samples; its verdict")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from mage.report.contents import Contents
+from mage.report.contents import Contents, intervals_of
 from mage.report.glossary import describe, finite, format_value
 from mage.report.sections import Section, figure, interval_text
 
@@ -20,8 +20,11 @@ def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[
     for name, new in _mapping(after, "metrics").items():
         old = _mapping(before, "metrics").get(name)
         if finite(old) is not None and finite(new) is not None:
-            first = format_value(name, old) + interval_text(before, name)
-            rows.append((describe(name).title, first, format_value(name, new) + interval_text(after, name)))
+            texts = [
+                format_value(name, value) + interval_text(intervals_of(values), name)
+                for value, values in ((old, before), (new, after))
+            ]
+            rows.append((describe(name).title, texts[0], texts[1]))
     return rows
 
 

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import Any
 
 from PIL import Image
 
+from mage.report.glossary import finite
 from mage.training.runlog import read_log
 
 SINGLE = (
     "recipe.yaml", "metrics.jsonl", "results.json", "representations.json", "generation.json", "codes.json",
-    "adapt.json",
+    "adapt.json", "evaluation.json", "run.json",
 )  # fmt: skip
 FIGURES = (
     "samples", "classes", "clusters", "reconstruct", "edit", "neighbours", "nearest", "tokenizer", "samples_before",
@@ -61,6 +62,10 @@ class Contents:
     """Content of representations.json; its metrics and protocols are also among the results."""
     adaptation: dict[str, Any] = field(default_factory=dict)
     """Content of adapt.json."""
+    run: dict[str, Any] = field(default_factory=dict)
+    """Content of run.json: command, data and hardware."""
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """95 % intervals by metric."""
     problems: list[str] = field(default_factory=list)
     """One sentence for each file that could not be read."""
     packaged: "Contents | None" = None
@@ -77,7 +82,7 @@ def read_contents(folder: Path) -> Contents:
     if not folder.is_dir():
         raise ValueError(f"there is no run folder {folder}")
     single = [folder / name for name in SINGLE]
-    single += [folder / "figures" / f"{name}.png" for name in FIGURES]
+    single += [folder / "figures" / f"{name}.png" for name in FIGURES] + [folder / "side_by_side.png"]
     steps = sorted((folder / "samples").glob("step-*.png"), key=_step)
     present = [path for path in [*single, folder / "tokenizer" / "metrics.jsonl", *steps] if path.is_file()]
     if not present:
@@ -103,17 +108,19 @@ def _read(path: Path, folder: Path, contents: Contents) -> None:
     name = str(path.relative_to(folder).as_posix())
     readers: dict[str, Callable[[], None]] = {
         "recipe.yaml": lambda: setattr(contents, "recipe", path.read_text(encoding="utf-8")),
-        "results.json": lambda: setattr(contents, "results", _mapping(path)),
+        "results.json": lambda: _set_results(contents, _mapping(path)),
         "representations.json": lambda: _add_representations(contents, _mapping(path)),
-        "generation.json": lambda: _add_generation(contents, _mapping(path)),
+        "generation.json": lambda: _add_evaluation(contents, _mapping(path)),
         "adapt.json": lambda: setattr(contents, "adaptation", _mapping(path)),
+        "evaluation.json": lambda: _add_evaluation(contents, _mapping(path)),
+        "run.json": lambda: setattr(contents, "run", _mapping(path)),
         "codes.json": lambda: setattr(contents, "counts", _counts(path)),
         "metrics.jsonl": lambda: setattr(contents, "log", _log(folder)),
         "tokenizer/metrics.jsonl": lambda: setattr(contents, "tokenizer_log", _log(folder / "tokenizer")),
     }
     if name in readers:
         readers[name]()
-    elif path.parent.name == "figures":
+    elif path.parent.name == "figures" or path.stem == "side_by_side":
         contents.figures[path.stem] = _picture(path)
     else:
         contents.progress.append((_step(path), _picture(path)))
@@ -128,12 +135,36 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 def _add_representations(contents: Contents, values: dict[str, Any]) -> None:
     contents.representations = values
-    _add_results(contents, metrics=values.get("metrics"), protocol=values.get("protocols"))
+    _add_evaluation(contents, values)
 
 
-def _add_generation(contents: Contents, values: dict[str, Any]) -> None:
-    """Add metrics and protocols of `mage evaluate generation --out RUN` to the results."""
+def _set_results(contents: Contents, values: dict[str, Any]) -> None:
+    contents.results = values
+    contents.intervals |= intervals_of(values)
+
+
+def _add_evaluation(contents: Contents, values: dict[str, Any]) -> None:
+    """Add metrics, protocols and intervals of an evaluation to the results."""
     _add_results(contents, metrics=values.get("metrics"), protocol=values.get("protocols"))
+    contents.intervals |= intervals_of(values)
+
+
+def intervals_of(values: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """95 % intervals in the details of an evaluation, by metric: from low to high, or half a width around the value."""
+    details, metrics = values.get("details"), values.get("metrics")
+    parts = values.get("intervals")
+    if isinstance(details, dict):
+        parts = {name: part.get("interval") for name, part in details.items() if isinstance(part, dict)}
+    found = dict[str, tuple[float, float]]()
+    for name, interval in parts.items() if isinstance(parts, dict) else ():
+        value, half = finite(metrics.get(name)) if isinstance(metrics, dict) else None, finite(interval)
+        if value is not None and half is not None:
+            found[str(name)] = value - half, value + half
+        elif isinstance(interval, list) and len(interval) == 2:
+            low, high = map(finite, interval)
+            if low is not None and high is not None:
+                found[str(name)] = low, high
+    return found
 
 
 def _add_results(contents: Contents, **parts: Any) -> None:

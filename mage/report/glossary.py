@@ -68,6 +68,7 @@ CURVES = {
     "adversarial": "Adversarial loss of the tokenizer",
     "adversarial_weight": "Weight of the adversarial loss",
     "discriminator/right": "Share of right verdicts of the discriminator",
+    "discriminator/largest": "Largest score of the discriminator",
     "online/knn": "Online k-NN accuracy",
     "online/linear": "Online linear probe accuracy",
     "valid/accuracy": "Accuracy on validation images",
@@ -139,6 +140,14 @@ def format_seconds(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def curve_title(name: str) -> str:
+    """The title of a curve of a training log; `tokenizer/lr` and the like name their network."""
+    network, _, rest = name.partition("/")
+    if name not in CURVES and rest in CURVES:
+        return f"{CURVES[rest]} of the {network}"
+    return CURVES.get(name, name)
 
 
 def finite(value: object) -> float | None:

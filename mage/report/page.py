@@ -5,13 +5,12 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-import yaml
-
 from mage import atomic
 from mage.report.adaptation import adaptation_section
 from mage.report.contents import Contents, read_contents
+from mage.report.facts import recipe_values, run_section
 from mage.report.glossary import HEADLINES, describe, finite, format_seconds, format_value, is_distance
-from mage.report.sections import Section, all_sections
+from mage.report.sections import Section, all_sections, interval_text
 
 
 def write_report(run_folder: Path) -> Path:
@@ -25,6 +24,8 @@ def write_report(run_folder: Path) -> Path:
 def build_page(contents: Contents) -> str:
     """The HTML text of the page."""
     sections = all_sections(contents)
+    sections.insert(1 if sections and sections[0].anchor == "samples" else 0, run_section(contents))
+    sections = [section for section in sections if section.body]
     if (adaptation := adaptation_section(contents)).body:
         sections.insert(0, adaptation)
     numbers = _numbers(contents)
@@ -69,7 +70,7 @@ def page_frame(
 
 def _heading(contents: Contents) -> str:
     facts = [f"{contents.date:%d %B %Y}".lstrip("0")]
-    recipe = _recipe_values(contents)
+    recipe = recipe_values(contents)
     if recipe.get("name"):
         facts.insert(0, f"recipe {recipe['name']}")
     total = finite(contents.part("timings").get("total"))
@@ -81,21 +82,14 @@ def _heading(contents: Contents) -> str:
     return f'<p class="eyebrow">MAGE run report</p><h1>{escape(contents.name)}</h1><p class="byline">{line}</p>'
 
 
-def _recipe_values(contents: Contents) -> dict[str, object]:
-    try:
-        values = yaml.safe_load(contents.recipe)
-    except (yaml.YAMLError, ValueError):  # the recipe is shown as text in any case
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
 def _cards(contents: Contents) -> str:
     metrics = contents.part("metrics")
     names = [name for name in HEADLINES if finite(metrics.get(name)) is not None]
     names += [str(name) for name in metrics if is_distance(str(name)) and finite(metrics[name]) is not None]
     cards = "".join(
         f'<div class="card"><div class="number">{escape(format_value(name, metrics[name]))}</div>'
-        f'<div class="label">{escape(describe(name).title)}</div>{_comparison(name, contents)}</div>'
+        f'<div class="label">{escape(describe(name).title)}</div>{_between(contents, name)}'
+        f"{_comparison(name, contents)}</div>"
         for name in names
     )
     columns = len(names) if len(names) <= 5 else math.ceil(len(names) / 2)
@@ -121,6 +115,12 @@ def _comparison(name: str, contents: Contents) -> str:
     )
 
 
+def _between(contents: Contents, name: str) -> str:
+    """The 95 % interval below a number; "" if there is none."""
+    text = interval_text(contents.intervals, name).strip(" ()")
+    return f'<div class="interval">{text}</div>' if text else ""
+
+
 def _numbers(contents: Contents) -> str:
     metrics, protocols = contents.part("metrics"), contents.results.get("protocol")
     rows = []
@@ -132,7 +132,7 @@ def _numbers(contents: Contents) -> str:
         key = f"<code>{escape(str(name))}</code>" if metric.title != name else ""
         rows.append(
             f'<tr><th scope="row">{escape(metric.title)}{key}</th><td class="value">'
-            f"{escape(format_value(str(name), value))}"
+            f"{escape(format_value(str(name), value))}{_between(contents, str(name))}"
             f"</td><td>{escape(metric.explanation + better)}{method}</td></tr>"
         )
     if not rows:

@@ -1,7 +1,7 @@
 """The sections of a report in their order; a section without content has an empty body."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -10,7 +10,15 @@ from mage.report.charts import Bar, Series, bar_chart, frequency_chart, line_cha
 from mage.report.classes import classes_of_classifiers
 from mage.report.contents import Contents, Picture
 from mage.report.curves import measured_curves
-from mage.report.glossary import CURVES, accuracy_bars, describe, finite, format_number, format_seconds, format_value
+from mage.report.glossary import (
+    accuracy_bars,
+    curve_title,
+    describe,
+    finite,
+    format_number,
+    format_seconds,
+    format_value,
+)
 from mage.store import packaged
 
 SMALL = 900
@@ -55,7 +63,8 @@ def all_sections(contents: Contents) -> list[Section]:
             "tokens it restores the image; with nearly all tokens masked it generates one that fits the rest.",
             {
                 "reconstruct": "Each column is one image, each row one share of masked tokens.",
-                "tokenizer": "Above, originals; below, reconstructions of the tokenizer alone, the limit of the model.",
+                "tokenizer": "Originals and reconstructions of the tokenizer alone, the limit of the model.",
+                "side_by_side": "Test images of `mage evaluate tokenizer`: originals, reconstructions, and errors.",
             },
             ("psnr_db",),
         ),
@@ -65,7 +74,7 @@ def all_sections(contents: Contents) -> list[Section]:
             "Edits",
             "One call, three masks: the grey part is generated to fit the rest. Inpainting fills a hole, outpainting "
             "continues an image, uncropping generates its surroundings.",
-            {"edit": "Above, the masked image; below, the result. Known pixels keep their tokens."},
+            {"edit": "Given and result in turn; the grey part is drawn anew. Known pixels keep their tokens."},
         ),
         _pictures(
             contents,
@@ -87,7 +96,6 @@ def all_sections(contents: Contents) -> list[Section]:
             ("near_copy_share",),
         ),
         _timings(contents),
-        _settings(contents),
     ]
     return [section for section in sections if section.body]
 
@@ -120,11 +128,14 @@ def _figures(contents: Contents, name: str, caption: str) -> list[str]:
 
 def _samples(contents: Contents) -> Section:
     parts = _figures(contents, "samples", "In the order of generation; none was selected.")
-    if contents.progress:
-        strip = "".join(figure(picture, f"step {step:,}", extra="thumb") for step, picture in contents.progress)
+    strip = "".join(figure(picture, f"step {step:,}", extra="thumb") for step, picture in contents.progress)
+    if strip:
         parts.append(f'<div><h3>In the course of training</h3><div class="strip">{strip}</div></div>')
     beside = len(parts) == 2 and contents.packaged is None
     body = f'<div class="pair">{parts[0]}{parts[1]}</div>' if beside else "".join(parts)
+    if _is_tokenizer(contents):
+        lead = "Validation images, each above its reconstruction, at some steps of training."
+        return Section("progress", "In the course of training", lead, strip and f'<div class="strip">{strip}</div>')
     lead = (
         "Every image starts as a grid of masked tokens; in each step the model fills in those it is most confident of."
     )
@@ -158,11 +169,16 @@ def _minutes(contents: Contents) -> Section:
 
 def _curves(contents: Contents) -> Section:
     parts = [("Transformer", contents.log), ("Tokenizer", contents.tokenizer_log)]
-    if "psnr_db" in {name for line in contents.log for name in line} and not contents.tokenizer_log:
-        parts = [("Tokenizer", contents.log)]  # the run folder is that of a tokenizer
+    if _is_tokenizer(contents):
+        parts = [("Tokenizer", contents.log)]
     body = "".join(_curves_of(name, log) for name, log in parts)
     lead = "The loss on training batches, averaged over the steps since the last point, and on validation images."
     return Section("training", "Training curves", lead, body)
+
+
+def _is_tokenizer(contents: Contents) -> bool:
+    """Whether the run folder is that of a tokenizer."""
+    return "psnr_db" in {name for line in contents.log for name in line} and not contents.tokenizer_log
 
 
 def _curves_of(title: str, log: list[dict[str, Any]]) -> str:
@@ -177,7 +193,7 @@ def _curves_of(title: str, log: list[dict[str, Any]]) -> str:
     main = line_chart(losses, title=f"{title}: loss")
     order = sorted((name for name in names if name not in (loss, "valid/loss")), key=_curve_order)
     small = [
-        line_chart([series(name, CURVES.get(name, name), markers=_is_rare(name, log))], title=CURVES.get(name, name),
+        line_chart([series(name, curve_title(name), markers=_is_rare(name, log))], title=curve_title(name),
                    width=340, height=200)
         for name in order
     ]  # fmt: skip
@@ -222,7 +238,7 @@ def _representations(contents: Contents) -> Section:
     for name in accuracy_bars(metrics):
         value = finite(metrics.get(name))
         if value is not None:
-            text = format_value(name, value) + interval_text(contents.representations, name)
+            text = format_value(name, value) + interval_text(contents.intervals, name)
             bars.append(Bar(describe(name).title, value, text, muted=name == "raw_pixel_accuracy"))
     chart = bar_chart(bars, title="Accuracy on test images", most=1.0)
     body = f'<div class="chart wide">{chart}</div>' if chart else ""
@@ -236,15 +252,12 @@ def _representations(contents: Contents) -> Section:
     return Section("representations", "Representations", lead, body)
 
 
-def interval_text(values: Mapping[str, Any], name: str) -> str:
-    """The 95 % interval of an accuracy among `details`, such as " (83.0 to 91.2)"; "" if it has none."""
-    details = values.get("details")
-    answers = details.get(name) if isinstance(details, dict) else None
-    interval = answers.get("interval") if isinstance(answers, dict) else None
-    if not isinstance(interval, list) or len(interval) != 2:
+def interval_text(intervals: Mapping[str, tuple[float, float]], name: str) -> str:
+    """The 95 % interval of a share, such as " (83.0 to 91.2)"; "" if it has none."""
+    if name not in intervals:
         return ""
-    low, high = map(finite, interval)
-    return "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+    low, high = intervals[name]
+    return f" ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _timings(contents: Contents) -> Section:
@@ -257,17 +270,3 @@ def _timings(contents: Contents) -> Section:
     where = f" on {escape(machine)}" if machine else ""
     body = f'<div class="chart wide">{chart}</div>' if chart else ""
     return Section("timings", "Timings", f"{format_seconds(total)} in all{where}.", body)
-
-
-def _settings(contents: Contents) -> Section:
-    facts = [(name, contents.results.get(name)) for name in ("command", "commit", "seed", "machine")]
-    rows = _definitions([(name, str(value)) for name, value in facts if value is not None])
-    lead = "Command, commit, seed and recipe to repeat the run."
-    body = f'<dl class="facts">{rows}</dl>' if rows else ""
-    if contents.recipe:
-        body += f"<details><summary>recipe.yaml</summary><pre>{escape(contents.recipe)}</pre></details>"
-    return Section("settings", "Settings", lead, body)
-
-
-def _definitions(pairs: Sequence[tuple[str, str]]) -> str:
-    return "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in pairs)

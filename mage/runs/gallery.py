@@ -15,9 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mage import images, pictures
-from mage.evaluation.tokenizer import rows_of_reconstructions
 from mage.pipeline import Mage
-from mage.tokenizers import VQGAN
 
 RATIOS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 SHOWN = 8
@@ -56,10 +54,9 @@ class Gallery:
 
     def tokenizer(self) -> None:
         """What the tokenizer alone restores."""
-        tokenizer = self.model.tokenizer
-        assert isinstance(tokenizer, VQGAN)
-        with torch.inference_mode(), self.model.autocast():
-            self.figure("tokenizer", rows_of_reconstructions(tokenizer, images.to_uint8(self.shown[:SHOWN])))
+        shown = self.shown[:SHOWN]
+        restored = self.model.decode_tokens(self.model.encode(shown)).cpu().float()
+        self.figure("tokenizer", pictures.labelled_rows([("original", shown), ("restored", restored)]))
 
     def reconstructions(self) -> None:
         """The paper's figure 2: one row per mask ratio."""
@@ -73,23 +70,25 @@ class Gallery:
         """Inpainting, outpainting and uncropping."""
         shown = self.shown[:SHOWN]
         height, width = self.model.image_size
-        token = height // self.model.require_tokenizer().grid[0]
-        inner, middle = slice(2 * token, -2 * token), slice(height // 2 // token * token, None)
+        rows, columns = self.model.require_tokenizer().grid
+        cell = (height // rows, width // columns)
+        margins = [max(1, round(count / 4)) * long for count, long in zip((rows, columns), cell, strict=True)]
+        inner = tuple(slice(margin, -margin) for margin in margins)
         masks = {name: torch.zeros(height, width, dtype=torch.bool) for name in ("inpaint", "outpaint", "uncrop")}
-        masks["inpaint"][inner, inner] = True
-        masks["outpaint"][middle, :] = True
+        masks["inpaint"][inner] = True
+        masks["outpaint"][rows // 2 * cell[0] :] = True
         masks["uncrop"][:] = True
-        masks["uncrop"][inner, inner] = False
-        rows = [("original", shown)]
+        masks["uncrop"][inner] = False
+        strips = [("original", shown)]
         for name, mask in masks.items():
-            rows.append((f"{name}: given", torch.where(mask, 0.5, shown)))
-            rows.append((name, self.model.edit(shown, mask, seed=1).cpu()))
-        self.figure("edit", pictures.labelled_rows(rows))
+            strips.append((f"{name}: given", torch.where(mask, 0.5, shown)))
+            strips.append((name, self.model.edit(shown, mask, seed=1).cpu()))
+        self.figure("edit", pictures.labelled_rows(strips))
 
     def samples(self) -> Tensor:
         """Fresh images with seed 0."""
         samples = self.model.generate(self.num_samples, seed=0, batch_size=250).cpu()
-        self.figure("samples", images.enlarge(images.make_grid(samples[:100], columns=10), 700))
+        self.figure("samples", images.enlarge(images.make_grid(samples[:100]), 700))
         return samples
 
     def classes(self) -> None:

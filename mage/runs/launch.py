@@ -15,11 +15,13 @@ from mage.data.datasets import ImageDataset
 from mage.nn.grids import written
 from mage.recipes.finetune import FinetuneRecipe
 from mage.recipes.schema import Recipe, to_yaml
+from mage.runs.facts import write_facts
 from mage.training.checkpoint import newest_checkpoint
 from mage.training.engine import train
 from mage.training.optim import OptimConfig
 from mage.training.run import TrainResult
 from mage.training.task import Task
+from mage.training.tokenizer import TokenizerTraining
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,15 @@ def run_task(
             to_yaml(recipe) if isinstance(recipe, Recipe) else yaml.safe_dump(settings.to_dict(recipe), sort_keys=False)
         )
         atomic.write_text(launch.out / "recipe.yaml", recipe_yaml)
+        weights = [weight for module in task.modules.values() for weight in module.parameters() if weight.requires_grad]
+        write_facts(
+            launch.out,
+            kind=_kind(task, recipe),
+            device=str(device),
+            precision=launch.resolved_precision(),
+            parameters=sum(weight.numel() for weight in weights),
+            dataset=dataset,
+        )
     result = train(
         task,
         recipe.run,
@@ -95,6 +106,12 @@ def run_task(
         progress=launch.progress,
     )
     return replace(result, skipped=tuple(dataset.skipped)) if dataset is not None else result
+
+
+def _kind(task: Task, recipe: Recipe | FinetuneRecipe) -> str:
+    if isinstance(recipe, FinetuneRecipe):
+        return "classifier"
+    return "tokenizer" if isinstance(task, TokenizerTraining) else "mage"
 
 
 def announce(

@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ class Record:
     timings: dict[str, float]
     """Seconds per part."""
     metrics: dict[str, float]
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+    """95 % intervals, low and high, of metrics that have one."""
 
     def as_dict(self) -> dict[str, Any]:
         """The record as a dictionary, with commit, machine and total seconds."""
@@ -31,6 +33,8 @@ class Record:
         values["seconds"] = round(self.timings.get("total", sum(self.timings.values())), 1)
         values["timings"] = {name: round(seconds, 1) for name, seconds in self.timings.items()}
         values["metrics"] = {name: float(f"{value:.6g}") for name, value in self.metrics.items()}
+        if not values["intervals"]:
+            del values["intervals"]
         return {"commit": commit(), "machine": machine(), **values}
 
 

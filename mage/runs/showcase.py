@@ -58,6 +58,8 @@ class Showcase:
     metrics: dict[str, float] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+    """95 % intervals, low and high, of metrics that have one."""
 
     def __post_init__(self) -> None:
         plain = replace(self.recipe.data.transform, augmentation="none")
@@ -143,6 +145,9 @@ class Showcase:
     def _keep(self, measured: Measured) -> None:
         self.metrics |= measured.metrics
         self.protocols |= measured.protocols
+        for name, details in measured.details.items():
+            if isinstance(details.get("interval"), list):
+                self.intervals[name] = [round(bound, 4) for bound in details["interval"]]
 
 
 def _subset(dataset: ImageDataset, count: int) -> ImageDataset:

@@ -463,6 +463,8 @@ def test_convert_goes_both_ways(command: Command, tmp_path: Path) -> None:
 
 def test_report_of_a_run_is_one_file(run: SimpleNamespace, command: Command) -> None:
     assert command("report", run.root / "model").code == 0
+    assert (run.root / "model" / "figures" / "edit.png").is_file(), "pictures are drawn"
+    assert command("report", run.root / "model", "--no-pictures").code == 0
     page = (run.root / "model" / "report.html").read_text()
     assert page.count("<img") >= 1  # the sample grids of training
     assert "http://" not in page

@@ -114,8 +114,8 @@ def full(run_folder: Path) -> Path:
 def test_a_full_run_has_all_sections_in_a_readers_order(full: Path) -> None:
     found = page(full)
     assert found.headings == [
-        "samples", "reconstructions", "edits", "training", "codebook", "representations", "nearest", "numbers",
-        "timings", "settings",
+        "samples", "run", "reconstructions", "edits", "training", "codebook", "representations", "nearest", "numbers",
+        "timings",
     ]  # fmt: skip
     links = [attributes["href"] for tag, attributes in found.tags if tag == "a"]
     assert links == [f"#{anchor}" for anchor in found.headings]
@@ -132,6 +132,70 @@ def test_a_full_run_has_all_sections_in_a_readers_order(full: Path) -> None:
     ):
         assert fact in found.text.replace("\N{NO-BREAK SPACE}", " "), fact
     assert sum(tag == "svg" for tag, _ in found.tags) >= 6
+
+
+def test_a_run_says_its_data_hardware_and_length(run_folder: Path) -> None:
+    (run_folder / "recipe.yaml").write_text(
+        "name: photos\nseed: 3\ndata: {name: scans, validation: {share: 0.1}}\nmodel: {depth: 4, width: 96}\n"
+        "pretraining: {batch_size: 32}\ntokenizer_training: {batch_size: 8}\n"
+    )
+    facts = {
+        "kind": "mage", "command": "mage pretrain --out <run>", "commit": "abc", "machine": "A CPU, 2 cores",
+        "device": "cpu", "precision": "float32", "processes": 2, "started": "2026-11-28 10:00:00",
+        "parameters": 1234567, "images": 900, "classes": ["left", "right"],
+    }  # fmt: skip
+    (run_folder / "run.json").write_text(json.dumps(facts))
+    (run_folder / "metrics.jsonl").write_text('{"step": 50, "loss": 2.0, "seconds": 90.0}\n')
+    found = page(run_folder)
+    for fact in (
+        "scans, 900 training images, 2 classes (left, right), a further 10 % held out for validation",
+        "recipe photos, 4 blocks of width 96, 1,234,567 weights trained",
+        "50 steps of 32, 1.78 passes over the data",
+        "A CPU, 2 cores, cpu, float32, 2 processes",
+        "1 min 30 s of training, started 2026-11-28 10:00:00",
+        "mage pretrain --out <run>",
+    ):
+        assert fact in found.text.replace("\N{NO-BREAK SPACE}", " "), fact
+    (run_folder / "run.json").write_text(json.dumps(facts | {"kind": "tokenizer"}))
+    assert "50 steps of 8" in page(run_folder).text, "a tokenizer has its own schedule"
+    (run_folder / "run.json").write_text(
+        '{"kind": 3, "images": "many", "classes": {}, "machine": [1], "processes": "x"}'
+    )
+    assert "50 steps of 32" in page(run_folder).text, "facts of the wrong type are left out"
+
+
+def test_reconstructions_of_a_tokenizer_are_not_called_samples(run_folder: Path) -> None:
+    (run_folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0, "psnr_db": 20.0, "discriminator/lr": 0.1}\n')
+    picture(run_folder / "samples" / "step-1.png")
+    found = page(run_folder)
+    assert found.headings == ["progress", "training"]
+    assert "Validation images, each above its reconstruction" in found.text
+    assert "Learning rate of the discriminator" in found.text
+
+
+def test_every_evaluation_in_the_folder_is_shown_with_its_intervals(run_folder: Path) -> None:
+    evaluations: dict[str, tuple[str, float, object]] = {
+        "representations.json": ("knn_accuracy", 0.8, [0.75, 0.84]),
+        "generation.json": ("near_copy_share", 0.01, [0.004, 0.02]),
+        "evaluation.json": ("histogram_probe_accuracy", 0.4, [0.3, 0.5]),
+    }
+    for file, (name, value, interval) in evaluations.items():
+        details = {name: {"interval": interval}, "other": {"interval": [1]}, "text": "x"}
+        (run_folder / file).write_text(json.dumps({"metrics": {name: value}, "details": details}))
+    (run_folder / "results.json").write_text(
+        json.dumps({"metrics": {"sample_confident_share": 0.5}, "intervals": {"sample_confident_share": [0.41, 0.59]}})
+    )
+    picture(run_folder / "side_by_side.png")
+    found = page(run_folder)
+    for interval in ("75.0 to 84.0", "0.4 to 2.0", "30.0 to 50.0", "41.0 to 59.0"):
+        assert interval in found.text, interval
+    assert "reconstructions" in found.headings
+
+
+def test_half_a_width_is_an_interval_around_the_value(run_folder: Path) -> None:
+    values = {"metrics": {"fewshot5_accuracy": 0.5}, "details": {"fewshot5_accuracy": {"interval": 0.02}}}
+    (run_folder / "representations.json").write_text(json.dumps(values))
+    assert read_contents(run_folder).intervals == {"fewshot5_accuracy": (0.48, 0.52)}
 
 
 def test_a_page_loads_nothing(full: Path) -> None:
@@ -228,7 +292,7 @@ def test_a_recipe_that_is_no_yaml_is_shown_as_text(full: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "headings"),
     [
-        ("recipe.yaml", "name: x\n", ["settings"]),
+        ("recipe.yaml", "name: x\n", ["run"]),
         ("metrics.jsonl", '{"step": 1, "loss": 2.0}\n', ["training"]),
         ("metrics.jsonl", "", []),
         ("results.json", "{}", []),
