@@ -76,6 +76,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mage anomalies new-photos/ --model runs/photos --out found",
         "mage anomalies new-photos/ --model runs/photos --draws 4 --pool mean --top 50 --out found",
     ),
+    "push": (
+        "mage push --model runs/photos --to somebody/photos --license cc-by-4.0",
+        "mage push --model runs/photos --to somebody/photos --revision more-steps --private",
+    ),
     "convert": (
         "mage convert mage-vitb-1600.pth vqgan_jax_strongaug.ckpt --out models/mage-base",
         "mage convert models/mage-base --out mage-base.pth",

@@ -371,6 +371,15 @@ CASES["finetune"] = [
     (f"{TUNE} --resume", "no checkpoint to resume"),
     ("--model {root}/model --data digits --out {root}/photo.png/x", "is a file"),
 ]
+CASES["push"] = [
+    *((f"{arguments} --to me/toy", message) for arguments, message in MODEL),
+    *((f"--model {{root}}/model --to me/toy {arguments}", message) for arguments, message in COMMON),
+    ("--model {root}/model --to toy", "cannot upload to 'toy'.*hf://user/name"),
+    ("--model {root}/model --to a/b/c", "cannot upload to 'a/b/c'"),
+    ("--model {root}/model --to me/toy@x --revision y", "two revisions are given"),
+    ("--model {root}/model", "to"),
+    ("--model {root}/model --to me/toy", "HF_HUB_OFFLINE is set"),
+]
 CASES["compare"] = [
     ("", "runs"),
     ("{root}/none {root}/empty --out {out}.html", "none"),
