@@ -37,6 +37,8 @@ COMMANDS = {
     "plan": "show a recipe's images, steps, time and parameters before it runs",
     "benchmark": "measure the library's speed on this machine, compared with a plain implementation",
     "info": "describe a model folder",
+    "doctor": "check the installation, the devices and the packaged models, in seconds",
+    "completion": "print a script that completes commands and options in a shell",
     "models": "the models that come with the package, and their cards",
 }
 
@@ -82,6 +84,9 @@ def _main(arguments: list[str] | None) -> None:
     except parse.Mistake as mistake:
         _fail(f"mage {name}", str(mistake))
     module = importlib.import_module(f"mage.cli.{file}")
+    if getattr(module, "WITHOUT_PYTORCH", False):
+        module.run(options)
+        return
     from mage import device, distributed
     from mage.training.run import Interrupted, NonFiniteLoss
 
@@ -130,7 +135,7 @@ def _fail(who: str, sentence: str, code: int = 2) -> NoReturn:
 
 
 GROUPS = {
-    "start here": ("demo", "models", "plan", "info"),
+    "start here": ("demo", "models", "plan", "info", "doctor", "completion"),
     "train": ("train-tokenizer", "tokenize", "pretrain", "adapt", "finetune"),
     "generate and edit": ("generate", "edit", "reconstruct", "tune-sampler"),
     "use on a folder": ("explore", "embed", "predict", "anomalies"),
