@@ -320,3 +320,17 @@ def test_a_converted_checkpoint_is_ready_for_upload(tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit, match="2"):
         main(["convert", str(tmp_path / "base"), "--out", str(tmp_path / "again.pth"), "--to-hub-layout"])
     assert "leave it out" in capsys.readouterr().err
+
+
+def test_the_code_of_the_page_runs(model: mage.Mage, server: Hub, tmp_path: Path) -> None:
+    model.save(tmp_path / "runs" / "photos" / "model")
+    page = (Path(__file__).parents[2] / "docs" / "hub.md").read_text()
+    scope: dict[str, object] = {}
+    for block in page.split("```python\n")[1:]:
+        exec(compile(block.split("```")[0], "hub.md", "exec"), scope)
+    assert isinstance(scope["images"], torch.Tensor)
+    assert server.models[NAME].private
+    content = server.models[NAME].commits[result_of(server)]
+    assert "Faces look wrong." in content["README.md"].decode()
+    table = page.split("| file |")[1].split("\n\n")[0]
+    assert all(name in table or name.endswith(".safetensors") for name in content if name != ".gitattributes")
