@@ -90,6 +90,10 @@ def test_an_installed_wheel_runs_from_another_folder(built: SimpleNamespace, tmp
     assert shutil.which("mage", path=str(site / "bin")), "the command comes with the wheel"
 
 
+def test_the_version_is_the_same_everywhere() -> None:
+    assert f"\nversion: {mage.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 INSTRUCTIONS = [
     line.split(maxsplit=1)
     for line in re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text()).splitlines()

@@ -161,7 +161,7 @@ def find_folder(path: str | Path, revision: str | None = None) -> Path:
     if local is not None:
         if revision is not None:
             raise ValueError(
-                f"{path} is a folder here: revision={revision!r} is for models on the Hub (hf://user/name)"
+                f"{path} is the folder {local}: revision={revision!r} is for models on the Hub (hf://user/name)"
             )
         return local
     if path.is_file():

@@ -5,6 +5,7 @@ does the transfer: it reads HF_ENDPOINT, HF_HUB_OFFLINE, HF_HUB_CACHE and HF_TOK
 named, not before.
 """
 
+import importlib
 import json
 import re
 import shutil
@@ -168,8 +169,7 @@ def _library() -> Any:
 @contextmanager
 def _errors(name: HubName, looked_at: str, *, writing: bool = False) -> Iterator[None]:
     """Translate the errors of huggingface-hub, whose texts are long and speak of its own arguments."""
-    from huggingface_hub import constants, errors
-
+    constants, errors = _library().constants, importlib.import_module("huggingface_hub.errors")
     where = f"the Hub ({constants.ENDPOINT})"
     try:
         yield

@@ -49,6 +49,8 @@ class Hub:
     requests: list[str] = field(default_factory=list)
     status: int | None = None
     """Answer everything with this status."""
+    code: str = ""
+    """The Hub's name of the error, beside the status."""
     cut: str | None = None
     """Break off the transfer of this file half way."""
 
@@ -75,7 +77,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             path = urlsplit(self.path).path
             hub.requests.append(f"{self.command} {unquote(path)}")
             if hub.status is not None:
-                return self._send(hub.status, {"error": "no"})
+                return self._send(hub.status, {"error": "no"}, {"X-Error-Code": hub.code})
             for pattern, method in ROUTES:
                 if match := re.fullmatch(pattern, path):
                     return getattr(self, method)(*map(unquote, match.groups()), body=body)

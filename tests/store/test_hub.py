@@ -144,7 +144,7 @@ def test_a_folder_and_a_packaged_name_come_before_the_hub(
     server.requests.clear()
     assert store.find_folder(NAME) == Path(NAME)
     assert store.find_folder("toy") == tmp_path / "packaged" / "toy"
-    with pytest.raises(ValueError, match="is a folder here: revision='v1' is for models on the Hub"):
+    with pytest.raises(ValueError, match="is the folder somebody/photos: revision='v1' is for models on the Hub"):
         load(NAME, revision="v1")
     with pytest.raises(ValueError, match=r"there is no model at somebody/phtoos; .* hf://somebody/phtoos$"):
         load("somebody/phtoos")
@@ -201,14 +201,15 @@ def test_missing_and_private_models_are_told_with_all_that_was_looked_for(
         model.push_to_hub(NAME)
 
 
-@pytest.mark.parametrize(("status", "kind", "message"), [
-    (403, ValueError, "does not let you read somebody/photos"),
-    (503, ConnectionError, "answered with status 503"),
+@pytest.mark.parametrize(("status", "code", "kind", "message"), [
+    (403, "", ValueError, "does not let you read somebody/photos"),
+    (403, "GatedRepo", ValueError, "asks for its owner's permission first"),
+    (503, "", ConnectionError, "answered with status 503"),
 ])  # fmt: skip
 def test_other_answers_are_one_sentence(
-    server: Hub, monkeypatch: pytest.MonkeyPatch, status: int, kind: type[Exception], message: str
+    server: Hub, status: int, code: str, kind: type[Exception], message: str
 ) -> None:
-    server.status = status
+    server.status, server.code = status, code
     with pytest.raises(kind, match=message):
         load(NAME)
 
