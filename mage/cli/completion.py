@@ -56,8 +56,13 @@ def flags_of(kind: Any) -> list[Flag]:
         literals = tuple(_literals(hints[field.name]))
         named = NAMED.get(name, _packaged() if name in MODELS else ())
         takes_value = hints[field.name] is not bool
-        flags.append(Flag(name, docs.get(field.name, ""), takes_value, literals or named, bool(literals)))
+        flags.append(Flag(name, _short(docs.get(field.name, "")), takes_value, literals or named, bool(literals)))
     return [*flags, Flag("help", "show this help", False)]
+
+
+def _short(doc: str) -> str:
+    """A help text without its lists of names and what comes after the first semicolon."""
+    return doc.split(";")[0].split(": {")[0].split(" ({")[0]
 
 
 def positional_words(kind: Any) -> list[str]:
@@ -128,6 +133,7 @@ def bash() -> str:
             lines += ["      esac ;;"]
     lines += ["  esac"]
     lines += ['  COMPREPLY=($(compgen -W "$words" -- "$word"))']
+    lines += ["  local IFS=$'\\n'"]  # names of files may hold spaces
     lines += ['  if [ "$files" -eq 1 ] && [ "${word#-}" = "$word" ]; then COMPREPLY+=($(compgen -f -- "$word")); fi']
     return "\n".join([*lines, "}", "complete -o filenames -F _mage mage"])
 
