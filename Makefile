@@ -1,5 +1,6 @@
 # make demo   the packaged model, then everything the library does on 5,000 digits, in 5 minutes; ends with runs/demo/report.html
 # make test   linters, types, layers, tests
+# make dist   wheel and sdist in dist/, checked for the package index
 # make test-gpu   everything once on a CUDA GPU, in half a minute
 #
 # An environment is made in .venv the first time; in an active one that one is used. VENV=... and PYTHON=... choose others.
@@ -8,7 +9,7 @@ VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 OUT ?= runs/demo
 
-.PHONY: help demo test test-gpu lint docs clean
+.PHONY: help demo test test-gpu lint dist docs clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -27,6 +28,11 @@ lint: $(VENV)/.mage-all
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict mage
 	$(BIN)/lint-imports
+
+dist: $(VENV)/.mage-dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 docs: $(VENV)/.mage-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

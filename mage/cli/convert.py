@@ -7,10 +7,18 @@ from mage.checkpoints import foreign, official
 from mage.cli.console import check_output_file, check_parent, emit
 from mage.cli.options.convert import Options
 from mage.store import folder as store
+from mage.store import hub
+from mage.store.model_card import CardFacts, card_of
 
 
 def run(options: Options) -> None:
     """Convert, and print what was kept and what was dropped."""
+    _convert(options)
+    if options.to_hub_layout:
+        hub.prepare(options.out, card_of(options.out.resolve().name, store.read(options.out), CardFacts()))
+
+
+def _convert(options: Options) -> None:
     if not options.files:
         raise ValueError("give the file to convert, such as: mage convert mage-vitb-1600.pth --out models/mage-base")
     for path in options.files:
@@ -20,6 +28,10 @@ def run(options: Options) -> None:
         _convert_foreign(options)
         return
     if len(options.files) == 1 and options.files[0].is_dir():
+        if options.to_hub_layout:
+            raise ValueError(
+                "--to-hub-layout is for model folders, not for files that are converted back: leave it out"
+            )
         check_output_file(options.out, (".pth", ".pt", ".ckpt"))
         official.to_released(options.files[0], options.out)
         emit(options, {"out": str(options.out)}, f"{options.out}: every tensor as it was released")

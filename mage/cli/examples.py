@@ -76,6 +76,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mage anomalies new-photos/ --model runs/photos --out found",
         "mage anomalies new-photos/ --model runs/photos --draws 4 --pool mean --top 50 --out found",
     ),
+    "doctor": ("mage doctor", "mage doctor --device cuda --json"),
+    "completion": ("mage completion bash", "mage completion fish"),
+    "push": (
+        "mage push --model runs/photos --to somebody/photos --license cc-by-4.0",
+        "mage push --model runs/photos --to somebody/photos --revision more-steps --private",
+    ),
     "convert": (
         "mage convert mage-vitb-1600.pth vqgan_jax_strongaug.ckpt --out models/mage-base",
         "mage convert models/mage-base --out mage-base.pth",

@@ -30,12 +30,15 @@ COMMANDS = {
     "robustness": "accuracy on corrupted and on attacked images",
     "anomalies": "rank the images of a folder by how much they surprise a model",
     "convert": "released checkpoint <-> model folder",
+    "push": "upload a model to the Hugging Face Hub, with a card",
     "report": "a run as one self-contained HTML page",
     "compare": "several runs side by side, on one page",
     "reproduce": "the published numbers, from the published weights and your ImageNet",
     "plan": "show a recipe's images, steps, time and parameters before it runs",
     "benchmark": "measure the library's speed on this machine, compared with a plain implementation",
     "info": "describe a model folder",
+    "doctor": "check the installation, the devices and the packaged models, in seconds",
+    "completion": "print a script that completes commands and options in a shell",
     "models": "the models that come with the package, and their cards",
 }
 
@@ -81,6 +84,9 @@ def _main(arguments: list[str] | None) -> None:
     except parse.Mistake as mistake:
         _fail(f"mage {name}", str(mistake))
     module = importlib.import_module(f"mage.cli.{file}")
+    if getattr(module, "WITHOUT_PYTORCH", False):
+        module.run(options)
+        return
     from mage import device, distributed
     from mage.training.run import Interrupted, NonFiniteLoss
 
@@ -129,12 +135,12 @@ def _fail(who: str, sentence: str, code: int = 2) -> NoReturn:
 
 
 GROUPS = {
-    "start here": ("demo", "models", "plan", "info"),
+    "start here": ("demo", "models", "plan", "info", "doctor", "completion"),
     "train": ("train-tokenizer", "tokenize", "pretrain", "adapt", "finetune"),
     "generate and edit": ("generate", "edit", "reconstruct", "tune-sampler"),
     "use on a folder": ("explore", "embed", "predict", "anomalies"),
     "measure": ("evaluate", "probe", "knn", "fewshot", "transfer", "robustness", "reproduce", "benchmark"),
-    "show and convert": ("report", "compare", "convert"),
+    "show and convert": ("report", "compare", "convert", "push"),
 }
 """Commands by purpose, as `mage --help` lists them."""
 

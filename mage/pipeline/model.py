@@ -29,17 +29,23 @@ from mage.tokenizers import Tokenizer
 
 
 def load(
-    path: str | Path, *, tokenizer: Tokenizer | None = None,
+    path: str | Path, *, tokenizer: Tokenizer | None = None, revision: str | None = None,
     precision: str = "auto", device: str | torch.device = "auto", graphs: bool = False,
 ) -> "Mage":  # fmt: skip
-    """Read a model folder, or the `model` folder inside a run. Raises ValueError for anything else.
+    """Read a model: a folder, a run's folder, the name of a packaged model, or user/name of one on the Hub.
+
+    A folder comes before a packaged name, and both before the Hub, which is asked for nothing else; hf://user/name is
+    always the Hub's. Only config.json and safetensors files are downloaded, and their hashes are checked. Raises
+    ValueError if there is no such model, ConnectionError if the Hub cannot be reached and the cache does not have it.
 
     tokenizer: your own, for a model that was trained on its tokens; without it such a model works on tokens only.
+    revision: branch, tag or commit of a model on the Hub, which user/name@revision gives as well.
     precision: "auto", "float32" or "bf16"; device: "auto", "cpu", "cuda", "cuda:1", "mps".
     graphs: on a GPU, replay encoding, decoding and the sampler's passes as CUDA graphs, with the weights as they are
     when first used; off until its gain has been measured.
     """
-    return Mage.of(store.read(path, tokenizer=tokenizer), precision=precision, device=device, graphs=graphs)
+    parts = store.read(path, tokenizer=tokenizer, revision=revision)
+    return Mage.of(parts, precision=precision, device=device, graphs=graphs)
 
 
 class Mage(Describing):

@@ -3,6 +3,7 @@
 Letters: n images, c channels, H W pixels, h w tokens.
 """
 
+import tempfile
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from mage.nn.graphed import graphed
 from mage.pipeline.modes import evaluating, in_batches
 from mage.sampling.generator import ScoreAll, scores_everywhere
 from mage.store import folder as store
+from mage.store import hub
+from mage.store.model_card import CardFacts, card_of
 from mage.store.parts import ModelParts
 from mage.tokenizers import Tokenizer
 
@@ -88,6 +91,27 @@ class Networks:
     def save(self, path: str | Path) -> Path:
         """Write the model as a folder of safetensors and config.json, atomically."""
         return store.write(self.parts, path)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        card: CardFacts | None = None,
+    ) -> str:
+        """Upload the model to the Hugging Face Hub, with a card; returns the address of the commit.
+
+        name: user/name; a missing model is made, private or not (None: as the account's settings say). revision: a
+        branch, made if it is missing. card: what its card says beyond what the model knows, such as the licence.
+        Raises ValueError for another name and without permission to write, ConnectionError without a connection.
+        """
+        shared = hub.name_to_write(name, revision)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = store.write(self.parts, Path(temporary) / "model")
+            hub.prepare(folder, card_of(shared.model, self.parts, card or CardFacts()))
+            return hub.push(folder, shared, private=private, commit_message=commit_message)
 
     def to(self: Model, device: str | torch.device) -> Model:
         """The same model, its networks moved to `device`; returns itself, as modules do."""

@@ -29,14 +29,16 @@ from mage.models import (
 )
 from mage.nn.grids import check_grid
 from mage.settings import from_dict, to_dict
-from mage.store import packaged
+from mage.store import hub, packaged
+from mage.store.files import CONFIG as CONFIG
+from mage.store.files import EXTRA as EXTRA
+from mage.store.files import TOKENIZER as TOKENIZER
+from mage.store.files import TRANSFORMER as TRANSFORMER
 from mage.store.parts import ModelParts
 from mage.tokenizers import VQGAN, LDMConfig, LDMTokenizer, Tokenizer, VQGANConfig
 from mage.vocabulary import Vocabulary
 
 FORMAT = 1
-CONFIG, TOKENIZER, TRANSFORMER = "config.json", "tokenizer.safetensors", "transformer.safetensors"
-EXTRA = "released_extra.safetensors"
 HEAD = ("num_classes", "pool", "head_kind")
 
 
@@ -63,13 +65,15 @@ def write(
 def write_settings(parts: ModelParts, folder: Path) -> None:
     """Write a changed recipe and changed notes into a model folder; weights and other settings are kept.
 
-    Raises ValueError for a packaged model, which belongs to the installation.
+    Raises ValueError for a packaged model, which belongs to the installation, and for a downloaded one.
     """
     if folder.parent == packaged.FOLDER:
         raise ValueError(
             f"the packaged model {folder.name} belongs to the installation: write a copy of your own with "
             f"mage.load({folder.name!r}).save(PATH)"
         )
+    if hub.is_cached(folder):
+        raise ValueError(f"{folder} is a downloaded model: write a copy of your own with mage.load(NAME).save(PATH)")
     config = json.loads((folder / CONFIG).read_text())
     atomic.write_json(folder / CONFIG, config | {"recipe": parts.recipe, "notes": parts.notes})
 
@@ -97,13 +101,14 @@ def _write_files(
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
-def read(path: str | Path, *, tokenizer: Tokenizer | None = None) -> ModelParts:
-    """Read a model folder, or the `model` folder inside a run, to the CPU. Raises ValueError for anything else.
+def read(path: str | Path, *, tokenizer: Tokenizer | None = None, revision: str | None = None) -> ModelParts:
+    """Read a model, wherever `find_folder` finds it, to the CPU. Raises ValueError for anything else.
 
     tokenizer: your own, for a model that was trained on its tokens; without it such a model works on tokens only.
+    revision: branch, tag or commit of a model on the Hub.
     """
     own_tokenizer = tokenizer
-    folder = find_folder(path)
+    folder = find_folder(path, revision)
     try:
         config = json.loads((folder / CONFIG).read_text())
         if config["format"] != FORMAT:
@@ -144,24 +149,38 @@ def _build_tokenizer(
     return VQGAN(from_dict(VQGANConfig, values, where="tokenizer"))
 
 
-def find_folder(path: str | Path) -> Path:
-    """The model folder that `path` means: itself, `model` inside a run folder, or the packaged model of that name.
+def find_folder(path: str | Path, revision: str | None = None) -> Path:
+    """The model folder that `path` means: itself, `model` inside a run folder, a packaged model, or one on the Hub.
 
-    A folder of the same name in the working directory comes first.
+    They are looked for in this order; the Hub is never asked for what is a folder, a file or a packaged model.
+    revision: branch, tag or commit of a model on the Hub. Raises ValueError if there is no model, ConnectionError if
+    the Hub cannot be reached.
     """
-    path = Path(path)
+    name, path = path, Path(path)
+    local = _local_folder(path)
+    if local is not None:
+        if revision is not None:
+            raise ValueError(
+                f"{path} is the folder {local}: revision={revision!r} is for models on the Hub (hf://user/name)"
+            )
+        return local
+    if path.is_file():
+        raise ValueError(f"{path} is a file, a model is a folder; `mage convert {path} --out DIR` reads released files")
+    if path.exists():
+        raise ValueError(f"{path} holds no model: neither {CONFIG} nor model/{CONFIG} is there")
+    known = ", ".join(packaged.names())
+    if (shared := hub.hub_name(name, revision)) is not None:
+        return hub.fetch(shared, f"no folder has this name, packaged models are {known or 'none'}, ")
+    about = f"; packaged models are {known}" if known else ""
+    about += f"; if you mean a model on the Hub, write hf://{path.as_posix()}" if len(path.parts) == 2 else ""
+    raise ValueError(f"there is no model at {path}{about}")
+
+
+def _local_folder(path: Path) -> Path | None:
     for folder in (path, path / "model"):
         if (folder / CONFIG).is_file():
             return folder
-    inside = packaged.folder_of(str(path))
-    if inside is not None and not path.is_file():
-        return inside
-    if not path.exists():
-        known = ", ".join(packaged.names())
-        raise ValueError(f"there is no model at {path}" + (f"; packaged models are {known}" if known else ""))
-    if path.is_file():
-        raise ValueError(f"{path} is a file, a model is a folder; `mage convert {path} --out DIR` reads released files")
-    raise ValueError(f"{path} holds no model: neither {CONFIG} nor model/{CONFIG} is there")
+    return packaged.folder_of(str(path)) if not path.is_file() else None
 
 
 def transformer_dict(transformer: Transformer) -> dict[str, Any]:

@@ -371,6 +371,36 @@ CASES["finetune"] = [
     (f"{TUNE} --resume", "no checkpoint to resume"),
     ("--model {root}/model --data digits --out {root}/photo.png/x", "is a file"),
 ]
+CASES["push"] = [
+    *((f"{arguments} --to me/toy", message) for arguments, message in MODEL),
+    *((f"--model {{root}}/model --to me/toy {arguments}", message) for arguments, message in COMMON),
+    ("--model {root}/model --to toy", "cannot upload to 'toy'.*hf://user/name"),
+    ("--model {root}/model --to a/b/c", "cannot upload to 'a/b/c'"),
+    ("--model {root}/model --to me/toy@x --revision y", "two revisions are given"),
+    ("--model {root}/model", "to"),
+    ("--model {root}/model --to me/toy", "HF_HUB_OFFLINE is set"),
+]
+NOTHING = [
+    *COMMON,
+    ("--device cuda:99", "not available"),
+    ("--device", "device"),
+    ("--precision", "precision"),
+    ("--model {root}/model", "model"),
+    ("--out {out}", "out"),
+    ("--json=yes", "yes"),
+    ("{root}/photo.png {root}/mask.png", "photo.png|mask.png"),
+]
+"""For commands that take nothing but a device, or one word."""
+CASES["doctor"] = NOTHING
+CASES["completion"] = [
+    *(
+        (f"bash {arguments}", message)
+        for arguments, message in NOTHING
+        if "quantum" not in arguments and "99" not in arguments
+    ),
+    ("", "shell|required|bash"),
+    ("powershell", "powershell"),
+]
 CASES["compare"] = [
     ("", "runs"),
     ("{root}/none {root}/empty --out {out}.html", "none"),

@@ -25,6 +25,7 @@ from mage.evaluation.features import Features, extract_features
 from mage.evaluation.lars_probe import RANDOM_CROPS
 from mage.recipes import named
 from mage.recipes.resolve import from_yaml
+from mage.store import packaged
 from mage.training.checkpoint import newest_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -554,3 +555,26 @@ def test_a_cache_made_from_a_folder_is_trained_on(run: SimpleNamespace, command:
     assert made.code == 0, made.err
     trained = command("pretrain", *words, "--data", tmp_path / "cache", "--out", tmp_path / "run")
     assert trained.code == 0, trained.err
+
+
+def test_info_says_what_a_model_was_trained_on_its_classes_and_its_sampler(
+    command: Command, run: SimpleNamespace
+) -> None:
+    text = command("info", "cifar10").out
+    for part in (
+        "trained: recipe cifar10",
+        "data cifar10",
+        "method mage",
+        "classes: airplane",
+        "truck",
+        "MB of weights",
+    ):
+        assert part in text
+    values = json.loads(command("info", "digits", "--json").out)
+    assert values["classes"] == list("0123456789")
+    assert values["sampler"]["revisions"] == mage.load("digits", device="cpu").sampling.revisions
+    assert "steps" not in values["sampler"], "20, as in the paper"
+    assert values["bytes"] == packaged.weights_bytes(Path(values["folder"]))
+    alone = json.loads(command("info", run.root / "tokenizer", "--json").out)
+    assert "sampler" not in alone
+    assert alone["trained"]["recipe"] == "smoke"

@@ -23,5 +23,7 @@ class Options(Common):
     """JSON with sizes that the tensors do not show, such as num_heads"""
     image_size: tuple[Side, Side] | None = None
     """height and width for a tokenizer trained elsewhere; default: the folder's, else 256 256"""
+    to_hub_layout: bool = False
+    """write a card (README.md) and the weights' hashes, too: the folder can be uploaded as it is"""
     allow_extra: bool = False
     """keep unknown tensors instead of refusing the file"""

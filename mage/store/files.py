@@ -1,0 +1,52 @@
+"""The files of a model folder: their names, and the hashes of the weights that config.json holds."""
+
+import hashlib
+import json
+from pathlib import Path
+
+CONFIG, TOKENIZER, TRANSFORMER = "config.json", "tokenizer.safetensors", "transformer.safetensors"
+EXTRA = "released_extra.safetensors"
+WEIGHTS = (TOKENIZER, TRANSFORMER, EXTRA)
+HASHES = "sha256"
+"""Entry of config.json: file name -> SHA-256 of its contents."""
+PIECE = 2**20
+"""Bytes read at a time."""
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's contents."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of weights in a model folder."""
+    return {name: file_hash(folder / name) for name in WEIGHTS if (folder / name).is_file()}
+
+
+def check_hashes(folder: Path, source: str) -> None:
+    """Raise ValueError unless the weights in `folder` are those that its config.json was written with.
+
+    source: where the files come from, for the error.
+    """
+    try:
+        expected = json.loads((folder / CONFIG).read_text(encoding="utf-8"))[HASHES]
+        named = {str(name): str(digest) for name, digest in expected.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(
+            f"{source} is not a model of this library: its {CONFIG} names no hashes of weights; `mage push` and "
+            "`push_to_hub` upload models that can be checked"
+        ) from None
+    for name in sorted(named.keys() | {name for name in WEIGHTS if (folder / name).is_file()}):
+        if name not in WEIGHTS or not (folder / name).is_file():
+            raise ValueError(f"{source} is incomplete: its {CONFIG} names {name}, which is not there")
+        found, wanted = file_hash(folder / name), named.get(name)
+        if found != wanted:
+            raise ValueError(
+                f"{name} of {source} is not the file that was uploaded: its SHA-256 is {found[:12]}..., {CONFIG} "
+                f"names {wanted[:12] + '...' if wanted else 'none'}; delete {folder.parent.parent} and load it again, "
+                "and ask its owner if that does not help"
+            )
