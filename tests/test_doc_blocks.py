@@ -20,7 +20,7 @@ from mage.store import packaged
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-OWN_TEST = ("extending.md", "own_tokenizer.md", "own_loop.md")
+OWN_TEST = ("extending.md", "hub.md", "own_tokenizer.md")
 """Pages whose Python blocks run in a test of their own."""
 FRAGMENTS = ("mage.decode_relaxed(start, logits",)
 """Beginnings of what is said about names that the reader has."""
@@ -55,7 +55,7 @@ def blocks(page: Path, *languages: str) -> list[str]:
 def commands(page: Path) -> list[list[str]]:
     """The words behind `mage` of each command that a page shows, in order."""
     lines = [line for block in blocks(page, "", "sh", "bash") for line in block.replace("\\\n", " ").splitlines()]
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("mage ")]
+    return [shlex.split(line.split(" > ")[0], comments=True)[1:] for line in lines if line.startswith("mage ")]
 
 
 def parsed(name: str, *words: str) -> Any:

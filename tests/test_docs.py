@@ -1,12 +1,10 @@
 """Places in the code that the documentation names exist, and so does what it names in them."""
 
 import ast
-import importlib
 import inspect
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
@@ -15,8 +13,6 @@ from pathlib import Path
 import pytest
 
 import mage
-from mage.cli.main import COMMANDS
-from mage.cli.parse import parse
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
@@ -98,18 +94,6 @@ def test_a_citation_of_a_heading_that_is_not_there_is_found() -> None:
     assert not names_a_heading("Sampling and more", known)
     assert not names_a_heading("MAGE", known)
     assert not names_a_heading("", known)
-
-
-@pytest.mark.parametrize("page", ["hub", "install"])
-def test_commands_of_a_page_are_commands(page: str) -> None:
-    text = (ROOT / "docs" / f"{page}.md").read_text()
-    blocks = [block for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S) if not language]
-    lines = [line.split(" > ")[0] for line in "\n".join(blocks).splitlines() if line.startswith("mage ")]
-    assert len(lines) >= 2
-    for line in lines:
-        _, name, *words = shlex.split(line)
-        kind = importlib.import_module(f"mage.cli.options.{name.replace('-', '_')}").Options
-        parse(kind, words, program=f"mage {name}", description=COMMANDS[name])
 
 
 def test_the_page_on_installation_names_every_extra() -> None:
