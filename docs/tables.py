@@ -1,6 +1,7 @@
 """Write the tables of README and docs from results/*.json: `python docs/tables.py`, or `--check` to only compare.
 
 Text between `<!-- KIND NAME -->` and `<!-- end -->` is replaced by the table of results/NAME.json; kinds are in KINDS.
+`<!-- shipped PAGE -->` is the table of packaged models, for README (`readme`) or another page.
 `<!-- card NAME -->` is the card of a packaged model with its pictures, results/models/NAME/*.png.
 The charts of results/speed.json are drawn at the same time.
 """
@@ -393,6 +394,37 @@ def card(name: str) -> str:
     return text
 
 
+SHIPPED = {
+    "Fréchet distance": "fd_efflite0_test{n}",
+    "of their class": "class_accuracy",
+    "linear probe": "linear_probe_accuracy",
+    "k-NN": "knn_accuracy",
+}
+"""Columns of the table of packaged models; {n} is the number of samples in a metric's name."""
+
+
+def shipped(cards: str) -> str:
+    """Packaged models, a row each: size, distance of samples beside that of reconstructions, accuracies.
+
+    cards: the page that the models' names link to.
+    """
+    rows = ["| model | images | weights | " + " | ".join(SHIPPED) + " |", "|---|---|---|" + "---|" * len(SHIPPED)]
+    for name in packaged.names():
+        card, cells = packaged.card_of(name), list[str]()
+        metrics = card.record["metrics"]
+        longest = max(re.findall(r"fd_efflite0_test(\w+)_restored", " ".join(metrics)), key=len)
+        for column in SHIPPED.values():
+            key = column.format(n=longest)
+            text = format_value(key, metrics[key]) if key in metrics else ""
+            if key.startswith("fd_") and text:
+                text += f" ({format_value(key, metrics[f'{key}_restored'])} after the tokenizer alone, "
+                text += f"{format_value(key, metrics[f'{key}_real'])} real)"
+            cells.append(text)
+        size = sum(path.stat().st_size for path in (packaged.FOLDER / name).glob("*.safetensors")) / 1e6
+        rows.append(f"| [`{name}`]({cards}) | {card.title} | {size:.1f} MB | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 KINDS = {
     "left_out": left_out,
     "graphs": graphs,
@@ -418,6 +450,8 @@ def filled(text: str) -> str:
     form = re.compile(r"(<!-- (\w+) (\w+) -->\n).*?(<!-- end -->)", re.S)
 
     def content(kind: str, name: str) -> str:
+        if kind == "shipped":
+            return shipped("docs/models.md" if name == "readme" else "models.md")
         return card(name) if kind == "card" else table(name, KINDS[kind])
 
     return form.sub(lambda match: f"{match[1]}\n{content(match[2], match[3])}\n\n{match[4]}", text)

@@ -41,7 +41,7 @@ SHORTER = {
     "report": ("--no-pictures",),
 }  # fmt: skip
 """Settings that are added to a command of a page so that it takes seconds."""
-GUIDES = ("README.md", "anomalies.md", "any_tokens.md", "own_images.md")
+GUIDES = ("README.md", "five_minutes.md", "anomalies.md", "any_tokens.md", "own_images.md")
 """Pages whose commands run."""
 SLOW = ("--minutes", "mage convert", "--processes", "models/mage-base")
 """Parts of commands that other tests run, or that need files from elsewhere."""
@@ -109,6 +109,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copyfile(root / "photos" / "dog" / "001.jpg", root / name)
     for run, model in (("demo", "digits"), ("photos", "cifar10")):
         shutil.copytree(packaged.FOLDER / model, root / "runs" / run / "model")
+        (root / "runs" / run / "recipe.yaml").write_text(f"name: {model}\n")
     generator = np.random.default_rng(0)
     for name, count in (("train", 64), ("test", 16)):
         np.save(root / f"{name}.npy", generator.integers(0, 96, (count, 16)))

@@ -1,0 +1,66 @@
+"""Draw the pictures of README and docs from the packaged models: `python docs/pictures.py`.
+
+overview.png: samples by class, an image filled in from fewer and fewer tokens, edits. Nothing is selected: seed 0, and
+the first of the images that come with the models.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import mage
+from mage import images, pictures
+from mage.store import packaged
+
+FOLDER = Path(__file__).parent / "pictures"
+RATIOS = (0.5, 0.75, 0.9)
+SHOWN = 10
+
+
+def generated(name: str) -> Tensor:
+    """A row of samples for each of the model's classes."""
+    model = mage.load(packaged.FOLDER / name)
+    names = model.class_names
+    samples = model.generate(SHOWN * len(names), classes=[name for name in names for _ in range(SHOWN)], seed=0)
+    rows = list(zip(names, samples.cpu().split(SHOWN), strict=True))
+    return pictures.labelled_rows(rows, side=48)
+
+
+def filled_in(name: str) -> Tensor:
+    """Images from fewer and fewer of their tokens, edits, and samples."""
+    model = mage.load(packaged.FOLDER / name)
+    shown = images.to_float(packaged.examples(name)[0][:SHOWN])
+    rows = [("image", shown)]
+    for ratio in RATIOS:
+        rows.append((f"{ratio:.0%} masked", model.reconstruct(shown, mask_ratio=ratio).cpu()))
+    height, width = model.image_size
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    mask[:, width // 2 :] = True
+    rows.append(("right half hidden", torch.where(mask, 0.5, shown)))
+    rows.append(("and drawn anew", model.edit(shown, mask, seed=0).cpu()))
+    for label, samples in zip(
+        ("from nothing", "", "", ""), model.generate(4 * SHOWN, seed=0).cpu().split(SHOWN), strict=True
+    ):
+        rows.append((label, samples))
+    return pictures.labelled_rows(rows, side=48)
+
+
+def beside(parts: list[Tensor], gap: int = 24) -> Tensor:
+    """Pictures side by side on white, in RGB, their tops in line."""
+    height = max(part.shape[1] for part in parts)
+    columns = []
+    for part in parts:
+        rgb = part.expand(3, -1, -1)
+        columns += [torch.cat([rgb, rgb.new_ones(3, height - rgb.shape[1], rgb.shape[2])], dim=1)]
+        columns += [rgb.new_ones(3, height, gap)]
+    return torch.cat(columns[:-1], dim=2)
+
+
+def main() -> None:
+    """Write the pictures."""
+    images.save_png(FOLDER / "overview.png", beside([generated("cifar10"), filled_in("digits")]))
+
+
+if __name__ == "__main__":
+    main()
