@@ -101,3 +101,11 @@ def test_images_from_onnx_files_are_of_the_class_and_differ(digits_onnx: Path) -
     example.main(digits_onnx, 3)
     with Image.open(digits_onnx / "samples.ppm") as picture:
         assert picture.size == (8 * 28, 28)
+
+
+def test_a_loop_of_ones_own_learns(capsys: pytest.CaptureFixture[str]) -> None:
+    model = loaded("own_loop").main(steps=60)
+    losses = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
+    assert len(losses) == 10
+    assert losses[-1] < losses[0] - 0.2
+    assert model.generate(2, steps=2).shape == (2, 1, 28, 28)
