@@ -120,5 +120,5 @@ def _labels(rows: Any, column: Column) -> Labels:
 def _class_names(rows: Any, column: Column | None) -> tuple[str, ...]:
     features = getattr(rows, "features", None)
     if isinstance(features, dict) and hasattr(features.get(column), "names"):
-        return tuple(features[column].names)  # type: ignore[index]
+        return tuple(features[column].names)
     return tuple(getattr(rows, "classes", ()))

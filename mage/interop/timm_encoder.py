@@ -19,6 +19,7 @@ from mage import images as pixels
 from mage.models import Classifier, PatchClassifier, PatchEncoder
 from mage.models.intermediates import block_numbers
 from mage.models.mage import MAGEEncoder
+from mage.nn.blocks import choose_attention
 from mage.pipeline import Mage
 
 GlobalPool = Literal["avg", "token", ""]
@@ -29,6 +30,11 @@ class TimmEncoder(nn.Module):
     """Images, normalised -> class scores, or features with `num_classes=0`."""
 
     num_prefix_tokens = 1
+    mean: Tensor
+    std: Tensor
+    global_pool: GlobalPool
+    fc_norm: nn.Module
+    head: nn.Module
 
     def __init__(
         self,
@@ -94,6 +100,12 @@ class TimmEncoder(nn.Module):
             self.tokenizer.eval()
         return self
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "TimmEncoder":
+        """What `to`, `cuda` and `half` call: after a move the fastest attention can be another."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        choose_attention(self, self.mean.device)
+        return self
+
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Which parameters form a layer, for layer decay: tokenizer and embedding, each block, the rest."""
         return {
@@ -121,12 +133,12 @@ class TimmEncoder(nn.Module):
             if global_pool == "token" and self.encoder.norm is None:
                 raise ValueError('this checkpoint pools by mean and has no norm for the class token: take "avg"')
             average = nn.LayerNorm(self.embed_dim, eps=1e-6, elementwise_affine=False)
-            self.fc_norm: nn.Module = average if global_pool == "avg" else nn.Identity()
+            self.fc_norm = average if global_pool == "avg" else nn.Identity()
             self.global_pool = global_pool
             if self.encoder.norm is not None:  # the mean does not pass it, and parameters without gradient stop DDP
                 self.encoder.norm.requires_grad_(global_pool != "avg")
         self.num_classes, self.head_norm = num_classes, nn.Identity()
-        self.head: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         if isinstance(self.head, nn.Linear):
             nn.init.trunc_normal_(self.head.weight, std=0.02)
             nn.init.zeros_(self.head.bias)
@@ -160,7 +172,8 @@ class TimmEncoder(nn.Module):
         return x if self.global_pool == "avg" else self._normed(x)
 
     def _normed(self, x: Tensor) -> Tensor:
-        return x if self.encoder.norm is None else self.encoder.norm(x)  # type: ignore[no-any-return]
+        normed: Tensor = x if self.encoder.norm is None else self.encoder.norm(x)
+        return normed
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Tokens -> scores (n, k); pre_logits: the features that they are computed from, those of `Mage.features`."""

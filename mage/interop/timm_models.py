@@ -7,6 +7,7 @@ Without `pretrained` the encoder has random weights; the tokenizer, which define
 model's own.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,6 @@ from mage.interop.timm_encoder import TimmEncoder
 from mage.pipeline import Mage
 from mage.store import folder as store
 from mage.store import packaged
-
-IGNORED = ("cache_dir", "img_size")
-"""Arguments of timm's scripts without a meaning here: there is no download, and the size is the tokenizer's."""
 
 
 def _cfg(channels: int, size: tuple[int, int]) -> dict[str, Any]:
@@ -60,16 +58,23 @@ def create(
     out_indices: Any = 3,
     pretrained_cfg: Any = None,
     pretrained_cfg_overlay: dict[str, Any] | None = None,
+    img_size: int | tuple[int, int] | None = None,
+    cache_dir: Any = None,
     **kwargs: Any,
 ) -> TimmEncoder | FeatureGetterNet:
     """The encoder of a model with timm's interface, in float32 on the CPU and in training mode.
 
     in_chans: channels of the images, 1 or 3, converted to the model's; default: the model's. features_only: a network
-    that gives maps of the blocks `out_indices`, or of the last so many. Other arguments: those of `TimmEncoder`.
+    that gives maps of the blocks `out_indices`, or of the last so many. cache_dir: unused, as nothing is downloaded.
+    Other arguments: those of `TimmEncoder`. A loaded model is copied. Raises ValueError for another `img_size` than
+    the model's.
     """
-    for argument in IGNORED:
-        kwargs.pop(argument, None)
-    loaded = model if isinstance(model, Mage) else Mage.of(store.read(model), precision="float32", device="cpu")
+    parts = copy.deepcopy(model.parts) if isinstance(model, Mage) else store.read(model)
+    loaded = Mage.of(parts, precision="float32", device="cpu")
+    size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size or loaded.image_size)
+    if size != tuple(loaded.image_size):
+        height, width = loaded.image_size
+        raise ValueError(f"the images of this model have {height} x {width} pixels, not {size[0]} x {size[1]}")
     if not pretrained:
         random = store.build_transformer(store.transformer_dict(loaded.require_transformer()))
         loaded = Mage(loaded.tokenizer, random, notes=loaded.notes, precision="float32", device="cpu")

@@ -1,6 +1,7 @@
 """Exported files compute what the model computes, for every kind of checkpoint and quantizer."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 import mage
+from mage.cli.main import main
 from mage.export import check as checking
 from mage.export import export, programs
 from mage.export.parts import Part, Port, parts_of
@@ -204,6 +206,29 @@ def test_the_manifest_says_what_a_program_needs(tmp_path: Path) -> None:
     ]
     assert max(manifest["largest_difference"].values()) < 1e-5
     assert list(manifest["largest_difference"]) == list(manifest["files"])
+
+
+def test_large_weights_lie_beside_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "ONE_FILE", 0)
+    model = MODELS["pixels"]()
+    export(model, tmp_path / "out", "onnx", checked=False)
+    (part,) = parts_of(model)
+    assert (tmp_path / "out" / "features.onnx.data").is_file()
+    run = checking.runner("onnx", part, tmp_path / "out" / "features.onnx")
+    assert checking.difference(part, run) < 1e-4
+
+
+def test_the_command_writes_both_forms_and_says_how_near_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    MODELS["plain"]().save(tmp_path / "model")
+    words = ["--model", str(tmp_path / "model"), "--torch", str(tmp_path / "pt2"), "--parts", "encode", "features"]
+    main(["export", *words])
+    printed = capsys.readouterr().out
+    assert "pt2: encode.pt2, features.pt2 and manifest.json; largest difference from the model" in printed
+    assert re.search(r"model \d\S*, 0\.0% of the tokens differ$", printed.strip())
+    main(["export", *words, "--no-check", "--json"])
+    assert json.loads(capsys.readouterr().out)["torch"]["largest_difference"] is None
 
 
 def test_what_is_exported_is_float32_and_the_model_stays_as_it_was(tmp_path: Path) -> None:

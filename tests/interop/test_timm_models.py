@@ -191,6 +191,20 @@ def test_mean_and_deviation_of_the_configuration_are_undone(images: Tensor) -> N
         timm.create_model("mage", model=model, pretrained_cfg={"mean": mean})
 
 
+def test_a_loaded_model_is_copied_and_its_size_kept() -> None:
+    model = of("mage")
+    network = model.require_transformer()
+    kept = {name: weight.clone() for name, weight in network.state_dict().items()}
+    encoder = timm.create_model("mage", model=model, pretrained=True)
+    with torch.no_grad():
+        for weight in encoder.parameters():
+            weight.add_(1)
+    assert all(torch.equal(weight, kept[name]) for name, weight in network.state_dict().items())
+    assert network.encoder.blocks[0].mlp.drop1.p == 0.3
+    with pytest.raises(ValueError, match="have 8 x 12 pixels, not 224 x 224"):
+        timm.create_model("mage", model=model, img_size=224)
+
+
 def test_packaged_models_are_in_timms_list_with_their_sizes() -> None:
     names = [f"mage_{name}" for name in packaged.names()]
     assert set(timm.list_models("mage_*", pretrained=True)) == set(names)
