@@ -91,12 +91,12 @@ def test_images_from_onnx_files_are_those_of_the_model(digits_onnx: Path) -> Non
 
 def test_images_from_onnx_files_are_of_the_class_and_differ(digits_onnx: Path) -> None:
     example = loaded("generate_onnx")
-    made = example.generate(digits_onnx, 16, label=3)
+    made = example.generate(digits_onnx, 16, label=0)
     assert len(np.unique(made.reshape(16, -1), axis=0)) == 16
     model = mage.load("digits", precision="float32", device="cpu")
     real, labels = packaged.examples("digits")
     nearest = torch.cdist(model.features(torch.from_numpy(made)), model.features(real)).argmin(dim=1)
-    assert sum(labels[index] == "3" for index in nearest.tolist()) > 8
+    assert sum(labels[index] == "0" for index in nearest.tolist()) > 12
     assert (example.generate(digits_onnx, 2, seed=1) != example.generate(digits_onnx, 2, seed=2)).any()
     example.main(digits_onnx, 3)
     with Image.open(digits_onnx / "samples.ppm") as picture:

@@ -15,6 +15,7 @@ import mage
 from mage.cli.main import main
 from mage.export import check as checking
 from mage.export import export, programs
+from mage.export.manifest import describe
 from mage.export.parts import Part, Port, parts_of
 from mage.models import MAGEClassifier, MAGEConfig, MAGETransformer, PatchClassifier, PatchEncoder, PatchEncoderConfig
 from mage.tokenizers import VQGAN, LDMConfig, LDMTokenizer, QuantizerConfig, VQGANConfig
@@ -118,7 +119,7 @@ def differences(model: mage.Mage, folder: Path, form: str, parts: list[str]) -> 
     return found
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", [kind for kind in MODELS if kind != "sequence"])
 def test_onnx_files_of_every_kind_of_checkpoint_give_what_the_model_gives(kind: str, tmp_path: Path) -> None:
     parts = PARTS.get(kind, ["logits"])
     found = differences(MODELS[kind](), tmp_path / "out", "onnx", parts)
@@ -149,7 +150,7 @@ def test_onnx_files_give_the_ids_of_every_quantizer(kind: str, tmp_path: Path) -
     assert torch.equal(checking.runner("onnx", part, tmp_path / "ids.onnx")([latent]), expected)
 
 
-@pytest.mark.parametrize("kind", ["plain", "class vectors", "sequence", "probe", "taming"])
+@pytest.mark.parametrize("kind", ["class vectors", "sequence", "probe"])
 def test_programs_give_what_the_model_gives(kind: str, tmp_path: Path) -> None:
     found = differences(MODELS[kind](), tmp_path / "out", "torch", PARTS.get(kind, ["logits"]))
     assert max(found.values()) < 1e-5, found
@@ -181,19 +182,21 @@ def test_the_features_have_the_pool_that_is_asked_for(pool: Any, tmp_path: Path)
     assert torch.allclose(computed, model.features(images, pool), atol=1e-5)
 
 
-def test_the_manifest_says_what_a_program_needs(tmp_path: Path) -> None:
+def test_the_manifest_says_what_a_program_needs() -> None:
     model = mage.Mage(
         tokenizer(),
         network(3),
         recipe={"sampling": {"steps": 4, "schedule": "linear"}},
         notes={"class_names": ["a", "b", "c"], "class_shares": [0.5, 0.25, 0.25]},
     )
-    export(model, tmp_path / "out", "torch")
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "manifest.json",
-        *(file["file"] for file in manifest["files"].values()),
-    }
+    manifest = json.loads(json.dumps(describe(model, parts_of(model), "onnx", None)))
+    assert manifest["opset"] == 20
+    assert [file["file"] for file in manifest["files"].values()] == [
+        "encode.onnx",
+        "decode.onnx",
+        "features.onnx",
+        "logits.onnx",
+    ]
     assert (manifest["images"]["channels"], manifest["images"]["height"], manifest["images"]["width"]) == (3, 8, 12)
     assert manifest["tokens"] == {"grid": [2, 3], "num_codes": 16, "unknown": -1}
     assert manifest["vocabulary"]["mask_id"] == 20
@@ -204,8 +207,6 @@ def test_the_manifest_says_what_a_program_needs(tmp_path: Path) -> None:
         ("tokens", ["n", 2, 3], -1, 15),
         ("classes", ["n"], -1, 2),
     ]
-    assert max(manifest["largest_difference"].values()) < 1e-5
-    assert list(manifest["largest_difference"]) == list(manifest["files"])
 
 
 def test_large_weights_lie_beside_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,16 +219,17 @@ def test_large_weights_lie_beside_their_file(tmp_path: Path, monkeypatch: pytest
     assert checking.difference(part, run) < 1e-4
 
 
-def test_the_command_writes_both_forms_and_says_how_near_they_are(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_says_what_it_wrote_and_how_near_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     MODELS["plain"]().save(tmp_path / "model")
     words = ["--model", str(tmp_path / "model"), "--torch", str(tmp_path / "pt2"), "--parts", "encode", "features"]
     main(["export", *words])
     printed = capsys.readouterr().out
     assert "pt2: encode.pt2, features.pt2 and manifest.json; largest difference from the model" in printed
     assert re.search(r"model \d\S*, 0\.0% of the tokens differ$", printed.strip())
-    main(["export", *words, "--no-check", "--json"])
+    manifest = json.loads((tmp_path / "pt2" / "manifest.json").read_text())
+    assert list(manifest["largest_difference"]) == list(manifest["files"]) == ["encode", "features"]
+    assert sorted(path.name for path in (tmp_path / "pt2").iterdir()) == ["encode.pt2", "features.pt2", "manifest.json"]
+    main(["export", *words[:-2], "features", "--no-check", "--json"])
     assert json.loads(capsys.readouterr().out)["torch"]["largest_difference"] is None
 
 
