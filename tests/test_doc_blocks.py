@@ -20,7 +20,7 @@ from mage.store import packaged
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-OWN_TEST = ("extending.md", "hub.md", "own_tokenizer.md")
+OWN_TEST = ("export.md", "extending.md", "hub.md", "interop.md", "own_tokenizer.md")
 """Pages whose Python blocks run in a test of their own."""
 FRAGMENTS = ("mage.decode_relaxed(start, logits",)
 """Beginnings of what is said about names that the reader has."""

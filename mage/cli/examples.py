@@ -86,6 +86,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mage convert mage-vitb-1600.pth vqgan_jax_strongaug.ckpt --out models/mage-base",
         "mage convert models/mage-base --out mage-base.pth",
     ),
+    "export": (
+        "mage export --model digits --onnx digits-onnx",
+        "mage export --model runs/photos --torch photos-pt2 --parts encode features --pool both",
+    ),
     "report": ("mage report runs/photos", "mage report runs/demo --json"),
     "compare": ("mage compare runs/a runs/b", "mage compare runs/a runs/b --out comparison.html"),
     "reproduce": (

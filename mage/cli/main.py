@@ -31,6 +31,7 @@ COMMANDS = {
     "anomalies": "rank the images of a folder by how much they surprise a model",
     "convert": "released checkpoint <-> model folder",
     "push": "upload a model to the Hugging Face Hub, with a card",
+    "export": "a model as ONNX files or programs of torch.export, which run without this library",
     "report": "a run as one self-contained HTML page",
     "compare": "several runs side by side, on one page",
     "reproduce": "the published numbers, from the published weights and your ImageNet",
@@ -140,7 +141,7 @@ GROUPS = {
     "generate and edit": ("generate", "edit", "reconstruct", "tune-sampler"),
     "use on a folder": ("explore", "embed", "predict", "anomalies"),
     "measure": ("evaluate", "probe", "knn", "fewshot", "transfer", "robustness", "reproduce", "benchmark"),
-    "show and convert": ("report", "compare", "convert", "push"),
+    "show and convert": ("report", "compare", "convert", "push", "export"),
 }
 """Commands by purpose, as `mage --help` lists them."""
 

@@ -120,7 +120,7 @@ class MAGEEncoder(nn.Module):
 
     def class_column(self, ids: Int[Tensor, "n k"], classes: Int[Tensor, " n"] | None) -> Int[Tensor, "n 1"]:
         """The words at the class position."""
-        column = ids.new_full((len(ids), 1), self.vocabulary.null_class_id)
+        column = ids.new_full((ids.shape[0], 1), self.vocabulary.null_class_id)  # len() would fix it in exports
         if classes is None:
             return column
         words = self.vocabulary.num_codes + classes.to(ids)[:, None]

@@ -81,7 +81,8 @@ class PatchEncoder(nn.Module):
         x = self.patches(to_patches(images, self.config.patch_size) * 2 - 1) + self.position
         if mask is not None and mask.num_kept < x.shape[1]:
             x = x.gather(1, mask.kept_index[..., None].expand(-1, -1, x.shape[2]))
-        return torch.cat([self.class_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+        first = self.class_token.expand(x.shape[0], -1, -1)  # len() would fix the number of images in exports
+        return torch.cat([first.to(x.dtype), x], dim=1)
 
     def features(self, images: Float[Tensor, "n c H W"], pool: Pool = "mean") -> Float[Tensor, "n d"]:
         """Like MAGE's: mean of the last block's patches, layer-normalised; or the class token; or both."""

@@ -87,8 +87,9 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        q, k, v = (layer(h).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        seen = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
+        # with a dimension of one head, which the conversion to ONNX requires
+        q, k, v = (layer(h).flatten(2).transpose(1, 2)[:, None] for layer in (self.q, self.k, self.v))
+        seen = functional.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(x.shape)
         out: Tensor = x + self.proj_out(seen)
         return out
 
@@ -236,7 +237,7 @@ class LDMTokenizer(nn.Module):
         latent = self.latent(images).float()
         with torch.autocast(latent.device.type, enabled=False):
             ids = self.affinity(rows(latent)).argmax(dim=1)
-        return ids.view(len(images), *self.grid)
+        return ids.view(latent.shape[0], *self.grid)  # len() would fix the number of images in exports
 
     def latent(self, images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n d h w"]:
         """The vectors before quantization, with gradients. Raises ValueError for another shape."""

@@ -294,6 +294,21 @@ CASES["robustness"] = [
     (f"{ROBUST} --out {{out}}.txt", "must end in .json"),
 ]
 FIND = "{root}/folder --model {root}/model --out {out}"
+EXPORT = "--model {root}/model --onnx {out}"
+CASES["export"] = [
+    *((f"{arguments} --onnx {{out}}", message) for arguments, message in MODEL),
+    *((f"{EXPORT} {arguments}", message) for arguments, message in COMMON),
+    ("--onnx {out}", "model"),
+    ("--model {root}/model", "give --onnx FOLDER, --torch FOLDER, or both"),
+    ("--model {root}/model --onnx {out} --torch {out}", "into two folders"),
+    ("--model {root}/model --onnx {root}/folder", "holds no export"),
+    ("--model {root}/model --torch {root}/photo.png", "holds no export"),
+    ("--model {root}/model --torch {root}/photo.png/x", "is a file"),
+    (f"{EXPORT} --parts everything", "parts"),
+    (f"{EXPORT} --parts classes", "has no part 'classes'; it has encode, decode, features, logits"),
+    (f"{EXPORT} --pool most", "pool"),
+    ("--model {root}/tokenizer --onnx {out} --parts features", "has no part 'features'; it has encode, decode"),
+]
 CASES["anomalies"] = [
     *((f"{{root}}/folder {arguments} --out {{out}}", message) for arguments, message in MODEL),
     *((f"{FIND} {arguments}", message) for arguments, message in COMMON),

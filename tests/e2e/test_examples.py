@@ -1,12 +1,20 @@
 """Each script under examples/ runs from start to end, on next to nothing."""
 
 import importlib.util
+import json
 import string
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+import mage
+from mage.store import packaged
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,3 +65,47 @@ def test_clips_of_moving_squares(tmp_path: Path, capsys: pytest.CaptureFixture[s
     names, numbers = zip(*(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines()), strict=True)
     assert names == ("drawn", "last frame repeated", "another clip (chance)")
     assert all(0 <= float(number) < 0.3 for number in numbers)
+
+
+@pytest.fixture(scope="module")
+def digits_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packaged digits, exported by the command in a process of its own: in this one shapes are checked."""
+    pytest.importorskip("onnxruntime")
+    out = tmp_path_factory.mktemp("export") / "digits"
+    words = [sys.executable, "-m", "mage", "export", "--model", "digits", "--onnx", str(out), "--json"]
+    words += ["--parts", "decode", "logits"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert max(json.loads(done.stdout)["onnx"]["largest_difference"].values()) < 1e-4
+    return out
+
+
+def test_images_from_onnx_files_are_those_of_the_model(digits_onnx: Path) -> None:
+    certain = {"token_temperature": 0.0, "choice_temperature": 0.0}  # nothing is drawn at random
+    model = mage.load("digits", precision="float32", device="cpu")
+    expected = model.generate(3, classes=7, **certain, encoder_keep=1.0, revisions=0)  # type: ignore[arg-type]
+    made = loaded("generate_onnx").generate(digits_onnx, 3, label=7, **certain)
+    assert made.shape == (3, 1, 28, 28)
+    assert torch.allclose(torch.from_numpy(made), expected, atol=1e-4)
+
+
+def test_images_from_onnx_files_are_of_the_class_and_differ(digits_onnx: Path) -> None:
+    example = loaded("generate_onnx")
+    made = example.generate(digits_onnx, 16, label=0)
+    assert len(np.unique(made.reshape(16, -1), axis=0)) == 16
+    model = mage.load("digits", precision="float32", device="cpu")
+    real, labels = packaged.examples("digits")
+    nearest = torch.cdist(model.features(torch.from_numpy(made)), model.features(real)).argmin(dim=1)
+    assert sum(labels[index] == "0" for index in nearest.tolist()) > 12
+    assert (example.generate(digits_onnx, 2, seed=1) != example.generate(digits_onnx, 2, seed=2)).any()
+    example.main(digits_onnx, 3)
+    with Image.open(digits_onnx / "samples.ppm") as picture:
+        assert picture.size == (8 * 28, 28)
+
+
+def test_a_loop_of_ones_own_learns(capsys: pytest.CaptureFixture[str]) -> None:
+    model = loaded("own_loop").main(steps=60)
+    losses = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
+    assert len(losses) == 10
+    assert losses[-1] < losses[0] - 0.2
+    assert model.generate(2, steps=2).shape == (2, 1, 28, 28)

@@ -19,6 +19,7 @@ from mage.data.datasets import DATASETS
 from mage.evaluation import anomaly, fewshot, knn, suite
 from mage.evaluation.generation_metrics import GENERATION_METRICS
 from mage.evaluation.representation import REPRESENTATION_PROTOCOLS
+from mage.export.parts import PartName
 from mage.recipes import FINETUNES, RECIPES
 from mage.runs import gallery, production, reproduce
 from mage.runs.adapt import Tuning
@@ -122,6 +123,7 @@ def test_words_that_help_names_are_those_of_the_library() -> None:
     assert choices.Form == production.Form
     assert choices.Part == reproduce.Part
     assert choices.Tuning == Tuning
+    assert choices.ExportPart == PartName
     assert (choices.MapPool, choices.MapScale) == (anomaly.Pool, anomaly.Scale)
     assert get_args(choices.GuidanceSchedule) == get_args(settings.GuidanceSchedule)
     assert get_args(choices.ReviseBy) == get_args(settings.ReviseBy)

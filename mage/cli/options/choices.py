@@ -8,6 +8,7 @@ ReviseBy = Literal["critic", "random"]
 Form = Literal["png", "tar", "features"]
 Part = Literal["generation", "linear", "fewshot", "finetune"]
 Tuning = Literal["auto", "keep", "tune"]
+ExportPart = Literal["encode", "decode", "features", "logits", "classes"]
 MapPool = Literal["mean", "max", "top"]
 MapScale = Literal["none", "position", "error"]
 

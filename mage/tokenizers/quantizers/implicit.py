@@ -26,8 +26,9 @@ BITS_AT_ONCE = 12
 class FSQ(Quantizer):
     """Finite scalar quantization: each number is bounded and rounded to one of its levels (Mentzer et al. 2023)."""
 
-    fingerprint_ignores = ("codebook",)  # it follows from the levels
+    fingerprint_ignores = ("codebook", "place_values")  # they follow from the levels
     codebook_levels: Tensor
+    place_values: Tensor
     codebook: Tensor
 
     def __init__(self, config: QuantizerConfig, width: int) -> None:
@@ -45,6 +46,7 @@ class FSQ(Quantizer):
             )
         self.register_buffer("codebook_levels", torch.tensor(levels))
         steps = [math.prod(levels[:i]) for i in range(len(levels))]
+        self.register_buffer("place_values", torch.tensor(steps), persistent=False)
         ids = torch.arange(config.num_codes)
         digits = torch.stack([ids // step % level for step, level in zip(steps, levels, strict=True)], dim=1)
         self.register_buffer("codebook", self._to_words(digits), persistent=False)
@@ -61,8 +63,7 @@ class FSQ(Quantizer):
     def nearest(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
         """Id of each vector's cell: the first number is the lowest digit."""
         digits = self._bounded(vectors).round().long() + self.codebook_levels // 2
-        steps = functional.pad(self.codebook_levels.cumprod(0)[:-1], (1, 0), value=1)
-        return (digits * steps).sum(dim=1)
+        return (digits * self.place_values).sum(dim=1)
 
     def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:
         """Bound and round; there is no loss. Gradients pass through the bounding, and straight through the rounding."""
@@ -86,8 +87,9 @@ class FSQ(Quantizer):
 class LFQ(Quantizer):
     """Lookup-free quantization: the signs of the numbers are the bits of the id (Yu et al. 2024, section 3.1)."""
 
-    fingerprint_ignores = ("codebook",)  # all corners of the cube
+    fingerprint_ignores = ("codebook", "place_values")  # all corners of the cube, powers of two
     codebook: Tensor
+    place_values: Tensor
 
     def __init__(self, config: QuantizerConfig, width: int) -> None:
         super().__init__(config)
@@ -95,6 +97,7 @@ class LFQ(Quantizer):
             raise ValueError(f"lfq with code_width {width} has {2**width} codes, not {config.num_codes}")
         bits = torch.arange(config.num_codes)[:, None] >> torch.arange(width) & 1
         self.register_buffer("codebook", bits * 2.0 - 1, persistent=False)
+        self.register_buffer("place_values", 2 ** torch.arange(width), persistent=False)
 
     def words(self) -> Float[Tensor, "k d"]:
         """All corners of the cube; the first number is the lowest bit."""
@@ -106,8 +109,7 @@ class LFQ(Quantizer):
 
     def nearest(self, vectors: Float[Tensor, "m d"]) -> Int[Tensor, " m"]:
         """Positive numbers are set bits."""
-        bits = (vectors > 0).long()
-        return (bits << torch.arange(bits.shape[1], device=bits.device)).sum(dim=1)
+        return ((vectors > 0) * self.place_values).sum(dim=1)
 
     def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:
         """Take signs; loss = commitment x |latent - word|^2 + entropy."""

@@ -1,0 +1,1 @@
+"""Models in the forms of other libraries: `mage.interop.timm_models`, `mage.interop.scikit_learn`."""
