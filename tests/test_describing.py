@@ -1,4 +1,4 @@
-"""`Mage.surprise` and `Mage.attention`: of images of any kind, independent of the batch; errors for what is not there."""
+"""`Mage.surprise` and `Mage.attention`: independent of the batch, and errors for what cannot be done."""
 
 from dataclasses import replace
 

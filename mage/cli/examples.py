@@ -80,6 +80,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mage convert mage-vitb-1600.pth vqgan_jax_strongaug.ckpt --out models/mage-base",
         "mage convert models/mage-base --out mage-base.pth",
     ),
+    "serve": ("mage serve", "mage serve --model digits runs/photos --folder photos/ --port 8080"),
     "report": ("mage report runs/photos", "mage report runs/demo --json"),
     "compare": ("mage compare runs/a runs/b", "mage compare runs/a runs/b --out comparison.html"),
     "reproduce": (

@@ -30,6 +30,7 @@ COMMANDS = {
     "robustness": "accuracy on corrupted and on attacked images",
     "anomalies": "rank the images of a folder by how much they surprise a model",
     "convert": "released checkpoint <-> model folder",
+    "serve": "models in a browser: generate, edit, reconstruct, look at features",
     "report": "a run as one self-contained HTML page",
     "compare": "several runs side by side, on one page",
     "reproduce": "the published numbers, from the published weights and your ImageNet",
@@ -134,7 +135,7 @@ GROUPS = {
     "generate and edit": ("generate", "edit", "reconstruct", "tune-sampler"),
     "use on a folder": ("explore", "embed", "predict", "anomalies"),
     "measure": ("evaluate", "probe", "knn", "fewshot", "transfer", "robustness", "reproduce", "benchmark"),
-    "show and convert": ("report", "compare", "convert"),
+    "show and convert": ("serve", "report", "compare", "convert"),
 }
 """Commands by purpose, as `mage --help` lists them."""
 
