@@ -1,5 +1,6 @@
 """`mage serve`: models in a browser."""
 
+import sys
 import threading
 
 from mage.cli.console import emit, note
@@ -16,10 +17,12 @@ def run(options: Options) -> None:
     models = Models(options.model, folder=options.folder, device=options.device, precision=options.precision)
     server = None
     try:
+        models.warm()
         server = Server(models, host=options.host, port=options.port, share=options.share)
         shared = f", and for everyone at {server.public}" if server.public else ""
         result = {"url": server.url, "public": server.public, "models": models.names}
         emit(options, result, f"{server.url}{shared}: {', '.join(models.names)}; Ctrl-C stops")
+        sys.stdout.flush()  # a pipe would keep the address until the end
         threading.Event().wait()
     finally:
         if server is None:

@@ -68,10 +68,10 @@ def chooser(page: Page) -> Chooser:
         allow_preview=False,
         interactive=False,
         buttons=[],
-        elem_classes="examples",
+        elem_classes=["examples", "choices"],
         format="png",
     )
-    upload = gr.UploadButton("Upload your own picture", file_types=FILES, size="md", variant="secondary")
+    upload = gr.UploadButton("Upload your own picture", file_types=FILES, size="sm", variant="secondary")
     source = gr.File(first_picture(models, served), visible=False, file_types=FILES, label="Picture")
     gallery.select(
         kindly(pick),

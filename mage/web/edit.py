@@ -141,16 +141,17 @@ def edit_tab(page: Page) -> None:
             editor = gr.ImageEditor(
                 background(first.name, source.value["path"] if source.value else None),
                 type="pil",
-                label="Paint over what is to be redrawn",
+                label="Paint here",
                 sources=[],
                 transforms=[],
-                layers=gr.LayerOptions(allow_additional_layers=False),
+                layers=False,
+                canvas_size=(448, 448),
                 brush=gr.Brush(default_size=48, colors=[BRUSH], default_color=BRUSH, color_mode="fixed"),
                 eraser=gr.Eraser(default_size=48),
                 height=420,
                 format="png",
                 buttons=[],
-                elem_classes="picture",
+                elem_classes="painting",
             )
         with gr.Column(scale=2, min_width=280):
             task = gr.Radio(list(TASKS), value=PAINTED, label="Task")
@@ -163,8 +164,8 @@ def edit_tab(page: Page) -> None:
             steps = gr.Slider(1, limits.steps, first.model.sampling.steps, step=1, label="Steps")
             seed = gr.Number(0, precision=0, minimum=0, maximum=limits.seed, label="Seed")
             with gr.Row():
-                start = gr.Button("Edit", variant="primary", min_width=110)
-                stop = gr.Button("Stop", variant="stop", min_width=80)
+                start = gr.Button("Edit", variant="primary", size="md", min_width=110)
+                stop = gr.Button("Stop", size="md", min_width=110)
         with gr.Column(scale=3, min_width=300):
             text = gr.HTML(said("Paint or choose a task, then press Edit: four results with different chance."))
             results = gr.Image(
@@ -173,7 +174,7 @@ def edit_tab(page: Page) -> None:
             )  # fmt: skip
             touched = gr.Image(
                 label="Tokens that are redrawn", alt_text="The picture with the redrawn tokens in colour",
-                interactive=False, format="png", height=260, elem_classes="picture", buttons=["fullscreen"],
+                interactive=False, format="png", height=300, elem_classes=["picture", "lines"], buttons=["fullscreen"],
             )  # fmt: skip
 
     source.change(

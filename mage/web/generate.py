@@ -49,11 +49,11 @@ def generate(
     served, limits = models[name], models.limits
     count = whole(count, 1, limits.count, "the number of images")
     steps = whole(steps, 1, limits.steps, "the number of steps")
-    classes = classes_of(served, word, count)
+    classes, guidance = classes_of(served, word, count), real(guidance, 0, 10, "the guidance")
     settings: dict[str, Any] = {
         "steps": steps,
         "token_temperature": real(temperature, 0, 2, "the temperature"),
-        "guidance": real(guidance, 0, 10, "the guidance") if classes is not None else 0.0,
+        "guidance": guidance if classes is not None else 0.0,
         "seed": whole(seed, 0, limits.seed, "the seed"),
         "classes": classes,
     }
@@ -64,11 +64,10 @@ def generate(
             continue
         number = state.number
         order = views.order(trace.update(number, state.tokens), steps, cell)
-        text = f"Step {number + 1} of {steps}" if number else "Starting: every token is unknown"
+        text = f"{number} of {steps} steps" if number else "Every token is unknown"
         yield Shown(views.sheet(views.known_so_far(model, state.tokens)), views.sheet(order), said(text))
     order = views.order(trace.finish(state), steps, cell)
-    tokens = state[0].numel()
-    text = f"{count} images of {tokens} tokens each, in {steps} steps"
+    text = f"{count} image{'' if count == 1 else 's'} of {state[0].numel()} tokens, in {steps} steps"
     yield Shown(views.sheet(model.decode_tokens(state).float()), views.sheet(order), said(text))
 
 
@@ -112,10 +111,10 @@ def generate_tab(page: Page) -> None:
             seed = gr.Number(
                 0, precision=0, minimum=0, maximum=limits.seed, label="Seed", info="The same seed, the same images"
             )
+            start = gr.Button("Generate", variant="primary", size="md")
             with gr.Row():
-                start = gr.Button("Generate", variant="primary", min_width=110)
-                again = gr.Button("Next seed", min_width=110)
-                stop = gr.Button("Stop", variant="stop", min_width=80)
+                again = gr.Button("Next seed", size="md", min_width=100)
+                stop = gr.Button("Stop", size="md", min_width=100)
         with gr.Column(scale=5, min_width=300):
             text = gr.HTML(said("Press Generate: the tokens of all images become known step by step."))
             with gr.Row():

@@ -123,7 +123,7 @@ def look_tab(page: Page) -> None:
             1, depth_of(first), depth_of(first), step=1, label="Block of the encoder", scale=3, min_width=280,
             info="Whose attention is shown: what its class token looks at",
         )  # fmt: skip
-        start = gr.Button("Look at this picture", variant="primary", scale=1, min_width=200)
+        start = gr.Button("Look at this picture", variant="primary", size="md", scale=1, min_width=200)
     text = gr.HTML(said("Choose a picture and press the button."))
     with gr.Row():
         shown = picture("Picture", "The chosen picture")
@@ -133,7 +133,7 @@ def look_tab(page: Page) -> None:
         label="Nearest images by features", columns=8, height="auto", allow_preview=False, interactive=False,
         buttons=[], format="png", elem_classes="examples",
     )  # fmt: skip
-    draw = gr.Button("Draw the map of all images")
+    draw = gr.Button("Draw the map of all images", size="md")
     drawn = gr.HTML(said("The map places images with similar features close together."))
 
     event = {"concurrency_id": "model", "concurrency_limit": 1}

@@ -17,7 +17,7 @@ MOST_BYTES = 50_000_000
 
 
 def facts(served: Served) -> str:
-    """Sizes of the networks, and the sampler's settings, as Markdown."""
+    """Sizes of the images and the networks, as Markdown."""
     model = served.model
     network, tokenizer = model.require_generator(), model.require_tokenizer()
     height, width = model.image_size
@@ -31,16 +31,17 @@ def facts(served: Served) -> str:
         f"{network.config.decoder_depth}",
         f"- **Classes**: {', '.join(served.classes) or 'none'}",
         f"- **Runs** in {model.precision} on {model.device}",
-        "",
-        "### Sampler",
-        "",
-        "| setting | value | meaning |",
-        "|---|---|---|",
     ]
+    return "\n".join(lines)
+
+
+def sampler_table(served: Served) -> str:
+    """The settings that the model's sampler has unless the page changes them, as Markdown."""
     meanings = field_docs(SamplingConfig)
+    lines = ["| setting | value | meaning |", "|---|---|---|"]
     lines += [
         f"| {name} | {'-' if value is None else value} | {meanings.get(name, '')} |"
-        for name, value in asdict(model.sampling).items()
+        for name, value in asdict(served.model.sampling).items()
     ]
     return "\n".join(lines)
 
@@ -66,9 +67,11 @@ def model_tab(page: Page) -> None:
     models = page.models
     first = models[models.names[0]]
     own = gr.Markdown(facts(first), elem_classes="card")
+    with gr.Accordion("Settings of the sampler", open=False):
+        sampler = gr.Markdown(sampler_table(first), elem_classes="card")
     card = gr.Markdown(card_of(first), elem_classes="card")
     report = gr.HTML(report_page(first))
     page.model.change(
-        lambda name: [facts(models[name]), card_of(models[name]), report_page(models[name])], page.model,
-        [own, card, report], show_progress="hidden", queue=False, api_visibility="private",
+        lambda name: [facts(models[name]), sampler_table(models[name]), card_of(models[name]), report_page(models[name])], page.model,
+        [own, sampler, card, report], show_progress="hidden", queue=False, api_visibility="private",
     )  # fmt: skip

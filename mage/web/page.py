@@ -27,8 +27,12 @@ def build_page(models: Models) -> Any:
     import gradio as gr
 
     with gr.Blocks(title="MAGE", analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)) as blocks:
-        gr.HTML(HEADING)
-        model = gr.Dropdown(models.names, value=models.names[0], label="Model", filterable=False)
+        with gr.Row(elem_classes="head"):
+            with gr.Column(scale=3, min_width=280):
+                gr.HTML(HEADING)
+            model = gr.Dropdown(
+                models.names, value=models.names[0], label="Model", filterable=False, scale=1, min_width=220
+            )
         with gr.Tabs():
             for name, lay_out in TABS.items():
                 with gr.Tab(name):

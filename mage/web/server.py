@@ -71,7 +71,7 @@ class Server:
 
     def __init__(self, models: Models, *, host: str, port: int, share: bool = False) -> None:
         """Start it in the background. share: also at a public address of Gradio's, which is printed nowhere else."""
-        os.environ.update(QUIET)
+        os.environ.update(QUIET, GRADIO_TEMP_DIR=str(models.uploads))
         import gradio as gr
 
         theme = gr.themes.Default(font=FONTS, font_mono=MONO, primary_hue="indigo", neutral_hue="slate")

@@ -69,15 +69,23 @@ class Models:
         """
         self.limits = limits
         self._work = tempfile.TemporaryDirectory(prefix="mage-serve-")
-        self.chosen = Path(self._work.name) / "chosen"
+        self.chosen, self.uploads = Path(self._work.name) / "chosen", Path(self._work.name) / "uploads"
         self.chosen.mkdir()
         sources = tuple(sources) or packaged.names()
         last = [Path(source).name for source in sources]
         names = [name if last.count(name) == 1 else source for name, source in zip(last, sources, strict=True)]
-        self._served = {
-            name: self._load(name, source, folder, mage.load(source, device=device, precision=precision))
-            for name, source in zip(names, sources, strict=True)
-        }
+        try:
+            self._served = {
+                name: self._load(name, source, folder, mage.load(source, device=device, precision=precision))
+                for name, source in zip(names, sources, strict=True)
+            }
+        except BaseException:
+            self.close()
+            raise
+
+    def warm(self) -> None:
+        """Make the first model's first image, which takes longer than every later one."""
+        self[self.names[0]].model.generate(1, steps=1)
 
     @property
     def names(self) -> list[str]:
@@ -91,7 +99,7 @@ class Models:
         return self._served[name]
 
     def close(self) -> None:
-        """Delete the pictures that visitors chose."""
+        """Delete what visitors uploaded and chose."""
         self._work.cleanup()
 
     def take(self, name: str, path: str | Path | None) -> Tensor:

@@ -35,48 +35,39 @@ def steps_of(work: Callable[[OnStep], Any], *, seconds: float) -> Iterator[Step 
 
     seconds: time that it may take, waiting included. Raises TooLong after it.
     """
-    results: queue.Queue[Any] = queue.Queue(maxsize=1)
+    told: queue.Queue[Step] = queue.Queue(maxsize=1)
+    result: list[Any] = []
+    failed: list[Exception] = []
     left, end = threading.Event(), time.monotonic() + seconds
 
-    def hand_over(item: Any) -> None:
+    def hand_over(number: int, tokens: Tensor) -> None:
         while not left.is_set():
             if time.monotonic() > end:
                 raise TooLong(f"this took longer than {seconds:.0f} seconds: ask for fewer images or steps")
             try:
-                return results.put(item, timeout=WAIT)
+                return told.put(Step(number, tokens), timeout=WAIT)
             except queue.Full:
                 continue
         raise _Left
 
     def run() -> None:
         try:
-            last: Any = work(lambda number, tokens: hand_over(Step(number, tokens)))
+            result.append(work(hand_over))
         except _Left:
-            return
+            pass
         except Exception as error:
-            last = error
-        try:
-            hand_over((last,))
-        except (_Left, TooLong):
-            left.set()
+            failed.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        while True:
+        while thread.is_alive() or not told.empty():
             try:
-                item = results.get(timeout=WAIT)
+                yield told.get(timeout=WAIT)
             except queue.Empty:
-                if not thread.is_alive() and results.empty():
-                    raise TooLong(f"this took longer than {seconds:.0f} seconds") from None
                 continue
-            if isinstance(item, Step):
-                yield item
-                continue
-            (last,) = item
-            if isinstance(last, Exception):
-                raise last
-            yield last
-            return
+        if failed:
+            raise failed[0]
+        yield result[0]
     finally:
         left.set()

@@ -16,6 +16,8 @@ from mage.sampling.trace import GIVEN, LATER
 
 SIDE = 512
 """About the length of a picture's longer side, in pixels of the screen."""
+LINE = 2
+"""Width of the lines between tokens, in pixels of the enlarged picture."""
 GREY = 0.5
 """Of unknown tokens; of medium brightness, because it shows in light and dark pages."""
 EARLY_TO_LATE = ((0.21, 0.17, 0.47), (0.16, 0.47, 0.56), (0.37, 0.73, 0.44), (0.96, 0.88, 0.27))
@@ -31,8 +33,13 @@ def cell_of(model: Mage) -> tuple[int, int]:
 
 
 def sheet(pictures: Float[Tensor, "n c H W"]) -> Image.Image:
-    """The images in rows, enlarged by a whole factor."""
-    return images.to_pil(images.enlarge(images.make_grid(pictures.cpu()), SIDE))
+    """The images in rows, enlarged by a whole factor, transparent between them; one image without a margin."""
+    if len(pictures) == 1:
+        return images.to_pil(images.enlarge(pictures[0].cpu(), SIDE))
+    rows = images.to_pil(images.enlarge(images.make_grid(pictures.cpu()), SIDE)).convert("RGB")
+    ground = images.make_grid(torch.zeros(len(pictures), 1, *pictures.shape[2:]))  # ones between the images
+    rows.putalpha(images.to_pil(images.enlarge(1 - ground, SIDE)))
+    return rows
 
 
 def known_so_far(model: Mage, tokens: Int[Tensor, "n h w"]) -> Float[Tensor, "n c H W"]:
@@ -63,5 +70,6 @@ def touched(picture: Float[Tensor, "c H W"], redrawn: Bool[Tensor, "h w"], cell:
     colour = large.new_tensor(MARK)[:, None, None]
     shown = torch.where(marked, 0.35 * large + 0.65 * colour, large)
     lines = torch.zeros_like(marked)
-    lines[:: side[0]], lines[:, :: side[1]] = True, True
+    for offset in range(LINE):
+        lines[offset :: side[0]], lines[:, offset :: side[1]] = True, True
     return images.to_pil(torch.where(lines, 0.6 * shown + 0.2, shown))
