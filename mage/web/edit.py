@@ -202,6 +202,7 @@ def edit_tab(page: Page) -> None:
 
     def changed(name: str) -> list[Any]:
         served = models[name]
-        return [gr.Dropdown(choices(served), value=ANY, visible=bool(served.classes)), served.model.sampling.steps]
+        word = gr.Dropdown(choices(served), value=ANY, visible=bool(served.classes))
+        return [word, served.model.sampling.steps, None, None]
 
-    page.model.change(changed, page.model, [word, steps], show_progress="hidden", queue=False, api_visibility="private")
+    page.model.change(changed, page.model, [word, steps, results, touched], show_progress="hidden", queue=False, api_visibility="private")

@@ -119,11 +119,11 @@ def generate_tab(page: Page) -> None:
             text = gr.HTML(said("Press Generate: the tokens of all images become known step by step."))
             with gr.Row():
                 pictures = gr.Image(
-                    label="Images", alt_text="The generated images", interactive=False, format="png", height=460,
+                    views.unknown(first.model, FIRST_COUNT), label="Images", alt_text="The generated images", interactive=False, format="png", height=460,
                     elem_classes="picture", buttons=["download", "fullscreen"],
                 )  # fmt: skip
                 order = gr.Image(
-                    label="Order of the tokens: dark first, light last", interactive=False, format="png", height=460,
+                    views.unknown(first.model, FIRST_COUNT), label="Order of the tokens: dark first, light last", interactive=False, format="png", height=460,
                     alt_text="The step in which each token became known, as a colour", elem_classes="picture",
                     buttons=["download", "fullscreen"],
                 )  # fmt: skip
@@ -151,9 +151,10 @@ def generate_tab(page: Page) -> None:
             gr.Slider(value=own_guidance, visible=bool(served.classes)),
             own_steps,
             own_temperature,
+            *[views.unknown(served.model, FIRST_COUNT)] * 2,
         ]
 
     page.model.change(
-        changed, page.model, [word, guidance, steps, temperature], show_progress="hidden", queue=False,
+        changed, page.model, [word, guidance, steps, temperature, pictures, order], show_progress="hidden", queue=False,
         api_visibility="private",
     )  # fmt: skip

@@ -74,7 +74,14 @@ class Server:
         os.environ.update(QUIET, GRADIO_TEMP_DIR=str(models.uploads))
         import gradio as gr
 
-        theme = gr.themes.Default(font=FONTS, font_mono=MONO, primary_hue="indigo", neutral_hue="slate")
+        theme = gr.themes.Default(font=FONTS, font_mono=MONO, primary_hue="indigo", neutral_hue="slate").set(
+            body_text_color_subdued="*neutral_600",  # the theme's own are too pale to be read by everyone
+            body_text_color_subdued_dark="*neutral_300",
+            block_info_text_color="*neutral_600",
+            block_info_text_color_dark="*neutral_300",
+            button_primary_background_fill="*primary_600",
+            button_primary_background_fill_hover="*primary_700",
+        )
         self._models, self._blocks = models, build_page(models)
         _, self.url, public = self._blocks.launch(
             server_name=host,

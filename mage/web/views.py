@@ -49,6 +49,11 @@ def known_so_far(model: Mage, tokens: Int[Tensor, "n h w"]) -> Float[Tensor, "n 
     return pictures.masked_fill(unknown, GREY)
 
 
+def unknown(model: Mage, count: int) -> Image.Image:
+    """Images of which no token is known yet."""
+    return sheet(torch.full((count, model.channels, *model.image_size), GREY))
+
+
 def order(known_in: Int[Tensor, "n h w"], steps: int, cell: tuple[int, int]) -> Float[Tensor, "n 3 H W"]:
     """The step in which each token became known, as a colour; white: it was given; grey: it is still unknown."""
     place = ((known_in.float() - 1) / max(1, steps - 1)).clamp(0, 1) * (len(EARLY_TO_LATE) - 1)
