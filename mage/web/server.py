@@ -16,7 +16,13 @@ POLICY = (
     "form-action 'self'; frame-ancestors 'self'"
 )
 """Content security policy: the browser itself refuses whatever is not from this server."""
-QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_ALLOWED_PATHS": "",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+"""Variables that Gradio reads: it reports nothing, fetches nothing, and shows no file of this machine."""
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -67,6 +68,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         "REACHED_OUT": str(reached_out),
         "OMP_NUM_THREADS": "1",
         "TMPDIR": str(folder),
+        "GRADIO_SHARE": "True",  # these three must not be obeyed
+        "GRADIO_ANALYTICS_ENABLED": "True",
+        "GRADIO_ALLOWED_PATHS": "/",
     }
     variables.pop("HF_HUB_OFFLINE", None)  # the command itself must see to it
     words = ["serve", "--model", "digits", "--port", str(free_port()), "--json"]
@@ -79,8 +83,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         try:
             line = process.stdout.readline()
             assert line, errors.read_text()
-            yield SimpleNamespace(url=json.loads(line)["url"], reached_out=reached_out, errors=errors, folder=folder)
+            told = json.loads(line)
+            assert told["public"] is None
+            yield SimpleNamespace(url=told["url"], reached_out=reached_out, errors=errors, folder=folder)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 130, "Ctrl-C"
+            assert errors.read_text().splitlines()[-1] == "mage serve: stopped"
+            assert not list(folder.glob("mage-serve-*")), "what visitors left is deleted"
         finally:
-            process.terminate()
-            process.wait(timeout=30)
+            process.kill()
+            process.wait()
             process.stdout.close()
