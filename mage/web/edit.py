@@ -131,7 +131,7 @@ def edit_tab(page: Page) -> None:
     def choices(served: Served) -> list[str]:
         return [ANY, *served.classes]
 
-    def background(name: str, path: str | None) -> dict[str, Any] | None:
+    def background(name: str, path: str | None) -> Any:
         picture = shown(models, name, path)
         return None if picture is None else {"background": picture.convert("RGB"), "layers": [], "composite": None}
 
@@ -205,4 +205,11 @@ def edit_tab(page: Page) -> None:
         word = gr.Dropdown(choices(served), value=ANY, visible=bool(served.classes))
         return [word, served.model.sampling.steps, None, None]
 
-    page.model.change(changed, page.model, [word, steps, results, touched], show_progress="hidden", queue=False, api_visibility="private")
+    page.model.change(
+        changed,
+        page.model,
+        [word, steps, results, touched],
+        show_progress="hidden",
+        queue=False,
+        api_visibility="private",
+    )

@@ -119,11 +119,13 @@ def generate_tab(page: Page) -> None:
             text = gr.HTML(said("Press Generate: the tokens of all images become known step by step."))
             with gr.Row():
                 pictures = gr.Image(
-                    views.unknown(first.model, FIRST_COUNT), label="Images", alt_text="The generated images", interactive=False, format="png", height=460,
+                    views.unknown(first.model, FIRST_COUNT),
+                    label="Images", alt_text="The generated images", interactive=False, format="png", height=460,
                     elem_classes="picture", buttons=["download", "fullscreen"],
                 )  # fmt: skip
                 order = gr.Image(
-                    views.unknown(first.model, FIRST_COUNT), label="Order of the tokens: dark first, light last", interactive=False, format="png", height=460,
+                    views.unknown(first.model, FIRST_COUNT),
+                    label="Order of the tokens: dark first, light last", interactive=False, format="png", height=460,
                     alt_text="The step in which each token became known, as a colour", elem_classes="picture",
                     buttons=["download", "fullscreen"],
                 )  # fmt: skip
@@ -134,7 +136,7 @@ def generate_tab(page: Page) -> None:
     def run(*values: Any) -> Iterator[Shown]:
         yield from generate(models, *values)
 
-    event = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
+    event: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
     started = start.click(kindly(run), inputs, outputs, api_name="generate", **event)
     next_seed = again.click(
         lambda number: (int(number or 0) + 1) % limits.seed, seed, seed, queue=False, show_progress="hidden",

@@ -136,7 +136,7 @@ def look_tab(page: Page) -> None:
     draw = gr.Button("Draw the map of all images", size="md")
     drawn = gr.HTML(said("The map places images with similar features close together."))
 
-    event = {"concurrency_id": "model", "concurrency_limit": 1}
+    event: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
     start.click(
         kindly(partial(look, models, maps)),
         [page.model, source, block],

@@ -71,7 +71,11 @@ def model_tab(page: Page) -> None:
         sampler = gr.Markdown(sampler_table(first), elem_classes="card")
     card = gr.Markdown(card_of(first), elem_classes="card")
     report = gr.HTML(report_page(first))
+
+    def changed(name: str) -> list[str]:
+        return [describe(models[name]) for describe in (facts, sampler_table, card_of, report_page)]
+
     page.model.change(
-        lambda name: [facts(models[name]), sampler_table(models[name]), card_of(models[name]), report_page(models[name])], page.model,
+        changed, page.model,
         [own, sampler, card, report], show_progress="hidden", queue=False, api_visibility="private",
     )  # fmt: skip

@@ -16,7 +16,7 @@ from mage.web.state import Models
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
-ONLY_LOOPBACK = '''
+ONLY_LOOPBACK = """
 import os, sys
 
 def watch(event, arguments):
@@ -31,7 +31,7 @@ def watch(event, arguments):
         raise OSError(f"no network in tests: {host}")
 
 sys.addaudithook(watch)
-'''
+"""
 """A sitecustomize.py: the process can reach this machine only, and what else it tried is written down."""
 
 

@@ -13,7 +13,7 @@ from mage.web.limits import Limits, TooLong, kindly, read_picture, real, whole
 
 @pytest.mark.parametrize("value", [-1, 17, float("nan"), float("inf"), "4", None, True, 1e400, 2.5, [1]])
 def test_a_number_outside_its_range_or_of_another_kind_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="^the count must"):
+    with pytest.raises(ValueError, match=r"^the count must"):
         whole(value, 0, 16, "the count")
 
 

@@ -61,9 +61,7 @@ def test_classes_are_drawn_in_turn_one_or_none(models: Models) -> None:
         (6, 10**6, "the number of images must lie"),
     ],
 )
-def test_what_is_out_of_bounds_is_refused_before_any_work(
-    models: Models, place: int, value: Any, message: str
-) -> None:
+def test_what_is_out_of_bounds_is_refused_before_any_work(models: Models, place: int, value: Any, message: str) -> None:
     arguments: list[Any] = ["digits", ANY, 0, 2, 1, 0, 1]
     arguments[place] = value
     with pytest.raises(ValueError, match=message):
