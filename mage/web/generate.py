@@ -16,6 +16,7 @@ from mage.web.steps import Step, steps_of
 ANY, EACH = "any", "each in turn"
 """Words beside the names of classes."""
 FIRST_COUNT = 16
+HINT = "Press Generate: the tokens of all images become known step by step."
 
 
 class Shown(NamedTuple):
@@ -60,15 +61,14 @@ def generate(
     model, trace, cell = served.model, Trace(), views.cell_of(served.model)
     work = steps_of(lambda on_step: model.generate_tokens(count, on_step=on_step, **settings), seconds=limits.seconds)
     for state in work:
-        if not isinstance(state, Step):
-            continue
-        number = state.number
-        order = views.order(trace.update(number, state.tokens), steps, cell)
-        text = f"{number} of {steps} steps" if number else "Every token is unknown"
-        yield Shown(views.sheet(views.known_so_far(model, state.tokens)), views.sheet(order), said(text))
-    order = views.order(trace.finish(state), steps, cell)
-    text = f"{count} image{'' if count == 1 else 's'} of {state[0].numel()} tokens, in {steps} steps"
-    yield Shown(views.sheet(model.decode_tokens(state).float()), views.sheet(order), said(text))
+        if isinstance(state, Step):
+            number, known_in = state.number, trace.update(state.number, state.tokens)
+            text = f"{number} of {steps} steps" if number else "Every token is unknown"
+            pictures = views.known_so_far(model, state.tokens)
+        else:
+            known_in, pictures = trace.finish(state), model.decode_tokens(state).float()
+            text = f"{count} image{'' if count == 1 else 's'} of {state[0].numel()} tokens, in {steps} steps"
+        yield Shown(views.sheet(pictures), views.sheet(views.order(known_in, steps, cell)), said(text))
 
 
 def defaults(served: Served) -> tuple[float, int, float]:
@@ -116,7 +116,7 @@ def generate_tab(page: Page) -> None:
                 again = gr.Button("Next seed", size="md", min_width=100)
                 stop = gr.Button("Stop", size="md", min_width=100)
         with gr.Column(scale=5, min_width=300):
-            text = gr.HTML(said("Press Generate: the tokens of all images become known step by step."))
+            text = gr.HTML(said(HINT))
             with gr.Row():
                 pictures = gr.Image(
                     views.unknown(first.model, FIRST_COUNT),
@@ -154,9 +154,10 @@ def generate_tab(page: Page) -> None:
             own_steps,
             own_temperature,
             *[views.unknown(served.model, FIRST_COUNT)] * 2,
+            said(HINT),
         ]
 
     page.model.change(
-        changed, page.model, [word, guidance, steps, temperature, pictures, order], show_progress="hidden", queue=False,
+        changed, page.model, [word, guidance, steps, temperature, pictures, order, text], show_progress="hidden", queue=False,
         api_visibility="private",
     )  # fmt: skip

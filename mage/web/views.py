@@ -43,10 +43,23 @@ def sheet(pictures: Float[Tensor, "n c H W"]) -> Image.Image:
 
 
 def known_so_far(model: Mage, tokens: Int[Tensor, "n h w"]) -> Float[Tensor, "n c H W"]:
-    """The images that the known tokens make; pixels of unknown ones are grey."""
-    pictures = model.decode_tokens(tokens.clamp(min=0)).float()
+    """The images that the known tokens make; pixels of unknown ones are grey.
+
+    A decoder sees beyond a token: what is unknown enters it as the nearest known token, which disturbs the others least.
+    """
+    pictures = model.decode_tokens(nearest_known(tokens)).float()
     unknown = marked_pixels(tokens == UNKNOWN, cell_of(model))[:, None]
     return pictures.masked_fill(unknown, GREY)
+
+
+def nearest_known(tokens: Int[Tensor, "n h w"]) -> Int[Tensor, "n h w"]:
+    """Unknown tokens replaced by the nearest known one of their grid; by code 0 where nothing is known."""
+    rows, columns = tokens.shape[1:]
+    places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(tokens).float()
+    flat = tokens.flatten(1)
+    distance = torch.cdist(places, places).expand(len(tokens), -1, -1)
+    nearest = distance.masked_fill((flat == UNKNOWN)[:, None], torch.inf).argmin(dim=2)
+    return flat.gather(1, nearest).clamp(min=0).view_as(tokens)
 
 
 def unknown(model: Mage, count: int) -> Image.Image:
