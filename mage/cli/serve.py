@@ -11,12 +11,12 @@ from mage.web.state import Models
 
 def run(options: Options) -> None:
     """Load the models, start the page, and wait for Ctrl-C."""
-    check_port(options.host, options.port)
     require_gradio()
     note(options, "loading models ...")
     models = Models(options.model, folder=options.folder, device=options.device, precision=options.precision)
     server = None
     try:
+        check_port(options.host, options.port)
         models.warm()
         server = Server(models, host=options.host, port=options.port, share=options.share)
         shared = f", and for everyone at {server.public}" if server.public else ""

@@ -24,6 +24,7 @@ PAINTED, MIDDLE, SIDE, UNCROP, VARY = TASKS
 SIDES = ("left", "right", "top", "bottom")
 VARIANTS = 4
 BRUSH = "#e8590c"
+HINT = "Paint or choose a task, then press Edit: four results appear."
 
 
 class Edited(NamedTuple):
@@ -167,7 +168,7 @@ def edit_tab(page: Page) -> None:
                 start = gr.Button("Edit", variant="primary", size="md", min_width=110)
                 stop = gr.Button("Stop", size="md", min_width=110)
         with gr.Column(scale=3, min_width=300):
-            text = gr.HTML(said("Paint or choose a task, then press Edit: four results with different chance."))
+            text = gr.HTML(said(HINT))
             results = gr.Image(
                 label="Results", alt_text="Four results of the edit", interactive=False, format="png", height=360,
                 elem_classes="picture", buttons=["download", "fullscreen"],
@@ -203,12 +204,12 @@ def edit_tab(page: Page) -> None:
     def changed(name: str) -> list[Any]:
         served = models[name]
         word = gr.Dropdown(choices(served), value=ANY, visible=bool(served.classes))
-        return [word, served.model.sampling.steps, None, None]
+        return [word, served.model.sampling.steps, None, None, said(HINT)]
 
     page.model.change(
         changed,
         page.model,
-        [word, steps, results, touched],
+        [word, steps, results, touched, text],
         show_progress="hidden",
         queue=False,
         api_visibility="private",

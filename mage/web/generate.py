@@ -158,6 +158,6 @@ def generate_tab(page: Page) -> None:
         ]
 
     page.model.change(
-        changed, page.model, [word, guidance, steps, temperature, pictures, order, text], show_progress="hidden", queue=False,
-        api_visibility="private",
+        changed, page.model, [word, guidance, steps, temperature, pictures, order, text], show_progress="hidden",
+        queue=False, api_visibility="private",
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """The server of the page: only this machine unless told otherwise, nothing loaded from elsewhere, nothing reported."""
 
+import importlib.util
 import os
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -51,7 +52,7 @@ class Headers:
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise ValueError, before models are loaded, if nothing can listen there."""
+    """Raise ValueError if nothing can listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -65,11 +66,8 @@ def check_port(host: str, port: int) -> None:
 
 def require_gradio() -> None:
     """Raise ValueError if Gradio is not installed."""
-    os.environ.update(QUIET)
-    try:
-        import gradio  # noqa: F401
-    except ImportError:
-        raise ValueError("mage serve needs Gradio: pip install mage-vision[web]") from None
+    if importlib.util.find_spec("gradio") is None:
+        raise ValueError("mage serve needs Gradio: pip install mage-vision[web]")
 
 
 class Server:

@@ -45,7 +45,7 @@ def sheet(pictures: Float[Tensor, "n c H W"]) -> Image.Image:
 def known_so_far(model: Mage, tokens: Int[Tensor, "n h w"]) -> Float[Tensor, "n c H W"]:
     """The images that the known tokens make; pixels of unknown ones are grey.
 
-    A decoder sees beyond a token: what is unknown enters it as the nearest known token, which disturbs the others least.
+    A decoder sees beyond a token: an unknown one enters it as the nearest known one, which disturbs the others least.
     """
     pictures = model.decode_tokens(nearest_known(tokens)).float()
     unknown = marked_pixels(tokens == UNKNOWN, cell_of(model))[:, None]

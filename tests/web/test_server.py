@@ -125,7 +125,7 @@ def test_an_upload_larger_than_allowed_is_refused(served: SimpleNamespace) -> No
     assert refused.value.code == 413
 
 
-def test_a_port_that_is_taken_is_told_before_models_are_loaded() -> None:
+def test_a_port_that_is_taken_is_told_in_a_sentence() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -136,7 +136,7 @@ def test_a_port_that_is_taken_is_told_before_models_are_loaded() -> None:
 
 
 def test_gradio_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install mage-vision\[web\]"):
         require_gradio()
 

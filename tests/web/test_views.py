@@ -20,6 +20,15 @@ def test_pixels_of_unknown_tokens_are_grey_and_those_of_known_ones_are_the_token
     torch.testing.assert_close(shown[1], whole[1])
 
 
+def test_what_is_unknown_is_drawn_as_the_nearest_known_token_or_as_code_0() -> None:
+    tokens = torch.full((2, 3, 4), UNKNOWN)
+    tokens[0, 0, 0], tokens[0, 2, 3] = 7, 9
+    expected = torch.tensor([[7, 7, 7, 9], [7, 7, 9, 9], [7, 9, 9, 9]])
+    filled = views.nearest_known(tokens)
+    assert torch.equal(filled[0, :, [0, 1, 3]], expected[:, [0, 1, 3]])
+    assert (filled[1] == 0).all()
+
+
 def test_the_order_goes_from_dark_to_light_and_tells_given_and_unknown_tokens_apart() -> None:
     known_in = torch.tensor([[[GIVEN, LATER, 1, 2, 3, 4, 5]]])
     colours = views.order(known_in, 5, (2, 3))
