@@ -30,12 +30,14 @@ Rounding = Literal["nearest", "truncate"]
 half a level darker)."""
 
 
-def load_image(path: str | Path, channels: int = 3, ground: Ground = "white") -> UInt8[Tensor, "c h w"]:
+def load_image(
+    path: str | Path, channels: int = 3, ground: Ground = "white", *, most_pixels: int | None = None
+) -> UInt8[Tensor, "c h w"]:
     """Read an image file as grey (`channels=1`), RGB (3), or with any other number of channels from .npy or TIFF.
 
     Photographs are rotated by their EXIF orientation; transparent pixels show the `ground`. Arrays are (H, W, c) or
-    (c, H, W) of uint8, uint16 or floats in [0, 1]. Raises ValueError for unreadable files, and for those larger than
-    PIL.Image.MAX_IMAGE_PIXELS.
+    (c, H, W) of uint8, uint16 or floats in [0, 1]. Raises ValueError for unreadable files, and for those with more
+    pixels than `most_pixels`; None: than PIL.Image.MAX_IMAGE_PIXELS.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -43,7 +45,7 @@ def load_image(path: str | Path, channels: int = 3, ground: Ground = "white") ->
         return _from_bands(array_files.open_npy(path), channels, str(path))
     if channels in PIL_MODES:
         array_files.regular_size(path)
-        return _decoded(path, channels, ground, str(path))
+        return _decoded(path, channels, ground, str(path), most_pixels)
     if suffix not in (".tif", ".tiff"):
         raise ValueError(f"{path} cannot hold other than 1 or 3 channels: give .npy or TIFF files")
     return _from_bands(array_files.read_tiff(path, _most_pixels() * channels), channels, str(path))
@@ -62,12 +64,16 @@ def from_pil(image: Image.Image, channels: int, ground: Ground = "white") -> UIn
     return torch.from_numpy((array[None] if array.ndim == 2 else array.transpose(2, 0, 1)).copy())
 
 
-def _decoded(source: Path | io.BytesIO, channels: int, ground: Ground, name: str) -> UInt8[Tensor, "c h w"]:
+def _decoded(
+    source: Path | io.BytesIO, channels: int, ground: Ground, name: str, most_pixels: int | None = None
+) -> UInt8[Tensor, "c h w"]:
+    limit = "PIL.Image.MAX_IMAGE_PIXELS, " if most_pixels is None else ""
+    most = _most_pixels() if most_pixels is None else most_pixels
     try:
         with Image.open(source) as image:
             width, height = image.size
-            if width * height > _most_pixels():
-                problem = f"{width} x {height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS, {_most_pixels()}"
+            if width * height > most:
+                problem = f"{width} x {height} pixels are more than {limit}{most}"
             elif image.format in PROGRAMS:
                 problem = f"{image.format} is not a format of pixels: convert it to PNG"
             else:

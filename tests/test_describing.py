@@ -1,4 +1,4 @@
-"""`Mage.surprise`: maps of images of any kind, independent of the batch, and errors for what cannot be scored."""
+"""`Mage.surprise` and `Mage.attention`: independent of the batch, and errors for what cannot be done."""
 
 from dataclasses import replace
 
@@ -120,3 +120,27 @@ def test_what_cannot_be_scored_is_refused_in_words(model: mage.Mage, photos: tor
         model.surprise(photos, classes=0)
     with pytest.raises(ValueError, match="without a transformer"):
         mage.Mage(model.tokenizer, None).surprise(photos)
+
+
+@pytest.mark.parametrize("block", [0, 1, -1])
+def test_attention_is_what_the_block_mixes_its_positions_by(model: mage.Mage, photos: torch.Tensor, block: int) -> None:
+    weights = model.attention(photos, block)
+    assert weights.shape == (5, 2, 25, 25)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(5, 2, 25))
+    encoder = model.transformer.encoder
+    layer, seen = encoder.blocks[block].attn, []
+    hook = layer.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    try:
+        model.features(photos)
+    finally:
+        hook.remove()
+    ((x, output),) = seen
+    with torch.no_grad():
+        values = layer.qkv(x).reshape(5, 25, 3, 2, 16)[:, :, 2].transpose(1, 2)
+        mixed = layer.proj((weights @ values).transpose(1, 2).reshape(5, 25, 32))
+    torch.testing.assert_close(mixed, output)
+
+
+def test_attention_of_a_block_that_is_not_there_is_refused(model: mage.Mage, photos: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="blocks are numbered 0 to 1"):
+        model.attention(photos, 2)

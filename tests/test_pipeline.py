@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -15,6 +17,7 @@ from mage.sampling.edit import box_mask, expand_canvas, grow_mask, token_mask
 from mage.sampling.generator import fill
 from mage.sampling.large import large_token_mask
 from mage.sampling.settings import SamplingConfig
+from mage.sampling.trace import GIVEN, Trace
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 
 TOKENIZER = VQGANConfig(
@@ -51,6 +54,59 @@ def test_image_k_of_a_seed_does_not_depend_on_the_batch(model: mage.Mage) -> Non
     assert torch.equal(whole, model.generate_tokens(7, steps=4, seed=3, batch_size=2))
     assert torch.equal(whole[5:], model.generate_tokens(2, steps=4, seed=3, first_index=5))
     assert not torch.equal(whole, model.generate_tokens(7, steps=4, seed=4))
+
+
+@pytest.mark.parametrize("sampling", [{}, {"order": "halton"}, {"revisions": 1}, {"reuse": 3}], ids=str)
+def test_each_step_is_told_with_the_grids_so_far_and_changes_nothing(model: mage.Mage, sampling: Any) -> None:
+    seen: list[tuple[int, torch.Tensor]] = []
+    trace = Trace()
+
+    def told(step: int, tokens: torch.Tensor) -> None:
+        seen.append((step, tokens))
+        trace.update(step, tokens)
+
+    tokens = model.generate_tokens(3, steps=5, seed=1, on_step=told, **sampling)
+    assert torch.equal(tokens, model.generate_tokens(3, steps=5, seed=1, **sampling))
+    assert [step for step, _ in seen] == [0, 1, 2, 3, 4]
+    assert all(grids.shape == (3, 4, 6) for _, grids in seen)
+    unknown = [(grids == UNKNOWN).sum(dim=(1, 2)) for _, grids in seen]
+    assert unknown[0].tolist() == [24, 24, 24]
+    assert all((before > after).all() for before, after in pairwise(unknown))
+    known_in = trace.finish(tokens)
+    for step, count in enumerate([*unknown, torch.zeros(3)]):
+        assert torch.equal((known_in > step).sum(dim=(1, 2)), count), "later than a step is what is unknown after it"
+
+
+def test_an_edit_tells_its_steps_in_windows_too_and_given_tokens_were_known_before(
+    model: mage.Mage, photos: torch.Tensor
+) -> None:
+    trace, mask = Trace(), torch.zeros(16, 24, dtype=torch.bool)
+    mask[:4, :4] = True
+    model.edit(photos, mask, steps=3, on_step=trace.update)
+    assert trace.known_in is not None
+    later = trace.known_in != GIVEN
+    assert later.sum(dim=(1, 2)).tolist() == [1, 1, 1]
+    assert later[:, 0, 0].all()
+    steps: list[int] = []
+    wide = torch.cat([photos, photos], dim=3)
+    model.edit(wide[:1], torch.ones(16, 48, dtype=torch.bool), steps=2, on_step=lambda step, tokens: steps.append(step))
+    assert steps == [0, 1] * 3, "three windows of two steps"
+
+
+def test_what_a_step_raises_ends_the_work_and_leaves_the_model_as_it_was(model: mage.Mage) -> None:
+    assert model.transformer is not None
+
+    def stop(step: int, tokens: torch.Tensor) -> None:
+        raise TimeoutError(f"step {step}")
+
+    model.transformer.train()
+    try:
+        with pytest.raises(TimeoutError, match="step 0"):
+            model.generate(1, steps=3, on_step=stop)
+        assert model.transformer.training
+        assert torch.is_grad_enabled()
+    finally:
+        model.transformer.eval()
 
 
 def test_features_are_normalised_means_of_the_last_block(model: mage.Mage, photos: torch.Tensor) -> None:

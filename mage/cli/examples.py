@@ -90,6 +90,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mage export --model digits --onnx digits-onnx",
         "mage export --model runs/photos --torch photos-pt2 --parts encode features --pool both",
     ),
+    "serve": ("mage serve", "mage serve --model digits runs/photos --folder photos/ --port 8080"),
     "report": ("mage report runs/photos", "mage report runs/demo --json"),
     "compare": ("mage compare runs/a runs/b", "mage compare runs/a runs/b --out comparison.html"),
     "reproduce": (

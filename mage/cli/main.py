@@ -32,6 +32,7 @@ COMMANDS = {
     "convert": "released checkpoint <-> model folder",
     "push": "upload a model to the Hugging Face Hub, with a card",
     "export": "a model as ONNX files or programs of torch.export, which run without this library",
+    "serve": "models in a browser: generate, edit, reconstruct, look at features",
     "report": "a run as one self-contained HTML page",
     "compare": "several runs side by side, on one page",
     "reproduce": "the published numbers, from the published weights and your ImageNet",
@@ -141,7 +142,7 @@ GROUPS = {
     "generate and edit": ("generate", "edit", "reconstruct", "tune-sampler"),
     "use on a folder": ("explore", "embed", "predict", "anomalies"),
     "measure": ("evaluate", "probe", "knn", "fewshot", "transfer", "robustness", "reproduce", "benchmark"),
-    "show and convert": ("report", "compare", "convert", "push", "export"),
+    "show and convert": ("report", "compare", "convert", "push", "export", "serve"),
 }
 """Commands by purpose, as `mage --help` lists them."""
 

@@ -1,6 +1,6 @@
 """What a model says about images: features, dense features, class scores, and how much each token surprises it.
 
-Letters: n images, c channels, H W pixels, h w tokens, d feature width, k classes.
+Letters: n images, c channels, H W pixels, h w tokens, d feature width, k classes, a heads, p positions.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from torch import Tensor
 from mage import device as device_policy
 from mage.inputs import Images
 from mage.models import Classifier, PatchEncoder
+from mage.models.attention import encoder_attention
 from mage.models.intermediates import MapFormat, intermediates
 from mage.models.pooling import Pool
 from mage.pipeline.modes import evaluating, in_batches
@@ -58,6 +59,16 @@ class Describing(Networks):
             return torch.stack(intermediates(encoder, inputs, indices, norm, output_fmt), dim=1)
 
         return list(self._describe(images, batch_size, outputs).unbind(1))
+
+    def attention(self, images: Images, block: int = -1, *, batch_size: int = 64) -> Float[Tensor, "n a p p"]:
+        """How much each position takes from every other one in a block of the encoder, for each of its heads.
+
+        Position 0 is the class token, the others are the tokens row by row; each row sums to 1. block: its number,
+        from 0 or, negative, from the end. Raises ValueError for a block that does not exist.
+        """
+        network = self.require_transformer()
+        encoder = network if isinstance(network, PatchEncoder) else network.encoder
+        return self._describe(images, batch_size, lambda inputs: encoder_attention(encoder, inputs, block))
 
     def classify(self, images: Images, *, batch_size: int = 64) -> Float[Tensor, "n k"]:
         """Class scores; only for checkpoints of a linear probe or of fine-tuning."""

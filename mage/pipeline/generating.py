@@ -16,7 +16,7 @@ from mage import rng
 from mage.masking import mask_from_noise
 from mage.models import MAGETransformer
 from mage.sampling.classes import Classes, class_numbers, listed
-from mage.sampling.decode import UNKNOWN
+from mage.sampling.decode import UNKNOWN, OnStep
 from mage.sampling.generator import ScoreAll, fill, unknown_grids
 from mage.sampling.large import decode_large, encode_large, fill_large, large_token_mask, pad_to_windows
 from mage.sampling.settings import SamplingConfig
@@ -69,13 +69,19 @@ def complete(
     classes: Int[Tensor, " n"] | None,
     precision: str,
     on_batch: OnBatch | None,
+    on_step: OnStep | None = None,
     everywhere: ScoreAll | None = None,
 ) -> Int[Tensor, "n l"]:
     """Predict unknown tokens; grid k has the random stream of its index, independent of the batch.
 
-    everywhere: as for `sampling.generator.fill`.
+    on_step, everywhere: as for `sampling.generator.fill`; on_step is given grids as the network has them.
     """
     device = grids.device
+
+    def told(step: int, tokens: Tensor) -> None:
+        if on_step is not None:
+            on_step(step, tokens.view(len(tokens), *network.grid))
+
     with device_policy.autocast(precision, device):
         batches = fill(
             device_policy.cast_for_inference(network, precision),
@@ -87,6 +93,7 @@ def complete(
             batch_size=batch_size,
             classes=None if classes is None else classes.to(device),
             on_batch=on_batch,
+            on_step=told,
             everywhere=everywhere,
         )
         return torch.cat(list(batches))

@@ -19,7 +19,7 @@ from mage.pipeline.describing import Describing
 from mage.pipeline.generating import OnBatch
 from mage.pipeline.modes import evaluating
 from mage.sampling.classes import Classes, class_numbers, drawn_classes
-from mage.sampling.decode import UNKNOWN
+from mage.sampling.decode import UNKNOWN, OnStep
 from mage.sampling.edit import marked_pixels, one_mask_each, token_mask
 from mage.sampling.keywords import SamplingKeywords, with_sampling_keywords
 from mage.sampling.settings import SamplingConfig
@@ -71,6 +71,7 @@ class Mage(Describing):
         first_index: int = 0,
         batch_size: int = 64,
         on_batch: OnBatch | None = None,
+        on_step: OnStep | None = None,
         **sampling: Unpack[SamplingKeywords],
     ) -> Float[Tensor, "n c H W"]:
         """`n` new images, float in [0, 1].
@@ -79,9 +80,18 @@ class Mage(Describing):
         without class, a model trained on clusters draws each cluster with its frequency.
         first_index: number of the first image; image k of a seed does not depend on the batch.
         on_batch: called with the number of images finished since the last call.
+        on_step: called before each step of a batch with the step's number, from 0, and the batch's token grids so far
+        (b, *grid), -1 = unknown; what it raises ends the work.
         """
         tokens = self.generate_tokens(
-            n, classes=classes, seed=seed, first_index=first_index, batch_size=batch_size, on_batch=on_batch, **sampling
+            n,
+            classes=classes,
+            seed=seed,
+            first_index=first_index,
+            batch_size=batch_size,
+            on_batch=on_batch,
+            on_step=on_step,
+            **sampling,
         )
         return self.decode_tokens(tokens, batch_size=batch_size)
 
@@ -96,6 +106,7 @@ class Mage(Describing):
         first_index: int = 0,
         batch_size: int = 64,
         on_batch: OnBatch | None = None,
+        on_step: OnStep | None = None,
         **sampling: Unpack[SamplingKeywords],
     ) -> Int[Tensor, "n *grid"]:
         """`n` token grids by iterative decoding (section 3.2), without their pixels.
@@ -124,6 +135,7 @@ class Mage(Describing):
                 classes=wanted,
                 precision=self.precision,
                 on_batch=on_batch,
+                on_step=on_step,
                 everywhere=self._recorded_pass(),
             )
         return tokens.view(n, *network.grid)
@@ -145,6 +157,7 @@ class Mage(Describing):
         classes: Classes = None,
         seed: int = 0,
         batch_size: int = 64,
+        on_step: OnStep | None = None,
         on_tokens: Callable[[int], None] | None = None,
         **sampling: Unpack[SamplingKeywords],
     ) -> Float[Tensor, "*n c H W"]:
@@ -172,7 +185,7 @@ class Mage(Describing):
                 own = rng.stream_seed(seed, "window", window)
                 wanted = None if numbers is None else [numbers[index]]
                 drawn = self.generate_tokens(
-                    1, start=part[None], seed=own, first_index=index, classes=wanted, **sampling
+                    1, start=part[None], seed=own, first_index=index, classes=wanted, on_step=on_step, **sampling
                 )[0]  # fmt: skip
                 tell(int((part == UNKNOWN).sum()))
                 return drawn
@@ -186,7 +199,13 @@ class Mage(Describing):
             redrawn = token_mask(masks, (rows, columns))
             tokens = self.encode(batch, batch_size=batch_size).masked_fill(redrawn, UNKNOWN)
             tokens = self.generate_tokens(
-                len(batch), start=tokens, classes=classes, seed=seed, batch_size=batch_size, **sampling
+                len(batch),
+                start=tokens,
+                classes=classes,
+                seed=seed,
+                batch_size=batch_size,
+                on_step=on_step,
+                **sampling,
             )
             tell(int(redrawn.sum()))
             result = self.decode_tokens(tokens, batch_size=batch_size)
@@ -205,6 +224,7 @@ class Mage(Describing):
         classes: Classes = None,
         seed: int = 0,
         batch_size: int = 64,
+        on_step: OnStep | None = None,
         **sampling: Unpack[SamplingKeywords],
     ) -> Float[Tensor, "*n c H W"]:
         """Variations of images: a random share `strength` of their tokens is redrawn.
@@ -214,7 +234,13 @@ class Mage(Describing):
         inputs = self._images(images)
         tokens = self.mask_tokens(self.encode(inputs.pixels, batch_size=batch_size), strength, seed)
         tokens = self.generate_tokens(
-            len(tokens), start=tokens, classes=classes, seed=seed, batch_size=batch_size, **sampling
+            len(tokens),
+            start=tokens,
+            classes=classes,
+            seed=seed,
+            batch_size=batch_size,
+            on_step=on_step,
+            **sampling,
         )
         result = self.decode_tokens(tokens, batch_size=batch_size)
         return result[0] if inputs.single else result

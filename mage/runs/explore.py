@@ -1,10 +1,14 @@
-"""What a folder holds: a map of its images, groups, near-duplicates and outliers (`mage explore`)."""
+"""What a folder holds: a map of its images, groups, near-duplicates and outliers (`mage explore`).
+
+Letters: n images, d feature width.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float64
 from PIL import Image
 from torch import Tensor
 
@@ -40,6 +44,8 @@ class Exploration:
     """Files that cannot be read as images."""
     model: str
     """Model and pooling of the features, in a few words."""
+    features: Float64[Tensor, "n d"]
+    """As the model gives them."""
 
 
 def explore(
@@ -85,7 +91,8 @@ def explore(
             on_images(len(part))
     if not kept:
         raise ValueError(f"none of the {count} images of {source.name} could be read; are the files whole?")
-    x = standardised(torch.cat(features))
+    described = torch.cat(features)
+    x = standardised(described)
     components = principal_components(x)
     return Exploration(
         str(data),
@@ -98,6 +105,7 @@ def explore(
         len(source),
         tuple(source.skipped),
         f"{model_name}, {pool} features",
+        described,
     )
 
 

@@ -16,7 +16,7 @@ from mage import rng
 from mage.masking import Mask
 from mage.models.mage import MAGETransformer
 from mage.nn.grids import area
-from mage.sampling.decode import UNKNOWN, LogitsFn, decode
+from mage.sampling.decode import UNKNOWN, LogitsFn, OnStep, decode
 from mage.sampling.guidance import guided
 from mage.sampling.orders import priorities
 from mage.sampling.reuse import ReusedPasses
@@ -120,12 +120,13 @@ def fill(
     batch_size: int,
     classes: Int[Tensor, " n"] | None = None,
     on_batch: Callable[[int], None] | None = None,
+    on_step: OnStep | None = None,
     everywhere: ScoreAll | None = None,
 ) -> Iterator[Int[Tensor, "b l"]]:
     """Decode the grids of `start` batch by batch; grid i has the random stream (seed, stream, indices[i]).
 
-    classes: the class of each grid, -1 = none. everywhere: `scores_everywhere` of the network, recorded, for passes
-    that compute all positions.
+    classes: the class of each grid, -1 = none. on_step: called before each step of a batch, as by `decode`.
+    everywhere: `scores_everywhere` of the network, recorded, for passes that compute all positions.
     """
 
     def streams(name: str, chosen: Sequence[int]) -> list[torch.Generator]:
@@ -144,6 +145,7 @@ def fill(
             generators=streams("", chosen),
             settings=settings,
             priority=priorities(settings.order, transformer.grid, streams(" order", chosen), tokens.device),
+            on_step=on_step,
         )
         if settings.revisions:
             complete = _passes(transformer, replace(settings, reuse=1), wanted, dropping, everywhere)

@@ -168,6 +168,16 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("{root}/photo.png --out {root}/photo.png/x", "is a file"),
         ("{root}/photo.png --out {out} --frobnicate", "frobnicate"),
     ],
+    "serve": [
+        *(case for case in MODEL),
+        *COMMON[:2],
+        ("--port 0", "--port must be at least 1"),
+        ("--port 70000", "--port must be at most 65,535"),
+        ("--host 203.0.113.7", "cannot listen on 203.0.113.7, port 7860"),
+        ("--model {root}/tokenizer", "without a transformer"),
+        ("--model {root}/model --folder {root}/none", "none"),
+        ("--model {root}/model --folder {root}/empty", "no image"),
+    ],
     "report": [
         ("{root}/none", "none"),
         ("{root}/empty", "empty"),

@@ -49,6 +49,9 @@ Margin = Annotated[int, Between(0, 4096)]
 Side = Annotated[int, Between(1, 2**14)]
 """Height or width of an image, in pixels."""
 
+Port = Annotated[int, Between(1, 65_535)]
+"""TCP port of a server."""
+
 
 def check_numbers(options: Any) -> None:
     """Raise ValueError that names the first option of a dataclass that is out of its range."""

@@ -1,0 +1,1 @@
+"""The page of `mage serve`: models in a browser, on Gradio (extra `web`)."""
