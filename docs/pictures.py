@@ -2,6 +2,7 @@
 
 overview.png: samples by class, an image filled in from fewer and fewer tokens, edits. Nothing is selected: seed 0, and
 the first of the images that come with the models.
+masking.png: which tokens are masked and dropped at three mask ratios.
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 
 import mage
 from mage import images, pictures
+from mage.masking import mask_from_noise
 from mage.store import packaged
 
 FOLDER = Path(__file__).parent / "pictures"
@@ -57,9 +59,30 @@ def beside(parts: list[Tensor], gap: int = 24) -> Tensor:
     return torch.cat(columns[:-1], dim=2)
 
 
+def masking() -> Tensor:
+    """One image's tokens at three mask ratios: kept, masked, and dropped before the encoder."""
+    model = mage.load(packaged.FOLDER / "cifar10")
+    image = images.enlarge(images.to_float(packaged.examples("cifar10")[0][12]), 320)
+    rows, columns = model.require_tokenizer().grid
+    noise = torch.rand(1, rows * columns, generator=torch.Generator().manual_seed(0))
+
+    def cells(chosen: Tensor) -> Tensor:
+        side = image.shape[1] // rows
+        return chosen.view(rows, columns).repeat_interleave(side, 0).repeat_interleave(side, 1)
+
+    parts = [("image", image)]
+    for ratio in (0.55, 0.75, 0.95):
+        mask = mask_from_noise(noise, ratio)
+        shown = torch.where(cells(mask.masked), image.new_tensor([0.88, 0.44, 0.23])[:, None, None], image)
+        shown = torch.where(cells(mask.dropped), image.new_ones(3)[:, None, None], shown)
+        parts.append((f"{ratio:.0%} masked", shown))
+    return pictures.panels(parts)
+
+
 def main() -> None:
     """Write the pictures."""
     images.save_png(FOLDER / "overview.png", beside([generated("cifar10"), filled_in("digits")]))
+    images.save_png(FOLDER / "masking.png", masking())
 
 
 if __name__ == "__main__":

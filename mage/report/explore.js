@@ -47,7 +47,8 @@
 
   function paint() {
     dots.forEach((dot, index) => {
-      dot.className = colourOf(keyOf(index)) + (lit && keyOf(index) !== lit ? " faint" : "");
+      const sheet = Math.floor(index / (data.columns * data.columns));
+      dot.className = `${colourOf(keyOf(index))} s${sheet}` + (lit && keyOf(index) !== lit ? " faint" : "");
     });
     legend.replaceChildren(...names().map((key) => {
       const button = document.createElement("button");
@@ -75,6 +76,8 @@
     }
     show(next);
   });
+  const pictures = document.querySelector(".controls input");
+  pictures.addEventListener("change", () => map.classList.toggle("pictures", pictures.checked));
   const select = document.querySelector(".controls select");
   if (select) select.addEventListener("change", () => { by = select.value; lit = ""; show(-1); paint(); });
   paint();

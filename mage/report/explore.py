@@ -9,7 +9,7 @@ from mage import atomic
 from mage.evaluation.neighbours import DUPLICATE_SHARE, NEIGHBOURS, Pair
 from mage.report.page import page_frame
 from mage.report.sections import Section
-from mage.report.thumbnails import COLUMNS, sheet_styles, shown
+from mage.report.thumbnails import COLUMNS, place_of, sheet_styles, shown
 from mage.runs.explore import THUMBNAIL, Exploration
 
 IN_GROUP = 24
@@ -17,6 +17,8 @@ IN_GROUP = 24
 MOST_PAIRS = 60
 """Largest number of near-duplicates that are shown."""
 MOST_OUTLIERS = 24
+MOST_PICTURES = 400
+"""Images up to which the map shows pictures at first, not dots."""
 MOST_LABELS = 12
 """Largest number of sub-folders that get a colour of their own on the map."""
 MOST_SKIPPED = 20
@@ -62,9 +64,10 @@ def _number(count: int, noun: str) -> str:
 def _map(found: Exploration) -> Section:
     positions, labels = found.projection.positions.round(4).tolist(), found.labels
     dots = "".join(
-        f'<b class="k{group % 12}" style="left:{100 * x:.2f}%;top:{100 * (1 - y):.2f}%"></b>'
-        for (x, y), group in zip(positions, found.clusters.labels.tolist(), strict=True)
+        f'<b class="k{group % 12}" style="left:{100 * x:.2f}%;top:{100 * (1 - y):.2f}%;{place_of(index)}"></b>'
+        for index, ((x, y), group) in enumerate(zip(positions, found.clusters.labels.tolist(), strict=True))
     )
+    checked, kind = (" checked", " pictures") if len(positions) <= MOST_PICTURES else ("", "")
     label_names = sorted(set(labels))
     data = {
         "columns": COLUMNS,
@@ -83,13 +86,14 @@ def _map(found: Exploration) -> Section:
         else ""
     )
     body = (
-        f'<div class="controls">{by_label}<div class="controls legend" style="margin:0"></div></div>'
-        '<div class="map" tabindex="0" role="group" aria-label="Map of the images; the arrow keys go from image to '
-        f'image"><div class="field">{dots}</div><div class="card" hidden><i class="t" role="img"></i><p></p><p></p>'
+        f'<div class="controls"><label class="switch"><input type="checkbox"{checked}>Pictures</label>'
+        f'{by_label}<div class="controls legend" style="margin:0"></div></div>'
+        f'<div class="map{kind}" tabindex="0" role="group" aria-label="Map of the images; the arrow keys go through '
+        f'them"><div class="field">{dots}</div><div class="card" hidden><i class="t" role="img"></i><p></p><p></p>'
         f'</div></div><script type="application/json" id="images">{_json(data)}</script>'
     )
     lead = (
-        f"{escape(found.projection.method)} Point at a dot, or tap it, to see its image; a group's button shows it "
+        f"{escape(found.projection.method)} Point at an image, or tap it, to see more of it; a group's button shows it "
         "alone."
     )
     return Section("map", "Map", lead, body)

@@ -32,11 +32,14 @@ def sheet_styles(pictures: Sequence[Image.Image], side: int) -> str:
     return "\n".join(styles) + "\n"
 
 
+def place_of(index: int) -> str:
+    """CSS of the place of picture `index` on its sheet."""
+    place = index % COLUMNS**2
+    return f"--x:{place % COLUMNS};--y:{place // COLUMNS}"
+
+
 def shown(index: int, name: str) -> str:
     """HTML of picture `index`, described by `name`."""
-    sheet, place = divmod(index, COLUMNS**2)
+    sheet = index // COLUMNS**2
     text = escape(name, quote=True)
-    return (
-        f'<i class="t s{sheet}" style="--x:{place % COLUMNS};--y:{place // COLUMNS}" role="img" aria-label="{text}" '
-        f'title="{text}"></i>'
-    )
+    return f'<i class="t s{sheet}" style="{place_of(index)}" role="img" aria-label="{text}" title="{text}"></i>'

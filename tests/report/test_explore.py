@@ -74,12 +74,26 @@ def test_every_image_has_a_dot_at_its_place_in_the_data(found: Exploration) -> N
     data = json.loads(text.split('id="images">')[1].split("</script>")[0])
     assert data["files"] == list(found.files)
     assert f"dark/{HOSTILE}" in data["files"]
-    dots = re.findall(r'<b class="k(\d+)" style="left:([\d.]+)%;top:([\d.]+)%"></b>', text)
+    form = r'<b class="k(\d+)" style="left:([\d.]+)%;top:([\d.]+)%;--x:(\d+);--y:(\d+)"></b>'
+    dots = re.findall(form, text)
     assert len(dots) == 31
-    for index, (group, left, top) in enumerate(dots):
+    for index, (group, left, top, column, row) in enumerate(dots):
+        assert int(column) + COLUMNS * int(row) == index, "its picture's place on the sheet"
         assert int(group) == data["groups"][index] == found.clusters.labels[index]
         assert (float(left), float(top)) == pytest.approx((100 * data["x"][index], 100 * data["y"][index]), abs=0.01)
     assert set(data["label_names"]) == {"dark", "light"}
+
+
+def test_the_map_shows_pictures_of_few_images_and_dots_of_many(
+    found: Exploration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = build_exploration(found)
+    assert '<div class="map pictures"' in few
+    assert '<input type="checkbox" checked>' in few
+    monkeypatch.setattr("mage.report.explore.MOST_PICTURES", 30)
+    many = build_exploration(found)
+    assert '<div class="map"' in many
+    assert '<input type="checkbox">' in many
 
 
 def test_pictures_are_found_again_on_their_sheets() -> None:
