@@ -103,7 +103,7 @@ def test_the_page_on_installation_names_every_extra() -> None:
 
 
 def test_the_pages_build_without_a_warning_and_show_what_a_user_calls(tmp_path: Path) -> None:
-    for package in ("sphinx", "furo", "myst_parser"):
+    for package in ("sphinx", "furo", "myst_parser", "latex2mathml"):
         pytest.importorskip(package)
     words = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", str(tmp_path / "html")]
     built = subprocess.run(
@@ -111,6 +111,10 @@ def test_the_pages_build_without_a_warning_and_show_what_a_user_calls(tmp_path: 
         capture_output=True, text=True,
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
+    for path in (tmp_path / "html").glob("*.html"):  # reading and searching need no network
+        loaded = re.findall(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"', path.read_text())
+        assert not loaded, f"{path.name} loads {loaded}"
+    assert "<math" in (tmp_path / "html" / "method.html").read_text()
     page = (tmp_path / "html" / "api.html").read_text()
     public = [name for name in dir(mage.Mage) if not name.startswith("_")]
     shown = [f"Mage.{name}" for name in public] + [

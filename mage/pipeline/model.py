@@ -81,7 +81,7 @@ class Mage(Describing):
         first_index: number of the first image; image k of a seed does not depend on the batch.
         on_batch: called with the number of images finished since the last call.
         on_step: called before each step of a batch with the step's number, from 0, and the batch's token grids so far
-        (b, *grid), -1 = unknown; what it raises ends the work.
+        of shape (b, h, w), -1 = unknown; what it raises ends the work.
         """
         tokens = self.generate_tokens(
             n,
