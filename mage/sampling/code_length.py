@@ -11,6 +11,8 @@ estimator; Hoogeboom et al. 2022, Autoregressive diffusion models). Division by 
 Letters: n grids, l tokens.
 """
 
+from itertools import repeat
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -54,9 +56,8 @@ def code_length(
         known = int((number + float(torch.rand((), generator=random, dtype=torch.float64))) * length / passes)
         unknown = torch.randperm(length, generator=random)[known:].sort().values.to(device).expand(len(tokens), -1)
         dropping = torch.rand(length, generator=random).to(device).expand(len(tokens), -1)
-        scores = logits_function(network, encoder_keep, lambda noise=dropping: noise, classes)(
-            tokens.scatter(1, unknown, UNKNOWN), unknown, 1.0
-        )
+        scores_of = logits_function(network, encoder_keep, repeat(dropping).__next__, classes)
+        scores = scores_of(tokens.scatter(1, unknown, UNKNOWN), unknown, 1.0)
         likely = scores.float().log_softmax(dim=2).gather(2, tokens.gather(1, unknown)[..., None])[..., 0]
         total -= likely.mean(dim=1)
     return total * length / passes
