@@ -24,7 +24,7 @@ from mage.settings import override
 
 LENGTH = 64
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
-STEPS = 700
+STEPS = 500
 """Training steps unless the user says otherwise."""
 MEASURED = 2048
 """Held-out sequences that are measured."""

@@ -1,7 +1,7 @@
 """One network for all questions about Crafter: MAGE on sequences of four moments, any part of which may be unknown.
 
 `frames.py`, `actions.py` and `plans.py` ask it; whichever runs first explores, trains, and keeps both under --out.
-Half of the sequences are masked by whole frames and actions, as in the questions; the other half by single tokens.
+Three sequences of four are masked by whole frames and actions, as in the questions; the others by single tokens.
 """
 
 import argparse
@@ -28,7 +28,7 @@ class Options:
     """How much is explored and trained."""
 
     out: Path = Path("runs/crafter")
-    steps: int = 1000
+    steps: int = 1300
     worlds: int = 24
     world_steps: int = 500
     held_out: int = 4
@@ -93,9 +93,10 @@ def trained(settings: Options) -> mage.Mage:
             "model.decoder_depth=3",
             "model.decoder_heads=2",
             "method.masking.distribution=uniform",
-            "method.masking.low=0.25",
+            "method.masking.low=0.05",
             "method.masking.high=0.8",
             "method.masking.spans=[1,55]",
+            "method.masking.span_share=0.75",
             "pretraining.batch_size=32",
             "pretraining.base_learning_rate=0.08",
             "pretraining.weight_decay=0.01",

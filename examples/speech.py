@@ -30,7 +30,7 @@ from mage.settings import override
 
 SIDE = 8
 """Tokens along either side: a token is 8 bands and 128 ms."""
-STEPS = 700
+STEPS = 500
 """Training steps of either network unless the user says otherwise."""
 GAP = slice(3, 5)
 """Columns of tokens that are unknown."""

@@ -1,5 +1,6 @@
 """The examples on the game Crafter: tokens that show the game as it is, fair baselines, runs from start to end."""
 
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -131,5 +132,23 @@ def test_three_questions_to_one_network(tmp_path: Path) -> None:
     assert results["frames.rule"] > results["frames.copy"]
     assert results["plans.straight"] > results["plans.random_moves"]
     assert results["plans.recorded_actions"] > 0.9
-    assert results["actions.most_frequent"] > 0.1
+    over = results["actions.accuracy"] - results["actions.most_frequent"]
+    assert results["actions.accuracy_over_chance"] == pytest.approx(over)
     assert (tmp_path / "frames.png").exists()
+
+
+def test_the_record_holds_what_every_example_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES.parent / "studies")
+    import examples
+
+    names = {"frames": "frames", "actions": "actions", "plans": "plans", "characters": "text", "speech": "audio"}
+    for number, (module, question) in enumerate(names.items()):
+        monkeypatch.setattr(f"{module}.measure", lambda *_, key=question, value=number: {f"{key}.x": value / 8})
+    words = ["examples.py", "--recordings", "waves", "--steps", "3", "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words)
+    examples.main()
+    record = json.loads((tmp_path / "examples.json").read_text())
+    assert record["metrics"] == {f"{key}.x": number / 8 for number, key in enumerate(names.values())}
+    assert set(record["protocol"]) == set(record["timings"]) == set(names.values())
+    assert record["command"].endswith("--steps 3")
+    assert record["commit"]
