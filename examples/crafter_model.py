@@ -28,7 +28,7 @@ class Options:
     """How much is explored and trained."""
 
     out: Path = Path("runs/crafter")
-    steps: int = 1300
+    steps: int = 2000
     worlds: int = 24
     world_steps: int = 500
     held_out: int = 4
