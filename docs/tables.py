@@ -425,7 +425,20 @@ def shipped(cards: str) -> str:
     return "\n".join(rows)
 
 
+def of_examples(*questions: str) -> Callable[[dict[str, float]], list[str]]:
+    """Rows of the examples that answer these questions: how well, beside chance and simple baselines."""
+
+    def rows(metrics: dict[str, float]) -> list[str]:
+        chosen = [name for name in metrics if name.split(".")[0] in questions]
+        cells = [f"| {name.replace('.', ' | ').replace('_', ' ')} | {metrics[name]:.3g} |" for name in chosen]
+        return ["| example | measure | value |", "|---|---|---|", *cells]
+
+    return rows
+
+
 KINDS = {
+    "tokens": of_examples("text", "audio"),
+    "decisions": of_examples("frames", "actions", "plans"),
     "left_out": left_out,
     "graphs": graphs,
     "table": measures,

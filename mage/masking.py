@@ -37,6 +37,11 @@ class MaskRatioConfig:
     """Drop the share `low` of the tokens before the encoder; MaskGIT drops nothing."""
     per_image: bool = False
     """One ratio per image instead of one per step (the paper's, and the released checkpoints')."""
+    spans: tuple[int, ...] = ()
+    """Lengths of consecutive spans, repeated to the end of the grid, that are masked as wholes: [1, 41] are an action
+    and a frame of 41 tokens, [8] are eight words. Empty: every token by itself."""
+    span_share: float = 0.5
+    """If there are spans: the share of images whose spans are masked as wholes; in others tokens are masked singly."""
 
     @property
     def drop_ratio(self) -> float:
@@ -49,6 +54,10 @@ class MaskRatioConfig:
             raise ValueError(f"mask ratios need 0 < low <= mode <= high <= 1, not {self.low}, {mode}, {self.high}")
         if self.std < 0:
             raise ValueError(f"std of the mask ratio must be 0 or more, not {self.std}")
+        if any(length < 1 for length in self.spans) or not 0 <= self.span_share <= 1:
+            raise ValueError(
+                f"spans are lengths of at least 1 and span_share lies in [0, 1], not {self.spans} and {self.span_share}"
+            )
 
 
 def sample_mask_ratio(config: MaskRatioConfig, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
@@ -133,6 +142,21 @@ def mask_from_noise(
     return Mask(masked=rank < num_masked, dropped=rank < num_dropped)
 
 
+def span_noise(
+    noise: Float[Tensor, "n l"], spans: tuple[int, ...], share: float, generator: torch.Generator
+) -> Float[Tensor, "n l"]:
+    """Noise that masks whole spans in random order, in a random share of the images; the others keep theirs.
+
+    The ratio still says how many tokens are masked, so the last span of an image is masked in part.
+    """
+    count, length = noise.shape
+    lengths = torch.tensor(spans).repeat(math.ceil(length / sum(spans)))
+    owner = torch.arange(len(lengths)).repeat_interleave(lengths)[:length]
+    chosen = torch.rand(count, 1, generator=generator) < share
+    order = torch.rand(count, len(lengths), generator=generator).argsort(dim=1)[:, owner]
+    return torch.where(chosen, order + noise, noise)
+
+
 @dataclass(frozen=True)
 class StepMask:
     """Masks of a piece of a step's batch, and the weight of its loss in the batch's mean over masked tokens."""
@@ -154,17 +178,19 @@ def step_mask(config: MaskRatioConfig, count: int, length: int, generator: torch
     that the masks of a batch do not depend on its division into pieces.
     """
     ratios = sample_mask_ratio(config, count if config.per_image else 1, generator).expand(count)
-    return masks_of_rows(ratios[None], length, generator, rows, drop_ratio=config.drop_ratio)
+    return masks_of_rows(config, ratios[None], length, generator, rows)
 
 
 def masks_of_rows(
-    ratios: Float[Tensor, "v n"], length: int, generator: torch.Generator, rows: range, *, drop_ratio: float
+    config: MaskRatioConfig, ratios: Float[Tensor, "v n"], length: int, generator: torch.Generator, rows: range
 ) -> StepMask:
     """Like `step_mask`, from the ratios of every image in every view; masks are ordered by view."""
     views, count = ratios.shape
     noise = torch.rand(views, count, length, generator=generator)
+    if config.spans:
+        noise = span_noise(noise.flatten(0, 1), config.spans, config.span_share, generator).view_as(noise)
     own = slice(rows.start, rows.stop)
-    mask = mask_from_noise(noise[:, own].flatten(0, 1), ratios[:, own].flatten(), drop_ratio=drop_ratio)
+    mask = mask_from_noise(noise[:, own].flatten(0, 1), ratios[:, own].flatten(), drop_ratio=config.drop_ratio)
     masked = (ratios * length).ceil()
     mine, average = float(masked[:, own].sum()), float(masked.mean()) * views * len(rows)
     return StepMask(mask, mine / average)

@@ -8,6 +8,7 @@ import torch
 import mage
 from mage.models import MAGEConfig
 from mage.pipeline.describing import DRAWS, PARTS
+from mage.sampling.code_length import code_length
 from mage.sampling.surprise import surprise
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.vocabulary import Vocabulary
@@ -98,6 +99,20 @@ def test_sequences_and_clips_are_scored_by_their_tokens() -> None:
         assert model.surprise_of_tokens(ids, parts=3).shape == ids.shape
         with pytest.raises(ValueError, match="no tokenizer"):
             model.surprise(torch.rand(1, 3, 16, 24))
+
+
+def test_code_length_is_one_number_for_a_grid_and_sees_as_much_as_the_sampler() -> None:
+    network = mage.MAGETransformer(SIZES, Vocabulary.fresh(12), (9,)).eval().requires_grad_(False)
+    for number, parameter in enumerate(network.parameters()):  # so that tokens matter to one another
+        parameter.copy_(0.4 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
+    ids = torch.randint(12, (3, 9), generator=torch.Generator().manual_seed(0))
+    expected = {keep: code_length(network, ids, passes=4, encoder_keep=keep, seed=1) for keep in (0.5, 1.0)}
+    assert not torch.allclose(expected[0.5], expected[1.0])
+    for keep, nats in expected.items():
+        model = mage.Mage(None, network, recipe={"sampling": {"encoder_keep": keep}}, precision="float32")
+        torch.testing.assert_close(model.code_length_of_tokens(ids, passes=4, seed=1, batch_size=2), nats)
+    with pytest.raises(ValueError, match=r"tokens run from -1 to .*complete grids"):
+        model.code_length_of_tokens(torch.full((1, 9), -1))
 
 
 def test_what_cannot_be_scored_is_refused_in_words(model: mage.Mage, photos: torch.Tensor) -> None:

@@ -59,6 +59,31 @@ def test_ratios_per_image_reach_their_image() -> None:
     assert mask.dropped.sum(dim=1).tolist() == [5, 5]
 
 
+def test_spans_are_masked_as_wholes_but_for_one() -> None:
+    config = MaskRatioConfig(distribution="uniform", low=0.25, per_image=True, spans=(1, 4), span_share=1.0)
+    masked = random_mask(config, 200, 23, rng.generator(0)).masked  # 1 + 4 four times, and 1 + 2 at the end
+    spans = masked.split([1, 4, 1, 4, 1, 4, 1, 4, 1, 2], dim=1)
+    parts = sum((span.any(dim=1) & ~span.all(dim=1)).long() for span in spans)
+    assert parts.max() <= 1, "only the last span that the ratio allows is masked in part"
+    assert torch.stack([span.all(dim=1) for span in spans]).float().mean(dim=1).min() > 0.3, "every span has its turn"
+    plain = random_mask(MaskRatioConfig(distribution="uniform", low=0.25, per_image=True), 200, 23, rng.generator(0))
+    assert torch.equal(masked.sum(dim=1), plain.masked.sum(dim=1)), "the ratio is what it was"
+
+
+def test_a_share_of_images_is_masked_by_spans_and_the_others_as_ever() -> None:
+    settings = {"distribution": "uniform", "low": 0.25, "per_image": True}
+    plain = random_mask(MaskRatioConfig(**settings), 1000, 20, rng.generator(0))
+    mixed = random_mask(MaskRatioConfig(**settings, spans=(10,), span_share=0.3), 1000, 20, rng.generator(0))
+    same = (plain.masked == mixed.masked).all(dim=1).float().mean().item()
+    assert same == pytest.approx(0.7, abs=0.05)
+
+
+@pytest.mark.parametrize(("spans", "share"), [((0, 3), 0.5), ((3,), 1.5)])
+def test_impossible_spans_are_refused(spans: tuple[int, ...], share: float) -> None:
+    with pytest.raises(ValueError, match="spans are lengths of at least 1 and span_share lies in"):
+        MaskRatioConfig(spans=spans, span_share=share)
+
+
 @pytest.mark.parametrize("ratio", [-0.1, 1.1])
 def test_impossible_ratios_are_refused(ratio: float) -> None:
     with pytest.raises(ValueError, match="must lie in"):

@@ -12,15 +12,21 @@ from torch import Tensor
 
 from mage import device as device_policy
 from mage.inputs import Images
-from mage.models import Classifier, PatchEncoder
+from mage.models import Classifier, MAGETransformer, PatchEncoder
 from mage.models.attention import encoder_attention
 from mage.models.intermediates import MapFormat, intermediates
 from mage.models.pooling import Pool
+from mage.nn.grids import area
 from mage.pipeline.modes import evaluating, in_batches
 from mage.pipeline.networks import Networks
 from mage.sampling.classes import Classes, class_numbers
+from mage.sampling.code_length import check_passes, code_length
+from mage.sampling.settings import SamplingConfig
 from mage.sampling.surprise import check_parts, surprise
+from mage.settings import from_dict
 
+PASSES = 16
+"""Default number of passes of `code_length_of_tokens`."""
 PARTS, DRAWS = 2, 1
 """Default division of the tokens, and number of divisions, of `surprise`."""
 
@@ -32,6 +38,11 @@ class Describing(Networks):
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes that this model generates or classifies, if known."""
         return tuple(self.notes.get("class_names", ()))
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """The sampler's settings for this model: its recipe's, else the paper's."""
+        return from_dict(SamplingConfig, self.recipe.get("sampling", {}), where="sampling")
 
     def features(self, images: Images, pool: Pool = "mean", *, batch_size: int = 64) -> Float[Tensor, "n f"]:
         """One vector per image (section 4.3): pool "mean" over tokens, the "class" token, or "both", (n, 2 d)."""
@@ -111,25 +122,58 @@ class Describing(Networks):
     ) -> Float[Tensor, "n *grid"]:
         """`surprise` for complete token grids, of images or of anything else. Raises ValueError for unknown tokens."""
         network = self.require_generator()
-        tokens, codes = network.check_ids(ids.to(self.device)), network.vocabulary.num_codes
         check_parts(network.grid, parts, draws)
+
+        def score(scored: MAGETransformer, tokens: Tensor, given: Tensor | None) -> Tensor:
+            return surprise(scored, tokens, parts=parts, draws=draws, seed=seed, classes=given)
+
+        return self._score_tokens(ids, classes, batch_size, score).view(len(ids), *network.grid)
+
+    def code_length_of_tokens(
+        self,
+        ids: Int[Tensor, "n *grid"],
+        *,
+        passes: int = PASSES,
+        classes: Classes = None,
+        seed: int = 0,
+        batch_size: int = 64,
+    ) -> Float[Tensor, " n"]:
+        """-ln p of complete token grids, in nats: what they cost when told token by token in random order.
+
+        Divided by the number of tokens and by ln 2 it is bits per token, such as bits per character. passes: numbers of
+        known tokens that are tried, evenly spread from none to all but one, at most one for each token; more make the
+        estimate steadier. Numbers of different tokenizers cannot be compared. Raises ValueError for unknown tokens.
+        """
+        network = self.require_generator()
+        passes = min(passes, area(network.grid))
+        check_passes(network.grid, passes)
+        keep = self.sampling.encoder_keep if network.config.decoder_depth else 1.0
+
+        def score(scored: MAGETransformer, tokens: Tensor, given: Tensor | None) -> Tensor:
+            return code_length(scored, tokens, passes=passes, encoder_keep=keep, seed=seed, classes=given)
+
+        return self._score_tokens(ids, classes, batch_size, score)
+
+    def _score_tokens(self, ids: Tensor, classes: Classes, batch_size: int, score: Any) -> Tensor:
+        """Apply `score` (network, tokens, classes or None) to batches of complete grids (n, l)."""
+        network = self.require_generator()
+        tokens, codes = network.check_ids(ids.to(self.device)), network.vocabulary.num_codes
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < codes:
             low, high = int(tokens.min()), int(tokens.max())
             raise ValueError(f"tokens run from {low} to {high}: only complete grids of codes below {codes} are scored")
         wanted = tokens.new_full((len(tokens),), -1)
         if classes is not None:
             wanted = class_numbers(classes, len(tokens), network.config.num_classes, self.class_names).to(wanted)
-
-        def score(rows: Tensor) -> Tensor:
-            given = rows[:, 0] if network.config.num_classes else None
-            return surprise(scored, rows[:, 1:], parts=parts, draws=draws, seed=seed, classes=given)
-
         with evaluating(network):
             scored = device_policy.cast_for_inference(network, self.precision)
+
+            def score_rows(rows: Tensor) -> Tensor:
+                result: Tensor = score(scored, rows[:, 1:], rows[:, 0] if network.config.num_classes else None)
+                return result
+
             # the class travels as the first column, so that rows are divided into batches together with it
             rows = torch.cat([wanted[:, None], tokens], dim=1)
-            maps = in_batches(rows, batch_size, score, self.precision, self.device)
-        return maps.view(len(tokens), *network.grid)
+            return in_batches(rows, batch_size, score_rows, self.precision, self.device)
 
     def _describe(self, images: Images, batch_size: int, function: Any) -> Tensor:
         """Apply `function` to batches of the transformer's input: tokens, or the images themselves."""

@@ -23,7 +23,6 @@ from mage.sampling.decode import UNKNOWN, OnStep
 from mage.sampling.edit import marked_pixels, one_mask_each, token_mask
 from mage.sampling.keywords import SamplingKeywords, with_sampling_keywords
 from mage.sampling.settings import SamplingConfig
-from mage.settings import from_dict
 from mage.store import folder as store
 from mage.tokenizers import Tokenizer
 
@@ -55,11 +54,6 @@ class Mage(Describing):
     folder (see `mage.inputs`). Results are ordinary tensors on the model's device. Every method computes in evaluation
     mode and without gradients; `tokenizer` and `transformer` are ordinary modules to train, move and compile.
     """
-
-    @property
-    def sampling(self) -> SamplingConfig:
-        """The sampler's settings for this model: its recipe's, else the paper's."""
-        return from_dict(SamplingConfig, self.recipe.get("sampling", {}), where="sampling")
 
     @with_sampling_keywords
     def generate(

@@ -99,7 +99,7 @@ def pair_mask(
     )
     if share_ratio:
         ratios = ratios[:1].expand(2, -1)
-    return masks_of_rows(ratios, length, generator, rows, drop_ratio=config.drop_ratio)
+    return masks_of_rows(config, ratios, length, generator, rows)
 
 
 @METHODS.register("mage-c")

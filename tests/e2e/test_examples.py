@@ -29,16 +29,89 @@ def loaded(name: str) -> Any:
     return example
 
 
+@pytest.fixture(autouse=True)
+def beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples import one another, as scripts of one folder do."""
+    monkeypatch.syspath_prepend(ROOT / "examples")
+
+
+def test_ngrams_reach_the_entropy_of_what_they_can_see() -> None:
+    random = np.random.default_rng(0)
+    ngrams = loaded("ngrams").Ngrams
+    fair = random.integers(4, size=(2000, 16))
+    assert ngrams(fair[:1000], 4, 0).bits_per_token(fair[1000:]) == pytest.approx(2, abs=0.01)
+    assert ngrams(fair[:1000], 4, 2).bits_per_token(fair[1000:]) == pytest.approx(2, abs=0.05)
+    start = random.integers(4, size=(500, 2))
+    sums = list(start.T)
+    while len(sums) < 16:
+        sums.append((sums[-1] + sums[-2]) % 4)
+    periodic = np.stack(sums, axis=1)  # a token is the sum of two before it: an order of 2 needs 4 bits for 16 tokens
+    assert ngrams(periodic[:400], 4, 2).bits_per_token(periodic[400:]) == pytest.approx(4 / 16, abs=0.05)
+    assert ngrams(periodic[:400], 4, 1).bits_per_token(periodic[400:]) > 1.5
+    for table in ngrams(fair[:5], 4, 2).tables:
+        assert table.sum(axis=-1) == pytest.approx(1), "probabilities"
+
+
 def test_characters_of_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     example = loaded("characters")
     text = "the quick brown fox jumps over the lazy dog\n" * 240
     (tmp_path / "text.txt").write_text(text + "\u00e9")
     assert example.text_of(example.torch.from_numpy(example.sequences(text)[0])) == text[:64].replace("\n", "\u23ce")
-    example.main([str(tmp_path / "text.txt")], tmp_path / "out", steps=2)
+    results = example.measure([str(tmp_path / "text.txt")], tmp_path / "out", 2)
+    assert 0 < results["text.order_2"] < 1 < results["text.order_0"] < results["text.chance"]
+    assert results["text.bits_per_character"] == pytest.approx(results["text.chance"], abs=1), "two steps teach little"
+    example.show(tmp_path / "out")
     printed = capsys.readouterr().out
     assert printed.count("given ") == 8
     filled = [line[8:] for line in printed.splitlines() if line.startswith("filled")]
     assert all(len(line) == 64 and set(line) <= set(string.printable) | {"\u23ce"} for line in filled)
+
+
+def sweeps(folder: Path) -> None:
+    """Twenty recordings of a voice-like sound, overtones and noise, that rises or falls."""
+    spectrograms = loaded("spectrograms")
+    folder.mkdir()
+    time = torch.arange(spectrograms.RATE * 3) / spectrograms.RATE
+    for number in range(20):
+        turns = (300 + (number - 9.5) * time) * time
+        tone = torch.stack([torch.sin(2 * torch.pi * overtone * turns) for overtone in range(1, 12)]).sum(dim=0)
+        noise = torch.randn(time.shape, generator=torch.Generator().manual_seed(number))
+        spectrograms.write_wave(folder / f"{number:02d}.wav", tone + 0.2 * noise)
+
+
+def test_a_spectrogram_shows_a_tone_where_it_is_and_can_be_heard_again() -> None:
+    example = loaded("spectrograms")
+    time = torch.arange(example.RATE * 2) / example.RATE
+    rows = []
+    for hertz in (400, 1000, 3000):
+        picture = example.spectrogram(torch.sin(2 * torch.pi * hertz * time))
+        loudest = picture[:, 10:-10].mean(dim=1).argmax()
+        band = example.filters()[example.BANDS - 1 - loudest]
+        assert abs(float(band.argmax()) * example.RATE / example.WINDOW - hertz) < 60
+        rows.append(int(loudest))
+        heard = example.spectrogram(example.sound_of(picture[:, :64]))
+        assert heard[:, 10:-10].mean(dim=1).argmax() == loudest
+    assert rows == sorted(rows, reverse=True), "low tones are at the bottom"
+    assert example.spectrogram(torch.zeros(8000)).shape == (64, 0)
+
+
+def test_speech(tmp_path: Path) -> None:
+    sweeps(tmp_path / "waves")
+    example = loaded("speech")
+    results = example.measure(tmp_path / "waves", tmp_path / "out", 2)
+    assert results["audio.clips"] == 4, "every tenth recording, without overlap"
+    assert results["audio.bits_chance"] == 9
+    assert results["audio.gap_decibels_straight_line"] < results["audio.gap_decibels_mean_spectrum"], "tones go on"
+    names = {path.stem for path in (tmp_path / "out").glob("*.wav")}
+    assert names == {"recording", "gap", "straight-line", "filled"}
+    again = example.measure(tmp_path / "waves", tmp_path / "out", 2)
+    assert again == results, "what is trained is used again"
+    (tmp_path / "silent").mkdir()
+    with pytest.raises(ValueError, match=r"no \.wav files"):
+        example.write_pictures(tmp_path / "silent", tmp_path / "none")
+    loaded("spectrograms").write_wave(tmp_path / "silent" / "silence.wav", torch.zeros(16000))
+    with pytest.raises(ValueError, match="or silent"):
+        example.write_pictures(tmp_path / "silent", tmp_path / "none")
 
 
 def test_clips_of_moving_squares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
