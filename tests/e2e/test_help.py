@@ -12,7 +12,7 @@ import pytest
 
 import mage
 from mage.cli.examples import EXAMPLES
-from mage.cli.main import COMMANDS, GROUPS
+from mage.cli.main import COMMANDS, GROUPS, main
 from mage.cli.options import choices, tune_sampler
 from mage.cli.parse import Mistake, parse
 from mage.data.datasets import DATASETS
@@ -136,3 +136,24 @@ def test_help_names_every_metric_that_a_sampler_can_be_tuned_by() -> None:
         words = GENERATION_METRICS.get(name).words
         usual = [word for word in words if word not in ("fid", "kid")]  # the names of fd and kd on Inception
         assert name in shown or set(usual) <= set(shown), name
+
+
+def test_a_mistyped_command_is_guessed(capsys: pytest.CaptureFixture[str]) -> None:
+    for typed, answer in (("explor", "did you mean 'explore'?"), ("xyzzy", "commands are demo,")):
+        with pytest.raises(SystemExit) as stop:
+            main([typed])
+        assert stop.value.code == 2
+        assert answer in capsys.readouterr().err
+
+
+def test_ctrl_c_while_modules_are_imported_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mage.cli.main.importlib.import_module", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main(["models"])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err.endswith("mage: stopped\n")

@@ -103,6 +103,19 @@ def test_a_decoder_is_tuned_without_moving_the_codes(model: mage.Mage, tmp_path:
     assert changed == {"decoder"}
 
 
+def test_without_the_perceptual_weights_a_decoder_is_tuned_without_them(
+    model: mage.Mage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = override(
+        adapted_recipe(model, folder_of(tmp_path / "photos", ("a",), 20), None), ["tokenizer_loss.perceptual=0.5"]
+    )
+    assert tuning_recipe(recipe).tokenizer_loss.perceptual == 0.5
+    assert not caplog.messages
+    monkeypatch.setattr("mage.runs.adapted_recipe.perceptual_network", lambda channels: None)
+    assert tuning_recipe(recipe).tokenizer_loss.perceptual == 0
+    assert 'pip install "mage-vision[metrics]"' in caplog.text
+
+
 def test_a_tokenizer_with_random_weights_is_not_frozen(model: mage.Mage, tmp_path: Path) -> None:
     frozen = override(named("smoke"), ["tokenizer_loss.freeze_encoder=true"])
     with pytest.raises(ValueError, match="needs a tokenizer that has weights"):
