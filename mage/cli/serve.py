@@ -1,7 +1,10 @@
 """`mage serve`: models in a browser."""
 
+import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mage.cli.console import emit, note
 from mage.cli.options.serve import Options
@@ -23,9 +26,24 @@ def run(options: Options) -> None:
         result = {"url": server.url, "public": server.public, "models": models.names}
         emit(options, result, f"{server.url}{shared}: {', '.join(models.names)}; Ctrl-C stops")
         sys.stdout.flush()  # a pipe would keep the address until the end
-        threading.Event().wait()
+        with _until_terminated():
+            threading.Event().wait()
     finally:
         if server is None:
             models.close()
         else:
             server.close()
+
+
+@contextmanager
+def _until_terminated() -> Iterator[None]:
+    """SIGTERM ends the block, so that visitors' files are deleted, as after Ctrl-C; exit code 143."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
