@@ -28,12 +28,12 @@ def pixel_differences(tokens: torch.Tensor) -> np.ndarray:
 
 def measure(settings: Options, regression_sequences: int = 1500) -> dict[str, float]:
     """Train if there is no model yet, then compare on worlds that it has not seen."""
-    model, tokens = trained(settings), tensor(held_out(settings, every=3))
+    model, tokens = trained(settings), tensor(held_out(settings, every=5))
     cache = training_tokens(settings)
     chosen = np.random.default_rng(0).permutation(len(cache))[:regression_sequences]
     known = cache.tokens(chosen, np.zeros_like(chosen)).long()
     truth, seen = actions_of(tokens).flatten(), actions_of(known).flatten()
-    inferred = actions_of(filled(model, unknown_actions(tokens), steps=4)).flatten()
+    inferred = actions_of(filled(model, unknown_actions(tokens))).flatten()
     scaler = StandardScaler().fit(pixel_differences(known))
     regression = LogisticRegression(C=0.01, max_iter=200)
     regression.fit(scaler.transform(pixel_differences(known)), seen.numpy())

@@ -24,7 +24,7 @@ from mage.settings import override
 
 LENGTH = 64
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
-STEPS = 500
+STEPS = 1500
 """Training steps unless the user says otherwise."""
 MEASURED = 2048
 """Held-out sequences that are measured."""
@@ -67,11 +67,14 @@ def trained(train: TokenCache, out: Path, steps: int) -> mage.Mage:
         [
             "name=characters",
             "model.width=128",
-            "model.depth=6",
+            "model.depth=3",
             "model.heads=4",
+            "model.decoder_depth=4",
             "method.masking.distribution=uniform",
             "method.masking.low=0.1",
             "sampling.encoder_keep=0.9",
+            "pretraining.base_learning_rate=0.03",
+            "pretraining.weight_decay=0.01",
             "pretraining.ema_decay=0.99",
             f"pretraining.steps={steps}",
             f"run.observe_every={steps}",

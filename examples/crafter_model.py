@@ -110,7 +110,7 @@ def trained(settings: Options) -> mage.Mage:
     return mage.load(launch.out)
 
 
-def filled(model: mage.Mage, start: torch.Tensor, steps: int = 12) -> torch.Tensor:
+def filled(model: mage.Mage, start: torch.Tensor, steps: int = 4) -> torch.Tensor:
     """Sequences with their unknown tokens (-1) filled in: in every step the surest ones, with the likeliest word."""
     return model.generate_tokens(
         len(start), start=start, steps=steps, token_temperature=0.0, choice_temperature=0.0, encoder_keep=1.0

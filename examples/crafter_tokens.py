@@ -9,6 +9,7 @@ tokens, while the player walks about; Crafter's own camera follows the player an
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 
 import crafter
 import numpy as np
@@ -138,9 +139,15 @@ def explored(seed: int, steps: int, *, every: int = 1, keep_games: bool = False)
             return
 
 
+@cache
+def pictures() -> engine.Textures:
+    """The game's pictures, read once."""
+    return engine.Textures(constants.root / "assets")
+
+
 def drawn(tokens: np.ndarray, unit: int = 16) -> np.ndarray:
     """The view of a moment in the game's own pictures: (SIDE x unit, SIDE x unit, 3) uint8; grass below things."""
-    textures = engine.Textures(constants.root / "assets")
+    textures = pictures()
     canvas = np.zeros((SIDE * unit, SIDE * unit, 3), np.uint8)
     for row, column in np.ndindex(SIDE, SIDE):
         place = np.array([column, row]) * unit

@@ -47,13 +47,13 @@ def accuracies(drawn_views: torch.Tensor, before: torch.Tensor, truth: torch.Ten
 
 def measure(settings: Options) -> dict[str, float]:
     """Train if there is no model yet, then compare on worlds that it has not seen."""
-    model, tokens = trained(settings), tensor(held_out(settings, every=3))
+    model, tokens = trained(settings), tensor(held_out(settings, every=5))
     views = tokens[:, :, 1:]
     before, truth = views[:, -2], views[:, -1]
     next_views = filled(model, unknown_after(tokens, known=MOMENTS - 1))[:, -1, 1:]
     actions = tokens[:, -1, 0, 0].tolist()
     rule = torch.stack([stepped(view, action) for view, action in zip(before, actions, strict=True)])
-    far = filled(model, unknown_after(tokens, known=1), steps=24)[:, -1, 1:]
+    far = filled(model, unknown_after(tokens, known=1), steps=8)[:, -1, 1:]
     results = {}
     for name, result in {"accuracy": next_views, "copy": before, "rule": rule}.items():
         results[f"frames.{name}"], results[f"frames.{name}_where_changed"] = accuracies(result, before, truth)

@@ -59,7 +59,7 @@ def measure(settings: Options, every: int = 5) -> dict[str, float]:
     if not goals:
         raise ValueError("the explorer went nowhere: explore more worlds or longer")
     tokens, random = tensor(goals), np.random.default_rng(0)
-    plans = actions_of(filled(model, questions(tokens), steps=24))
+    plans = actions_of(filled(model, questions(tokens), steps=12))
     makers = {
         "reached": [names(plan) for plan in plans],
         "random_moves": [list(random.choice(list(MOVES), MOMENTS - 1)) for _ in goals],

@@ -31,7 +31,7 @@ from mage.settings import override
 
 SIDE = 8
 """Tokens along either side: a token is 8 bands and 128 ms."""
-STEPS = 500
+STEPS = 800
 """Training steps of either network unless the user says otherwise."""
 GAP = slice(3, 5)
 """Columns of tokens that are unknown."""
@@ -66,15 +66,16 @@ def recipe(out: Path, steps: int) -> Recipe:
             f"tokenizer.patch_size={COLUMNS // SIDE}",
             f"tokenizer_training.steps={steps}",
             "model.width=128",
-            "model.depth=5",
+            "model.depth=3",
             "model.heads=4",
+            "model.decoder_depth=3",
             "model.class_input=encoder",
             "method.conditions.source=none",
             "method.masking.distribution=uniform",
             "method.masking.low=0.2",
             "sampling.encoder_keep=0.8",
             "pretraining.batch_size=64",
-            "pretraining.base_learning_rate=0.02",
+            "pretraining.base_learning_rate=0.04",
             "pretraining.ema_decay=0.99",
             f"pretraining.steps={steps}",
             f"run.observe_every={steps}",
