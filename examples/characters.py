@@ -101,6 +101,8 @@ def measure(files: list[str], out: Path, steps: int) -> dict[str, float]:
     seen = all_of(train).numpy()
     for order in (0, 2):
         results[f"text.order_{order}"] = Ngrams(seen, len(ALPHABET), order).bits_per_token(text.numpy())
+    # No code length, because characters around are known on both sides: what filling small gaps can build on.
+    results["text.bits_given_others"] = float(model.surprise_of_tokens(text, parts=8).mean()) / math.log(2)
     results["text.chance"] = math.log2(len(ALPHABET))
     return results
 

@@ -18,7 +18,8 @@ from mage.runs.record import Record, write_record
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PROTOCOL = {
     "text": "bits per character of 2,048 held-out sequences of 64 characters of Python's standard library; MAGE: chain "
-    "rule in random order, 32 passes; order_0 and order_2: n-grams of the training text with Witten-Bell weights",
+    "rule in random order, 32 passes; order_0 and order_2: n-grams of the training text with Witten-Bell weights; "
+    "bits_given_others: no code length, one character in 8 is unknown and the others around it are known",
     "audio": "gaps of a quarter of a second in recordings that training has not heard; accuracy and bits of tokens, "
     "root mean square error of the level in decibels",
     "frames": "share of correct cells of the next view, 4 worlds that training has not seen; accuracy_over_copy is the "
