@@ -87,7 +87,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
             assert told["public"] is None
             yield SimpleNamespace(url=told["url"], reached_out=reached_out, errors=errors, folder=folder)
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=60) == 130, "Ctrl-C"
+            assert process.wait(timeout=240) == 130, "Ctrl-C"
             assert errors.read_text().splitlines()[-1] == "mage serve: stopped"
             assert not list(folder.glob("mage-serve-*")), "what visitors left is deleted"
         finally:
