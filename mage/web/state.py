@@ -21,6 +21,7 @@ from mage.nn.grids import rows_and_columns
 from mage.pipeline import Mage
 from mage.runs.explore import thumbnail
 from mage.store import packaged
+from mage.store.example_images import read_examples
 from mage.store.packaged import Card
 from mage.web.limits import LIMITS, Limits, read_picture
 
@@ -134,7 +135,7 @@ class Models:
     def _write_examples(self, name: str) -> Path:
         """A packaged model's examples as a folder with one folder per class."""
         root = Path(self._work.name) / "examples" / name
-        for number, (picture, label) in enumerate(zip(*packaged.examples(name), strict=True)):
+        for number, (picture, label) in enumerate(zip(*read_examples(name), strict=True)):
             images.save_png(root / label / f"{number:02}.png", images.to_float(picture))
         return root
 
