@@ -51,10 +51,9 @@ class TokenizerCheck:
     @property
     def short(self) -> str:
         """The PSNR beside what it is compared with."""
-        own = self.own_psnr_db
-        other = (
-            f"one average colour per token: {self.cells_psnr_db:.1f} dB" if own is None else f"its own: {own:.1f} dB"
-        )
+        other = f"{self.cells_psnr_db:.1f} dB by one average colour per token"
+        if self.own_psnr_db is not None:
+            other = f"{self.own_psnr_db:.1f} dB on the images it was trained for"
         return f"PSNR {self.psnr_db:.1f} dB, {other}"
 
     @property
