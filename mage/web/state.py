@@ -4,10 +4,13 @@ Letters: c channels, h w pixels.
 """
 
 import hashlib
+import io
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -15,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 import mage
-from mage import images
+from mage import atomic, images
 from mage.data.named_images import named_images
 from mage.nn.grids import rows_and_columns
 from mage.pipeline import Mage
@@ -28,7 +31,7 @@ from mage.web.limits import LIMITS, Limits, read_picture
 SHOWN = 16
 """Pictures to choose from."""
 KEPT = 500
-"""Largest number of chosen pictures in the folder; the oldest are deleted first."""
+"""Largest number of pictures in the folder; the oldest are deleted first."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,30 @@ class Models:
 
     def keep(self, picture: UInt8[Tensor, "c h w"]) -> str:
         """Write a picture at the model's size where the page finds it again; the path."""
-        data = images.png_bytes(images.to_float(picture))
+        return self._file(images.png_bytes(images.to_float(picture)))
+
+    def as_files(self, value: Any) -> Any:
+        """A result of the page with its pictures, in tuples, lists and mappings too, as paths of PNG files.
+
+        Gradio would write an equal picture anew, over a file that a browser may be reading.
+        """
+        if isinstance(value, Image.Image):
+            data = io.BytesIO()
+            value.save(data, "PNG")
+            return self._file(data.getvalue())
+        if isinstance(value, tuple | list):
+            return tuple(map(self.as_files, value)) if isinstance(value, tuple) else list(map(self.as_files, value))
+        return {name: self.as_files(part) for name, part in value.items()} if isinstance(value, dict) else value
+
+    def _file(self, data: bytes) -> str:
+        """The file of a picture, named by its content and never written twice; the oldest files are deleted."""
         path = self.chosen / f"{hashlib.sha256(data).hexdigest()[:16]}.png"
-        path.write_bytes(data)
-        for old in sorted(self.chosen.iterdir(), key=lambda file: file.stat().st_mtime)[:-KEPT]:
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            atomic.write_bytes(path, data)
+        files = [file for file in self.chosen.iterdir() if file.suffix == ".png" and not file.name.startswith(".")]
+        for old in sorted(files, key=lambda file: file.stat().st_mtime)[:-KEPT]:
             old.unlink(missing_ok=True)
         return str(path)
 
