@@ -30,8 +30,9 @@ def of_file(path: Path) -> str:
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values with a checksum of all the others."""
-    return {**values, CHECKSUM: _of_values(values)}
+    """JSON values with a checksum of all the others, in place of one that they have."""
+    rest = {name: value for name, value in values.items() if name != CHECKSUM}
+    return {**rest, CHECKSUM: _of_values(rest)}
 
 
 def unsealed(values: Any) -> Any:

@@ -31,9 +31,8 @@ def hold() -> Iterator[Hold]:
     started: list[subprocess.Popen[str]] = []
 
     def start(folder: Path) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True, cwd=Path(locks.__file__).parents[1]
-        )  # fmt: skip
+        command = [sys.executable, "-c", HOLD, str(folder)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(locks.__file__).parents[1])
         started.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from mage import atomic
-from mage.data.cache_index import MOST_CODES, CacheIndex, CacheKey, labels_path, tokens_path, with_shard, write_index
-from mage.data.token_cache import TokenCache
-from mage.nn.grids import MOST_DIMENSIONS, check_grid
+from mage import atomic, locks
+from mage.data.cache_index import MOST_CODES, CacheIndex, CacheKey, read_index, write_index, write_shard
+from mage.data.token_cache import TokenCache, is_cache
+from mage.nn.grids import MOST_DIMENSIONS, area, check_grid
 
 
 def write_tokens(
@@ -47,13 +47,24 @@ def write_tokens(
     key = CacheKey("none", "none", f"{name} train {len(array)}", array.shape[1] if views else 1, 0)
     index = CacheIndex(key, check_grid(grid), num_codes, tuple(class_names), num_images=len(array))
     folder = Path(folder)
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not empty; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, first in enumerate(range(0, len(array), shard_images)):
-        part = slice(first, first + shard_images)
-        atomic.write_bytes(tokens_path(folder, number), array[part].astype("<u2").tobytes())
-        atomic.write_bytes(labels_path(folder, number), numbers[part].astype("<i4").tobytes())
-        index = with_shard(index, len(array[part]))
-    write_index(folder, replace(index, complete=True))
+    _check_place(folder, index)
+    with locks.run_lock(folder):
+        _check_place(folder, index)
+        write_index(folder, index)
+        for number, first in enumerate(range(0, len(array), shard_images)):
+            part = slice(first, first + shard_images)
+            index = write_shard(
+                folder, index, number, array[part].reshape(-1, key.views, area(index.grid)), numbers[part]
+            )
+            write_index(folder, index)
+        write_index(folder, replace(index, complete=True))
     return TokenCache(folder)
+
+
+def _check_place(folder: Path, index: CacheIndex) -> None:
+    """Raise ValueError for a folder with content, unless it is the unfinished cache of a call that was stopped."""
+    if atomic.is_empty(folder):
+        return
+    begun = read_index(folder) if is_cache(folder) else None
+    if begun is None or begun.complete or (begun.key, begun.grid) != (index.key, index.grid):
+        raise ValueError(f"{folder} is not empty; choose another folder")
