@@ -71,6 +71,7 @@ class Models:
         self._work = tempfile.TemporaryDirectory(prefix="mage-serve-")
         self.chosen, self.uploads = Path(self._work.name) / "chosen", Path(self._work.name) / "uploads"
         self.chosen.mkdir()
+        self._kept: list[Path] = []  # in order: the times of files are not, where a clock jumps
         sources = tuple(sources) or packaged.names()
         last = [Path(source).name for source in sources]
         names = [name if last.count(name) == 1 else source for name, source in zip(last, sources, strict=True)]
@@ -113,8 +114,9 @@ class Models:
         data = images.png_bytes(images.to_float(picture))
         path = self.chosen / f"{hashlib.sha256(data).hexdigest()[:16]}.png"
         path.write_bytes(data)
-        for old in sorted(self.chosen.iterdir(), key=lambda file: file.stat().st_mtime)[:-KEPT]:
-            old.unlink(missing_ok=True)
+        self._kept = [*(older for older in self._kept if older != path), path]
+        while len(self._kept) > KEPT:
+            self._kept.pop(0).unlink(missing_ok=True)
         return str(path)
 
     def _load(self, name: str, source: str, folder: Path | None, model: Mage) -> Served:
