@@ -9,6 +9,7 @@ the last bit of every field of every checkpoint; commands that were refused; and
 import argparse
 import contextlib
 import importlib
+import json
 import random
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ import torch
 
 import mage
 from mage import images
+from mage.checkpoints import official
 from mage.recipes import named
 from mage.runs.record import Record, write_record
 
@@ -31,8 +33,17 @@ ROOT = Path(__file__).resolve().parent.parent
 RELEASED = ROOT / "tests" / "golden"
 SMALL = 16
 """Images of a shard of a cache, and rows of a piece of a table, so that few images make several."""
-TRAINING = ["--set", "run.checkpoint_every=2", "--set", "run.observe_every=3", "--set", "run.log_every=1"]
-TRAINING += ["--set", "data.validation.images=8", "--set", "tokenizer_training.steps=6", "--set", "pretraining.steps=6"]
+OFTEN = ["--set", "run.checkpoint_every=2", "--set", "run.observe_every=3", "--set", "run.log_every=1"]
+TRAINING = [
+    *OFTEN,
+    "--set",
+    "data.validation.images=8",
+    "--set",
+    "tokenizer_training.steps=6",
+    "--set",
+    "pretraining.steps=6",
+]
+TUNING = [*OFTEN, "--set", "optim.steps=6", "--set", "optim.batch_size=8"]
 COUNTS = ("lost", "duplicates", "unreadable", "different", "refused", "traces")
 
 
@@ -75,7 +86,14 @@ SCENARIOS = (
         "pretrain", "run",
         ("pretrain", "--recipe", "smoke", "--data", "ROOT/images", "--tokenizer", "ROOT/tokenizer", *TRAINING),
     ),
-    Scenario("tokenize", "cache", ("tokenize", "--recipe", "smoke", "--data", "ROOT/images", "--tokenizer", "ROOT/tokenizer", *TRAINING)),
+    Scenario(
+        "finetune", "run",
+        ("finetune", "--model", "ROOT/model", "--data", "ROOT/images", "--recipe", "small", *TUNING),
+    ),
+    Scenario(
+        "tokenize", "cache",
+        ("tokenize", "--recipe", "smoke", "--data", "ROOT/images", "--tokenizer", "ROOT/tokenizer", *TRAINING),
+    ),
     Scenario("tokenize array", "cache", ("tokenize", "--array", "ROOT/array.npy")),
     Scenario("embed", "table.npz", ("embed", "ROOT/images", "--model", "ROOT/model", "--batch-size", "8")),
     Scenario("embed csv", "table.csv", ("embed", "ROOT/images", "--model", "ROOT/model", "--batch-size", "8")),
@@ -117,6 +135,9 @@ def make_inputs(root: Path) -> None:
     np.save(root / "array.npy", np.arange(240).reshape(40, 6) % 50)
     shutil.copyfile(RELEASED / "official_checkpoint.pth", root / "released.pth")
     shutil.copyfile(RELEASED / "expected.json", root / "config.json")
+    official.convert(
+        root / "released.pth", root / "converted", config=json.loads((root / "config.json").read_text())["config"]
+    )
     other = mage.build(recipe.model, tokenizer=recipe.tokenizer, precision="float32", seed=1)
     other.save(root / "old_model")
 
@@ -129,7 +150,8 @@ def small_pieces() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for write in (token_cache.write_cache, own_tokens.write_tokens):
             stack.enter_context(mock.patch.dict(write.__kwdefaults__, shard_images=SMALL))
-        stack.enter_context(mock.patch("mage.runs.rows.PIECE_ROWS", SMALL))
+        for name in ("rows.PIECE_ROWS", "rows.ROWS", "table_files.ROWS"):
+            stack.enter_context(mock.patch(f"mage.runs.{name}", SMALL))
         yield
 
 
@@ -158,7 +180,7 @@ def measure(
         resume = ["--resume"] if any(out.glob("checkpoints/step-*.pt")) else []
         second = kills.run([*command, *resume], None, root)
         if second.code:
-            found.add("refused", [second.text[-300:]], instant)
+            found.add("refused", [f"exit code {second.code}, {second.text[-500:]}"], instant)
             continue
         found.add("traces", kills.traces(out), instant)
         with _unreadable(found, instant):

@@ -14,6 +14,7 @@ import signal
 import sys
 import tarfile
 import time
+import traceback
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -170,6 +171,8 @@ def _child(arguments: list[str], instant: Instant | None, output: Path, counted:
                 code = 0
             except SystemExit as stop:
                 code = int(stop.code or 0)
+            except BaseException:
+                traceback.print_exc()
         counted.write_text(str(hook.count))
         sys.stdout.flush()
     finally:

@@ -117,15 +117,32 @@ def write_shard(
 
     tokens: (images, views, l); labels: (images,); skipped: paths of the shard's images that could not be read.
     """
-    ids, numbers = tokens.astype("<u2").tobytes(), np.asarray(labels, "<i4").tobytes()
-    atomic.write_bytes(tokens_path(folder, number), ids)
-    atomic.write_bytes(labels_path(folder, number), numbers)
-    sums = (checksums.of_bytes(ids), checksums.of_bytes(numbers))
+    files = _files_of(tokens, labels)
+    for path, data in zip((tokens_path(folder, number), labels_path(folder, number)), files, strict=True):
+        atomic.write_bytes(path, data)
+    return _with_shard(index, number, len(labels), files, skipped)
+
+
+def finished(index: CacheIndex, shards: Sequence[tuple[np.ndarray, np.ndarray]]) -> CacheIndex:
+    """The index that a cache of these shards, tokens and labels, has when it is complete; nothing is written."""
+    for number, (tokens, labels) in enumerate(shards):
+        index = _with_shard(index, number, len(labels), _files_of(tokens, labels))
+    return replace(index, complete=True)
+
+
+def _files_of(tokens: np.ndarray, labels: Sequence[int] | np.ndarray) -> tuple[bytes, bytes]:
+    return tokens.astype("<u2").tobytes(), np.asarray(labels, "<i4").tobytes()
+
+
+def _with_shard(
+    index: CacheIndex, number: int, count: int, files: tuple[bytes, bytes], skipped: tuple[str, ...] = ()
+) -> CacheIndex:
+    sums = (checksums.of_bytes(files[0]), checksums.of_bytes(files[1]))
     if number < len(index.shards):
         return replace(index, checksums=(*index.checksums[:number], sums, *index.checksums[number + 1 :]))
     return replace(
         index,
-        shards=(*index.shards, len(labels)),
+        shards=(*index.shards, count),
         checksums=(*index.checksums, sums),
         skipped=(*index.skipped, *skipped),
     )

@@ -210,5 +210,7 @@ def test_an_array_killed_before_its_end_is_written_by_the_same_call(
             call()
     call()
     assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == whole
-    with pytest.raises(ValueError, match="is not empty"):
-        call()
+    call()  # once more is no error
+    for other in (TOKENS[:, ::-1], TOKENS[:3]):
+        with pytest.raises(ValueError, match=r"holds other tokens|is not empty"):
+            write_tokens(tmp_path / "again", other, num_codes=24, class_names=("a", "b"), shard_images=3)
