@@ -121,7 +121,7 @@ def is_empty(folder: Path) -> bool:
     """Whether a folder holds nothing but locks and temporary names; also if there is none."""
     if not folder.is_dir():
         return not folder.exists()
-    return all(TEMPORARY.fullmatch(entry.name) or LOCK.fullmatch(entry.name) for entry in os.scandir(folder))
+    return all(TEMPORARY.fullmatch(name) or LOCK.fullmatch(name) for name in os.listdir(folder))
 
 
 def is_alive(pid: int) -> bool:

@@ -58,6 +58,7 @@ class Scenario:
     """The command; ROOT/ stands for the folder with its inputs."""
     before: str = ""
     """A folder that is at `out` before the command."""
+    kills: int = 20
 
     def command(self, root: Path) -> list[str]:
         """The whole command."""
@@ -81,14 +82,14 @@ class Scenario:
 
 GENERATE = ("generate", "--model", "ROOT/model", "--num", "12", "--batch-size", "4")
 SCENARIOS = (
-    Scenario("train-tokenizer", "run", ("train-tokenizer", "--recipe", "smoke", "--data", "ROOT/images", *TRAINING)),
+    Scenario("train-tokenizer", "run", ("train-tokenizer", "--recipe", "smoke", "--data", "ROOT/images", *TRAINING), kills=12),
     Scenario(
         "pretrain", "run",
-        ("pretrain", "--recipe", "smoke", "--data", "ROOT/images", "--tokenizer", "ROOT/tokenizer", *TRAINING),
+        ("pretrain", "--recipe", "smoke", "--data", "ROOT/images", "--tokenizer", "ROOT/tokenizer", *TRAINING), kills=12,
     ),
     Scenario(
         "finetune", "run",
-        ("finetune", "--model", "ROOT/model", "--data", "ROOT/images", "--recipe", "small", *TUNING),
+        ("finetune", "--model", "ROOT/model", "--data", "ROOT/images", "--recipe", "small", *TUNING), kills=12,
     ),
     Scenario(
         "tokenize", "cache",
@@ -203,7 +204,7 @@ def _unreadable(found: Found, instant: kills.Instant) -> Iterator[None]:
 def main() -> None:
     """Kill, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="kills of each command")
+    parser.add_argument("--kills", type=int, help="kills of each command; default: 12 of trainings, 20 of others")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", help="names of commands; default: all")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "faults.json")
@@ -211,23 +212,9 @@ def main() -> None:
     torch.set_num_threads(1)  # a forked process must not wait for threads of its parent
     for name in {scenario.arguments[0].replace("-", "_") for scenario in SCENARIOS}:
         importlib.import_module(f"mage.cli.{name}")  # once, and not in every forked process
-    start, metrics, total = time.perf_counter(), dict[str, float](), dict.fromkeys(("kills", *COUNTS), 0)
-    with tempfile.TemporaryDirectory() as temporary, small_pieces():
-        root = Path(temporary)
-        make_inputs(root)
-        for scenario in SCENARIOS:
-            if options.only and scenario.name not in options.only:
-                continue
-            found = measure(scenario, root, options.kills, random.Random(f"{options.seed} {scenario.name}"))
-            for name, value in {"kills": found.killed, "ended": found.ended, **found.counts}.items():
-                metrics[f"{scenario.name.replace(' ', '_')}.{name}"] = value
-                if name in total:
-                    total[name] += value
-            print(scenario.name, found.killed, found.ended, found.counts, *found.problems, sep="\n  ", flush=True)
-    metrics |= total
     protocol = {
         "kills": f"SIGKILL at a random instant: half of them after a random time, half at a random call that changes "
-        f"the disk (before it, after it, inside the write), {options.kills} of each command, each followed by the same "
+        f"the disk (before it, after it, inside the write), each followed by the same "
         "command; ended: had ended before",
         "lost": "files that are missing in comparison with a command that was not disturbed",
         "duplicates": "files, lines of metrics.jsonl and images of shards that are too many",
@@ -237,8 +224,23 @@ def main() -> None:
         "refused": "second commands that ended with an error",
         "traces": "temporary files and locks that stayed",
     }
-    timings = {"total": time.perf_counter() - start}
-    write_record(options.out, Record("python studies/faults.py", options.seed, protocol, timings, metrics))
+    start, metrics, total = time.perf_counter(), dict[str, float](), dict.fromkeys(("kills", *COUNTS), 0)
+    with tempfile.TemporaryDirectory() as temporary, small_pieces():
+        root = Path(temporary)
+        make_inputs(root)
+        for scenario in SCENARIOS:
+            if options.only and scenario.name not in options.only:
+                continue
+            number = scenario.kills if options.kills is None else options.kills
+            found = measure(scenario, root, number, random.Random(f"{options.seed} {scenario.name}"))
+            for name, value in {"kills": found.killed, "ended": found.ended, **found.counts}.items():
+                metrics[f"{scenario.name.replace(' ', '_')}.{name}"] = value
+                if name in total:
+                    total[name] += value
+            print(scenario.name, found.killed, found.ended, found.counts, *found.problems, sep="\n  ", flush=True)
+            timings = {"total": time.perf_counter() - start}
+            record = Record("python studies/faults.py", options.seed, protocol, timings, metrics | total)
+            write_record(options.out, record)  # after each command, because it takes long
     print(total)
 
 

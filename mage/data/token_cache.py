@@ -62,11 +62,11 @@ class TokenCache:
         shape = (self.key.views, area(self.grid))
         parts = list(enumerate(index.shards))
         self._shards = [self._map(tokens_path(self.folder, part), "<u2", (count, *shape)) for part, count in parts]
+        self._ends = np.cumsum(index.shards)
+        labels = [self._map(labels_path(self.folder, part), "<i4", (count,)) for part, count in parts]
         for part, _ in parts:
             if (damaged := damaged_file(self.folder, index, part)) is not None:
                 raise ValueError(f"{damaged} does not fit its checksum: it was damaged; {self._remedy}")
-        self._ends = np.cumsum(index.shards)
-        labels = [self._map(labels_path(self.folder, part), "<i4", (count,)) for part, count in parts]
         self.labels = np.concatenate(labels).astype(np.int64)
         if self.labels.min() < -1 or (self.class_names and self.labels.max() >= len(self.class_names)):
             raise ValueError(

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,16 @@ class Launch:
         """float32 or bf16, on this launch's device."""
         return device_policy.resolve(self.precision, self.start())
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Context in which this run alone writes into `out`; all its processes enter it.
+
+        Raises ValueError, naming the other one, while another run does.
+        """
+        with contextlib.ExitStack() as stack:
+            distributed.by_first_process(lambda: stack.enter_context(locks.run_lock(self.out)))
+            yield
+
     def inside(self, name: str) -> "Launch":
         """The same launch with a subfolder as its folder; resumes if the subfolder holds a run."""
         out = self.out / name
@@ -83,8 +93,7 @@ def run_task(
     while another process trains there.
     """
     device = launch.start()
-    with contextlib.ExitStack() as stack:
-        distributed.by_first_process(lambda: stack.enter_context(locks.run_lock(launch.out)))
+    with launch.locked():
         result = _run_task(task, recipe, launch, learned, dataset, device)
     return replace(result, skipped=tuple(dataset.skipped)) if dataset is not None else result
 

@@ -67,7 +67,7 @@ def train(
         if resume:
             trainer.restore(distributed.by_first_process(lambda: intact_checkpoint(folder)))
             if trainer.step == task.steps:  # the process may have died between the last checkpoint and the model
-                trainer.export()
+                trainer.publish(run.keep_checkpoints)
         elif newest_checkpoint(folder) is not None:
             raise ValueError(f"{folder} already holds a run; add --resume to continue it, or choose another folder")
         with trainer.logging(run, progress):
@@ -235,10 +235,11 @@ class Trainer:
             images.save_png(self.folder / "samples" / f"step-{self.step:07d}.png", observation.image)
         return observation.metrics
 
-    def export(self) -> None:
-        """Write the model folder; all processes wait for it."""
+    def publish(self, keep: int) -> None:
+        """Write the model folder, for which all processes wait, and remove the oldest checkpoints."""
         if distributed.is_first():
             self.task.export(self.averaged(), self.folder / "model")
+            drop_old_checkpoints(self.folder, keep)
         distributed.wait_for_all()
 
     def save(self, keep: int) -> None:
@@ -248,9 +249,7 @@ class Trainer:
         self.clock = time.perf_counter()
         if distributed.is_first():
             write_checkpoint(self._state(), self.folder, self.step)
-        self.export()
-        if distributed.is_first():
-            drop_old_checkpoints(self.folder, keep)
+        self.publish(keep)
 
     def _state(self) -> dict[str, Any]:
         return {
