@@ -58,7 +58,8 @@ class Scenario:
     """The command; ROOT/ stands for the folder with its inputs."""
     before: str = ""
     """A folder that is at `out` before the command."""
-    kills: int = 20
+    times: int = 20
+    """How often it is killed."""
 
     def command(self, root: Path) -> list[str]:
         """The whole command."""
@@ -82,14 +83,20 @@ class Scenario:
 
 GENERATE = ("generate", "--model", "ROOT/model", "--num", "12", "--batch-size", "4")
 SCENARIOS = (
-    Scenario("train-tokenizer", "run", ("train-tokenizer", "--recipe", "smoke", "--data", "ROOT/images", *TRAINING), kills=12),
+    Scenario(
+        "train-tokenizer", "run",
+        ("train-tokenizer", "--recipe", "smoke", "--data", "ROOT/images", *TRAINING),
+        times=12,
+    ),
     Scenario(
         "pretrain", "run",
-        ("pretrain", "--recipe", "smoke", "--data", "ROOT/images", "--tokenizer", "ROOT/tokenizer", *TRAINING), kills=12,
+        ("pretrain", "--recipe", "smoke", "--data", "ROOT/images", "--tokenizer", "ROOT/tokenizer", *TRAINING),
+        times=12,
     ),
     Scenario(
         "finetune", "run",
-        ("finetune", "--model", "ROOT/model", "--data", "ROOT/images", "--recipe", "small", *TUNING), kills=12,
+        ("finetune", "--model", "ROOT/model", "--data", "ROOT/images", "--recipe", "small", *TUNING),
+        times=12,
     ),
     Scenario(
         "tokenize", "cache",
@@ -213,8 +220,8 @@ def main() -> None:
     for name in {scenario.arguments[0].replace("-", "_") for scenario in SCENARIOS}:
         importlib.import_module(f"mage.cli.{name}")  # once, and not in every forked process
     protocol = {
-        "kills": f"SIGKILL at a random instant: half of them after a random time, half at a random call that changes "
-        f"the disk (before it, after it, inside the write), each followed by the same "
+        "kills": "SIGKILL at a random instant: half of them after a random time, half at a random call that changes "
+        "the disk (before it, after it, inside the write), each followed by the same "
         "command; ended: had ended before",
         "lost": "files that are missing in comparison with a command that was not disturbed",
         "duplicates": "files, lines of metrics.jsonl and images of shards that are too many",
@@ -231,7 +238,7 @@ def main() -> None:
         for scenario in SCENARIOS:
             if options.only and scenario.name not in options.only:
                 continue
-            number = scenario.kills if options.kills is None else options.kills
+            number = scenario.times if options.kills is None else options.kills
             found = measure(scenario, root, number, random.Random(f"{options.seed} {scenario.name}"))
             for name, value in {"kills": found.killed, "ended": found.ended, **found.counts}.items():
                 metrics[f"{scenario.name.replace(' ', '_')}.{name}"] = value
