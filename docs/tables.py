@@ -219,6 +219,18 @@ def forms(metrics: dict[str, float]) -> list[str]:
     return rows
 
 
+KILLS = ("kills", "lost", "duplicates", "unreadable", "different", "refused", "traces")
+
+
+def kills(metrics: dict[str, float]) -> list[str]:
+    """One row per command that was killed, whose counts are called COMMAND.COUNT, and their sum."""
+    rows = ["| command | " + " | ".join(KILLS) + " |", "|---" * (1 + len(KILLS)) + "|"]
+    for name in dict.fromkeys(metric.split(".")[0] for metric in metrics if "." in metric):
+        cells = [f"{metrics[f'{name}.{key}']:.0f}" for key in KILLS]
+        rows.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return [*rows, "| all | " + " | ".join(f"{metrics[key]:.0f}" for key in KILLS) + " |"]
+
+
 ADAPTATION = {
     "new_linear": "linear probe, new images",
     "new_knn": "k-NN, new images",
@@ -453,6 +465,7 @@ KINDS = {
     "online": online,
     "forms": forms,
     "adaptation": adaptation,
+    "kills": kills,
     "adapted": adapted,
     "generation": generation,
 }

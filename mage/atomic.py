@@ -1,50 +1,80 @@
-"""Atomic writes: write to a temporary name in the same folder, sync to disk, then rename."""
+"""Atomic writes: write to a temporary name in the same folder, sync to disk, then rename.
+
+A temporary name is .NAME.HOST-PID-N.tmp. What a killed process leaves behind under such a name is removed by the next
+process of this host that writes into the folder; other hosts' are left alone, because they may still be written.
+"""
 
 import contextlib
+import ctypes
+import errno
+import itertools
 import json
 import os
+import platform
+import re
 import shutil
-import tempfile
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+HOST = re.sub(r"[^A-Za-z0-9]", "_", platform.node())[:24] or "host"
+"""This machine, as it stands in temporary names."""
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>\w+)-(?P<pid>\d+)-\d+\.(?P<kind>tmp|old)")
+LOCK = re.compile(r"\.(.+\.)?lock")
+"""Names of the locks of `mage.locks`."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+_numbers = itertools.count()
+_mine: set[str] = set()
+"""Temporary names that this process is writing: its number may also be that of a dead process."""
+_cleared: set[str] = set()
+"""Folders from which this process has removed what dead processes left; listing a folder at every write is slow."""
+
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; the file written there replaces `path` unless an exception occurs."""
+    """Yield a temporary path in the same folder; the file written there replaces `path` unless an exception occurs.
+
+    Raises OSError; a full disk and a folder that cannot be written are told in one sentence.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _explained(path), _temporary(path) as temporary:
+        try:
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
     """The same for a folder: an older folder at `path` is kept until the new one is complete."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    temporary.chmod(0o755)
-    try:
-        yield temporary
-        for file in temporary.iterdir():
-            if file.is_file():
-                with open(file, "rb+") as handle:
-                    os.fsync(handle.fileno())
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        if path.exists():
-            os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _explained(path), _temporary(path) as temporary:
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with open(file, "rb+") as handle:
+                        os.fsync(handle.fileno())
+            _sync_folder(temporary)
+            if not path.exists():
+                os.replace(temporary, path)
+            elif not _exchange(temporary, path):
+                # There is no folder for a moment; `recover` finds the old one should the process end in it.
+                old = temporary.with_suffix(".old")
+                os.replace(path, old)
+                os.replace(temporary, path)
+                shutil.rmtree(old, ignore_errors=True)
+            _sync_folder(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -61,3 +91,121 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def clear(folder: Path) -> None:
+    """Remove what processes of this host that are dead left in a folder under temporary names.
+
+    An old folder whose process died between two renames gets its name back.
+    """
+    with contextlib.suppress(OSError):  # a folder that cannot be listed or written is told when it is written
+        for entry in list(os.scandir(folder)):
+            match = TEMPORARY.fullmatch(entry.name)
+            if match is None or not _is_left_behind(entry.path, match):
+                continue
+            if match["kind"] == "old" and not (folder / match["name"]).exists():
+                os.replace(entry.path, folder / match["name"])
+            elif entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def recover(path: Path) -> None:
+    """Give a folder its name back that a dead process was replacing; nothing if `path` exists."""
+    if not path.exists() and path.parent.is_dir() and any(path.parent.glob(f".{glob_escape(path.name)}.*.old")):
+        clear(path.parent)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder holds nothing but locks and temporary names; also if there is none."""
+    if not folder.is_dir():
+        return not folder.exists()
+    return all(TEMPORARY.fullmatch(name) or LOCK.fullmatch(name) for name in os.listdir(folder))
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this host exists; True where that cannot be asked."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def explain(error: OSError, path: Path) -> OSError:
+    """An error in writing `path` as a sentence: a full disk, or a folder that cannot be written; else itself."""
+    if error.errno in FULL:
+        sentence = f"the disk is full: {path} was not written, and what was there before is intact"
+    elif error.errno in READ_ONLY:
+        sentence = f"{path} cannot be written: {os.strerror(error.errno).lower()} in the folder {path.parent}"
+    else:
+        return error
+    explained = OSError(sentence)
+    explained.errno = error.errno
+    return explained
+
+
+def glob_escape(name: str) -> str:
+    """A name for `Path.glob`, in which no character has a meaning."""
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        named = "" if error.filename is None else str(error.filename)
+        if error.errno in FULL or (error.errno in READ_ONLY and named.startswith(str(path.parent))):
+            raise explain(error, path) from None
+        raise
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside `path` that no other writer has; the folder is made, and cleared once by each process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.path.abspath(path.parent)
+    if folder not in _cleared:
+        _cleared.add(folder)
+        clear(path.parent)
+    temporary = path.with_name(f".{path.name}.{HOST}-{os.getpid()}-{next(_numbers)}.tmp")
+    name = os.path.abspath(temporary)
+    _mine.add(name)
+    try:
+        yield temporary
+    finally:
+        _mine.discard(name)
+
+
+def _is_left_behind(path: str, match: re.Match[str]) -> bool:
+    if match["host"] != HOST:
+        return False
+    if int(match["pid"]) == os.getpid():
+        return os.path.abspath(path).removesuffix(match["kind"]) + "tmp" not in _mine
+    return not is_alive(int(match["pid"]))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make names in a folder survive a loss of power, where the system can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # some network disks cannot
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two names in one step; False where the system cannot (Linux can, on most local disks)."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(first), here, os.fsencode(second), swap) == 0

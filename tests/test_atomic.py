@@ -1,6 +1,10 @@
 """Files and folders appear whole or not at all."""
 
+import errno
 import json
+import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -97,3 +101,103 @@ def test_a_value_that_json_cannot_hold_leaves_the_old_file(tmp_path: Path) -> No
         atomic.write_json(path, {"path": tmp_path})
     assert path.read_text() == "1\n"
     assert names(tmp_path) == ["value.json"]
+
+
+DEAD = 2**22 + 1
+"""No process has this number: it is above Linux's largest."""
+
+
+def test_what_a_dead_process_left_is_removed_at_the_next_write(tmp_path: Path) -> None:
+    mine, other = atomic.HOST, "another_machine"
+    (tmp_path / f".file.txt.{mine}-{DEAD}-0.tmp").write_text("half")
+    (tmp_path / f".model.{mine}-{DEAD}-1.tmp").mkdir()
+    (tmp_path / f".model.{mine}-{DEAD}-1.tmp" / "weights").write_text("half")
+    (tmp_path / f".file.txt.{other}-{DEAD}-0.tmp").write_text("perhaps still written")
+    (tmp_path / f".file.txt.{mine}-{os.getppid()}-0.tmp").write_text("still written")
+    (tmp_path / ".mine.tmp").write_text("a file of the user's")
+    atomic.write_text(tmp_path / "file.txt", "whole")
+    kept = [f".file.txt.{other}-{DEAD}-0.tmp", f".file.txt.{mine}-{os.getppid()}-0.tmp", ".mine.tmp", "file.txt"]
+    assert names(tmp_path) == sorted(kept)
+
+
+def test_a_folder_is_there_at_every_moment_of_its_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model"
+    with atomic.replacing_folder(path) as temporary:
+        (temporary / "file").write_text("old")
+    moves: list[Path] = []
+    monkeypatch.setattr(os, "replace", lambda first, second: moves.append(first))
+    with atomic.replacing_folder(path) as temporary:
+        (temporary / "file").write_text("new")
+    assert not moves, "the two names are swapped in one step"
+    assert (path / "file").read_text() == "new"
+    assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_a_folder_is_found_again_if_the_process_died_between_two_renames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Where a disk cannot swap names."""
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "file").write_text("old")
+    monkeypatch.setattr(atomic, "_exchange", lambda first, second: False)
+    child = os.fork()
+    if child == 0:
+        replace, calls = os.replace, []
+
+        def dying(first: Path, second: Path) -> None:
+            replace(first, second)
+            calls.append(first)
+            if len(calls) == after:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.replace = dying  # type: ignore[assignment]
+        with atomic.replacing_folder(path) as temporary:
+            (temporary / "file").write_text("new")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert path.exists() == (after == 2)
+    atomic.recover(path)
+    assert (path / "file").read_text() == ("old" if after == 1 else "new")
+    atomic.clear(tmp_path)
+    assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_one_sentence_and_the_old_file_is_intact(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(OSError, match=r"^the disk is full: .*file\.txt was not written"), atomic.replacing(path):
+        raise OSError(number, "whatever the system says")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file.txt"]
+
+
+def test_a_limit_of_the_size_of_files_is_a_full_disk(tmp_path: Path) -> None:
+    """A real refusal of the system, unlike the test before."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="the disk is full"):
+            atomic.write_bytes(tmp_path / "file", bytes(20_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuses(self: Path, data: bytes) -> int:
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", refuses)  # the tests may run as root, who may write everywhere
+    with pytest.raises(OSError, match=r"^.*file\.txt cannot be written: .* in the folder"):
+        atomic.write_text(tmp_path / "file.txt", "new")
+
+
+def test_a_file_that_cannot_be_read_while_writing_another_keeps_its_own_error(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="secret"), atomic.replacing(tmp_path / "a" / "file.txt"):
+        raise PermissionError(errno.EACCES, "Permission denied", "/secret")

@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import random
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import mage
+from mage import atomic
 from mage.data.datasets import DATASETS, ArrayDataset, ImageDataset, load_dataset
 from mage.evaluation.anomaly import Scoring
 from mage.evaluation.extractors import Extractor, Seen
@@ -27,7 +29,7 @@ from mage.runs.tokenizer_check import TokenizerCheck
 from mage.store.example_images import read_examples
 
 STUDIES = Path(__file__).resolve().parent.parent / "studies"
-HELPERS = ("choices", "emoji", "generation_study", "left_out", "sheets")
+HELPERS = ("choices", "emoji", "generation_study", "kills", "left_out", "sheets")
 """Modules that studies import from their own folder."""
 
 
@@ -452,3 +454,42 @@ def test_plans_of_packaged_models_are_recipes_with_and_without_classes(study: An
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.py")), ids=lambda path: path.stem)
 def test_every_study_imports_what_the_library_has(study: Any, path: Path) -> None:
     study(path.stem)
+
+
+@pytest.fixture
+def faults(study: Any, tmp_path: Path) -> Iterator[SimpleNamespace]:
+    """studies/faults.py, with its inputs, and kills at every kind of place."""
+    module = study("faults")
+    module.make_inputs(tmp_path)
+    kills = sys.modules["kills"]
+    scenarios = {scenario.name: scenario for scenario in module.SCENARIOS}
+
+    def measure(name: str, *instants: Any) -> Any:
+        given = iter(instants)
+        return module.measure(scenarios[name], tmp_path, len(instants), random.Random(0), lambda *drawn: next(given))
+
+    with module.small_pieces():
+        yield SimpleNamespace(measure=measure, at=kills.Instant, kills=kills)
+
+
+def test_killed_commands_lose_nothing(faults: SimpleNamespace) -> None:
+    """A few of the kills of the study, of commands that take little time: at the start, and in the midst of writes."""
+    at = faults.at
+    for name, instants in {
+        "tokenize": (at(1, "inside"), at(9, "inside"), at(14, "after"), at(seconds=0.3)),
+        "convert over a model": (at(1, "after"), at(5, "before"), at(8, "after")),
+        "generate tar": (at(4, "inside"), at(9, "before")),
+    }.items():
+        found = faults.measure(name, *instants)
+        assert found.killed == len(instants)
+        assert found.ended == 0, "each is killed before its end"
+        assert found.problems == []
+
+
+def test_the_study_of_kills_finds_writes_that_are_not_atomic(
+    faults: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic, "write_bytes", lambda path, data: Path(path).write_bytes(data))
+    found = faults.measure("tokenize array", *(faults.at(call, "inside") for call in range(1, 9)))
+    assert found.counts["unreadable"] > 0
+    assert found.counts["refused"] > 0

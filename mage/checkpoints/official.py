@@ -164,8 +164,8 @@ def to_released(folder: str | Path, out_file: str | Path) -> Path:
         tensors |= released_tensors(model.tokenizer, names, origin["dtypes"])
     if isinstance(model.transformer, MAGETransformer | MAGEClassifier):
         tensors |= released_tensors(model.transformer, transformer_names(model.transformer), origin["dtypes"])
-    with atomic.replacing(out_file) as temporary:
-        torch.save(tensors if origin["form"] == "bare" else {origin["form"]: tensors}, temporary)
+    with atomic.replacing(out_file) as temporary, open(temporary, "wb") as file:  # a name would be stored, too
+        torch.save(tensors if origin["form"] == "bare" else {origin["form"]: tensors}, file)
     return Path(out_file)
 
 

@@ -13,7 +13,7 @@ from mage.cli.console import counting, emit
 from mage.cli.options.generate import Options
 from mage.device import device_of
 from mage.evaluation.extractors import build_extractor
-from mage.runs.production import Production, check_job, claim, discard, produce, units
+from mage.runs.production import Production, check_job, claim, discard, part_lock, produce, units
 from mage.runs.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
 from mage.runs.workers import in_processes
 
@@ -61,7 +61,7 @@ def run(options: Options) -> None:
         for number in range(1, options.processes)
     ]
     mine = sum(map(len, units(options.num, sink.unit, part)))
-    with in_processes(_work, others), counting(mine, "image", options) as done:
+    with part_lock(options.out, part), in_processes(_work, others), counting(mine, "image", options) as done:
         for count in produce(model, production, sink, part):
             done(count)
     distributed.wait_for_all()
@@ -109,8 +109,9 @@ def _work(options: Options) -> None:
     assert options.part is not None
     model = mage.load(options.model, precision=options.precision, device=options.device)
     production = _production(options, model)
-    for _ in produce(model, production, _sink(options, model, production), options.part):
-        pass
+    with part_lock(options.out, options.part):
+        for _ in produce(model, production, _sink(options, model, production), options.part):
+            pass
 
 
 def _production(options: Options, model: mage.Mage) -> Production:

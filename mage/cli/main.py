@@ -5,7 +5,9 @@ import difflib
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -49,16 +51,17 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; exits with 0, or 2 for a user's mistake, 1 for a failed run, 130 after Ctrl-C.
+    """Run one command; exits with 0, 2 for a user's mistake, 1 for a failed run, 130 after Ctrl-C, 143 after SIGTERM.
 
     Exits silently with 141 if the reader of its output has closed the pipe, as in `mage info --help | head -1`.
     """
     try:
-        _main(arguments)
-        sys.stdout.flush()
-    except KeyboardInterrupt:  # while modules are imported; a command says more by itself
+        with _terminable():
+            _main(arguments)
+            sys.stdout.flush()
+    except KeyboardInterrupt as stop:  # while modules are imported; a command says more by itself
         print("\nmage: stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(_exit_code(stop)) from None
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
@@ -123,9 +126,34 @@ def _main(arguments: list[str] | None) -> None:
         resume = "mage " + " ".join([name, *rest, *(["--resume"] if known and "--resume" not in rest else [])])
         print(f"\n{error}\ncontinue with: {resume}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"\nmage {name}: stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(_exit_code(stop)) from None
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as batch systems and containers send it."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: what is done is written, locks and temporary files are removed."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit_code(stop: KeyboardInterrupt) -> int:
+    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 @contextlib.contextmanager

@@ -1,19 +1,24 @@
 """index.json of a token cache: tokenizer, transform and data set, its sizes, and which shards are complete.
 
-The file is not trusted: every value is checked for type and bounds before anything is opened or allocated.
+The file is not trusted: every value is checked for type and bounds before anything is opened or allocated. It holds
+the checksums of the shards' files and of itself, so that a flipped bit is noticed before anything learns from it.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mage import atomic
+import numpy as np
+
+from mage import atomic, checksums
 from mage.nn.grids import check_grid, written
 from mage.settings import from_dict, to_dict
 
 INDEX = "index.json"
-FORMAT = 2
-"""Newest format. 1: of mage 0.1, grids of two dimensions, sequences as (1, length); 2: grids of one to three."""
+FORMAT = 3
+"""Newest format. 1: of mage 0.1, grids of two dimensions, sequences as (1, length); 2: grids of one to three; 3: with
+checksums."""
 MOST_BYTES = 2**26
 """Largest size of index.json, enough for the paths of half a million unreadable images."""
 MOST_CODES = 2**16
@@ -62,6 +67,8 @@ class CacheIndex:
     """Images of the data set, including unreadable ones; None before the first shard."""
     source: str | None = None
     """The data set by name, or its folder; None if unknown, as in caches of 0.1."""
+    checksums: tuple[tuple[str, str], ...] = ()
+    """Of each shard's tokens and labels; of the first two formats there are none."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.format <= FORMAT:
@@ -75,6 +82,8 @@ class CacheIndex:
             raise ValueError(f"shards must be numbers of images, not {self.shards!r:.80}")
         if self.complete and not sum(self.shards):
             raise ValueError("it is marked complete, but holds no image")
+        if len(self.checksums) != (len(self.shards) if self.format > 2 else 0):
+            raise ValueError(f"it has {len(self.shards)} shards and checksums of {len(self.checksums)}")
 
 
 def read_index(folder: Path) -> CacheIndex:
@@ -85,7 +94,7 @@ def read_index(folder: Path) -> CacheIndex:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
-        return from_dict(CacheIndex, json.loads(path.read_text(encoding="utf-8")), where="index")
+        return from_dict(CacheIndex, checksums.unsealed(json.loads(path.read_text(encoding="utf-8"))), where="index")
     except (OSError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is damaged or of another version of mage: {reason:.300}") from None
@@ -93,12 +102,71 @@ def read_index(folder: Path) -> CacheIndex:
 
 def write_index(folder: Path, index: CacheIndex) -> None:
     """Replace index.json."""
-    atomic.write_json(folder / INDEX, to_dict(index))
+    atomic.write_json(folder / INDEX, checksums.sealed(to_dict(index)))
 
 
-def with_shard(index: CacheIndex, count: int, skipped: tuple[str, ...] = ()) -> CacheIndex:
-    """The index with one more shard."""
-    return replace(index, shards=(*index.shards, count), skipped=(*index.skipped, *skipped))
+def write_shard(
+    folder: Path,
+    index: CacheIndex,
+    number: int,
+    tokens: np.ndarray,
+    labels: Sequence[int] | np.ndarray,
+    skipped: tuple[str, ...] = (),
+) -> CacheIndex:
+    """Write the files of a shard; the index with it, the next shard or one that is replaced.
+
+    tokens: (images, views, l); labels: (images,); skipped: paths of the shard's images that could not be read.
+    """
+    files = _files_of(tokens, labels)
+    for path, data in zip((tokens_path(folder, number), labels_path(folder, number)), files, strict=True):
+        atomic.write_bytes(path, data)
+    return _with_shard(index, number, len(labels), files, skipped)
+
+
+def finished(index: CacheIndex, shards: Sequence[tuple[np.ndarray, np.ndarray]]) -> CacheIndex:
+    """The index that a cache of these shards, tokens and labels, has when it is complete; nothing is written."""
+    for number, (tokens, labels) in enumerate(shards):
+        index = _with_shard(index, number, len(labels), _files_of(tokens, labels))
+    return replace(index, complete=True)
+
+
+def _files_of(tokens: np.ndarray, labels: Sequence[int] | np.ndarray) -> tuple[bytes, bytes]:
+    return tokens.astype("<u2").tobytes(), np.asarray(labels, "<i4").tobytes()
+
+
+def _with_shard(
+    index: CacheIndex, number: int, count: int, files: tuple[bytes, bytes], skipped: tuple[str, ...] = ()
+) -> CacheIndex:
+    sums = (checksums.of_bytes(files[0]), checksums.of_bytes(files[1]))
+    if number < len(index.shards):
+        return replace(index, checksums=(*index.checksums[:number], sums, *index.checksums[number + 1 :]))
+    return replace(
+        index,
+        shards=(*index.shards, count),
+        checksums=(*index.checksums, sums),
+        skipped=(*index.skipped, *skipped),
+    )
+
+
+def with_checksums(folder: Path, index: CacheIndex) -> CacheIndex:
+    """An unfinished index of an older format in the newest one, so that it can be continued."""
+    if index.format == FORMAT:
+        return index
+    files = [(tokens_path(folder, number), labels_path(folder, number)) for number in range(len(index.shards))]
+    sums = tuple((checksums.of_file(tokens), checksums.of_file(labels)) for tokens, labels in files)
+    return replace(index, format=FORMAT, checksums=sums)
+
+
+def damaged_file(folder: Path, index: CacheIndex, number: int) -> Path | None:
+    """The file of a shard that does not fit its checksum or is missing; None if both do, or have none."""
+    if not index.checksums:
+        return None
+    for path, expected in zip(
+        (tokens_path(folder, number), labels_path(folder, number)), index.checksums[number], strict=True
+    ):
+        if not path.is_file() or checksums.of_file(path) != expected:
+            return path
+    return None
 
 
 def tokens_path(folder: Path, number: int) -> Path:

@@ -7,23 +7,21 @@ Unreadable files are left out and noted in the data set's `skipped`: worker proc
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from mage import rng
 from mage.data.datasets import ArrayDataset, CorruptImage, ImageDataset
 from mage.data.transforms import Transform
+from mage.data.workers import compute
 from mage.share import SETTING, Share
 
 logger = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
-Argument = TypeVar("Argument")
-Result = TypeVar("Result")
 
 
 class Items(NamedTuple):
@@ -193,39 +191,6 @@ def decode_to_memory(dataset: ImageDataset, limit_bytes: int = 1 << 30) -> Image
 def none_readable(dataset: ImageDataset) -> ValueError:
     """The error for a data set without a readable image."""
     return ValueError(f"none of the {len(dataset)} images of {dataset.name} could be read; are the files whole?")
-
-
-class _ByNumber(Dataset[Any]):
-    """A function as a data set for torch's loader."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self.function = function
-
-    def __getitem__(self, argument: Any) -> Any:
-        return self.function(argument)
-
-
-def compute(
-    function: Callable[[Argument], Result], arguments: Iterable[Argument], num_workers: int
-) -> Iterator[Result]:
-    """Apply `function` to every argument, in order; in worker processes if there are any."""
-    if num_workers == 0:
-        return map(function, arguments)
-    # without a generator the loader would draw from the global one
-    return iter(
-        DataLoader(
-            _ByNumber(function),
-            sampler=arguments,
-            batch_size=None,
-            num_workers=num_workers,
-            collate_fn=_unchanged,
-            generator=torch.Generator(),
-        )
-    )
-
-
-def _unchanged(items: Any) -> Any:
-    return items
 
 
 def _load(dataset: ImageDataset, index: int, corrupt: list[str]) -> Tensor | None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from mage import atomic
-from mage.data.cache_index import MOST_CODES, CacheIndex, CacheKey, labels_path, tokens_path, with_shard, write_index
-from mage.data.token_cache import TokenCache
-from mage.nn.grids import MOST_DIMENSIONS, check_grid
+from mage import atomic, locks
+from mage.data.cache_index import MOST_CODES, CacheIndex, CacheKey, finished, read_index, write_index, write_shard
+from mage.data.token_cache import TokenCache, is_cache
+from mage.nn.grids import MOST_DIMENSIONS, area, check_grid
 
 
 def write_tokens(
@@ -29,7 +29,7 @@ def write_tokens(
     tokens: from 0 to num_codes - 1, one grid per row: sequences (n, length), images (n, h, w), clips (n, t, h, w).
     views: dimension 1 counts views of the same sample, of which training draws one: (n, views, length) and so on.
     labels: (n,) indices into `class_names`, -1 for none.
-    Raises ValueError for other shapes or values, or if the folder is not empty.
+    Raises ValueError for other shapes or values, or if the folder holds anything but the cache of the same call.
     """
     array = np.asarray(tokens)
     grid = array.shape[2 if views else 1 :]
@@ -47,13 +47,29 @@ def write_tokens(
     key = CacheKey("none", "none", f"{name} train {len(array)}", array.shape[1] if views else 1, 0)
     index = CacheIndex(key, check_grid(grid), num_codes, tuple(class_names), num_images=len(array))
     folder = Path(folder)
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not empty; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, first in enumerate(range(0, len(array), shard_images)):
+    shards = []
+    for first in range(0, len(array), shard_images):
         part = slice(first, first + shard_images)
-        atomic.write_bytes(tokens_path(folder, number), array[part].astype("<u2").tobytes())
-        atomic.write_bytes(labels_path(folder, number), numbers[part].astype("<i4").tobytes())
-        index = with_shard(index, len(array[part]))
-    write_index(folder, replace(index, complete=True))
+        shards.append((array[part].reshape(-1, key.views, area(index.grid)), numbers[part]))
+    _check_place(folder, index)
+    with locks.run_lock(folder):
+        _check_place(folder, index)
+        if is_cache(folder) and (old := read_index(folder)).complete:
+            if old != finished(index, shards):
+                raise ValueError(f"{folder} holds other tokens; choose another folder")
+            return TokenCache(folder)
+        write_index(folder, index)
+        for number, (ids, marks) in enumerate(shards):
+            index = write_shard(folder, index, number, ids, marks)
+            write_index(folder, index)
+        write_index(folder, replace(index, complete=True))
     return TokenCache(folder)
+
+
+def _check_place(folder: Path, index: CacheIndex) -> None:
+    """Raise ValueError for a folder with content, unless it is a cache that the same call has made or begun."""
+    if atomic.is_empty(folder):
+        return
+    there = read_index(folder) if is_cache(folder) else None
+    if there is None or (there.key, there.grid) != (index.key, index.grid):
+        raise ValueError(f"{folder} is not empty; choose another folder")

@@ -2,15 +2,17 @@
 
 Encoding images is more than half the cost of pre-training; a cache pays it once. A cache is a folder:
 
-    index.json              key (fingerprint, transform, data set), counts, class names, skipped files
+    index.json              key (fingerprint, transform, data set), counts, class names, skipped files, checksums
     tokens-00000.u16        (images, views, tokens) of the first shard, raw little-endian; a grid's last side fastest
     labels-00000.i32        its labels, -1 for none
 
-Shards are written atomically, so an interrupted `mage tokenize` continues where it stopped.
+Shards are written atomically, so an interrupted `mage tokenize` continues where it stopped; repeated, it encodes
+shards again whose checksum tells that they were damaged.
 
 Letters: n images, v views, l tokens; a token grid has one, two or three dimensions.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,30 +22,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mage import atomic, images, rng
+from mage import atomic, images, locks, rng
 from mage.data.cache_index import (
     INDEX,
     MOST_CODES,
     CacheIndex,
     CacheKey,
+    damaged_file,
     labels_path,
     read_index,
     tokens_path,
-    with_shard,
+    with_checksums,
     write_index,
+    write_shard,
 )
 from mage.data.datasets import CorruptImage, ImageDataset, content_of
-from mage.data.loaders import compute
 from mage.data.transforms import Transform, TransformConfig, build_transform, describe
+from mage.data.workers import compute
 from mage.nn.grids import area
 from mage.tokenizers import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 class TokenCache:
     """An opened cache, from which the tokens of any image and view are read directly."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Raises ValueError if there is no complete cache."""
+        """Raises ValueError if there is no complete cache, or one that was damaged: all of it is read once."""
         self.folder = Path(folder)
         index = read_index(self.folder)
         if not index.complete:
@@ -58,6 +64,9 @@ class TokenCache:
         self._shards = [self._map(tokens_path(self.folder, part), "<u2", (count, *shape)) for part, count in parts]
         self._ends = np.cumsum(index.shards)
         labels = [self._map(labels_path(self.folder, part), "<i4", (count,)) for part, count in parts]
+        for part, _ in parts:
+            if (damaged := damaged_file(self.folder, index, part)) is not None:
+                raise ValueError(f"{damaged} does not fit its checksum: it was damaged; {self._remedy}")
         self.labels = np.concatenate(labels).astype(np.int64)
         if self.labels.min() < -1 or (self.class_names and self.labels.max() >= len(self.class_names)):
             raise ValueError(
@@ -101,12 +110,18 @@ class TokenCache:
                 f"not by this one, {fingerprint}: run `mage tokenize` with it, into another folder"
             )
 
+    @property
+    def _remedy(self) -> str:
+        if self.key.tokenizer == "none" or not self.index.checksums:
+            return f"delete {self.folder} and tokenize again"
+        return "the same `mage tokenize` makes that part again"
+
     def _map(self, path: Path, kind: str, shape: tuple[int, ...]) -> np.ndarray:
         expected = math.prod(shape) * np.dtype(kind).itemsize
         size = path.stat().st_size if path.is_file() else 0
         if size != expected:
             raise ValueError(
-                f"{path} has {size:,} bytes where {expected:,} are expected: delete {self.folder} and tokenize again"
+                f"{path} has {size:,} bytes where {expected:,} are expected: it was damaged; {self._remedy}"
             )
         return np.memmap(path, kind, mode="r", shape=shape) if expected else np.empty(shape, kind)
 
@@ -127,13 +142,13 @@ def write_cache(
     workers: int = 0,
     on_images: Callable[[int], None] | None = None,
 ) -> TokenCache:
-    """Encode `views` views of every image; existing complete shards are kept.
+    """Encode `views` views of every image; existing shards are kept, except those that were damaged.
 
     source: name or folder of the data set, stored so that a run on the cache can open it again.
     encode: float images (n, C, H, W) in [0, 1] -> ids; the caller chooses device and precision.
     workers: processes that read and cut images; none: this one. The result does not depend on it.
     on_images: called with the number of images done since the last call.
-    Raises ValueError if the folder holds a cache with another key.
+    Raises ValueError if the folder holds a cache with another key, and while another process writes it.
     """
     if views < 1:
         raise ValueError(f"a cache needs at least 1 view per image, not {views}")
@@ -143,23 +158,28 @@ def write_cache(
     key = CacheKey(
         tokenizer.fingerprint(), describe(transform), f"{content_of(dataset)} {split} {len(dataset)}", views, seed
     )
-    index = _start(folder, key, dataset, tokenizer)
-    starts = list(range(0, len(dataset), shard_images))
+    starts = range(0, len(dataset), shard_images)
     work = _Views(dataset, build_transform(transform), views, seed)
-    index = replace(index, num_images=len(dataset), source=source)
-    for number, first in enumerate(starts):
-        stop = min(first + shard_images, len(dataset))
-        if number < len(index.shards):
-            _report(on_images, stop - first)
-            continue
-        tokens, labels, skipped = _encode_shard(work, range(first, stop), encode, batch_size, workers, on_images)
-        atomic.write_bytes(tokens_path(folder, number), tokens.astype("<u2").tobytes())
-        atomic.write_bytes(labels_path(folder, number), np.asarray(labels, "<i4").tobytes())
-        index = with_shard(index, len(labels), tuple(skipped))
-        write_index(folder, index)
-    if sum(index.shards) == 0:
-        raise ValueError(f"none of the {len(dataset)} images of {dataset.name} could be read")
-    write_index(folder, replace(index, complete=True))
+    _check_place(folder, key)
+    with locks.run_lock(folder):
+        index = _start(folder, key, dataset, tokenizer)
+        if index.complete and not any(damaged_file(folder, index, number) for number in range(len(index.shards))):
+            _report(on_images, len(dataset))
+            return TokenCache(folder)
+        index = replace(index, num_images=len(dataset), source=source, complete=False)
+        for number, first in enumerate(starts):
+            stop = min(first + shard_images, len(dataset))
+            if number < len(index.shards):
+                if (damaged := damaged_file(folder, index, number)) is None:
+                    _report(on_images, stop - first)
+                    continue
+                logger.warning("%s was damaged: its images are encoded again", damaged)
+            tokens, labels, skipped = _encode_shard(work, range(first, stop), encode, batch_size, workers, on_images)
+            index = write_shard(folder, index, number, tokens, labels, tuple(skipped))
+            write_index(folder, index)
+        if sum(index.shards) == 0:
+            raise ValueError(f"none of the {len(dataset)} images of {dataset.name} could be read")
+        write_index(folder, replace(index, complete=True))
     return TokenCache(folder)
 
 
@@ -168,19 +188,26 @@ def is_cache(path: str | Path) -> bool:
     return (Path(path) / INDEX).is_file()
 
 
+def _check_place(folder: Path, key: CacheKey) -> None:
+    """Raise ValueError for a folder that holds a cache with another key, or something else."""
+    if not is_cache(folder):
+        if not atomic.is_empty(folder):
+            raise ValueError(f"{folder} is not empty and not a token cache; choose another folder")
+        return
+    index = read_index(folder)
+    for name, wanted in vars(key).items():
+        if getattr(index.key, name) != wanted:
+            raise ValueError(
+                f"{folder} holds a token cache with {name} {getattr(index.key, name)!r}, not {wanted!r}: "
+                "choose another folder, or delete this one"
+            )
+
+
 def _start(folder: Path, key: CacheKey, dataset: ImageDataset, tokenizer: Tokenizer) -> CacheIndex:
+    _check_place(folder, key)  # again, now that no other process writes there
     if is_cache(folder):
         index = read_index(folder)
-        for name, wanted in vars(key).items():
-            if getattr(index.key, name) != wanted:
-                raise ValueError(
-                    f"{folder} holds a token cache with {name} {getattr(index.key, name)!r}, not {wanted!r}: "
-                    "choose another folder, or delete this one"
-                )
-        return index
-    if folder.exists() and (folder.is_file() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is not empty and not a token cache; choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
+        return index if index.complete else with_checksums(folder, index)
     index = CacheIndex(key, tuple(tokenizer.grid), tokenizer.num_codes, tuple(dataset.class_names))
     write_index(folder, index)
     return index

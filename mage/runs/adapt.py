@@ -95,9 +95,9 @@ def adapt(
     asked: dict[str, Any] = {"tokenizer": tokenizer, "changes": list(changes), "seed": recipe.seed}
     asked |= {"model": model_fingerprint(model), "images": content_of(parts.train)}
     _check_folder(launch.out)
-    journal = Journal(launch.out / FILE, asked)
-    adaptation = Adaptation(model, recipe, launch, parts, journal)
-    return adaptation.run(minutes, tokenizer, counting)
+    with launch.locked():
+        journal = Journal(launch.out / FILE, asked)
+        return Adaptation(model, recipe, launch, parts, journal).run(minutes, tokenizer, counting)
 
 
 class Adaptation:

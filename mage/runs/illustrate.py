@@ -1,5 +1,6 @@
 """Pictures of what a finished run has learned, for its report: drawn from the model that lies in the run folder."""
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mage import images
+from mage import atomic, checksums, images
 from mage.data.datasets import load_dataset
 from mage.data.transforms import TransformConfig
 from mage.models import MAGETransformer
@@ -18,6 +19,8 @@ from mage.store.folder import CONFIG
 
 POOL, SAMPLES = 200, 64
 """Real images among which neighbours are sought, and generated images."""
+RECORD = "drawn.json"
+"""File beside the pictures: name -> checksum of the model's config.json. Times of files say nothing: clocks jump."""
 
 
 class Drawn(NamedTuple):
@@ -28,7 +31,7 @@ class Drawn(NamedTuple):
 
 
 def illustrate(run: Path, *, device: str = "auto", precision: str = "auto", data_root: str | None = None) -> Drawn:
-    """Draw RUN/figures that are missing or older than the model: reconstructions, samples, edits, neighbours.
+    """Draw RUN/figures that are missing or show an earlier state: reconstructions, samples, edits, neighbours.
 
     Real images are held-out ones of the training data, or test images where few are held out; without the data only
     samples are drawn. A folder without a model has nothing to draw.
@@ -41,7 +44,10 @@ def illustrate(run: Path, *, device: str = "auto", precision: str = "auto", data
         return Drawn((), ())
     gallery = Gallery(model, torch.empty(0, model.channels, *model.image_size), run, SAMPLES)
     problems = list[str]()
-    wanted = [name for name in _drawable(model) if not _is_new(run / "figures" / f"{name}.png", config)]
+    drawn, state = _read_drawn(run), checksums.of_file(config)
+    wanted = [
+        name for name in _drawable(model) if not (_picture(run, name).is_file() and drawn.get(name, state) == state)
+    ]
     if any(name not in ("samples", "classes") for name in wanted):
         try:
             gallery.shown = _real_images(model, data_root)
@@ -54,6 +60,8 @@ def illustrate(run: Path, *, device: str = "auto", precision: str = "auto", data
     }  # fmt: skip
     for name in wanted:
         draw[name]()
+        drawn[name] = state
+        atomic.write_json(run / "figures" / RECORD, checksums.sealed(drawn))
     return Drawn(tuple(wanted), tuple(problems))
 
 
@@ -71,8 +79,17 @@ def _drawable(model: Mage) -> list[str]:
     return names + (["neighbours"] if model.transformer is not None else [])
 
 
-def _is_new(picture: Path, config: Path) -> bool:
-    return picture.is_file() and picture.stat().st_mtime >= config.stat().st_mtime
+def _picture(run: Path, name: str) -> Path:
+    return run / "figures" / f"{name}.png"
+
+
+def _read_drawn(run: Path) -> dict[str, str]:
+    """Which state of the model each picture shows; pictures that others have drawn are not in it, and are kept."""
+    try:
+        values = checksums.unsealed(json.loads((run / "figures" / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {str(name): str(state) for name, state in values.items()} if isinstance(values, dict) else {}
 
 
 def _real_images(model: Mage, data_root: str | None) -> Float[Tensor, "n c h w"]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mage import atomic, distributed
+from mage import atomic, checksums, distributed
 from mage.settings import differences
 
 
@@ -35,16 +35,17 @@ class Journal:
 
     def _finish(self, name: str, result: Any) -> Any:
         plain = json.loads(json.dumps(result))
-        atomic.write_json(self.path, self.values | {name: plain})
+        atomic.write_json(self.path, checksums.sealed(self.values | {name: plain}))
         return plain
 
     def _read(self) -> dict[str, Any]:
         try:
-            values = json.loads(self.path.read_text())
+            values = checksums.unsealed(json.loads(self.path.read_text()))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.path} cannot be read: {' '.join(str(error).split())[:120]}") from None
+            reason = " ".join(str(error).split())[:120]
+            raise ValueError(f"{self.path} cannot be read: {reason}; delete it to begin the steps again") from None
         if not isinstance(values, dict):
             raise ValueError(f"{self.path} does not hold a mapping of names to values")
         return values

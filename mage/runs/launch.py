@@ -1,7 +1,8 @@
 """Settings of a run that do not change what is learned: folder, device, precision, workers, progress."""
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from mage import atomic, distributed, settings
+from mage import atomic, distributed, locks, settings
 from mage import device as device_policy
 from mage.data.datasets import ImageDataset
 from mage.nn.grids import written
@@ -53,6 +54,16 @@ class Launch:
         """float32 or bf16, on this launch's device."""
         return device_policy.resolve(self.precision, self.start())
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Context in which this run alone writes into `out`; all its processes enter it.
+
+        Raises ValueError, naming the other one, while another run does.
+        """
+        with contextlib.ExitStack() as stack:
+            distributed.by_first_process(lambda: stack.enter_context(locks.run_lock(self.out)))
+            yield
+
     def inside(self, name: str) -> "Launch":
         """The same launch with a subfolder as its folder; resumes if the subfolder holds a run."""
         out = self.out / name
@@ -66,6 +77,7 @@ class Launch:
             raise ValueError(f"{self.out} already holds a run; add --resume to continue it, or choose another folder")
         if self.out.is_file():
             raise ValueError(f"{self.out} is a file; --out takes a folder")
+        locks.check_free(self.out)
 
 
 def run_task(
@@ -77,9 +89,23 @@ def run_task(
 ) -> TrainResult:
     """Train in the run folder, and write the recipe into it.
 
-    learned: the settings that determine what is learned; dataset: its unreadable files are reported.
+    learned: the settings that determine what is learned; dataset: its unreadable files are reported. Raises ValueError
+    while another process trains there.
     """
     device = launch.start()
+    with launch.locked():
+        result = _run_task(task, recipe, launch, learned, dataset, device)
+    return replace(result, skipped=tuple(dataset.skipped)) if dataset is not None else result
+
+
+def _run_task(
+    task: Task,
+    recipe: Recipe | FinetuneRecipe,
+    launch: Launch,
+    learned: Mapping[str, Any],
+    dataset: ImageDataset | None,
+    device: torch.device,
+) -> TrainResult:
     if not launch.resume and distributed.is_first():
         recipe_yaml = (
             to_yaml(recipe) if isinstance(recipe, Recipe) else yaml.safe_dump(settings.to_dict(recipe), sort_keys=False)
@@ -94,7 +120,7 @@ def run_task(
             parameters=sum(weight.numel() for weight in weights),
             dataset=dataset,
         )
-    result = train(
+    return train(
         task,
         recipe.run,
         launch.out,
@@ -105,7 +131,6 @@ def run_task(
         device=device,
         progress=launch.progress,
     )
-    return replace(result, skipped=tuple(dataset.skipped)) if dataset is not None else result
 
 
 def _kind(task: Task, recipe: Recipe | FinetuneRecipe) -> str:

@@ -6,6 +6,7 @@ n-th unit and leaves out existing ones. Processes do not communicate, so they ma
 after the other.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from mage import atomic
+from mage import atomic, checksums, locks
 from mage.evaluation.extractors import Extractor
 from mage.images import Rounding
 from mage.pipeline import Mage
@@ -25,6 +26,8 @@ from mage.tokenizers.base import weights_fingerprint
 
 Form = Literal["png", "tar", "features"]
 SETTINGS = "settings.json"
+PATIENCE = 60.0
+"""Seconds to wait for another process that is writing the settings."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +131,25 @@ def claim(
         # the model's own settings, too: they change when its sampler is tuned
         "sampling": asdict(model.check_generation(production.classes or None, **production.sampling)),
     }
+    with locks.held(folder / ".settings.lock", folder, wait=PATIENCE):  # parts may start at the same time
+        _claim(folder, mine)
+
+
+def part_lock(folder: Path, part: tuple[int, int]) -> contextlib.AbstractContextManager[None]:
+    """The lock of a part of a job: other parts may be generated into the folder by other processes."""
+    return locks.held(folder / f".part-{part[0]}-of-{part[1]}.lock", folder)
+
+
+def _claim(folder: Path, mine: dict[str, Any]) -> None:
     path = folder / SETTINGS
     if path.is_file():
         try:
-            stored = {"rounding": "nearest"} | json.loads(path.read_text())  # the only rounding of older versions
-        except (OSError, ValueError):
-            raise ValueError(f"{path} is damaged; choose another folder") from None
+            # the only rounding of older versions
+            stored = {"rounding": "nearest"} | checksums.unsealed(json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            raise ValueError(
+                f"{path} is damaged: choose another folder, or discard the images first (mage generate --overwrite)"
+            ) from None
         changed = [name for name, value in json.loads(json.dumps(mine)).items() if stored.get(name) != value]
         if changed:
             raise ValueError(
@@ -143,7 +159,7 @@ def claim(
     elif foreign := next(_produced_files(folder), None):
         raise ValueError(f"{folder} holds {foreign.name}, which this command did not write: choose another folder")
     else:
-        atomic.write_json(path, mine)
+        atomic.write_json(path, checksums.sealed(mine))
 
 
 def image_shape_in(folder: Path) -> tuple[int, int, int] | None:
@@ -166,7 +182,13 @@ def rounding_in(folder: Path) -> Rounding | None:
 
 
 def discard(folder: Path) -> None:
-    """Remove only the files that `produce` wrote into a folder; nothing in a folder without its settings."""
+    """Remove only the files that `produce` wrote into a folder; nothing in a folder without its settings.
+
+    Raises ValueError while another process generates into it.
+    """
+    for path in folder.glob(".part-*.lock"):
+        with locks.held(path, folder):
+            pass
     if not (folder / SETTINGS).is_file():
         return
     for path in (*_produced_files(folder), folder / "grid.png", folder / SETTINGS):

@@ -7,6 +7,7 @@ the rows of a few pieces.
 """
 
 import json
+import logging
 import shutil
 import time
 from collections import OrderedDict
@@ -19,14 +20,16 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from mage import atomic, images
+from mage import atomic, checksums, images, locks
 from mage.array_files import regular_size
 from mage.data.datasets import subset
 from mage.data.loaders import evaluation_batches
 from mage.data.named_images import MISSING, NamedImages
 from mage.data.transforms import TransformConfig, build_transform
-from mage.runs.table_files import ROWS, Column, Piece, check_format, read_table, table_writer
+from mage.runs.table_files import ROWS, Column, Piece, check_format, is_intact, read_table, table_writer
 from mage.settings import differences
+
+logger = logging.getLogger(__name__)
 
 PIECE_ROWS = 4 * ROWS
 """Largest number of rows of a piece on disk."""
@@ -78,6 +81,18 @@ def write_rows(
 
     on_images: called with the number of images that are done, those of earlier runs at once.
     """
+    with locks.file_lock(out):
+        return _write_rows(source, out, work, batch_size, workers, on_images)
+
+
+def _write_rows(
+    source: NamedImages,
+    out: Path,
+    work: RowWork,
+    batch_size: int,
+    workers: int,
+    on_images: Callable[[int], None] | None,
+) -> Table:
     check_table(out, work.key)
     pieces = _Pieces(out, [*IDENTITY, *work.columns])
     pieces.begin(work.key)
@@ -92,7 +107,8 @@ def write_rows(
             places = pieces.find(source, versions)
         rows = np.flatnonzero(places >= 0)
         # before the table, so that there is no table without it
-        atomic.write_json(_key_file(out), {**work.key, "images": len(rows), "skipped": list(source.skipped)})
+        values = {**work.key, "images": len(rows), "skipped": list(source.skipped)}
+        atomic.write_json(_key_file(out), checksums.sealed(values))
         pieces.join(places[rows])
     except BaseException:
         pieces.leave()
@@ -126,7 +142,7 @@ def _read_key(path: Path) -> dict[str, Any]:
     try:
         if regular_size(path) > MOST_BYTES:
             raise ValueError
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = checksums.unsealed(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict):
@@ -188,7 +204,11 @@ class _Pieces:
         if mark.is_file():
             _check_key(self.folder, _read_key(mark), key)
         self.folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(mark, dict(key))
+        atomic.write_json(mark, checksums.sealed(key))
+        for path in self.folder.glob("*.npz"):
+            if not is_intact(path):
+                logger.warning("%s was damaged: its rows are computed again", path)
+                path.unlink()
         if self.out.exists():
             for number, piece in enumerate(read_table(self.out, self.columns)):
                 self._write(f"old-{number:06d}.npz", [piece])

@@ -3,6 +3,7 @@
 Images are written in units of consecutive numbers, each of them atomically, so that a long job can be resumed.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import Tensor
 from mage import atomic, images
 from mage.data.tar_images import TarDataset, write_shard
 from mage.evaluation.extractors import Extractor, Seen
+
+logger = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -85,8 +88,7 @@ class TarShards:
 
     def has(self, numbers: range) -> bool:
         """Whether the shard exists and is complete; a shorter last one is written again if more images are wanted."""
-        path = self.path(numbers)
-        return path.is_file() and len(TarDataset.open_files([path])) >= len(numbers)
+        return _count(self.path(numbers), lambda path: len(TarDataset.open_files([path]))) >= len(numbers)
 
     def write(self, numbers: range, batches: Iterator[Tensor]) -> None:
         """Write one shard."""
@@ -117,8 +119,7 @@ class FeatureShards:
 
     def has(self, numbers: range) -> bool:
         """Whether the file exists and is complete."""
-        path = self.path(numbers)
-        return path.is_file() and len(_read_features(path)[1].features) >= len(numbers)
+        return _count(self.path(numbers), lambda path: len(_read_features(path)[1].features)) >= len(numbers)
 
     def write(self, numbers: range, batches: Iterator[Tensor]) -> None:
         """Convert the images to 8 bits and write their features."""
@@ -132,6 +133,17 @@ class FeatureShards:
 
     def close(self) -> None:
         """Nothing to wait for."""
+
+
+def _count(path: Path, count: Callable[[Path], int]) -> int:
+    """The images of a shard; 0 if there is none, or it was damaged and must be made again."""
+    if not path.is_file():
+        return 0
+    try:
+        return count(path)
+    except ValueError as error:
+        logger.warning("%s: it is made again", error)
+        return 0
 
 
 def first_images(folder: Path, count: int) -> list[Tensor]:

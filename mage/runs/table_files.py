@@ -10,6 +10,7 @@ import importlib
 import itertools
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,15 @@ def read_table(path: Path, columns: Sequence[Column]) -> Iterator[Piece]:
         EOFError,
     ) as error:
         raise ValueError(f"{path} is not a table with {_listed(columns)}, or is damaged ({error})") from None
+
+
+def is_intact(path: Path) -> bool:
+    """Whether all parts of an .npz file fit their checksums, which zip files have."""
+    try:
+        with zipfile.ZipFile(path) as parts:
+            return parts.testzip() is None
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError):
+        return False
 
 
 def _listed(columns: Sequence[Column]) -> str:

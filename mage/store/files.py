@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 CONFIG, TOKENIZER, TRANSFORMER = "config.json", "tokenizer.safetensors", "transformer.safetensors"
 EXTRA = "released_extra.safetensors"
@@ -27,6 +29,20 @@ def file_hash(path: Path) -> str:
 def hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of each file of weights in a model folder."""
     return {name: file_hash(folder / name) for name in WEIGHTS if (folder / name).is_file()}
+
+
+def check_written(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise ValueError if a file of weights is not the one that its config.json was written with.
+
+    Folders of older versions name no hashes, and are taken as they are.
+    """
+    named = config.get(HASHES)
+    for name, wanted in named.items() if isinstance(named, dict) else ():
+        if name in WEIGHTS and (folder / name).is_file() and file_hash(folder / name) != wanted:
+            raise ValueError(
+                f"{folder / name} is damaged: its SHA-256 is not the one that {CONFIG} names. Take it from a copy, or "
+                f"resume the run that wrote it; if you changed it yourself, remove {HASHES!r} from {CONFIG}"
+            )
 
 
 def check_hashes(folder: Path, source: str) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mage import atomic
 from mage.store import packaged
 from mage.store.files import CONFIG
 from mage.store.hub_names import HubName, hub_name
@@ -35,6 +36,7 @@ def located(path: str | Path, revision: str | None = None) -> Path | HubName:
 
 def _local_folder(path: Path) -> Path | None:
     for folder in (path, path / "model"):
+        atomic.recover(folder)
         if (folder / CONFIG).is_file():
             return folder
     return packaged.folder_of(str(path)) if not path.is_file() else None

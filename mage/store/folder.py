@@ -7,7 +7,9 @@ released_extra.safetensors   tensors of a released file that our networks do not
 """
 
 import json
+import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mage import atomic
+from mage import atomic, checksums
 from mage.models import (
     Classifier,
     MAGEClassifier,
@@ -32,6 +34,7 @@ from mage.settings import from_dict, to_dict
 from mage.store import hub, packaged
 from mage.store.files import CONFIG as CONFIG
 from mage.store.files import EXTRA as EXTRA
+from mage.store.files import HASHES, check_written, hashes
 from mage.store.files import TOKENIZER as TOKENIZER
 from mage.store.files import TRANSFORMER as TRANSFORMER
 from mage.store.find import located
@@ -39,6 +42,8 @@ from mage.store.hub_names import HubName
 from mage.store.parts import ModelParts
 from mage.tokenizers import VQGAN, LDMConfig, LDMTokenizer, Tokenizer, VQGANConfig
 from mage.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 HEAD = ("num_classes", "pool", "head_kind")
@@ -59,8 +64,12 @@ def write(
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]) and not (folder / CONFIG).exists():
         raise ValueError(f"{folder} exists and is not a model folder; choose another name, nothing was overwritten")
-    with atomic.replacing_folder(folder) as temporary:
-        _write_files(parts, temporary, extra=extra, dtype=dtype)
+    try:
+        with atomic.replacing_folder(folder) as temporary:
+            _write_files(parts, temporary, extra=extra, dtype=dtype)
+    except SafetensorError as error:  # of the system, such as a full disk, whose number is in the text
+        number = re.search(r"os error (\d+)", str(error))
+        raise atomic.explain(OSError(int(number[1]) if number else 0, str(error)), folder) from None
     return folder
 
 
@@ -77,7 +86,7 @@ def write_settings(parts: ModelParts, folder: Path) -> None:
     if hub.is_cached(folder):
         raise ValueError(f"{folder} is a downloaded model: write a copy of your own with mage.load(NAME).save(PATH)")
     config = json.loads((folder / CONFIG).read_text())
-    atomic.write_json(folder / CONFIG, config | {"recipe": parts.recipe, "notes": parts.notes})
+    atomic.write_json(folder / CONFIG, checksums.sealed(config | {"recipe": parts.recipe, "notes": parts.notes}))
 
 
 def _write_files(
@@ -100,7 +109,8 @@ def _write_files(
         save_file(_contiguous(parts.transformer, dtype), folder / TRANSFORMER)
     if extra:
         save_file({name: tensor.contiguous() for name, tensor in extra.items()}, folder / EXTRA)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    config[HASHES] = hashes(folder)
+    (folder / CONFIG).write_text(json.dumps(checksums.sealed(config), indent=2) + "\n")
 
 
 def read(path: str | Path, *, tokenizer: Tokenizer | None = None, revision: str | None = None) -> ModelParts:
@@ -115,6 +125,8 @@ def read(path: str | Path, *, tokenizer: Tokenizer | None = None, revision: str 
         config = json.loads((folder / CONFIG).read_text())
         if config["format"] != FORMAT:
             raise ValueError(f"{folder} has format {config['format']}; this version of mage reads {FORMAT}")
+        check_written(folder, config)
+        _warn_of_changes(folder, config)
         tokenizer, transformer = own_tokenizer, None
         with torch.random.fork_rng(devices=[]):  # new networks draw random weights, which are replaced at once
             own = _build_tokenizer(config["tokenizer"], own_tokenizer, folder)
@@ -129,6 +141,18 @@ def read(path: str | Path, *, tokenizer: Tokenizer | None = None, revision: str 
         raise ValueError(f"{folder / CONFIG} is not a model configuration ({type(error).__name__}: {error})") from None
     notes = config.get("notes", {})  # absent in folders of 0.1
     return ModelParts(tokenizer, transformer, config["recipe"], notes)
+
+
+def _warn_of_changes(folder: Path, config: dict[str, Any]) -> None:
+    """A warning only: people change settings by hand, and what does not fit the weights is refused anyway."""
+    try:
+        checksums.unsealed(config)
+    except ValueError:
+        logger.warning(
+            "%s was changed after it was written, by hand or by damage; remove its entry %r if you did it",
+            folder / CONFIG,
+            checksums.CHECKSUM,
+        )
 
 
 def _build_tokenizer(

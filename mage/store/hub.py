@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mage import atomic
+from mage import atomic, checksums
 from mage.store.files import CONFIG, HASHES, WEIGHTS, check_hashes, hashes
 from mage.store.hub_names import HubName
 from mage.store.model_card import MARK, without_paths
@@ -105,7 +105,7 @@ def prepare(folder: Path, card: str) -> None:
     """
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     config |= {part: without_paths(config.get(part, {})) for part in ("recipe", "notes")}
-    atomic.write_json(folder / CONFIG, config | {HASHES: hashes(folder)})
+    atomic.write_json(folder / CONFIG, checksums.sealed(config | {HASHES: hashes(folder)}))
     atomic.write_text(folder / CARD, card)
 
 

@@ -3,15 +3,21 @@
 Their content is defined by the engine.
 """
 
-import errno
+import logging
 import pickle
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mage import atomic
 from mage.settings import differences
+
+logger = logging.getLogger(__name__)
 
 FREE = ("data.name",)
 """Settings that may change when a run is resumed; the data's content is in data.fingerprint."""
@@ -22,21 +28,42 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max(folder.glob("checkpoints/step-*.pt"), default=None)
 
 
+def intact_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that can be read; newer ones that cannot are renamed to NAME.broken, with a warning.
+
+    None if the run has no checkpoint. Raises ValueError if it has some, and none can be read.
+    """
+    broken: list[str] = []
+    while (path := newest_checkpoint(folder)) is not None:
+        try:
+            read_checkpoint(path)
+        except ValueError as error:
+            before = sorted(folder.glob("checkpoints/step-*.pt"))[:-1]
+            if not before:
+                raise ValueError(
+                    f"{error}, and there is none before it: start the run again in another folder"
+                ) from None
+            # It must not count as the newest one any more, or the next checkpoints would be dropped before it.
+            path.rename(path.with_suffix(".broken"))
+            broken.append(path.name)
+            logger.warning(
+                "%s; it is now called %s.broken, and the one before is used: %s", error, path.stem, before[-1]
+            )
+            continue
+        return path
+    return None
+
+
 def write_checkpoint(state: dict[str, Any], folder: Path, step: int) -> None:
     """Write a checkpoint into the run folder, atomically. Raises OSError; a full disk is named as the cause."""
     path = folder / "checkpoints" / f"step-{step:09d}.pt"
-    try:
-        with atomic.replacing(path) as temporary:
-            torch.save(state, temporary)
-    except (OSError, RuntimeError) as error:
-        full = (
-            getattr(error, "errno", None) == errno.ENOSPC
-            or "No space left" in str(error)
-            or "unexpected pos" in str(error)
-        )
-        if not full:
+    with atomic.replacing(path) as temporary, open(temporary, "wb") as file:  # given a name, PyTorch stores it, too
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # which PyTorch hides, such as that of a full disk
+                raise error.__context__ from None
             raise
-        raise OSError(f"the disk is full: {path} was not written; the previous checkpoint is intact") from None
 
 
 def drop_old_checkpoints(folder: Path, keep: int) -> None:
@@ -46,18 +73,36 @@ def drop_old_checkpoints(folder: Path, keep: int) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, on the CPU. Raises ValueError if it cannot be read."""
+    """A checkpoint's content, on the CPU. Raises ValueError if it was damaged, or is no checkpoint."""
     try:
+        _check_bytes(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"the checkpoint {path} cannot be read ({reason}); if it was cut off, move it away to resume from the one "
-            "before"
-        ) from None
+        raise ValueError(f"the checkpoint {path} cannot be read ({reason})") from None
     if not isinstance(state, dict) or not isinstance(state.get("step"), int) or "modules" not in state:
         raise ValueError(f"{path} is not a training checkpoint")
     return state
+
+
+def _check_bytes(path: Path) -> None:
+    """Compare every part of a file with its checksum, which PyTorch writes and does not read."""
+    try:
+        with zipfile.ZipFile(path) as parts:
+            damaged = parts.testzip()
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+        raise ValueError(f"it was cut off or damaged: {error}") from None
+    if damaged is not None:
+        raise ValueError(f"its part {damaged} does not fit its checksum: it was damaged")
+
+
+def not_finite(modules: Mapping[str, nn.Module]) -> list[str]:
+    """Names of weights and buffers that hold NaN or infinite numbers."""
+
+    def wrong(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
+        return [name for name, tensor in tensors if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+
+    return [f"{name}.{part}" for name, module in modules.items() for part in wrong(module.state_dict().items())]
 
 
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ on its share of every batch (`mage.share`), and gradients are averaged once a st
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from mage.share import Share, Turn
 from mage.training.checkpoint import (
     changed_settings,
     drop_old_checkpoints,
+    intact_checkpoint,
     newest_checkpoint,
+    not_finite,
     read_checkpoint,
     write_checkpoint,
 )
@@ -31,7 +33,7 @@ from mage.training.interrupt import interrupt_flag
 from mage.training.optim import WeightAverage, build_optimizer, learning_rate
 from mage.training.progress import Progress
 from mage.training.run import Interrupted, NonFiniteLoss, RunConfig, TrainResult
-from mage.training.runlog import RunLog
+from mage.training.runlog import RunLog, seconds_until
 from mage.training.task import Reading, Task
 from mage.training.transfer import on_device
 from mage.training.window import Window
@@ -59,16 +61,13 @@ def train(
     Raises Interrupted after Ctrl-C or SIGTERM, NonFiniteLoss naming the last good checkpoint, ValueError for a folder
     that cannot be used.
     """
-    if distributed.is_first():
-        folder.mkdir(parents=True, exist_ok=True)
-    distributed.wait_for_all()
     with torch.random.fork_rng(devices=[]), interrupt_flag() as interrupted:
         compiled = compiles(run.compile, task, device)
         trainer = Trainer(task, folder, seed, settings, precision=precision, device=device, compiled=compiled)
         if resume:
-            trainer.restore(newest_checkpoint(folder))
+            trainer.restore(distributed.by_first_process(lambda: intact_checkpoint(folder)))
             if trainer.step == task.steps:  # the process may have died between the last checkpoint and the model
-                trainer.export()
+                trainer.publish(run.keep_checkpoints)
         elif newest_checkpoint(folder) is not None:
             raise ValueError(f"{folder} already holds a run; add --resume to continue it, or choose another folder")
         with trainer.logging(run, progress):
@@ -201,13 +200,13 @@ class Trainer:
                 logger.warning("step %d: %s", self.step, warning.sentence)
             self.warned[warning.kind] = warning
 
-    def check_finite(self) -> None:
-        """Raise NonFiniteLoss if any metric since the last check was NaN or infinite, in all processes alike."""
-        if not self.window.is_finite():
+    def check_finite(self, wrong: Sequence[str] = ()) -> None:
+        """Raise NonFiniteLoss in all processes if a metric since the last check is not finite, or a weight: `wrong`."""
+        if distributed.any_process(bool(wrong)) or not self.window.is_finite():
             good = newest_checkpoint(self.folder)
             where = f"the last good checkpoint is {good}" if good else "no checkpoint had been written yet"
             raise NonFiniteLoss(
-                f"the loss is not finite near step {self.step}; {where}; "
+                f"the loss or a weight is not finite near step {self.step}; {where}; "
                 "try a lower base_learning_rate, a longer warmup or --precision float32"
             )
 
@@ -236,28 +235,26 @@ class Trainer:
             images.save_png(self.folder / "samples" / f"step-{self.step:07d}.png", observation.image)
         return observation.metrics
 
-    def export(self) -> None:
-        """Write the model folder; all processes wait for it."""
+    def publish(self, keep: int) -> None:
+        """Write the model folder, for which all processes wait, and remove the oldest checkpoints."""
         if distributed.is_first():
             self.task.export(self.averaged(), self.folder / "model")
+            drop_old_checkpoints(self.folder, keep)
         distributed.wait_for_all()
 
     def save(self, keep: int) -> None:
         """Write a checkpoint and the model folder; remove the oldest checkpoints."""
-        self.check_finite()
+        self.check_finite(not_finite(self.task.modules))  # one step's gradients may spoil weights after a finite loss
         self.seconds += time.perf_counter() - self.clock
         self.clock = time.perf_counter()
         if distributed.is_first():
             write_checkpoint(self._state(), self.folder, self.step)
-        self.export()
-        if distributed.is_first():
-            drop_old_checkpoints(self.folder, keep)
+        self.publish(keep)
 
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.step,
             "steps": self.task.steps,
-            "seconds": self.seconds,
             "settings": self.settings,
             "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -288,7 +285,8 @@ class Trainer:
             self.optimizers[name].load_state_dict(state["optimizers"][name])
             if name in self.averages:
                 self.averages[name].load_state_dict(state["averages"][name])
-        self.step, self.seconds, self.observed = state["step"], state["seconds"], state["observed"]
+        self.step, self.observed = state["step"], state["observed"]
+        self.seconds = seconds_until(self.folder, self.step)  # the log's: a checkpoint depends on no clock
         if "means" in state["window"]:  # checkpoints of 0.1 held the sums alone
             self.window.restore(state["window"])
         self.task.restore(state.get("task", {}))

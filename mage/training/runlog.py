@@ -18,6 +18,7 @@ class RunLog:
         self, folder: Path, *, step: int = 0, trackers: Sequence[str] = (), settings: Mapping[str, Any] | None = None
     ) -> None:
         """trackers: names of TRACKERS. settings: passed to them. Raises ValueError for a missing one."""
+        folder.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as opened:  # if one cannot start, those before it are closed
             self._trackers = []
             for name in trackers:
@@ -54,6 +55,12 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
         if isinstance(line, dict) and _is_step(line.get("step")):
             lines.append(line)
     return lines
+
+
+def seconds_until(folder: Path, step: int) -> float:
+    """Seconds that the run had taken when a step was logged, the last one up to `step`; 0 if there is none."""
+    seconds = [line.get("seconds") for line in read_log(folder) if line["step"] <= step]
+    return max((float(value) for value in seconds if isinstance(value, int | float)), default=0.0)
 
 
 def _is_step(value: Any) -> bool:

@@ -5,7 +5,6 @@ Letters: c channels, h w pixels.
 
 import hashlib
 import io
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 import mage
-from mage import atomic, images
+from mage import images
 from mage.data.named_images import named_images
 from mage.nn.grids import rows_and_columns
 from mage.pipeline import Mage
@@ -75,6 +74,7 @@ class Models:
         self._work = tempfile.TemporaryDirectory(prefix="mage-serve-")
         self.chosen, self.uploads = Path(self._work.name) / "chosen", Path(self._work.name) / "uploads"
         self.chosen.mkdir()
+        self._kept: list[Path] = []  # in order: the times of files are not, where a clock jumps
         sources = tuple(sources) or packaged.names()
         last = [Path(source).name for source in sources]
         names = [name if last.count(name) == 1 else source for name, source in zip(last, sources, strict=True)]
@@ -132,13 +132,13 @@ class Models:
     def _file(self, data: bytes) -> str:
         """The file of a picture, named by its content and never written twice; the oldest files are deleted."""
         path = self.chosen / f"{hashlib.sha256(data).hexdigest()[:16]}.png"
-        try:
-            os.utime(path)
-        except FileNotFoundError:
-            atomic.write_bytes(path, data)
-        files = [file for file in self.chosen.iterdir() if file.suffix == ".png" and not file.name.startswith(".")]
-        for old in sorted(files, key=lambda file: file.stat().st_mtime)[:-KEPT]:
-            old.unlink(missing_ok=True)
+        if not path.exists():
+            with tempfile.NamedTemporaryFile(dir=self._work.name, delete=False) as fresh:
+                fresh.write(data)
+            Path(fresh.name).replace(path)
+        self._kept = [*(older for older in self._kept if older != path), path]
+        while len(self._kept) > KEPT:
+            self._kept.pop(0).unlink(missing_ok=True)
         return str(path)
 
     def _load(self, name: str, source: str, folder: Path | None, model: Mage) -> Served:

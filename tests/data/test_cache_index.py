@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mage import atomic
+from mage.data.cache_index import INDEX
 from mage.data.own_tokens import write_tokens
 from mage.data.token_cache import TokenCache
 
@@ -24,6 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     values = json.loads((folder / "index.json").read_text())
+    del values["checksum"]  # which would notice every change
     edit(values)
     (folder / "index.json").write_text(json.dumps(values))
 
@@ -56,7 +59,7 @@ def test_a_cache_of_an_earlier_version_means_what_it_meant(folder: Path, grid: t
 
 def test_a_new_cache_says_its_format_so_that_an_older_version_refuses_it(folder: Path) -> None:
     index = json.loads((folder / "index.json").read_text())
-    assert (index["format"], index["grid"], index["key"]["views"]) == (2, [6], 1)
+    assert (index["format"], index["grid"], index["key"]["views"]) == (3, [6], 1)
     assert (index["complete"], index["shards"], index["num_images"]) == (True, [3, 1], 4)
 
 
@@ -78,7 +81,7 @@ WRONG: dict[str, Any] = {
     ("name", "value"),
     [
         pytest.param(name, value, id=f"{name}: {kind}")
-        for name in ("format", "complete", "key", "grid", "num_codes", "class_names", "shards", "skipped")
+        for name in ("format", "complete", "key", "grid", "num_codes", "class_names", "shards", "skipped", "checksums")
         for kind, value in WRONG.items()
         if not (name in ("class_names", "skipped") and value == [])  # which is fine
     ],
@@ -151,12 +154,12 @@ def test_huge_and_endless_index_files_are_not_read(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (lambda index: index.update(format=3), "this version of mage reads 1 to 2"),
+        (lambda index: index.update(format=4), "this version of mage reads 1 to 3"),
         (lambda index: index.update(format=1), "format 1 has grids of two dimensions, not of 6"),
         (lambda index: index.update(num_codes=20), "holds the token 23 and has 20 codes"),
         (lambda index: index.update(class_names=["a"]), "run from -1 to 1, and it names 1 classes"),
         (lambda index: index.update(shards=[3, 2]), "bytes where"),
-        (lambda index: index.update(shards=[3, 1, 1]), "bytes where"),
+        (lambda index: index.update(shards=[3, 1, 1]), "3 shards and checksums of 2"),
         (lambda index: index.update(shards=[0, 0]), "holds no image"),
         (lambda index: index["key"].update(views=2), "bytes where"),
         (lambda index: index.update(more=1), "no setting 'more'"),
@@ -175,3 +178,39 @@ def test_labels_that_are_cut_are_noticed(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2])
     with pytest.raises(ValueError, match=r"labels-00000\.i32 has 10 bytes where 12"):
         TokenCache(folder)
+
+
+def test_a_changed_value_that_could_be_true_is_noticed(folder: Path) -> None:
+    text = (folder / "index.json").read_text()
+    (folder / "index.json").write_text(text.replace('"num_codes": 24', '"num_codes": 26'))
+    with pytest.raises(ValueError, match=r"is damaged .*does not fit its checksum"):
+        TokenCache(folder)
+
+
+@pytest.mark.parametrize("file", [INDEX, "labels-00001.i32"])
+def test_an_array_killed_before_its_end_is_written_by_the_same_call(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str
+) -> None:
+    whole, writing = {path.name: path.read_bytes() for path in folder.iterdir()}, atomic.write_bytes
+
+    def write(path: Path, data: bytes) -> None:
+        if path.name == file and file != INDEX:
+            raise KeyboardInterrupt
+        writing(path, data)
+        if path.name == file:
+            raise KeyboardInterrupt
+
+    def call() -> None:
+        labels = np.array([0, 1, -1, 0])
+        write_tokens(tmp_path / "again", TOKENS, num_codes=24, labels=labels, class_names=("a", "b"), shard_images=3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "write_bytes", write)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    call()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == whole
+    call()  # once more is no error
+    for other in (TOKENS[:, ::-1], TOKENS[:3]):
+        with pytest.raises(ValueError, match=r"holds other tokens|is not empty"):
+            write_tokens(tmp_path / "again", other, num_codes=24, class_names=("a", "b"), shard_images=3)

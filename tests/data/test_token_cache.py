@@ -1,6 +1,8 @@
 """The token cache: content, resuming, keys, batches."""
 
 import json
+import os
+import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 import mage
-from mage import images, rng
+from mage import atomic, images, locks, rng
 from mage.data.datasets import load_dataset
 from mage.data.token_batches import token_batches
 from mage.data.token_cache import TokenCache, write_cache
@@ -114,6 +116,68 @@ def test_damage_is_noticed(parts: SimpleNamespace, tmp_path: Path) -> None:
         TokenCache(tmp_path / "cache")
     with pytest.raises(ValueError, match="not a token cache"):
         TokenCache(tmp_path)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("file", ["tokens-00001.u16", "labels-00002.i32"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_shard_is_noticed_and_encoded_again(
+    parts: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, damage: str
+) -> None:
+    write(parts, tmp_path / "cache")
+    whole, shard = content(tmp_path / "cache"), tmp_path / "cache" / file
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 2  # still a token or a label that could be
+    shard.write_bytes(data if damage == "flip" else data[:50])
+    if damage == "remove":
+        shard.unlink()
+    with pytest.raises(ValueError, match=rf"{file} .*was damaged; the same `mage tokenize` makes that part again"):
+        TokenCache(tmp_path / "cache")
+    write(parts, tmp_path / "cache")
+    assert f"{file} was damaged: its images are encoded again" in caplog.text
+    assert content(tmp_path / "cache") == whole
+
+
+def test_a_cache_is_made_where_a_killed_call_left_the_traces_of_its_first_file(
+    parts: SimpleNamespace, tmp_path: Path
+) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / f".index.json.{atomic.HOST}-{2**22 + 1}-0.tmp").write_text("{")
+    (tmp_path / "cache" / ".lock").write_text("{")
+    write(parts, tmp_path / "cache")
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.name.startswith(".")]
+
+
+def test_a_cache_that_the_version_before_began_is_continued(parts: SimpleNamespace, tmp_path: Path) -> None:
+    write(parts, tmp_path / "cache")
+    whole, path = content(tmp_path / "cache"), tmp_path / "cache" / "index.json"
+    index = json.loads(path.read_text()) | {"format": 2, "complete": False}
+    index["shards"] = index["shards"][:1]
+    del index["checksum"], index["checksums"]
+    path.write_text(json.dumps(index))
+    write(parts, tmp_path / "cache")
+    assert content(tmp_path / "cache") == whole
+
+
+def test_two_processes_do_not_write_one_cache(parts: SimpleNamespace, tmp_path: Path) -> None:
+    read, written = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with locks.run_lock(tmp_path / "cache"):
+            os.write(written, b"held")
+            time.sleep(60)
+            os._exit(0)
+    try:
+        os.read(read, 4)
+        with pytest.raises(ValueError, match=rf"cache is in use by process {child} on "):
+            write(parts, tmp_path / "cache")
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    write(parts, tmp_path / "cache")
 
 
 def test_batches_are_a_function_of_their_number_and_cover_an_epoch(parts: SimpleNamespace, tmp_path: Path) -> None:

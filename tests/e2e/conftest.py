@@ -50,6 +50,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     weights.write_bytes(weights.read_bytes()[:-100])
     config = json.loads((root / "renamed" / "config.json").read_text())
     config["transformer"]["sizes"]["depth"] = 2
+    del config["checksum"]
     (root / "renamed" / "config.json").write_text(json.dumps(config))
     (root / "no-config" / "config.json").unlink()
     (root / "foreign" / "config.json").write_text('{"model_type": "bert"}')

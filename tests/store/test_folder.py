@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,10 @@ def test_weights_that_do_not_fit_are_refused_by_name(model: Mage, tmp_path: Path
     if change == "reshape":
         tensors[name] = torch.zeros(*tensor.shape, 2)
     save_file(tensors, folder / file)
+    with pytest.raises(ValueError, match=rf"{file} is damaged.*if you changed it yourself, remove 'sha256'"):
+        mage.load(folder)
+    config = json.loads((folder / store.CONFIG).read_text())
+    (folder / store.CONFIG).write_text(json.dumps({key: config[key] for key in config.keys() - {"sha256", "checksum"}}))
     with pytest.raises(ValueError, match=f"does not fit its config.json: {'surplus' if change == 'add' else name}"):
         mage.load(folder)
 
@@ -126,7 +131,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(model: Mage, tmp_path: Path
 def test_cut_weights_are_refused(model: Mage, tmp_path: Path, size: int) -> None:
     weights = model.save(tmp_path / "model") / store.TRANSFORMER
     weights.write_bytes(weights.read_bytes()[:size])
-    with pytest.raises(ValueError, match="damaged or not safetensors"):
+    with pytest.raises(ValueError, match=r"transformer\.safetensors is damaged"):
         mage.load(tmp_path / "model")
     weights.unlink()
     with pytest.raises(ValueError, match="is missing"):
@@ -204,3 +209,40 @@ def test_a_model_folder_can_be_moved_and_read_elsewhere(model: Mage, tmp_path: P
     assert str(tmp_path) not in (tmp_path / "there" / store.CONFIG).read_text()
     assert json.loads((tmp_path / "there" / store.CONFIG).read_text())["format"] == store.FORMAT
     assert torch.equal(mage.load(tmp_path / "there", device="cpu").generate_tokens(1), model.generate_tokens(1))
+
+
+@pytest.mark.parametrize("file", [store.TOKENIZER, store.TRANSFORMER])
+def test_a_flipped_bit_of_a_weight_is_noticed(model: Mage, tmp_path: Path, file: str) -> None:
+    weights = model.save(tmp_path / "model") / file
+    data = bytearray(weights.read_bytes())
+    data[-100] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(ValueError, match=f"{file} is damaged: its SHA-256"):
+        mage.load(tmp_path / "model")
+
+
+def test_a_changed_configuration_is_told_and_a_rewritten_one_is_not(
+    model: Mage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = model.save(tmp_path / "model")
+    store.write_settings(model.parts, folder)
+    mage.load(folder)
+    assert not caplog.text
+    config = folder / store.CONFIG
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"notes": {"images": 7}}))
+    mage.load(folder)
+    assert "config.json was changed after it was written" in caplog.text
+
+
+def test_a_full_disk_is_named_and_the_model_before_is_intact(model: Mage, tmp_path: Path) -> None:
+    folder = model.save(tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(OSError, match=r"the disk is full: .*model was not written"):
+            model.save(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -1,6 +1,5 @@
 """The training loop: resuming, stopping, logging, on the smoke recipe."""
 
-import errno
 import json
 import os
 import signal
@@ -18,11 +17,12 @@ from mage.recipes import FINETUNES, named
 from mage.recipes.schema import Recipe
 from mage.runs import Launch
 from mage.settings import override
-from mage.training.checkpoint import newest_checkpoint, read_checkpoint, write_checkpoint
+from mage.training.checkpoint import newest_checkpoint, read_checkpoint
 from mage.training.optim import OptimConfig, WeightAverage, learning_rate
 from mage.training.run import Interrupted, NonFiniteLoss
 from mage.training.runlog import read_log
 from mage.training.task import Task
+from tests.reference.contents import same_checkpoint
 from tests.reference.launches import quiet
 
 
@@ -51,6 +51,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def assert_same_run(first: Path, second: Path) -> None:
     a, b = weights(first), weights(second)
     assert all(torch.equal(a[name], b[name]) for name in a)
+    newest = [newest_checkpoint(run) for run in (first, second)]
+    assert newest[0] is not None
+    assert newest[1] is not None
+    assert same_checkpoint(newest[0], newest[1]), "they differ in some field"
     losses = [[(line["step"], line["loss"]) for line in read_log(run) if "loss" in line] for run in (first, second)]
     assert losses[0] == losses[1]
 
@@ -205,15 +209,6 @@ def test_a_run_can_be_resumed_where_its_data_has_been_moved(tmp_path: Path) -> N
         runs.train_tokenizer(longer, quiet(tmp_path / "run", resume=True))
 
 
-def test_a_checkpoint_that_cannot_be_read_is_never_to_be_deleted(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoints" / "step-000000001.pt"
-    path.parent.mkdir()
-    path.write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match="cannot be read") as error:
-        read_checkpoint(path)
-    assert "delete" not in str(error.value)
-
-
 @pytest.mark.parametrize("device", ["cpu:0", "xla:7"])
 def test_a_checkpoint_of_any_device_is_read_to_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
@@ -224,15 +219,6 @@ def test_a_checkpoint_of_any_device_is_read_to_the_cpu(
     with pytest.raises(RuntimeError, match=device):
         torch.load(path, weights_only=True)
     assert read_checkpoint(path)["x"].device == torch.device("cpu")
-
-
-def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(state: object, path: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", fails)
-    with pytest.raises(OSError, match=r"disk is full: .*step-000000003\.pt was not written"):
-        write_checkpoint({"step": 3}, tmp_path, 3)
 
 
 def test_sigterm_saves_like_ctrl_c(tokenizer: Path, tmp_path: Path) -> None:
