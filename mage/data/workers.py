@@ -47,7 +47,7 @@ def _in_workers(
         # without a generator the loader would draw from the global one
         loader = DataLoader(
             _ByNumber(function),
-            sampler=handed_out(),  # type: ignore[arg-type]
+            sampler=handed_out(),
             batch_size=None,
             num_workers=num_workers,
             collate_fn=_unchanged,
