@@ -5,6 +5,7 @@ Their content is defined by the engine.
 
 import errno
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,16 @@ FREE = ("data.name",)
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest training checkpoint of a run."""
-    return max(folder.glob("checkpoints/step-*.pt"), default=None)
+    return max(_checkpoints(folder), default=None, key=_step)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints of a run, whole ones and those in parts."""
+    return [path for path in folder.glob("checkpoints/step-*") if path.suffix in (".pt", ".dcp")]
+
+
+def _step(path: Path) -> str:
+    return path.stem
 
 
 def write_checkpoint(state: dict[str, Any], folder: Path, step: int) -> None:
@@ -29,20 +39,24 @@ def write_checkpoint(state: dict[str, Any], folder: Path, step: int) -> None:
         with atomic.replacing(path) as temporary:
             torch.save(state, temporary)
     except (OSError, RuntimeError) as error:
-        full = (
-            getattr(error, "errno", None) == errno.ENOSPC
-            or "No space left" in str(error)
-            or "unexpected pos" in str(error)
-        )
-        if not full:
+        if not full_disk(error):
             raise
         raise OSError(f"the disk is full: {path} was not written; the previous checkpoint is intact") from None
 
 
+def full_disk(error: BaseException) -> bool:
+    """Whether something could not be written because the disk is full."""
+    sentence = str(error)
+    return getattr(error, "errno", None) == errno.ENOSPC or "No space left" in sentence or "unexpected pos" in sentence
+
+
 def drop_old_checkpoints(folder: Path, keep: int) -> None:
     """Remove all but the `keep` newest checkpoints."""
-    for old in sorted(folder.glob("checkpoints/step-*.pt"))[:-keep]:
-        old.unlink()
+    for old in sorted(_checkpoints(folder), key=_step)[:-keep]:
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

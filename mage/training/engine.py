@@ -1,10 +1,11 @@
-"""The training loop: runs any task, on PyTorch's DDP, and can be stopped and resumed at any step.
+"""The training loop: runs any task, on PyTorch's DDP or FSDP2, and can be stopped and resumed at any step.
 
 Everything random in step s is seeded from (seed, s), so that a resumed run is identical to an uninterrupted one; a
 checkpoint holds weights, optimizers, averages and the step, but no generator states. With several processes, each works
 on its share of every batch (`mage.share`), and gradients are averaged once a step.
 """
 
+import copy
 import logging
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from mage import distributed, images, rng
 from mage.device import autocast, resolve
@@ -30,8 +32,18 @@ from mage.training.compiling import compile_module, compiles
 from mage.training.interrupt import interrupt_flag
 from mage.training.optim import WeightAverage, build_optimizer, learning_rate
 from mage.training.progress import Progress
-from mage.training.run import Interrupted, NonFiniteLoss, RunConfig, TrainResult
+from mage.training.run import Interrupted, NonFiniteLoss, RunConfig, Strategy, TrainResult
 from mage.training.runlog import RunLog
+from mage.training.sharded import ShardedWriter, read_sharded
+from mage.training.sharding import (
+    clip_gradients,
+    gather,
+    gather_module,
+    load_module,
+    load_optimizer,
+    parameters_of,
+    shard,
+)
 from mage.training.task import Reading, Task
 from mage.training.transfer import on_device
 from mage.training.window import Window
@@ -59,12 +71,12 @@ def train(
     Raises Interrupted after Ctrl-C or SIGTERM, NonFiniteLoss naming the last good checkpoint, ValueError for a folder
     that cannot be used.
     """
-    if distributed.is_first():
-        folder.mkdir(parents=True, exist_ok=True)
-    distributed.wait_for_all()
-    with torch.random.fork_rng(devices=[]), interrupt_flag() as interrupted:
+    with distributed.within(run.timeout), torch.random.fork_rng(devices=[]), interrupt_flag() as interrupted:
+        distributed.by_first_process(lambda: folder.mkdir(parents=True, exist_ok=True))
         compiled = compiles(run.compile, task, device)
-        trainer = Trainer(task, folder, seed, settings, precision=precision, device=device, compiled=compiled)
+        trainer = Trainer(
+            task, folder, seed, settings, precision=precision, device=device, compiled=compiled, strategy=run.strategy
+        )
         if resume:
             trainer.restore(newest_checkpoint(folder))
             if trainer.step == task.steps:  # the process may have died between the last checkpoint and the model
@@ -81,7 +93,9 @@ def train(
                 if trainer.step % run.observe_every == 0 or last:
                     trainer.observe()
                 if trainer.step % run.checkpoint_every == 0 or last or stop:
-                    trainer.save(run.keep_checkpoints)
+                    trainer.save(run)
+                if last or stop:
+                    trainer.finish_saving()
                 if stop:
                     sentence = f"stopped after step {trainer.step} of {task.steps}, which is saved in {folder}"
                     raise Interrupted(sentence, interrupted.signal or 15)
@@ -101,6 +115,7 @@ class Trainer:
         precision: str,
         device: torch.device,
         compiled: bool = False,
+        strategy: Strategy = "ddp",
     ) -> None:
         self.task, self.folder, self.seed, self.settings = task, folder, seed, settings
         self.device, self.precision = device, resolve(precision, device)
@@ -108,6 +123,8 @@ class Trainer:
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.averages: dict[str, WeightAverage] = {}
+        self.in_one_piece: dict[str, nn.Module] = {}
+        """Copies of modules that are cut, in the first process: for validation and export."""
         for name, module in task.modules.items():
             module.to(device).requires_grad_(True)
             for part in task.frozen:
@@ -115,15 +132,23 @@ class Trainer:
             choose_attention(module, device)
             if task.optim[name].ema_decay:
                 self.averages[name] = WeightAverage(module, task.optim[name].ema_decay)
-            self.optimizers[name] = build_optimizer(module, task.optim[name])
+            cut = strategy == "fsdp" and distributed.world_size() > 1 and name not in task.kept_whole
+            if cut and distributed.is_first():
+                self.in_one_piece[name] = copy.deepcopy(module).cpu().requires_grad_(False)
             if compiled:
-                compile_module(module, whole=task.one_graph)
-            self.modules[name] = Wrapped(module, self.precision, device)
+                compile_module(module, whole=task.one_graph and not cut)
+            if cut:
+                shard(module, device)
+                if name in self.averages:
+                    shard(self.averages[name].module, device)
+            self.optimizers[name] = build_optimizer(module, task.optim[name])
+            self.modules[name] = Wrapped(module, self.precision, device, moved=task.moved.get(name, ()))
         training_mode(self.task.modules, self.task.frozen)
         self.step, self.seconds = 0, 0.0
         self.observed: dict[str, float] = {}
         self.warned: dict[str, Any] = {}
         self.window = Window(device)
+        self.sharded: ShardedWriter | None = None
 
     @contextmanager
     def logging(self, run: RunConfig, progress: bool) -> Iterator[None]:
@@ -158,13 +183,15 @@ class Trainer:
                     if last:
                         self._update(loss.module)
         self.step += 1
+        if self.sharded is not None:
+            self.sharded.publish()
         self.window.steps += 1
         self.progress.step(lambda: self.window.mean(self._main_loss))
 
     def _update(self, name: str) -> None:
         config, optimizer, module = self.task.optim[name], self.optimizers[name], self.task.modules[name]
         if config.clip:
-            norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip)
+            norm = clip_gradients(module, config.clip)
             self.window.add({_name(name, self.modules, "grad_norm"): Reading(norm)})
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, self.step, self.task.steps) * group.get("lr_scale", 1.0)
@@ -212,23 +239,32 @@ class Trainer:
             )
 
     def averaged(self) -> dict[str, nn.Module]:
-        """The modules to validate and export: their moving averages, if they have one."""
-        return {
-            name: self.averages[name].module if name in self.averages else module
-            for name, module in self.task.modules.items()
-        }
+        """The modules to validate and export: their moving averages, if they have one.
+
+        Those that are cut are put together in the first process, and must not be called in others.
+        """
+        modules = {}
+        for name, module in self.task.modules.items():
+            modules[name] = self.averages[name].module if name in self.averages else module
+            if isinstance(modules[name], FSDPModule):
+                gather_module(modules[name], self.in_one_piece.get(name))
+                modules[name] = self.in_one_piece.get(name, modules[name])
+        return modules
 
     def observe(self) -> None:
         """Validate, draw a sample grid, and log both; every process receives the metrics."""
-        self.observed = distributed.by_first_process(self._observe)
+        modules = self.averaged()
+        self.observed = distributed.by_first_process(lambda: self._observe(modules))
         self._warn(self.observed)
 
-    def _observe(self) -> dict[str, float]:
-        modules = self.averaged()
+    def _observe(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         for module in modules.values():
+            module.to(self.device)
             module.eval()
         with torch.inference_mode(), autocast(self.precision, self.device):
             observation = self.task.observe(modules)
+        for module in self.in_one_piece.values():
+            module.cpu()  # its memory is for training
         training_mode(self.task.modules, self.task.frozen)
         assert self.log is not None
         self.log.write(self.step, observation.metrics)
@@ -238,20 +274,28 @@ class Trainer:
 
     def export(self) -> None:
         """Write the model folder; all processes wait for it."""
-        if distributed.is_first():
-            self.task.export(self.averaged(), self.folder / "model")
-        distributed.wait_for_all()
+        modules = self.averaged()
+        distributed.by_first_process(lambda: self.task.export(modules, self.folder / "model"))
 
-    def save(self, keep: int) -> None:
+    def save(self, run: RunConfig) -> None:
         """Write a checkpoint and the model folder; remove the oldest checkpoints."""
         self.check_finite()
         self.seconds += time.perf_counter() - self.clock
         self.clock = time.perf_counter()
-        if distributed.is_first():
-            write_checkpoint(self._state(), self.folder, self.step)
+        if run.checkpoints == "sharded":
+            self.sharded = self.sharded or ShardedWriter(self.folder)
+            self.sharded.begin(self._state(), self.step, run.keep_checkpoints)
+        else:
+            state = gather(self._state())
+            distributed.by_first_process(lambda: write_checkpoint(state, self.folder, self.step))
         self.export()
-        if distributed.is_first():
-            drop_old_checkpoints(self.folder, keep)
+        if run.checkpoints == "whole":
+            distributed.by_first_process(lambda: drop_old_checkpoints(self.folder, run.keep_checkpoints))
+
+    def finish_saving(self) -> None:
+        """Wait until the last checkpoint is on disk."""
+        if self.sharded is not None:
+            self.sharded.finish()
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -271,7 +315,7 @@ class Trainer:
         """Continue from a checkpoint. Raises ValueError if it was written with settings that learn something else."""
         if path is None:
             raise ValueError(f"{self.folder} holds no checkpoint to resume from; start the run without --resume")
-        state = read_checkpoint(path)
+        state = self._read(path)
         changed = changed_settings(state["settings"], self.settings)
         if changed:
             raise ValueError(
@@ -284,14 +328,20 @@ class Trainer:
                 f"longer: give at least as many steps, not {self.task.steps}"
             )
         for name, module in self.task.modules.items():
-            module.load_state_dict(state["modules"][name])
-            self.optimizers[name].load_state_dict(state["optimizers"][name])
+            load_module(module, state["modules"][name])
+            load_optimizer(self.optimizers[name], state["optimizers"][name])
             if name in self.averages:
-                self.averages[name].load_state_dict(state["averages"][name])
+                load_module(self.averages[name], state["averages"][name])
         self.step, self.seconds, self.observed = state["step"], state["seconds"], state["observed"]
         if "means" in state["window"]:  # checkpoints of 0.1 held the sums alone
             self.window.restore(state["window"])
         self.task.restore(state.get("task", {}))
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        if not path.is_dir():
+            return read_checkpoint(path)
+        parameters = {name: parameters_of(optimizer) for name, optimizer in self.optimizers.items()}
+        return read_sharded(path, self._state() | {"parameters": parameters})
 
 
 def _name(module: str, modules: dict[str, nn.Module], metric: str = "loss") -> str:
