@@ -5,7 +5,6 @@ checkpoint holds weights, optimizers, averages and the step, but no generator st
 on its share of every batch (`mage.share`), and gradients are averaged once a step.
 """
 
-import copy
 import logging
 import time
 from collections.abc import Iterator
@@ -15,11 +14,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 
 from mage import distributed, images, rng
 from mage.device import autocast, resolve
-from mage.nn.blocks import choose_attention
 from mage.share import Share, Turn
 from mage.training.checkpoint import (
     changed_settings,
@@ -28,26 +25,19 @@ from mage.training.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from mage.training.compiling import compile_module, compiles
+from mage.training.compiling import compiles
 from mage.training.interrupt import interrupt_flag
-from mage.training.optim import WeightAverage, build_optimizer, learning_rate
+from mage.training.networks import Networks
+from mage.training.optim import learning_rate
 from mage.training.progress import Progress
 from mage.training.run import Interrupted, NonFiniteLoss, RunConfig, Strategy, TrainResult
 from mage.training.runlog import RunLog
 from mage.training.sharded import ShardedWriter, read_sharded
-from mage.training.sharding import (
-    clip_gradients,
-    gather,
-    gather_module,
-    load_module,
-    load_optimizer,
-    parameters_of,
-    shard,
-)
+from mage.training.sharding import clip_gradients, gather
 from mage.training.task import Reading, Task
 from mage.training.transfer import on_device
 from mage.training.window import Window
-from mage.training.wrap import Wrapped, no_exchange, training_mode
+from mage.training.wrap import no_exchange, training_mode
 
 logger = logging.getLogger(__name__)
 
@@ -120,29 +110,8 @@ class Trainer:
         self.task, self.folder, self.seed, self.settings = task, folder, seed, settings
         self.device, self.precision = device, resolve(precision, device)
         self.share = Share(task.batch_size, task.accumulation, distributed.rank(), distributed.world_size())
-        self.modules: dict[str, nn.Module] = {}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.averages: dict[str, WeightAverage] = {}
-        self.in_one_piece: dict[str, nn.Module] = {}
-        """Copies of modules that are cut, in the first process: for validation and export."""
-        for name, module in task.modules.items():
-            module.to(device).requires_grad_(True)
-            for part in task.frozen:
-                part.requires_grad_(False)
-            choose_attention(module, device)
-            if task.optim[name].ema_decay:
-                self.averages[name] = WeightAverage(module, task.optim[name].ema_decay)
-            cut = strategy == "fsdp" and distributed.world_size() > 1 and name not in task.kept_whole
-            if cut and distributed.is_first():
-                self.in_one_piece[name] = copy.deepcopy(module).cpu().requires_grad_(False)
-            if compiled:
-                compile_module(module, whole=task.one_graph and not cut)
-            if cut:
-                shard(module, device)
-                if name in self.averages:
-                    shard(self.averages[name].module, device)
-            self.optimizers[name] = build_optimizer(module, task.optim[name])
-            self.modules[name] = Wrapped(module, self.precision, device, moved=task.moved.get(name, ()))
+        self.networks = Networks(task, device, precision=self.precision, compiled=compiled, strategy=strategy)
+        self.modules, self.optimizers = self.networks.wrapped, self.networks.optimizers
         training_mode(self.task.modules, self.task.frozen)
         self.step, self.seconds = 0, 0.0
         self.observed: dict[str, float] = {}
@@ -198,8 +167,8 @@ class Trainer:
         optimizer.step()
         optimizer.zero_grad()
         self.task.after_update(name, self.step)
-        if name in self.averages:
-            self.averages[name].update_parameters(module)
+        if name in self.networks.averages:
+            self.networks.averages[name].update_parameters(module)
 
     def flush_log(self) -> None:
         """Write the means since the last line, and check that they are finite."""
@@ -238,33 +207,18 @@ class Trainer:
                 "try a lower base_learning_rate, a longer warmup or --precision float32"
             )
 
-    def averaged(self) -> dict[str, nn.Module]:
-        """The modules to validate and export: their moving averages, if they have one.
-
-        Those that are cut are put together in the first process, and must not be called in others.
-        """
-        modules = {}
-        for name, module in self.task.modules.items():
-            modules[name] = self.averages[name].module if name in self.averages else module
-            if isinstance(modules[name], FSDPModule):
-                gather_module(modules[name], self.in_one_piece.get(name))
-                modules[name] = self.in_one_piece.get(name, modules[name])
-        return modules
-
     def observe(self) -> None:
         """Validate, draw a sample grid, and log both; every process receives the metrics."""
-        modules = self.averaged()
+        modules = self.networks.averaged()
         self.observed = distributed.by_first_process(lambda: self._observe(modules))
+        self.networks.put_away()
         self._warn(self.observed)
 
     def _observe(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         for module in modules.values():
-            module.to(self.device)
             module.eval()
         with torch.inference_mode(), autocast(self.precision, self.device):
             observation = self.task.observe(modules)
-        for module in self.in_one_piece.values():
-            module.cpu()  # its memory is for training
         training_mode(self.task.modules, self.task.frozen)
         assert self.log is not None
         self.log.write(self.step, observation.metrics)
@@ -274,8 +228,9 @@ class Trainer:
 
     def export(self) -> None:
         """Write the model folder; all processes wait for it."""
-        modules = self.averaged()
+        modules = self.networks.averaged()
         distributed.by_first_process(lambda: self.task.export(modules, self.folder / "model"))
+        self.networks.put_away()
 
     def save(self, run: RunConfig) -> None:
         """Write a checkpoint and the model folder; remove the oldest checkpoints."""
@@ -303,9 +258,7 @@ class Trainer:
             "steps": self.task.steps,
             "seconds": self.seconds,
             "settings": self.settings,
-            "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "averages": {name: average.state_dict() for name, average in self.averages.items()},
+            **self.networks.state(),
             "window": self.window.state(),
             "observed": self.observed,
             "task": self.task.state(),
@@ -327,11 +280,7 @@ class Trainer:
                 f"the run in {self.folder} is {state.get('steps', state['step'])} steps long and can only become "
                 f"longer: give at least as many steps, not {self.task.steps}"
             )
-        for name, module in self.task.modules.items():
-            load_module(module, state["modules"][name])
-            load_optimizer(self.optimizers[name], state["optimizers"][name])
-            if name in self.averages:
-                load_module(self.averages[name], state["averages"][name])
+        self.networks.restore(state)
         self.step, self.seconds, self.observed = state["step"], state["seconds"], state["observed"]
         if "means" in state["window"]:  # checkpoints of 0.1 held the sums alone
             self.window.restore(state["window"])
@@ -340,8 +289,7 @@ class Trainer:
     def _read(self, path: Path) -> dict[str, Any]:
         if not path.is_dir():
             return read_checkpoint(path)
-        parameters = {name: parameters_of(optimizer) for name, optimizer in self.optimizers.items()}
-        return read_sharded(path, self._state() | {"parameters": parameters})
+        return read_sharded(path, self.networks.state() | {"parameters": self.networks.parameters()})
 
 
 def _name(module: str, modules: dict[str, nn.Module], metric: str = "loss") -> str:
