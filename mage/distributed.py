@@ -2,45 +2,129 @@
 
 Only `mage.device.start` calls `join`. Control flow (flags and objects) is exchanged between CPUs, whatever device the
 networks run on, so that it never waits for a GPU.
+
+A process that died or stalled is noticed by the others within a bound: an exchange waits no longer than that, and one
+process that works while the others wait tells them regularly that it is alive, however long its work takes.
 """
 
 import atexit
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed
+from torch.distributed.device_mesh import DeviceMesh
 
 Result = TypeVar("Result")
+Group = torch.distributed.ProcessGroup
+
+BOUND = 600.0
+"""Seconds that an exchange waits for the other processes, unless `within` says otherwise."""
 
 PATIENCE = timedelta(days=7)
-"""Longest wait for a process that prepares something for all, such as a token cache; if one fails, all end."""
+"""Longest wait for processes that each do a part of something long, such as generating images."""
+
+BEAT = 30.0
+"""Seconds between two signs of life of a process that the others wait for, or a quarter of the bound, if less."""
 
 _alone: list[bool] = []
 """Not empty while this process works without the others."""
 
-_control: dict[str, torch.distributed.ProcessGroup] = {}
-"""The process group for control flow, after `join`."""
+_groups: dict[str, Group] = {}
+"""After `join`: `patient` for long waits, `turn` for flags and objects; in `within` also `exchange` for tensors."""
+
+_bounded: dict[float, tuple[Group, Group]] = {}
+"""The groups `exchange` and `turn` of every bound that has been asked for."""
+
+_bound: list[float] = [BOUND]
+"""Seconds that an exchange waits now."""
+
+
+class ProcessLost(Exception):
+    """Another process died or stalled, and this one waited for it in vain."""
 
 
 def join(backend: str) -> None:
     """Join the process group of the launcher; further calls do nothing."""
     if torch.distributed.is_initialized():
         return
-    torch.distributed.init_process_group(backend)
-    group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
-    assert isinstance(group, torch.distributed.ProcessGroup)
-    _control["group"] = group
+    torch.distributed.init_process_group(backend, timeout=timedelta(seconds=BOUND))
+    _groups["patient"] = _new_group(PATIENCE, "gloo")
+    _groups["turn"] = _new_group(timedelta(seconds=BOUND), "gloo")
     atexit.register(leave)
     # One that has nothing to do may end at once, which breaks the connections of those that are still meeting.
-    torch.distributed.barrier(group)
+    torch.distributed.barrier(_groups["patient"])
+
+
+def _new_group(timeout: timedelta, backend: str | None = None) -> Group:
+    group = torch.distributed.new_group(backend=backend, timeout=timeout)
+    assert isinstance(group, Group)
+    return group
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Context whose exchanges wait at most so long for the other processes; then ProcessLost is raised.
+
+    With NCCL, a process that waited in vain for a GPU's exchange is ended by PyTorch, with its own message.
+    """
+    if world_size() == 1:
+        yield
+        return
+    before, bound = dict(_groups), _bound[0]
+    timeout = timedelta(seconds=seconds)
+    if (
+        seconds not in _bounded
+    ):  # kept to the end: tensors that are cut know their group, and PyTorch keeps plans for them
+        _bounded[seconds] = _new_group(timeout), _new_group(timeout, "gloo")
+    _groups["exchange"], _groups["turn"] = _bounded[seconds]
+    _bound[0] = seconds
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_broken_exchange(error):
+            raise
+        atexit.unregister(leave)  # leaving would wait for the lost process once more
+        raise ProcessLost(
+            f"process {torch.distributed.get_rank()} of {torch.distributed.get_world_size()} has lost another one, "
+            f"which died, or did not answer for {seconds:g} seconds"
+        ) from error
+    finally:
+        _groups.clear()
+        _groups.update(before)
+        _bound[0] = bound
+
+
+def is_broken_exchange(error: RuntimeError) -> bool:
+    """Whether an error means that another process is gone or silent, and not a mistake in this one."""
+    sentence = str(error).lower()
+    signs = ("timed out", "timeout", "connection closed", "connection reset", "broken pipe", "connection refused")
+    gloo = "gloo" in sentence or isinstance(error, torch.distributed.DistError)
+    return gloo and any(sign in sentence for sign in signs)
+
+
+def exchange_group() -> Group | None:
+    """The group for exchanging tensors; None for the default group."""
+    return _groups.get("exchange")
+
+
+def new_group() -> Group | None:
+    """A group of its own between CPUs, for exchanges beside those of the main thread; None with one process."""
+    return _new_group(timedelta(seconds=_bound[0]), "gloo") if world_size() > 1 else None
+
+
+def mesh(device_type: str) -> DeviceMesh:
+    """All processes in a row, for tensors that are cut among them."""
+    return DeviceMesh.from_group(exchange_group() or torch.distributed.group.WORLD, device_type)
 
 
 def leave() -> None:
     """Leave the process group."""
     if torch.distributed.is_initialized():
-        _control.clear()
+        _groups.clear()
+        _bounded.clear()
         torch.distributed.destroy_process_group()
 
 
@@ -78,41 +162,73 @@ def any_process(flag: bool) -> bool:
     if world_size() == 1:
         return flag
     any_flag = torch.tensor(int(flag))
-    torch.distributed.all_reduce(any_flag, torch.distributed.ReduceOp.MAX, group=_control.get("group"))
+    torch.distributed.all_reduce(any_flag, torch.distributed.ReduceOp.MAX, group=_groups.get("turn"))
     return bool(any_flag)
 
 
 def wait_for_all() -> None:
-    """Return when every process has called it."""
-    any_process(False)
+    """Return when every process has called it, however long that takes."""
+    if world_size() > 1:
+        torch.distributed.barrier(_groups.get("patient"))
 
 
 def by_first_process(work: Callable[[], Result]) -> Result:
     """Result of `work` in the first process, while the others wait; its exception is raised in all of them.
 
-    The result is sent to the others, so it must be picklable.
+    The result is sent to the others, so it must be picklable. Work may take days: the others wait for as long as the
+    first process is alive.
     """
     if world_size() == 1:
         return work()
     outcome: list[Any] = [None, None]
     if is_first():
         try:
-            with alone():
+            with _signs_of_life(), alone():
                 outcome[0] = work()
         except Exception as error:
             outcome[1] = error
-    torch.distributed.broadcast_object_list(outcome, src=0, group=_control.get("group"))
+    else:
+        while not _told(False):
+            pass
+    torch.distributed.broadcast_object_list(outcome, src=0, group=_groups.get("turn"))
     if outcome[1] is not None:
         raise outcome[1]
     result: Result = outcome[0]
     return result
 
 
+@contextmanager
+def _signs_of_life() -> Iterator[None]:
+    """Context in which a thread tells the other processes that this one is at work; at its end, that it is done."""
+    finished = threading.Event()
+    every = min(BEAT, _bound[0] / 4)
+
+    def beat() -> None:
+        while not finished.wait(every):
+            _told(False)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+        _told(True)
+
+
+def _told(done: bool) -> bool:
+    """Whether the first process is done, as it says itself."""
+    said = torch.tensor(int(done))
+    torch.distributed.broadcast(said, src=0, group=_groups.get("turn"))
+    return bool(said)
+
+
 def sum_over_processes(tensor: torch.Tensor) -> torch.Tensor:
     """The sum of every process's tensor, without gradient."""
     if world_size() > 1:
         tensor = tensor.contiguous()
-        torch.distributed.all_reduce(tensor)
+        torch.distributed.all_reduce(tensor, group=exchange_group())
     return tensor
 
 
@@ -120,7 +236,7 @@ def largest_over_processes(tensor: torch.Tensor) -> torch.Tensor:
     """The element-wise maximum over every process's tensor, without gradient."""
     if world_size() > 1:
         tensor = tensor.contiguous()
-        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX, group=exchange_group())
     return tensor
 
 
@@ -171,7 +287,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, tensor: torch.Tensor) -> torch.Tensor:
         parts = [torch.empty_like(tensor) for _ in range(world_size())]
-        torch.distributed.all_gather(parts, tensor.contiguous())
+        torch.distributed.all_gather(parts, tensor.contiguous(), group=exchange_group())
         return torch.cat(parts)
 
     @staticmethod

@@ -117,7 +117,7 @@ def _main(arguments: list[str] | None) -> None:
         raise
     except (ValueError, OSError) as error:
         _fail(f"mage {name}", " ".join(str(error).split()))
-    except NonFiniteLoss as error:
+    except (NonFiniteLoss, distributed.ProcessLost) as error:
         _fail(f"mage {name}", str(error), code=1)
     except Interrupted as error:
         if not distributed.is_first():

@@ -3,8 +3,10 @@
 Their content is defined by the engine.
 """
 
+import json
 import logging
 import pickle
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -14,18 +16,30 @@ from typing import Any
 import torch
 from torch import nn
 
-from mage import atomic
+from mage import atomic, checksums
 from mage.settings import differences
+from mage.training.sharding import local
 
 logger = logging.getLogger(__name__)
 
+SUMS = "checksums.json"
+"""Checksums of the files of a checkpoint in parts."""
 FREE = ("data.name",)
 """Settings that may change when a run is resumed; the data's content is in data.fingerprint."""
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest training checkpoint of a run."""
-    return max(folder.glob("checkpoints/step-*.pt"), default=None)
+    return max(_checkpoints(folder), default=None, key=_step)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints of a run, whole ones and those in parts."""
+    return [path for path in folder.glob("checkpoints/step-*") if path.suffix in (".pt", ".dcp")]
+
+
+def _step(path: Path) -> str:
+    return path.stem
 
 
 def intact_checkpoint(folder: Path) -> Path | None:
@@ -36,9 +50,9 @@ def intact_checkpoint(folder: Path) -> Path | None:
     broken: list[str] = []
     while (path := newest_checkpoint(folder)) is not None:
         try:
-            read_checkpoint(path)
+            check_parts(path) if path.is_dir() else read_checkpoint(path)
         except ValueError as error:
-            before = sorted(folder.glob("checkpoints/step-*.pt"))[:-1]
+            before = sorted(_checkpoints(folder), key=_step)[:-1]
             if not before:
                 raise ValueError(
                     f"{error}, and there is none before it: start the run again in another folder"
@@ -68,8 +82,11 @@ def write_checkpoint(state: dict[str, Any], folder: Path, step: int) -> None:
 
 def drop_old_checkpoints(folder: Path, keep: int) -> None:
     """Remove all but the `keep` newest checkpoints."""
-    for old in sorted(folder.glob("checkpoints/step-*.pt"))[:-keep]:
-        old.unlink()
+    for old in sorted(_checkpoints(folder), key=_step)[:-keep]:
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -85,6 +102,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def seal_parts(folder: Path) -> None:
+    """Write the checksums of all files of a checkpoint in parts into it."""
+    atomic.write_json(folder / SUMS, checksums.sealed({file.name: checksums.of_file(file) for file in _files(folder)}))
+
+
+def check_parts(folder: Path) -> None:
+    """Raise ValueError if a file of a checkpoint in parts is missing or damaged."""
+    try:
+        _check_bytes(folder / "state.pt")
+        expected = checksums.unsealed(json.loads((folder / SUMS).read_text()))
+        found = {file.name: checksums.of_file(file) for file in _files(folder)}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the checkpoint {folder} cannot be read ({error})") from None
+    wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    if wrong:
+        raise ValueError(f"the checkpoint {folder} cannot be read ({wrong[0]} is missing or was damaged)")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.name != SUMS and not file.name.startswith("."))
+
+
 def _check_bytes(path: Path) -> None:
     """Compare every part of a file with its checksum, which PyTorch writes and does not read."""
     try:
@@ -97,10 +136,11 @@ def _check_bytes(path: Path) -> None:
 
 
 def not_finite(modules: Mapping[str, nn.Module]) -> list[str]:
-    """Names of weights and buffers that hold NaN or infinite numbers."""
+    """Names of weights and buffers that hold NaN or infinite numbers, in the rows of this process."""
 
     def wrong(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
-        return [name for name, tensor in tensors if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+        rows = ((name, local(tensor)) for name, tensor in tensors)
+        return [name for name, tensor in rows if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
 
     return [f"{name}.{part}" for name, module in modules.items() for part in wrong(module.state_dict().items())]
 

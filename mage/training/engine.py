@@ -1,4 +1,4 @@
-"""The training loop: runs any task, on PyTorch's DDP, and can be stopped and resumed at any step.
+"""The training loop: runs any task, on PyTorch's DDP or FSDP2, and can be stopped and resumed at any step.
 
 Everything random in step s is seeded from (seed, s), so that a resumed run is identical to an uninterrupted one; a
 checkpoint holds weights, optimizers, averages and the step, but no generator states. With several processes, each works
@@ -17,7 +17,6 @@ from torch import nn
 
 from mage import distributed, images, rng
 from mage.device import autocast, resolve
-from mage.nn.blocks import choose_attention
 from mage.share import Share, Turn
 from mage.training.checkpoint import (
     changed_settings,
@@ -28,16 +27,19 @@ from mage.training.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from mage.training.compiling import compile_module, compiles
+from mage.training.compiling import compiles
 from mage.training.interrupt import interrupt_flag
-from mage.training.optim import WeightAverage, build_optimizer, learning_rate
+from mage.training.networks import Networks
+from mage.training.optim import learning_rate
 from mage.training.progress import Progress
-from mage.training.run import Interrupted, NonFiniteLoss, RunConfig, TrainResult
+from mage.training.run import Interrupted, NonFiniteLoss, RunConfig, Strategy, TrainResult
 from mage.training.runlog import RunLog, seconds_until
+from mage.training.sharded import ShardedWriter, read_sharded
+from mage.training.sharding import clip_gradients, gather
 from mage.training.task import Reading, Task
 from mage.training.transfer import on_device
 from mage.training.window import Window
-from mage.training.wrap import Wrapped, no_exchange, training_mode
+from mage.training.wrap import no_exchange, training_mode
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +63,12 @@ def train(
     Raises Interrupted after Ctrl-C or SIGTERM, NonFiniteLoss naming the last good checkpoint, ValueError for a folder
     that cannot be used.
     """
-    with torch.random.fork_rng(devices=[]), interrupt_flag() as interrupted:
+    with distributed.within(run.timeout), torch.random.fork_rng(devices=[]), interrupt_flag() as interrupted:
+        distributed.by_first_process(lambda: folder.mkdir(parents=True, exist_ok=True))
         compiled = compiles(run.compile, task, device)
-        trainer = Trainer(task, folder, seed, settings, precision=precision, device=device, compiled=compiled)
+        trainer = Trainer(
+            task, folder, seed, settings, precision=precision, device=device, compiled=compiled, strategy=run.strategy
+        )
         if resume:
             trainer.restore(distributed.by_first_process(lambda: intact_checkpoint(folder)))
             if trainer.step == task.steps:  # the process may have died between the last checkpoint and the model
@@ -80,7 +85,9 @@ def train(
                 if trainer.step % run.observe_every == 0 or last:
                     trainer.observe()
                 if trainer.step % run.checkpoint_every == 0 or last or stop:
-                    trainer.save(run.keep_checkpoints)
+                    trainer.save(run)
+                if last or stop:
+                    trainer.finish_saving()
                 if stop:
                     sentence = f"stopped after step {trainer.step} of {task.steps}, which is saved in {folder}"
                     raise Interrupted(sentence, interrupted.signal or 15)
@@ -100,29 +107,19 @@ class Trainer:
         precision: str,
         device: torch.device,
         compiled: bool = False,
+        strategy: Strategy = "ddp",
     ) -> None:
         self.task, self.folder, self.seed, self.settings = task, folder, seed, settings
         self.device, self.precision = device, resolve(precision, device)
         self.share = Share(task.batch_size, task.accumulation, distributed.rank(), distributed.world_size())
-        self.modules: dict[str, nn.Module] = {}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.averages: dict[str, WeightAverage] = {}
-        for name, module in task.modules.items():
-            module.to(device).requires_grad_(True)
-            for part in task.frozen:
-                part.requires_grad_(False)
-            choose_attention(module, device)
-            if task.optim[name].ema_decay:
-                self.averages[name] = WeightAverage(module, task.optim[name].ema_decay)
-            self.optimizers[name] = build_optimizer(module, task.optim[name])
-            if compiled:
-                compile_module(module, whole=task.one_graph)
-            self.modules[name] = Wrapped(module, self.precision, device)
+        self.networks = Networks(task, device, precision=self.precision, compiled=compiled, strategy=strategy)
+        self.modules, self.optimizers = self.networks.wrapped, self.networks.optimizers
         training_mode(self.task.modules, self.task.frozen)
         self.step, self.seconds = 0, 0.0
         self.observed: dict[str, float] = {}
         self.warned: dict[str, Any] = {}
         self.window = Window(device)
+        self.sharded: ShardedWriter | None = None
 
     @contextmanager
     def logging(self, run: RunConfig, progress: bool) -> Iterator[None]:
@@ -157,21 +154,23 @@ class Trainer:
                     if last:
                         self._update(loss.module)
         self.step += 1
+        if self.sharded is not None:
+            self.sharded.publish()
         self.window.steps += 1
         self.progress.step(lambda: self.window.mean(self._main_loss))
 
     def _update(self, name: str) -> None:
         config, optimizer, module = self.task.optim[name], self.optimizers[name], self.task.modules[name]
         if config.clip:
-            norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip)
+            norm = clip_gradients(module, config.clip)
             self.window.add({_name(name, self.modules, "grad_norm"): Reading(norm)})
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, self.step, self.task.steps) * group.get("lr_scale", 1.0)
         optimizer.step()
         optimizer.zero_grad()
         self.task.after_update(name, self.step)
-        if name in self.averages:
-            self.averages[name].update_parameters(module)
+        if name in self.networks.averages:
+            self.networks.averages[name].update_parameters(module)
 
     def flush_log(self) -> None:
         """Write the means since the last line, and check that they are finite."""
@@ -210,20 +209,14 @@ class Trainer:
                 "try a lower base_learning_rate, a longer warmup or --precision float32"
             )
 
-    def averaged(self) -> dict[str, nn.Module]:
-        """The modules to validate and export: their moving averages, if they have one."""
-        return {
-            name: self.averages[name].module if name in self.averages else module
-            for name, module in self.task.modules.items()
-        }
-
     def observe(self) -> None:
         """Validate, draw a sample grid, and log both; every process receives the metrics."""
-        self.observed = distributed.by_first_process(self._observe)
+        modules = self.networks.averaged()
+        self.observed = distributed.by_first_process(lambda: self._observe(modules))
+        self.networks.put_away()
         self._warn(self.observed)
 
-    def _observe(self) -> dict[str, float]:
-        modules = self.averaged()
+    def _observe(self, modules: dict[str, nn.Module]) -> dict[str, float]:
         for module in modules.values():
             module.eval()
         with torch.inference_mode(), autocast(self.precision, self.device):
@@ -237,28 +230,39 @@ class Trainer:
 
     def publish(self, keep: int) -> None:
         """Write the model folder, for which all processes wait, and remove the oldest checkpoints."""
-        if distributed.is_first():
-            self.task.export(self.averaged(), self.folder / "model")
-            drop_old_checkpoints(self.folder, keep)
-        distributed.wait_for_all()
+        modules = self.networks.averaged()
 
-    def save(self, keep: int) -> None:
+        def write() -> None:
+            self.task.export(modules, self.folder / "model")
+            drop_old_checkpoints(self.folder, keep)
+
+        distributed.by_first_process(write)
+        self.networks.put_away()
+
+    def save(self, run: RunConfig) -> None:
         """Write a checkpoint and the model folder; remove the oldest checkpoints."""
         self.check_finite(not_finite(self.task.modules))  # one step's gradients may spoil weights after a finite loss
         self.seconds += time.perf_counter() - self.clock
         self.clock = time.perf_counter()
-        if distributed.is_first():
-            write_checkpoint(self._state(), self.folder, self.step)
-        self.publish(keep)
+        if run.checkpoints == "sharded":
+            self.sharded = self.sharded or ShardedWriter(self.folder)
+            self.sharded.begin(self._state(), self.step, run.keep_checkpoints)
+        else:
+            state = gather(self._state())
+            distributed.by_first_process(lambda: write_checkpoint(state, self.folder, self.step))
+        self.publish(run.keep_checkpoints)
+
+    def finish_saving(self) -> None:
+        """Wait until the last checkpoint is on disk."""
+        if self.sharded is not None:
+            self.sharded.finish()
 
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.step,
             "steps": self.task.steps,
             "settings": self.settings,
-            "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "averages": {name: average.state_dict() for name, average in self.averages.items()},
+            **self.networks.state(),
             "window": self.window.state(),
             "observed": self.observed,
             "task": self.task.state(),
@@ -268,7 +272,7 @@ class Trainer:
         """Continue from a checkpoint. Raises ValueError if it was written with settings that learn something else."""
         if path is None:
             raise ValueError(f"{self.folder} holds no checkpoint to resume from; start the run without --resume")
-        state = read_checkpoint(path)
+        state = self._read(path)
         changed = changed_settings(state["settings"], self.settings)
         if changed:
             raise ValueError(
@@ -280,16 +284,17 @@ class Trainer:
                 f"the run in {self.folder} is {state.get('steps', state['step'])} steps long and can only become "
                 f"longer: give at least as many steps, not {self.task.steps}"
             )
-        for name, module in self.task.modules.items():
-            module.load_state_dict(state["modules"][name])
-            self.optimizers[name].load_state_dict(state["optimizers"][name])
-            if name in self.averages:
-                self.averages[name].load_state_dict(state["averages"][name])
+        self.networks.restore(state)
         self.step, self.observed = state["step"], state["observed"]
         self.seconds = seconds_until(self.folder, self.step)  # the log's: a checkpoint depends on no clock
         if "means" in state["window"]:  # checkpoints of 0.1 held the sums alone
             self.window.restore(state["window"])
         self.task.restore(state.get("task", {}))
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        if not path.is_dir():
+            return read_checkpoint(path)
+        return read_sharded(path, self.networks.state() | {"parameters": self.networks.parameters()})
 
 
 def _name(module: str, modules: dict[str, nn.Module], metric: str = "loss") -> str:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mage.device import bf16_is_fast
+from mage.training.sharding import local, shard_like, whole
 
 NEWTON_SCHULZ = (
     (8.2373, -23.1577, 16.6806),
@@ -56,12 +57,15 @@ class Muon(torch.optim.AdamW):
             if parameter.grad is not None:
                 shapes.setdefault(parameter.shape, []).append(parameter)
         for parameters in shapes.values():
-            updates = torch.stack([self._momentum(parameter) for parameter in parameters])
+            # A matrix that is cut among processes is put together: its singular values belong to all of its rows.
+            updates = torch.stack([whole(self._momentum(parameter)) for parameter in parameters])
             matrices = updates.reshape(len(parameters) * group["parts"], len(parameters[0]) // group["parts"], -1)
             scale = 0.2 * math.sqrt(max(matrices.shape[1:]))
             steps = orthogonalized(matrices).view_as(updates)
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(parameters, list(steps), alpha=-group["lr"] * scale)
+            own = [local(shard_like(step, parameter)) for step, parameter in zip(steps, parameters, strict=True)]
+            weights = [local(parameter) for parameter in parameters]
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(weights, own, alpha=-group["lr"] * scale)
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         """Nesterov momentum: the running mean of the gradients, one step ahead."""
@@ -76,7 +80,7 @@ class Muon(torch.optim.AdamW):
 
 def orthogonalized(matrices: Float[Tensor, "b m n"]) -> Float[Tensor, "b m n"]:
     """The nearest matrices whose singular values are all about 1, by Newton-Schulz iterations."""
-    dtype = torch.bfloat16 if bf16_is_fast(matrices.device) else torch.float32
+    dtype = torch.bfloat16 if bf16_is_fast(matrices.device) else matrices.dtype
     x = matrices.to(dtype)
     wide = x.shape[1] <= x.shape[2]
     x = x if wide else x.mT

@@ -9,6 +9,7 @@ from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
 from mage.training.muon import Muon, muon_groups
+from mage.training.sharding import local
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ class WeightAverage(torch.optim.swa_utils.AveragedModel):
         """One step of the average; the first takes the weights as they are. Nothing is read back from the device."""
         ramp = torch.clamp((1 + self.n_averaged) / (10 + self.n_averaged), max=self._decay)
         share = torch.where(self.n_averaged == 0, 1.0, 1 - ramp)
-        averages: list[Any] = list(self.module.parameters())
-        currents: list[Any] = list(model.parameters())
+        averages: list[Any] = [local(parameter) for parameter in self.module.parameters()]
+        currents: list[Any] = [local(parameter) for parameter in model.parameters()]
         shares: Any = [share] * len(averages)
         torch._foreach_lerp_(averages, currents, shares)
         for average, current in zip(self.module.buffers(), model.buffers(), strict=True):

@@ -2,12 +2,14 @@
 
 import signal
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from mage.training.task import TrainingWarning
 from mage.training.trackers import TRACKERS
 
 Compile = Literal["auto", "on", "off"]
+Strategy = Literal["ddp", "fsdp"]
+Checkpoints = Literal["whole", "sharded"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,15 @@ class RunConfig:
     """Compile with torch.compile: MAGE, MAGE-C and MaskGIT with their losses as one graph, other methods by blocks; the
     first step takes a minute or two. auto: on a GPU, for runs of 20,000 steps and more that are one graph."""
 
+    strategy: Strategy = "ddp"
+    """With several processes: ddp keeps the network whole in each, fsdp a part of it (FSDP2), for networks that do not
+    fit. The results are equal; a run may change it when it is resumed."""
+    checkpoints: Checkpoints = "whole"
+    """whole: one file by the first process. sharded: a folder into which every process writes its part, while training
+    goes on. A run may change it when it is resumed, by any number of processes."""
+    timeout: float = 600.0
+    """Seconds that a process waits for the others in an exchange; then the run ends, because one has died or stalled.
+    While one process validates or writes, the others wait longer, as long as it is alive."""
     trackers: tuple[str, ...] = ()
     """Trackers that also receive the metrics: tensorboard, wandb, trackio, or one registered by another package."""
 
@@ -35,6 +46,11 @@ class RunConfig:
         for name in ("log_every", "observe_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"run.{name} must be at least 1, not {getattr(self, name)}")
+        for name, kind in (("strategy", Strategy), ("checkpoints", Checkpoints)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"run.{name} must be {' or '.join(get_args(kind))}, not {getattr(self, name)!r}")
+        if not 1 <= self.timeout <= 1e6:
+            raise ValueError(f"run.timeout must lie from 1 to 1,000,000 seconds, not {self.timeout}")
 
 
 class Interrupted(Exception):

@@ -3,7 +3,7 @@
 A new method is a subclass: it defines its modules and losses, and inherits defaults for everything else.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -63,6 +63,10 @@ class Task:
     """Whether a module's forward pass, loss included, compiles as one graph of one shape."""
     frozen: tuple[nn.Module | nn.Parameter, ...] = ()
     """Submodules and parameters that are not trained; submodules run without dropout."""
+    kept_whole: tuple[str, ...] = ()
+    """Modules that no strategy cuts among processes, because they are also called outside of the loop's wrapper."""
+    moved: Mapping[str, Sequence[tuple[nn.Module, str]]] = {}
+    """For each module, parameters (owner, name) that its forward pass itself changes, such as unused words."""
 
     def __init__(
         self, module: str, network: nn.Module, source: Batches, optim: OptimConfig, *, num_images: int

@@ -82,10 +82,13 @@ class TokenizerTraining(Task):
             network = build_discriminator(loss.adversarial.discriminator, tokenizer.channels, tokenizer.image_size)
             self._adversary = Adversary(network, loss.adversarial, steps=self.steps, precision=precision)
             self.modules["discriminator"] = self._adversary.module
+            self.kept_whole = ("discriminator",)
             self.optim["discriminator"] = loss.adversarial.optim(optim)
         self.frozen = (tokenizer.encoder, tokenizer.quantizer) if loss.freeze_encoder else ()
         self._notes: dict[str, Any] = {}
-        self._last_weights = tokenizer.decoder.out.weight
+        self._last_layer = tokenizer.decoder.out
+        if isinstance(getattr(tokenizer.quantizer, "codebook", None), nn.Parameter):
+            self.moved = {"tokenizer": [(tokenizer.quantizer, "codebook")]}
 
     def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
         """Losses of reconstruction and codebook, then the discriminator's, once it is used."""
@@ -103,7 +106,7 @@ class TokenizerTraining(Task):
             readings["perceptual"] = Reading(perceptual)
         adversary = self._adversary if self._adversary is not None and self._adversary.takes_part(turn.step) else None
         if adversary is not None:
-            push, more = adversary.push(reconstruction, total, self._last_weights)
+            push, more = adversary.push(reconstruction, total, self._last_layer.weight)
             total, readings = total + push, readings | more
         yield Loss("tokenizer", total, readings)
         if adversary is not None:

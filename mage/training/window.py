@@ -22,7 +22,8 @@ class Window:
     def add(self, readings: Mapping[str, Reading], weight: float = 1.0) -> None:
         """Add readings; weight: the share of the step that they belong to."""
         for name, (value, reduce) in readings.items():
-            value = value.detach().float()
+            value = value.detach()
+            value = value.to(torch.promote_types(value.dtype, torch.float32))
             self._finite = torch.minimum(self._finite, value.isfinite().float())
             if reduce == "mean":
                 self._means[name] = self._means.get(name, torch.zeros((), device=self._device)) + value * weight

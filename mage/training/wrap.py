@@ -1,32 +1,47 @@
 """Wrapper of a trained module: precision of its forward pass, and exchange of gradients between processes."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from mage import distributed
 from mage.device import autocast
+from mage.training.sharding import local, shard_like
 
 
 class Wrapped(nn.Module):
-    """Runs a module under a precision policy, with float32 outputs; gradients are averaged over processes."""
+    """Runs a module under a precision policy, with outputs of at least float32; gradients are averaged over processes.
 
-    def __init__(self, module: nn.Module, precision: str, device: torch.device) -> None:
+    A module that is sharded exchanges its gradients itself; any other is wrapped by DDP.
+    """
+
+    def __init__(
+        self, module: nn.Module, precision: str, device: torch.device, *, moved: Sequence[tuple[nn.Module, str]] = ()
+    ) -> None:
+        """moved: parameters (owner, name) that the forward pass itself changes."""
         super().__init__()
         learns = any(parameter.requires_grad for parameter in module.parameters())
-        if distributed.world_size() > 1 and learns:
+        self._moved: list[tuple[nn.Module, str, Tensor]] = []
+        if isinstance(module, FSDPModule):
+            self._moved = [(owner, name, getattr(owner, name)) for owner, name in moved]
+        elif distributed.world_size() > 1 and learns:
             index = None if device.index is None else [device.index]
-            module = DistributedDataParallel(module, device_ids=index)
+            module = DistributedDataParallel(module, device_ids=index, process_group=distributed.exchange_group())
         self.module, self._precision, self._device = module, precision, device
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
-        """The module's outputs in float32."""
+        """The module's outputs, in float32 if they were shorter."""
         with autocast(self._precision, self._device):
-            return _in_float32(self.module(*arguments, **keywords))
+            outputs = in_full_precision(self.module(*arguments, **keywords))
+        for owner, name, rows in self._moved:
+            # The forward pass moved the whole parameter, which is put together anew for the next step.
+            local(rows).copy_(local(shard_like(getattr(owner, name).detach(), rows)))
+        return outputs
 
     @contextmanager
     def no_exchange(self) -> Iterator[None]:
@@ -34,6 +49,12 @@ class Wrapped(nn.Module):
         if isinstance(self.module, DistributedDataParallel):
             with self.module.no_sync():
                 yield
+        elif isinstance(self.module, FSDPModule):
+            self.module.set_requires_gradient_sync(False)
+            try:
+                yield
+            finally:
+                self.module.set_requires_gradient_sync(True)
         else:
             yield
 
@@ -48,13 +69,14 @@ def no_exchange(modules: Mapping[str, nn.Module]) -> Iterator[None]:
         yield
 
 
-def _in_float32(output: Any) -> Any:
+def in_full_precision(output: Any) -> Any:
+    """Tensors of bfloat16 as float32, those of float32 and float64 as they are; also inside of tuples."""
     if isinstance(output, Tensor):
-        return output.float() if output.is_floating_point() else output
+        return output.to(torch.promote_types(output.dtype, torch.float32)) if output.is_floating_point() else output
     if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*map(_in_float32, output))
+        return type(output)(*map(in_full_precision, output))
     if isinstance(output, tuple | list):
-        return type(output)(map(_in_float32, output))
+        return type(output)(map(in_full_precision, output))
     return output
 
 

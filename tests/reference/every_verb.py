@@ -1,4 +1,4 @@
-"""Every verb of the library at smoke size, in as many processes as the launcher started: `every_verb.py OUT`.
+"""Every verb of the library at smoke size, in as many processes as the launcher started: `every_verb.py OUT [SETTING]`.
 
 Dropout is 0, so that what comes out follows from seeds alone. Numbers of each run stay in OUT/NAME/metrics.jsonl.
 """
@@ -42,14 +42,12 @@ METHODS = {
 }
 
 
-def smoke(changes: list[str]) -> Recipe:
-    """The smoke recipe without dropout, with these changes."""
-    return override(named("smoke"), [*PLAIN, *changes])
-
-
-def main(out: Path) -> None:
-    """Run them all."""
+def main(out: Path, settings: list[str]) -> None:
+    """Run them all, with these settings of `run`."""
     torch.set_num_threads(1)
+
+    def smoke(changes: list[str]) -> Recipe:
+        return override(named("smoke"), [*PLAIN, *settings, *changes])
 
     def launch(name: str) -> Launch:
         return Launch(out / name, device="cpu", precision="float32", progress=False)
@@ -68,8 +66,8 @@ def main(out: Path) -> None:
     model = mage.load(out / "mage-shared-ratio", precision="float32", device="cpu")
     changes = ["data.name=digits", "optim.steps=8", "optim.batch_size=16", "drop_path=0", "run.log_every=1"]
     changes += ["data.validation.images=40", "embedding_dropout=0"]
-    runs.finetune(override(FINETUNES["small"](), changes), launch("finetune"), model)
+    runs.finetune(override(FINETUNES["small"](), [*settings, *changes]), launch("finetune"), model)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

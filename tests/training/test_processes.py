@@ -39,11 +39,12 @@ def python(*arguments: object, two: bool = False) -> str:
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All verbs by one process, in `one`, and by two, in `two`."""
+    """All verbs by one process, in `one`, by two, in `two`, and by two that keep half of the weights each, in `cut`."""
     root = tmp_path_factory.mktemp("processes")
     script = ROOT / "tests" / "reference" / "every_verb.py"
     python(script, root / "one")
     python(script, root / "two", two=True)
+    python(script, root / "cut", "run.strategy=fsdp", "run.checkpoints=sharded", two=True)
     return root
 
 
@@ -53,9 +54,10 @@ def numbers(run: Path) -> list[dict[str, Any]]:
     return untimed
 
 
+@pytest.mark.parametrize("processes", ["two", "cut"])
 @pytest.mark.parametrize("name", [*TOKENIZERS, *METHODS, "online", "accumulated", "finetune"])
-def test_losses_and_results_are_those_of_one_process(everything: Path, name: str) -> None:
-    one, two = numbers(everything / "one" / name), numbers(everything / "two" / name)
+def test_losses_and_results_are_those_of_one_process(everything: Path, name: str, processes: str) -> None:
+    one, two = numbers(everything / "one" / name), numbers(everything / processes / name)
     assert [line.keys() for line in one] == [line.keys() for line in two]
     for first, second in zip(one, two, strict=True):
         # rounding may give a single vector another code, and with a codebook that moves all steps after differ a little
