@@ -5,16 +5,20 @@ from typing import Any
 from mage import device as devices
 from mage.cli.arguments import choice_of
 from mage.cli.console import emit, note
-from mage.cli.options.plan import Options
+from mage.cli.options.plan import DEVICES, Options
 from mage.recipes import Recipe, resolve
 from mage.recipes.schema import to_yaml
 from mage.runs.budget import budget, count_images
+from mage.runs.hardware import DEVICES_PER_NODE
 from mage.runs.pace import Pace, pretraining_pace, tokenizer_pace
+from mage.runs.scaling import Cost, hardware_named, training_cost
 from mage.training.optim import OptimConfig
 from mage.training.progress import duration
 
 TITLES = {"tokenizer": "train-tokenizer", "pretraining": "pretrain"}
 PARTS = ("tokenizer", "transformer", "encoder")
+ELSEWHERE = tuple(name for name in DEVICES if name != "cpu")
+"""Names that --device takes for a plan, and that are no devices of this machine."""
 
 
 def run(options: Options) -> None:
@@ -26,7 +30,10 @@ def run(options: Options) -> None:
         [extent.sentence(recipe)],
         {**cost, "train_images": extent.train, "held_out_images": extent.held_out},
     )
-    paces = {} if options.no_measure else _measure(options, recipe)
+    on_paper = options.device in ELSEWHERE or options.devices is not None
+    if not on_paper and options.share is not None:
+        raise ValueError("--share is of a published peak: name the device, such as --device h100")
+    paces = {} if options.no_measure or on_paper else _measure(options, recipe)
     for name, optim in _trainings(recipe).items():
         steps, pace = optim.num_steps(extent.train), paces.get(name)
         values[f"{name}_steps"] = steps
@@ -56,7 +63,49 @@ def run(options: Options) -> None:
             f"pre-training: {cost['flops_per_image']:.3g} FLOPs an image, {cost['flops_per_step']:.3g} a step, "
             f"{cost['flops_in_all']:.3g} in all; token cache: {cost['token_cache_bytes'] / 1e6:,.4g} MB"
         )
+    if on_paper:
+        cost_values, cost_lines = _on_paper(options, recipe, extent.train)
+        values |= cost_values
+        lines += cost_lines
     emit(options, values, "\n".join([*(f"# {line}" for line in lines), to_yaml(recipe)]))
+
+
+def _on_paper(options: Options, recipe: Recipe, num_images: int) -> tuple[dict[str, Any], list[str]]:
+    """Cost of the pre-training on the devices that were asked for, as values and as lines."""
+    device = hardware_named(options.device)
+    cost = training_cost(
+        recipe,
+        num_images,
+        device.name,
+        devices=options.devices or 1,
+        strategy=options.strategy,
+        precision=options.precision,
+        share=options.share,
+    )
+    parts = ("weight", "gradient", "optimizer", "average", "activation")
+    memory = ", ".join(f"{part} {getattr(cost, f'{part}_bytes') / 1e9:.3g}" for part in parts)
+    reached = f"{cost.share:.3g} of the peak of {device.tflops(options.precision):,.4g} TFLOP/s"
+    lines = [
+        f"pre-training on {cost.devices:,} x {device.name} ({options.strategy}), computed, not measured; "
+        f"{cost.images:,} images a device: {cost.memory_bytes / 1e9:.3g} of {device.memory_gb:.4g} GB ({memory})",
+        f"network: a device sends {cost.network_bytes / 1e9:.3g} GB a step, {_seconds(cost.network_seconds)} at "
+        f"{device.bandwidth(cost.devices):.4g} GB/s, most of it during the backward pass",
+        f"time: {_seconds(cost.step_seconds)} a step at {reached}, {cost.steps:,} steps in {duration(cost.seconds)}, "
+        f"{cost.device_days:,.3g} device-days; peaks: {device.source}",
+    ]
+    if cost.memory_bytes > 1e9 * device.memory_gb:
+        lines.append(_too_large(cost, recipe, options))
+    if cost.devices > DEVICES_PER_NODE:
+        lines.append(f"on {-(-cost.devices // DEVICES_PER_NODE):,} machines of {DEVICES_PER_NODE}: docs/several_gpus.md")
+    return {"device": device.name, "strategy": options.strategy, **cost.as_dict()}, lines
+
+
+def _too_large(cost: Cost, recipe: Recipe, options: Options) -> str:
+    """A warning with what helps: fewer images in a pass, else shards."""
+    more = 2 * recipe.pretraining.accumulation
+    if cost.images > 1:
+        return f"WARNING: this does not fit: --set pretraining.accumulation={more}, or more, or more devices"
+    return f"WARNING: this does not fit: {'--strategy fsdp' if options.strategy == 'ddp' else 'more devices'}"
 
 
 def _trainings(recipe: Recipe) -> dict[str, OptimConfig]:
