@@ -35,7 +35,9 @@ class Hardware:
     def tflops(self, precision: str) -> float:
         """Peak under a precision policy; auto takes bfloat16 where it is in hardware. Raises ValueError without it."""
         if precision == "bf16" and not self.bf16_tflops:
-            raise ValueError(f"{self.name} does not multiply bfloat16 in hardware: --precision float32, or leave it out")
+            raise ValueError(
+                f"{self.name} does not multiply bfloat16 in hardware: --precision float32, or leave it out"
+            )
         return self.float32_tflops if precision == "float32" or not self.bf16_tflops else self.bf16_tflops
 
     def bytes_per_number(self, precision: str) -> int:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ class Launch:
     """Show progress: a bar on a terminal, a line every minute elsewhere."""
     data_root: str | None = None
     """Folder with the files of a named data set."""
+    deterministic: bool = False
+    """Compute so that a run repeated on the same device gives the same bits; on a GPU it takes longer."""
 
     def start(self) -> torch.device:
         """The device of this process; joins the process group of a launcher."""
@@ -52,6 +55,10 @@ class Launch:
     def resolved_precision(self) -> str:
         """float32 or bf16, on this launch's device."""
         return device_policy.resolve(self.precision, self.start())
+
+    def numerics(self) -> AbstractContextManager[None]:
+        """The context in which this launch computes."""
+        return device_policy.repeatable() if self.deterministic else nullcontext()
 
     def inside(self, name: str) -> "Launch":
         """The same launch with a subfolder as its folder; resumes if the subfolder holds a run."""
@@ -94,17 +101,18 @@ def run_task(
             parameters=sum(weight.numel() for weight in weights),
             dataset=dataset,
         )
-    result = train(
-        task,
-        recipe.run,
-        launch.out,
-        seed=recipe.seed,
-        settings=dict(learned),
-        resume=launch.resume,
-        precision=launch.precision,
-        device=device,
-        progress=launch.progress,
-    )
+    with launch.numerics():
+        result = train(
+            task,
+            recipe.run,
+            launch.out,
+            seed=recipe.seed,
+            settings=dict(learned),
+            resume=launch.resume,
+            precision=launch.precision,
+            device=device,
+            progress=launch.progress,
+        )
     return replace(result, skipped=tuple(dataset.skipped)) if dataset is not None else result
 
 

@@ -50,7 +50,14 @@ def main(version: str, source: Path) -> None:
         computed = json.loads(python("-c", COMPUTE, run).splitlines()[-1])
         target = HERE / version
         shutil.rmtree(target, ignore_errors=True)
-        for part in ("tokenizer/model", "tokens", "run/recipe.yaml", "run/metrics.jsonl", "run/checkpoints", "run/model"):
+        for part in (
+            "tokenizer/model",
+            "tokens",
+            "run/recipe.yaml",
+            "run/metrics.jsonl",
+            "run/checkpoints",
+            "run/model",
+        ):
             copy = shutil.copytree if (work / part).is_dir() else shutil.copyfile
             (target / part).parent.mkdir(parents=True, exist_ok=True)
             copy(work / part, target / part)

@@ -159,7 +159,9 @@ def test_more_devices_are_faster_and_cost_more_device_days() -> None:
 
 
 def test_shards_take_less_memory_and_more_network() -> None:
-    ddp, fsdp = (training_cost(named("imagenet-large"), IMAGENET, "h100", devices=64, strategy=s) for s in get_args(Strategy))
+    ddp, fsdp = (
+        training_cost(named("imagenet-large"), IMAGENET, "h100", devices=64, strategy=s) for s in get_args(Strategy)
+    )
     for part in ("weight", "gradient", "optimizer", "average"):
         assert getattr(fsdp, f"{part}_bytes") < getattr(ddp, f"{part}_bytes") / 10
     assert fsdp.activation_bytes == ddp.activation_bytes
