@@ -1,8 +1,9 @@
 """Training on 1 to 256 GPUs, computed: `python studies/scaling.py` writes results/scaling.json and .svg.
 
 Nothing is measured here: `mage.runs.scaling` computes ViT-B, -L and -H on ImageNet (1,600 epochs, batch 4,096, cached
-tokens) on H100s, at the share of the peak that one GPU reached. At most IMAGES images are in a pass; a device with more
-of the batch computes it in parts. efficiency: speed over that of one device, divided by their number.
+tokens), at the share of the peak that one GPU reached, on H100s and on RTX 4090s with a slow network. At most IMAGES
+images are in a pass; a device with more of the batch computes it in parts. efficiency: speed over that of one device,
+divided by their number.
 """
 
 import argparse
@@ -19,27 +20,28 @@ from mage.runs.scaling import Cost, training_cost
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"base": "ViT-B", "large": "ViT-L", "huge": "ViT-H"}
+LINES = (("base", "h100"), ("large", "h100"), ("huge", "h100"), ("base", "rtx4090"), ("large", "rtx4090"))
 DEVICES = tuple(2**power for power in range(9))
 IMAGES = 64
 IMAGENET = 1_281_167
-TITLE = "Share of linear speed-up on H100s (computed, not measured)"
+TITLE = "Percent of linear speed-up (computed, not measured)"
 
 
-def cost(size: str, devices: int) -> Cost:
+def cost(size: str, device: str, devices: int) -> Cost:
     """Cost of one size on so many devices."""
     recipe = named("imagenet-base")
     parts = max(1, recipe.pretraining.batch_size // (devices * IMAGES))
     optim = replace(recipe.pretraining, accumulation=parts)
-    return training_cost(replace(recipe, model=PRESETS[size], pretraining=optim), IMAGENET, "h100", devices=devices)
+    return training_cost(replace(recipe, model=PRESETS[size], pretraining=optim), IMAGENET, device, devices=devices)
 
 
 def chart(metrics: dict[str, float]) -> str:
     """Efficiency by number of devices, one line per size."""
     lines = []
-    for size, name in SIZES.items():
-        form = re.compile(rf"efficiency_{size}_(\d+)")
+    for size, device in LINES:
+        form = re.compile(rf"efficiency_{size}_{device}_(\d+)")
         points = [(int(match[1]), 100 * metrics[match[0]]) for match in filter(None, map(form.fullmatch, metrics))]
-        lines.append(Series(name, sorted(points), markers=True))
+        lines.append(Series(f"{SIZES[size]}, {device}", sorted(points), markers=True))
     return line_chart(lines, title=TITLE, x_label="devices", width=760, height=320)
 
 
@@ -49,13 +51,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of the files")
     options = parser.parse_args()
     start, metrics = time.perf_counter(), {}
-    for size in SIZES:
-        costs = {devices: cost(size, devices) for devices in DEVICES}
+    for size, device in LINES:
+        costs = {devices: cost(size, device, devices) for devices in DEVICES}
         for devices, one in costs.items():
-            metrics[f"hours_{size}_{devices}"] = one.seconds / 3600
-            metrics[f"device_days_{size}_{devices}"] = one.device_days
-            metrics[f"memory_gb_{size}_{devices}"] = one.memory_bytes / 1e9
-            metrics[f"efficiency_{size}_{devices}"] = costs[1].device_days / one.device_days
+            metrics[f"hours_{size}_{device}_{devices}"] = one.seconds / 3600
+            metrics[f"device_days_{size}_{device}_{devices}"] = one.device_days
+            metrics[f"memory_gb_{size}_{device}_{devices}"] = one.memory_bytes / 1e9
+            metrics[f"efficiency_{size}_{device}_{devices}"] = costs[1].device_days / one.device_days
     protocol = {
         "kind": "computed from published peaks by mage.runs.scaling, not measured",
         "share": f"{costs[1].share} of the peak, as measured on one H200 (results/speed_gpu.json)",

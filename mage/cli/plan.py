@@ -97,7 +97,7 @@ def _on_paper(options: Options, recipe: Recipe, num_images: int) -> tuple[dict[s
         lines.append(_too_large(cost, recipe, options))
     if cost.devices > DEVICES_PER_NODE:
         lines.append(
-            f"on {-(-cost.devices // DEVICES_PER_NODE):,} machines of {DEVICES_PER_NODE}: docs/several_gpus.md"
+            f"on {-(-cost.devices // DEVICES_PER_NODE):,} machines of {DEVICES_PER_NODE}: docs/cluster.md"
         )
     return {"device": device.name, "strategy": options.strategy, **cost.as_dict()}, lines
 

@@ -7,7 +7,7 @@ a share, which is measured (`MEASURED_SHARE`).
 from dataclasses import dataclass
 
 MEASURED_SHARE = 0.149
-"""Share of the published peak that a pre-training step of ViT-B reaches on an H200, 64 images (results/speed_gpu.json)."""
+"""Share of an H200's published peak that a pre-training step of ViT-B on 64 images reaches (results/speed_gpu.json)."""
 CPU_SHARE = 0.1025
 """The same on two cores, 4 images, of the measured peak (results/speed_cpu.json)."""
 BLOCK_SECONDS = 3.77e-3

@@ -15,7 +15,6 @@ from mage.recipes.schema import Recipe
 from mage.runs.budget import MEAN_RATIO, training_flops
 from mage.runs.hardware import BLOCK_SECONDS, CPU_SHARE, HARDWARE, MEASURED_SHARE, Hardware
 from mage.tokenizers import VQGAN
-from mage.training.muon import Muon
 from mage.training.optim import OptimConfig, build_optimizer
 from mage.vocabulary import Vocabulary
 
@@ -104,15 +103,16 @@ def training_cost(
     """Cost of a recipe's pre-training on cached tokens.
 
     share: of the device's peak that a step reaches; default: the measured one, and no step faster than its launches.
-    Raises ValueError for an unknown device, a method that the formulas do not describe, or a batch that does not divide.
+    Raises ValueError for an unknown device, a method that the formulas do not describe, and a batch that the devices
+    cannot share.
     """
     device, optim = hardware_named(hardware), recipe.pretraining
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"a step reaches a share of the peak above 0 and at most 1, not {share}: --share 0.4")
     if recipe.tokenizer is None or recipe.method.name not in METHODS:
         raise ValueError(
-            f"the formulas describe {' and '.join(METHODS)}, not {recipe.method.name}: leave --devices out to have steps "
-            "timed on this machine"
+            f"the formulas describe {' and '.join(METHODS)}, not {recipe.method.name}: leave --devices out, and give a "
+            "--device of this machine, to have steps timed on it"
         )
     if optim.batch_size % (devices * optim.accumulation):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""On a CUDA GPU: a deterministic run repeats to the last bit, and agrees with the CPU to rounding (docs/determinism.md)."""
+"""On a CUDA GPU: a deterministic run repeats to the last bit and agrees with the CPU to rounding (determinism.md)."""
 
 from pathlib import Path
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -127,11 +128,11 @@ def test_bytes_over_the_network_are_those_of_rings(devices: int, strategy: Strat
 def test_shares_of_the_peak_are_those_that_were_measured() -> None:
     gpu, cpu = (json.loads((ROOT / "results" / f"speed_{name}.json").read_text())["metrics"] for name in ("gpu", "cpu"))
     reached = gpu["gflops_pretrain_b64"] / 1000 / HARDWARE["h200"].bf16_tflops
-    assert hardware.MEASURED_SHARE == pytest.approx(reached, rel=0.01)
+    assert reached == pytest.approx(hardware.MEASURED_SHARE, rel=0.01)
     assert HARDWARE["cpu"].bf16_tflops == pytest.approx(cpu["ceiling_gflops_matmul_bf16"] / 1000, rel=0.01)
     assert HARDWARE["cpu"].float32_tflops == pytest.approx(cpu["ceiling_gflops_matmul_float32"] / 1000, rel=0.01)
-    assert hardware.CPU_SHARE == pytest.approx(cpu["ceiling_share_pretrain_b4"], rel=0.01)
-    assert hardware.BLOCK_SECONDS == pytest.approx(16 * gpu["seconds_pretrain_ours_b16"] / 20, rel=0.01)
+    assert cpu["ceiling_share_pretrain_b4"] == pytest.approx(hardware.CPU_SHARE, rel=0.01)
+    assert 16 * gpu["seconds_pretrain_ours_b16"] / 20 == pytest.approx(hardware.BLOCK_SECONDS, rel=0.01)
 
 
 def test_a_planned_step_takes_what_a_step_took_on_the_measured_gpu() -> None:
@@ -152,7 +153,7 @@ def test_the_published_duration_means_a_plausible_share_of_64_v100(recipe: str, 
 
 def test_more_devices_are_faster_and_cost_more_device_days() -> None:
     costs = [training_cost(named("imagenet-base"), IMAGENET, "h100", devices=2**power) for power in range(9)]
-    for fewer, more in zip(costs, costs[1:], strict=False):
+    for fewer, more in pairwise(costs):
         assert more.seconds <= fewer.seconds
         assert more.device_days >= 0.999 * fewer.device_days
         assert more.memory_bytes < fewer.memory_bytes or fewer.devices == 1  # buckets come with the second device
@@ -175,7 +176,7 @@ def test_a_device_without_bfloat16_is_planned_in_float32() -> None:
 
 
 def test_the_command_offers_what_the_library_has() -> None:
-    assert plan.DEVICES == tuple(HARDWARE)
+    assert tuple(HARDWARE) == plan.DEVICES
     assert get_args(plan.Strategy) == get_args(Strategy)
     documented = Path(plan.__file__).read_text().split('"auto"\n')[1].split('"""')[1]
     assert all(name in documented for name in HARDWARE)

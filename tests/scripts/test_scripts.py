@@ -1,4 +1,4 @@
-"""Launch scripts: they are sound shell, continue runs that have a checkpoint, meet over a network, survive SLURM's stop."""
+"""Launch scripts: sound shell, which continues what has a checkpoint, meets over a network, survives SLURM's stop."""
 
 import os
 import shutil
@@ -183,7 +183,7 @@ def _remove(names: list[str], bridge: str) -> None:
 def test_two_machines_meet_over_the_network_and_learn_what_one_learns(hosts: list[str], tmp_path: Path) -> None:
     runs = []
     for number, name in enumerate(hosts, start=1):
-        # Both namespaces have this machine's name, so each is told its address, and the first that it is the meeting place.
+        # Both have this machine's name, so each is told its address, and the first one that they meet there.
         options = f"--local-addr 10.213.0.{number} --rdzv-conf is_host={int(number == 1)}"
         more = {"NODES": "2", "HEAD": "10.213.0.1:29500", "TORCHRUN_OPTIONS": options, "GLOO_SOCKET_IFNAME": "eth0"}
         words = ["ip", "netns", "exec", name, str(SCRIPTS / "launch.sh"), *training(tmp_path / "two", 4)]
