@@ -2,7 +2,7 @@
 
 Nothing is measured here: `mage.runs.scaling` computes ViT-B, -L and -H on ImageNet (1,600 epochs, batch 4,096, cached
 tokens), at the share of the peak that one GPU reached, on H100s and on RTX 4090s with a slow network. At most IMAGES
-images are in a pass; a device with more of the batch computes it in parts. efficiency: speed over that of one device,
+are in a pass, which fit into the memory; a device with more of the batch computes it in parts. efficiency: speed over that of one device,
 divided by their number.
 """
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"base": "ViT-B", "large": "ViT-L", "huge": "ViT-H"}
 LINES = (("base", "h100"), ("large", "h100"), ("huge", "h100"), ("base", "rtx4090"), ("large", "rtx4090"))
 DEVICES = tuple(2**power for power in range(9))
-IMAGES = 64
+IMAGES = {"h100": 64, "rtx4090": 32}
 IMAGENET = 1_281_167
 TITLE = "Percent of linear speed-up (computed, not measured)"
 
@@ -30,7 +30,7 @@ TITLE = "Percent of linear speed-up (computed, not measured)"
 def cost(size: str, device: str, devices: int) -> Cost:
     """Cost of one size on so many devices."""
     recipe = named("imagenet-base")
-    parts = max(1, recipe.pretraining.batch_size // (devices * IMAGES))
+    parts = max(1, recipe.pretraining.batch_size // (devices * IMAGES[device]))
     optim = replace(recipe.pretraining, accumulation=parts)
     return training_cost(replace(recipe, model=PRESETS[size], pretraining=optim), IMAGENET, device, devices=devices)
 

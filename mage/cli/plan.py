@@ -1,5 +1,6 @@
 """`mage plan`: cost of a recipe before it runs: a summary as comments, then the recipe, as one YAML file."""
 
+from dataclasses import replace
 from typing import Any
 
 from mage import device as devices
@@ -73,15 +74,7 @@ def run(options: Options) -> None:
 def _on_paper(options: Options, recipe: Recipe, num_images: int) -> tuple[dict[str, Any], list[str]]:
     """Cost of the pre-training on the devices that were asked for, as values and as lines."""
     device = hardware_named(options.device)
-    cost = training_cost(
-        recipe,
-        num_images,
-        device.name,
-        devices=options.devices or 1,
-        strategy=options.strategy,
-        precision=options.precision,
-        share=options.share,
-    )
+    cost = _cost(options, recipe, num_images)
     parts = ("weight", "gradient", "optimizer", "average", "activation")
     memory = ", ".join(f"{part} {getattr(cost, f'{part}_bytes') / 1e9:.3g}" for part in parts)
     reached = f"{cost.share:.3g} of the peak of {device.tflops(options.precision):,.4g} TFLOP/s"
@@ -89,25 +82,39 @@ def _on_paper(options: Options, recipe: Recipe, num_images: int) -> tuple[dict[s
         f"pre-training on {cost.devices:,} x {device.name} ({options.strategy}), computed, not measured; "
         f"{cost.images:,} images a device: {cost.memory_bytes / 1e9:.3g} of {device.memory_gb:.4g} GB ({memory})",
         f"network: a device sends {cost.network_bytes / 1e9:.3g} GB a step, {_seconds(cost.network_seconds)} at "
-        f"{device.bandwidth(cost.devices):.4g} GB/s, most of it during the backward pass",
+        f"{device.bandwidth(cost.devices):.4g} GB/s, most of it while it computes",
         f"time: {_seconds(cost.step_seconds)} a step at {reached}, {cost.steps:,} steps in {duration(cost.seconds)}, "
         f"{cost.device_days:,.3g} device-days; peaks: {device.source}",
     ]
     if cost.memory_bytes > 1e9 * device.memory_gb:
-        lines.append(_too_large(cost, recipe, options))
+        lines.append(f"WARNING: this does not fit: {_what_fits(options, recipe, num_images)}")
     if cost.devices > DEVICES_PER_NODE:
-        lines.append(
-            f"on {-(-cost.devices // DEVICES_PER_NODE):,} machines of {DEVICES_PER_NODE}: docs/cluster.md"
-        )
+        lines.append(f"on {-(-cost.devices // DEVICES_PER_NODE):,} machines of {DEVICES_PER_NODE}: docs/cluster.md")
     return {"device": device.name, "strategy": options.strategy, **cost.as_dict()}, lines
 
 
-def _too_large(cost: Cost, recipe: Recipe, options: Options) -> str:
-    """A warning with what helps: fewer images in a pass, else shards."""
-    more = 2 * recipe.pretraining.accumulation
-    if cost.images > 1:
-        return f"WARNING: this does not fit: --set pretraining.accumulation={more}, or more, or more devices"
-    return f"WARNING: this does not fit: {'--strategy fsdp' if options.strategy == 'ddp' else 'more devices'}"
+def _cost(options: Options, recipe: Recipe, num_images: int) -> Cost:
+    return training_cost(
+        recipe,
+        num_images,
+        options.device,
+        devices=options.devices or 1,
+        strategy=options.strategy,
+        precision=options.precision,
+        share=options.share,
+    )
+
+
+def _what_fits(options: Options, recipe: Recipe, num_images: int) -> str:
+    """The smallest accumulation with which a pass fits into the memory, else what is left to try."""
+    most, optim = 1e9 * hardware_named(options.device).memory_gb, recipe.pretraining
+    shared = optim.batch_size // (options.devices or 1)
+    for parts in range(optim.accumulation + 1, shared + 1):
+        if shared % parts == 0:
+            smaller = replace(recipe, pretraining=replace(optim, accumulation=parts))
+            if _cost(options, smaller, num_images).memory_bytes <= most:
+                return f"--set pretraining.accumulation={parts}"
+    return "--strategy fsdp on several devices" if options.strategy == "ddp" else "more devices"
 
 
 def _trainings(recipe: Recipe) -> dict[str, OptimConfig]:

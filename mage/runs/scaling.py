@@ -24,7 +24,7 @@ METHODS = ("mage", "maskgit")
 FLOAT = 4
 """Bytes of a weight: weights, gradients, optimizer and average are kept in float32."""
 BACKWARD = 2 / 3
-"""Share of a step's time in which gradients are exchanged while the backward pass goes on."""
+"""Share of a pass's time that the backward part takes, during which DDP exchanges gradients."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Cost:
     network_seconds: float
     """Of a step, if nothing else happened meanwhile."""
     step_seconds: float
-    """Of a step whose gradients are exchanged during the backward pass."""
+    """Of a step that exchanges while it computes."""
     steps: int
 
     @property
@@ -134,8 +134,9 @@ def training_cost(
     compute = flops / (1e12 * rate * device.tflops(precision))
     if share is None and device.name != "cpu":
         compute = max(compute, optim.accumulation * BLOCK_SECONDS * (recipe.model.depth + recipe.model.decoder_depth))
-    sent = network_bytes(weights, devices, strategy)
+    sent = network_bytes(weights, devices, strategy, optim.accumulation)
     exchange = sent / (1e9 * device.bandwidth(devices))
+    meanwhile = compute if strategy == "fsdp" else BACKWARD * compute / optim.accumulation
     return Cost(
         devices=devices,
         images=images,
@@ -149,7 +150,7 @@ def training_cost(
         compute_seconds=compute,
         share=rate,
         network_seconds=exchange,
-        step_seconds=compute + max(0.0, exchange - BACKWARD * compute),
+        step_seconds=compute + max(0.0, exchange - meanwhile),
         steps=optim.num_steps(num_images),
     )
 
@@ -163,25 +164,21 @@ def hardware_named(name: str) -> Hardware:
 
 def optimizer_bytes(network: torch.nn.Module, optim: OptimConfig) -> float:
     """Two moments per weight for AdamW; for Muon one for the matrices."""
-    groups = build_optimizer(network, optim).param_groups
-    moments = {True: 1, False: 2}
-    return float(
-        FLOAT
-        * sum(
-            moments[optim.optimizer == "muon" and "parts" in group] * weight.numel()
-            for group in groups
-            for weight in group["params"]
-        )
-    )
+    numbers = 0
+    for group in build_optimizer(network, optim).param_groups:
+        moments = 1 if "parts" in group else 2  # only Muon's groups of matrices have parts
+        numbers += moments * sum(weight.numel() for weight in group["params"])
+    return float(FLOAT * numbers)
 
 
-def network_bytes(weights: float, devices: int, strategy: Strategy) -> float:
-    """Bytes that a device sends in a step, in rings: a sum of gradients goes round twice; shards three times.
+def network_bytes(weights: float, devices: int, strategy: Strategy, parts: int = 1) -> float:
+    """Bytes that a device sends in a step of so many accumulated parts, in rings.
 
-    ddp: reduce-scatter and all-gather of the gradients. fsdp: all-gather of the weights in each pass, reduce-scatter of
-    the gradients.
+    ddp: reduce-scatter and all-gather of the gradients, with the last part. fsdp: all-gather of the weights in both
+    passes of each part, reduce-scatter of the gradients.
     """
-    return {"ddp": 2, "fsdp": 3}[strategy] * (devices - 1) / devices * weights
+    rounds = 2 if strategy == "ddp" else 2 * parts + 1
+    return rounds * (devices - 1) / devices * weights
 
 
 def activation_bytes(
@@ -193,8 +190,7 @@ def activation_bytes(
     width, decoder = config.width, config.decoder_width
     total = kept * width * (FLOAT + masks)  # embedding: input of its norm, and dropout
     total += config.depth * block_bytes(width, config.heads, config, kept, kernels)
-    last = kept * width * FLOAT  # encoder's norm
-    total += last
+    total += kept * width * FLOAT  # encoder's norm
     if config.decoder_depth:
         total += kept * width * number  # input of the linear map to the decoder
         total += config.decoder_depth * block_bytes(decoder, config.decoder_heads, config, whole, kernels)

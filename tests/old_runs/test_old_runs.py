@@ -53,7 +53,7 @@ def test_a_tokenizer_and_its_cache_belong_together(version: Path) -> None:
     tokenizer, cache = load_tokenizer(version / "tokenizer", device="cpu"), TokenCache(version / "tokens")
     assert len(cache) >= 1425
     assert tokenizer.transformer is None
-    assert cache.key.num_codes == tokenizer.tokenizer.num_codes
+    assert cache.num_codes == tokenizer.tokenizer.num_codes
 
 
 def test_a_run_resumes(version: Path) -> None:

@@ -120,9 +120,11 @@ def ring(devices: int, numbers: int) -> int:
 
 
 @pytest.mark.parametrize("devices", [1, 2, 8, 64])
-@pytest.mark.parametrize(("strategy", "rounds"), [("ddp", 2), ("fsdp", 3)])
-def test_bytes_over_the_network_are_those_of_rings(devices: int, strategy: Strategy, rounds: int) -> None:
-    assert network_bytes(6400, devices, strategy) == pytest.approx(rounds * ring(devices, 6400))
+@pytest.mark.parametrize(
+    ("strategy", "parts", "rounds"), [("ddp", 1, 2), ("ddp", 4, 2), ("fsdp", 1, 3), ("fsdp", 4, 9)]
+)
+def test_bytes_over_the_network_are_those_of_rings(devices: int, strategy: Strategy, parts: int, rounds: int) -> None:
+    assert network_bytes(6400, devices, strategy, parts) == pytest.approx(rounds * ring(devices, 6400))
 
 
 def test_shares_of_the_peak_are_those_that_were_measured() -> None:
