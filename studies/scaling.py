@@ -1,9 +1,9 @@
 """Training on 1 to 256 GPUs, computed: `python studies/scaling.py` writes results/scaling.json and .svg.
 
 Nothing is measured here: `mage.runs.scaling` computes ViT-B, -L and -H on ImageNet (1,600 epochs, batch 4,096, cached
-tokens), at the share of the peak that one GPU reached, on H100s and on RTX 4090s with a slow network. At most IMAGES
-are in a pass, which fit into the memory; a device with more of the batch computes it in parts. efficiency: speed over that of one device,
-divided by their number.
+tokens), at the share of the peak that one GPU reached, on H100s and on RTX 4090s with a slow network. At most IMAGES,
+which fit into the memory, are in a pass; a device with more of the batch computes it in parts. efficiency: speed over
+that of one device, divided by their number.
 """
 
 import argparse
