@@ -448,7 +448,22 @@ def of_examples(*questions: str) -> Callable[[dict[str, float]], list[str]]:
     return rows
 
 
+def clusters(metrics: dict[str, float]) -> list[str]:
+    """One row per network, device and number of devices, as studies/scaling.py computes them."""
+    rows = ["| network | devices | hours | GPU-days | GB a device | of linear speed-up |", "|---|---|---|---|---|---|"]
+    form = re.compile(r"hours_(?P<size>\w+?)_(?P<device>\w+)_(?P<count>1|8|64|256)")
+    for match in filter(None, map(form.fullmatch, metrics)):
+        size, device, count = match["size"], match["device"], match["count"]
+        hours, days, memory, share = (
+            metrics[f"{name}_{size}_{device}_{count}"] for name in ("hours", "device_days", "memory_gb", "efficiency")
+        )
+        name = f"ViT-{size[0].upper()}"
+        rows.append(f"| {name} | {count} {device} | {hours:,.0f} | {days:,.0f} | {memory:.0f} | {share:.0%} |")
+    return rows
+
+
 KINDS = {
+    "clusters": clusters,
     "tokens": of_examples("text", "audio"),
     "decisions": of_examples("frames", "actions", "plans"),
     "left_out": left_out,

@@ -10,7 +10,7 @@ import contextlib
 import copy
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, TypeVar
 
 import torch
@@ -136,6 +136,30 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     if resolve(precision, device) == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def repeatable() -> Iterator[None]:
+    """Context in which a device that computes the same again arrives at the same bits; on a GPU it takes longer.
+
+    Raises ValueError for an operation of which PyTorch has no such form.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+    before = torch.are_deterministic_algorithms_enabled()
+    tuned, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        reason = str(error).split(". ")[0]
+        raise ValueError(
+            f"this training cannot be repeated bit by bit ({reason}): leave out --deterministic"
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = tuned
 
 
 def cast_for_inference(network: Network, precision: str) -> Network:

@@ -60,7 +60,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(built: SimpleNamespa
 
 
 def test_the_sdist_holds_what_its_tests_read(built: SimpleNamespace) -> None:
-    words = ["git", "ls-files", "mage", "tests", "docs", "studies", "examples", "results"]
+    words = ["git", "ls-files", "mage", "scripts", "tests", "docs", "studies", "examples", "results"]
     there = subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout.split()
     extra = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Makefile"}
     missing = {*there, *extra, "Dockerfile", ".dockerignore"} - built.in_sdist

@@ -25,6 +25,7 @@ def launch_of(options: RunOptions) -> Launch:
         workers=options.workers,
         progress=not options.json,
         data_root=options.data_root,
+        deterministic=getattr(options, "deterministic", False),
     )
 
 

@@ -97,7 +97,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mage reproduce imagenet --checkpoint mage-vitb-1600.pth --tokenizer vqgan.ckpt --data imagenet/ --out r",
         "mage reproduce imagenet --checkpoint models/mage-base --data imagenet/ --out r --parts fewshot",
     ),
-    "plan": ("mage plan --recipe imagenet-base", "mage plan --recipe cifar10 --data photos/"),
+    "plan": (
+        "mage plan --recipe cifar10 --data photos/",
+        "mage plan --recipe imagenet-base --device h100 --devices 64 --strategy fsdp",
+    ),
     "benchmark": ("mage benchmark", "mage benchmark --size base --batch-sizes 4 16 --record speed.json"),
     "info": ("mage info runs/photos", "mage info runs/photos --json"),
     "models": ("mage models", "mage models digits"),

@@ -107,7 +107,9 @@ def _main(arguments: list[str] | None) -> None:
     from mage.training.run import Interrupted, NonFiniteLoss
 
     try:
-        options = replace(options, device=str(device.start(options.device)))
+        elsewhere = options.device in getattr(module, "ELSEWHERE", ())  # a device that this machine does not have
+        here = str(device.start("cpu" if elsewhere else options.device))
+        options = options if elsewhere else replace(options, device=here)
         if getattr(module, "PARALLEL", False):
             module.run(options)
         elif distributed.is_first():  # one process does the work of a command that several cannot share

@@ -1,20 +1,25 @@
 """`mage plan`: cost of a recipe before it runs: a summary as comments, then the recipe, as one YAML file."""
 
+from dataclasses import replace
 from typing import Any
 
 from mage import device as devices
 from mage.cli.arguments import choice_of
 from mage.cli.console import emit, note
-from mage.cli.options.plan import Options
+from mage.cli.options.plan import DEVICES, Options
 from mage.recipes import Recipe, resolve
 from mage.recipes.schema import to_yaml
 from mage.runs.budget import budget, count_images
+from mage.runs.hardware import DEVICES_PER_NODE
 from mage.runs.pace import Pace, pretraining_pace, tokenizer_pace
+from mage.runs.scaling import Cost, hardware_named, training_cost
 from mage.training.optim import OptimConfig
 from mage.training.progress import duration
 
 TITLES = {"tokenizer": "train-tokenizer", "pretraining": "pretrain"}
 PARTS = ("tokenizer", "transformer", "encoder")
+ELSEWHERE = tuple(name for name in DEVICES if name != "cpu")
+"""Names that --device takes for a plan, and that are no devices of this machine."""
 
 
 def run(options: Options) -> None:
@@ -26,7 +31,10 @@ def run(options: Options) -> None:
         [extent.sentence(recipe)],
         {**cost, "train_images": extent.train, "held_out_images": extent.held_out},
     )
-    paces = {} if options.no_measure else _measure(options, recipe)
+    on_paper = options.device in ELSEWHERE or options.devices is not None
+    if not on_paper and options.share is not None:
+        raise ValueError("--share is of a published peak: name the device, such as --device h100")
+    paces = {} if options.no_measure or on_paper else _measure(options, recipe)
     for name, optim in _trainings(recipe).items():
         steps, pace = optim.num_steps(extent.train), paces.get(name)
         values[f"{name}_steps"] = steps
@@ -56,7 +64,57 @@ def run(options: Options) -> None:
             f"pre-training: {cost['flops_per_image']:.3g} FLOPs an image, {cost['flops_per_step']:.3g} a step, "
             f"{cost['flops_in_all']:.3g} in all; token cache: {cost['token_cache_bytes'] / 1e6:,.4g} MB"
         )
+    if on_paper:
+        cost_values, cost_lines = _on_paper(options, recipe, extent.train)
+        values |= cost_values
+        lines += cost_lines
     emit(options, values, "\n".join([*(f"# {line}" for line in lines), to_yaml(recipe)]))
+
+
+def _on_paper(options: Options, recipe: Recipe, num_images: int) -> tuple[dict[str, Any], list[str]]:
+    """Cost of the pre-training on the devices that were asked for, as values and as lines."""
+    device = hardware_named(options.device)
+    cost = _cost(options, recipe, num_images)
+    parts = ("weight", "gradient", "optimizer", "average", "activation")
+    memory = ", ".join(f"{part} {getattr(cost, f'{part}_bytes') / 1e9:.3g}" for part in parts)
+    reached = f"{cost.share:.3g} of the peak of {device.tflops(options.precision):,.4g} TFLOP/s"
+    lines = [
+        f"pre-training on {cost.devices:,} x {device.name} ({options.strategy}), computed, not measured; "
+        f"{cost.images:,} images a device: {cost.memory_bytes / 1e9:.3g} of {device.memory_gb:.4g} GB ({memory})",
+        f"network: a device sends {cost.network_bytes / 1e9:.3g} GB a step, {_seconds(cost.network_seconds)} at "
+        f"{device.bandwidth(cost.devices):.4g} GB/s, most of it while it computes",
+        f"time: {_seconds(cost.step_seconds)} a step at {reached}, {cost.steps:,} steps in {duration(cost.seconds)}, "
+        f"{cost.device_days:,.3g} device-days; peaks: {device.source}",
+    ]
+    if cost.memory_bytes > 1e9 * device.memory_gb:
+        lines.append(f"WARNING: this does not fit: {_what_fits(options, recipe, num_images)}")
+    if cost.devices > DEVICES_PER_NODE:
+        lines.append(f"on {-(-cost.devices // DEVICES_PER_NODE):,} machines of {DEVICES_PER_NODE}: docs/cluster.md")
+    return {"device": device.name, "strategy": options.strategy, **cost.as_dict()}, lines
+
+
+def _cost(options: Options, recipe: Recipe, num_images: int) -> Cost:
+    return training_cost(
+        recipe,
+        num_images,
+        options.device,
+        devices=options.devices or 1,
+        strategy=options.strategy,
+        precision=options.precision,
+        share=options.share,
+    )
+
+
+def _what_fits(options: Options, recipe: Recipe, num_images: int) -> str:
+    """The smallest accumulation with which a pass fits into the memory, else what is left to try."""
+    most, optim = 1e9 * hardware_named(options.device).memory_gb, recipe.pretraining
+    shared = optim.batch_size // (options.devices or 1)
+    for parts in range(optim.accumulation + 1, shared + 1):
+        if shared % parts == 0:
+            smaller = replace(recipe, pretraining=replace(optim, accumulation=parts))
+            if _cost(options, smaller, num_images).memory_bytes <= most:
+                return f"--set pretraining.accumulation={parts}"
+    return "--strategy fsdp on several devices" if options.strategy == "ddp" else "more devices"
 
 
 def _trainings(recipe: Recipe) -> dict[str, OptimConfig]:

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import yaml
 
 from mage.recipes.finetune import FINETUNES, FinetuneRecipe
-from mage.recipes.legacy import upgraded
 from mage.recipes.named import RECIPES
 from mage.recipes.schema import Recipe
 from mage.settings import from_dict, override
+from mage.training.legacy import upgraded
 
 Kind = TypeVar("Kind", Recipe, FinetuneRecipe)
 

@@ -23,6 +23,9 @@ KNOWN = {
 }
 """Training images and classes of public data sets, so that they need not be downloaded to be counted."""
 
+MEAN_RATIO = 0.694
+"""Mean mask ratio of the published distribution."""
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -97,14 +100,15 @@ def budget(recipe: Recipe, num_images: int) -> dict[str, float]:
     }
 
 
-def training_flops(config: MAGEConfig, tokens: int, num_codes: int, drop_ratio: float) -> float:
-    """FLOPs of one training image: encoder on the kept tokens, decoder on all, logits of the masked positions."""
+def training_flops(
+    config: MAGEConfig, tokens: int, num_codes: int, drop_ratio: float, scored: float = MEAN_RATIO
+) -> float:
+    """FLOPs of one training image: encoder on the kept tokens, decoder on all, logits of the share `scored` of them."""
     kept = 1 + tokens - -int(-drop_ratio * tokens // 1)
     forward = block_flops(config.width, config.mlp_ratio, kept) * config.depth
     forward += block_flops(config.decoder_width, config.mlp_ratio, tokens + 1) * config.decoder_depth
     forward += 2 * kept * config.width * config.decoder_width
-    masked = 0.694 * tokens  # the mean mask ratio of the published distribution
-    forward += 2 * masked * config.width * (config.decoder_width + num_codes)
+    forward += 2 * scored * tokens * config.width * (config.decoder_width + num_codes)
     return 3 * forward
 
 

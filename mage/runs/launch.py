@@ -45,6 +45,8 @@ class Launch:
     """Show progress: a bar on a terminal, a line every minute elsewhere."""
     data_root: str | None = None
     """Folder with the files of a named data set."""
+    deterministic: bool = False
+    """Compute so that a run repeated on the same device gives the same bits; on a GPU it takes longer."""
 
     def start(self) -> torch.device:
         """The device of this process; joins the process group of a launcher."""
@@ -63,6 +65,10 @@ class Launch:
         with contextlib.ExitStack() as stack:
             distributed.by_first_process(lambda: stack.enter_context(locks.run_lock(self.out)))
             yield
+
+    def numerics(self) -> contextlib.AbstractContextManager[None]:
+        """The context in which this launch computes."""
+        return device_policy.repeatable() if self.deterministic else contextlib.nullcontext()
 
     def inside(self, name: str) -> "Launch":
         """The same launch with a subfolder as its folder; resumes if the subfolder holds a run."""
@@ -120,17 +126,18 @@ def _run_task(
             parameters=sum(weight.numel() for weight in weights),
             dataset=dataset,
         )
-    return train(
-        task,
-        recipe.run,
-        launch.out,
-        seed=recipe.seed,
-        settings=dict(learned),
-        resume=launch.resume,
-        precision=launch.precision,
-        device=device,
-        progress=launch.progress,
-    )
+    with launch.numerics():
+        return train(
+            task,
+            recipe.run,
+            launch.out,
+            seed=recipe.seed,
+            settings=dict(learned),
+            resume=launch.resume,
+            precision=launch.precision,
+            device=device,
+            progress=launch.progress,
+        )
 
 
 def _kind(task: Task, recipe: Recipe | FinetuneRecipe) -> str:

@@ -44,5 +44,6 @@ def tokenize(
         )
 
     launch.start()
-    distributed.by_first_process(write)
+    with launch.numerics():
+        distributed.by_first_process(write)
     return TokenCache(launch.out)

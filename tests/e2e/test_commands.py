@@ -507,6 +507,23 @@ def test_plan_tells_the_time_of_both_trainings(command: Command) -> None:
     assert "--no-measure" in told.err
 
 
+def test_plan_computes_what_a_training_takes_on_other_devices(command: Command, tmp_path: Path) -> None:
+    words = ("--recipe", "imagenet-large", "--device", "a100", "--devices", "8")
+    told = command("plan", *words).out
+    assert "# pre-training on 8 x a100 (ddp), computed, not measured; 512 images a device" in told
+    assert "WARNING: this does not fit: --set pretraining.accumulation=2" in told
+    (tmp_path / "recipe.yaml").write_text(told)
+    assert from_yaml(tmp_path / "recipe.yaml") == named("imagenet-large")
+    smaller = ("--set", "pretraining.accumulation=2", "--json")
+    values = json.loads(command("plan", *words, *smaller).out)
+    assert values["memory_bytes"] < 80e9, "the advice helps"
+    assert (values["device"], values["strategy"], values["images"]) == ("a100", "ddp", 256)
+    assert values["device_days"] == pytest.approx(8 * values["seconds"] / 86_400)
+    assert "pretraining_seconds" not in values, "nothing is timed on this machine"
+    too_small = ("--recipe", "imagenet-large", "--device", "t4", "--set", "model.depth=100")
+    assert "WARNING: this does not fit: --strategy fsdp on several devices" in command("plan", *too_small).out
+
+
 def test_ctrl_c_says_how_to_resume(run: SimpleNamespace, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "mage", "pretrain", "--tokenizer", f"{run.root}/tokenizer", "--json"]
     words += ["--data", f"{run.root}/tokens", "--out", str(tmp_path / "cut"), "--set", "pretraining.steps=3000"]

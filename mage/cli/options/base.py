@@ -63,6 +63,8 @@ class TrainOptions(RunOptions):
 
     resume: bool = False
     """continue the run in --out; a larger number of steps makes it longer"""
+    deterministic: bool = False
+    """repeated on the same device, give the same weights to the last bit; a CPU does so anyway, a GPU takes longer"""
 
 
 @dataclass(frozen=True, kw_only=True)

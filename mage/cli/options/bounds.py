@@ -42,6 +42,8 @@ Workers = Annotated[int, Between(0, 1024)]
 """Worker processes in addition to the main one."""
 Processes = Annotated[int, Between(1, 1024)]
 """Processes that share the work."""
+Devices = Annotated[int, Between(1, 100_000)]
+"""Devices of a planned training."""
 Variants = Annotated[int, Between(1, 1000)]
 """Number of results in memory at the same time."""
 Margin = Annotated[int, Between(0, 4096)]

@@ -1,4 +1,4 @@
-"""Conversion of recipes of version 0.1, in model folders and YAML files, to the current format."""
+"""Conversion of recipes of version 0.1, in model folders, YAML files and checkpoints, to the current format."""
 
 from collections.abc import Mapping
 from typing import Any
