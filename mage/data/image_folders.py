@@ -6,6 +6,9 @@ from pathlib import Path
 
 from mage.images import SUFFIXES
 
+TEST_FOLDERS = ("test", "val", "valid", "validation")
+"""Folders beside train/ that hold test images."""
+
 
 def labelled_first(folder: Path, tests: list[str]) -> str:
     """The first of several test folders that has classes: ImageNet may have a test/ without labels besides val/."""

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mage import rng
-from mage.data.datasets import ArrayDataset, CorruptImage, ImageDataset
+from mage.data.epoch_order import epoch_order
+from mage.data.image_sets import ArrayDataset, CorruptImage, ImageDataset, locality_of
 from mage.data.transforms import Transform
 from mage.share import SETTING, Share
 
@@ -49,8 +50,8 @@ class LoadedBatch(NamedTuple):
 class TrainLoader:
     """Endless shuffled, augmented batches from step `start` on: this process's parts of each.
 
-    Every epoch has its own order of the images; an incomplete last batch is left out. A corrupt file is replaced by the
-    next readable image of the order after this step's batch, so that no batch contains an image twice.
+    Every epoch has its own order of the images (`epoch_order`); an incomplete last batch is left out. A corrupt file is
+    replaced by the next readable image of the order after this step's batch, so that no batch contains an image twice.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class TrainLoader:
         per_step = self.share.batch_size
         epoch, place = divmod(step, len(self.dataset) // per_step)
         if epoch != self._epoch:
-            order = torch.randperm(len(self.dataset), generator=rng.generator(self.seed, "order", epoch))
+            order = epoch_order(len(self.dataset), locality_of(self.dataset), self.seed, epoch)
             self._order, self._epoch = order, epoch
         items = Items([], [], [], [])
         for row in self.share.rows(part):
@@ -202,7 +203,16 @@ class _ByNumber(Dataset[Any]):
         self.function = function
 
     def __getitem__(self, argument: Any) -> Any:
-        return self.function(argument)
+        try:
+            return self.function(argument)
+        except ValueError as error:
+            return _Refused(error)
+
+
+class _Refused(NamedTuple):
+    """A user's error in a worker process: raised there, torch would wrap it into the text of a traceback."""
+
+    error: ValueError
 
 
 def compute(
@@ -211,17 +221,25 @@ def compute(
     """Apply `function` to every argument, in order; in worker processes if there are any."""
     if num_workers == 0:
         return map(function, arguments)
+    return _in_workers(function, arguments, num_workers)
+
+
+def _in_workers(
+    function: Callable[[Argument], Result], arguments: Iterable[Argument], num_workers: int
+) -> Iterator[Result]:
     # without a generator the loader would draw from the global one
-    return iter(
-        DataLoader(
-            _ByNumber(function),
-            sampler=arguments,
-            batch_size=None,
-            num_workers=num_workers,
-            collate_fn=_unchanged,
-            generator=torch.Generator(),
-        )
+    loader = DataLoader(
+        _ByNumber(function),
+        sampler=arguments,
+        batch_size=None,
+        num_workers=num_workers,
+        collate_fn=_unchanged,
+        generator=torch.Generator(),
     )
+    for result in loader:
+        if isinstance(result, _Refused):
+            raise result.error
+        yield result
 
 
 def _unchanged(items: Any) -> Any:

@@ -32,7 +32,7 @@ from mage.data.cache_index import (
     with_shard,
     write_index,
 )
-from mage.data.datasets import CorruptImage, ImageDataset, content_of
+from mage.data.image_sets import CorruptImage, ImageDataset, content_of
 from mage.data.loaders import compute
 from mage.data.transforms import Transform, TransformConfig, build_transform, describe
 from mage.nn.grids import area

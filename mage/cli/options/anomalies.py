@@ -15,8 +15,8 @@ from mage.cli.options.choices import MapPool, MapScale
 class Options(Common):
     """Rank the images of a folder by how much they surprise the model: OUT/scores.csv and OUT/anomalies.html."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
-    """folder of images of any size, read with its subfolders"""
+    folder: Annotated[str, tyro.conf.Positional]
+    """folder of images of any size, read with its subfolders, or of tar shards"""
     model: Path
     """model or run folder, trained on images without anomalies"""
     out: Path

@@ -15,7 +15,7 @@ class Options(Common):
     """Write one self-contained page about a folder: a map of its images, groups, near-duplicates and outliers."""
 
     data: Annotated[str, tyro.conf.Positional]
-    """folder of images, or data set by name"""
+    """folder of images, tar shards (a folder of them, x-{0000..0099}.tar, s3://...), or data set by name"""
     model: Path
     """model or run folder"""
     out: Path = Path("folder.html")
