@@ -21,6 +21,21 @@ PART_BYTES = 2**23
 """Bytes of one request while a shard is copied; each is tried again by itself."""
 
 
+def copy_file(stored: Stored, path: Path) -> None:
+    """Write the bytes of a stored file to `path`, atomically. Raises BrokenFile, and OSError for a full disk."""
+    try:
+        with atomic.replacing(path) as temporary, open(temporary, "wb") as file:
+            for start in range(0, stored.size, PART_BYTES):
+                file.write(read(stored, start, min(PART_BYTES, stored.size - start)))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            f"the disk of {path.parent} is full: set MAGE_DATA to a folder on a larger disk, or "
+            "--set data.shards.copies_gigabytes"
+        ) from None
+
+
 @dataclass(frozen=True)
 class Copies:
     """A folder of copies."""
@@ -45,17 +60,7 @@ class Copies:
                 for left in self.folder.glob(f".{path.name}.*.tmp"):  # of a killed process
                     left.unlink(missing_ok=True)
                 self._make_room(stored.size)
-                try:
-                    with atomic.replacing(path) as temporary, open(temporary, "wb") as file:
-                        for start in range(0, stored.size, PART_BYTES):
-                            file.write(read(stored, start, min(PART_BYTES, stored.size - start)))
-                except OSError as error:
-                    if error.errno == errno.ENOSPC:
-                        raise OSError(
-                            f"the disk of {self.folder} is full: --set data.shards.copies_gigabytes, or set MAGE_DATA "
-                            "to a folder on a larger disk"
-                        ) from None
-                    raise
+                copy_file(stored, path)
         return path
 
     def _make_room(self, size: int) -> None:

@@ -173,7 +173,8 @@ def _members(dataset: ImageDataset, index: int) -> Iterator[tuple[str, bytes]]:
     yield f"{index:09d}.{suffix}", data
     facts = {"file": file} if file else {}
     if dataset.labels is not None:
-        facts["label"] = dataset.class_names[int(dataset.labels[index])]
+        number = int(dataset.labels[index])
+        facts["label"] = dataset.class_names[number] if dataset.class_names else str(number)
     if facts:
         yield f"{index:09d}.json", json.dumps(facts, sort_keys=True).encode()
 
