@@ -64,15 +64,19 @@ def _literal(folder: str) -> str:
 
 
 def _written(pattern: str) -> list[str]:
-    """Names that a pattern with braces, * or ? stands for; the file itself if there is one of this name."""
+    """Names that a pattern with braces, * or ? stands for; a file of exactly this name comes first.
+
+    Of several names from braces each one is in the result, also if nothing matches it: it is then missing.
+    """
     if not is_url(pattern) and os.path.isfile(pattern):
         return [pattern]
-    names = expand(pattern)
-    if not any(letter in pattern for letter in "*?["):
-        return names
-    found = [name for each in names for name in matches(each)]
-    if not found:
-        raise ValueError(f"no file matches {pattern}")
+    found, names = list[str](), expand(pattern)
+    for name in names:
+        exact = not any(letter in name for letter in "*?[") or (not is_url(name) and os.path.isfile(name))
+        matched = [name] if exact else matches(name)
+        if not matched and len(names) == 1:
+            raise ValueError(f"no file matches {pattern}")
+        found += matched or [name]
     return found
 
 

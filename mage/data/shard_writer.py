@@ -77,7 +77,7 @@ def write_shards(
     """
     if most_bytes < LEAST_BYTES:
         raise ValueError(f"a shard of {most_bytes:,} bytes is too small: give at least {LEAST_BYTES:,}, such as 500MB")
-    written = _begin(out, WrittenShards(content_of(dataset), most_bytes, seed))
+    written = _begin(out, prefix, WrittenShards(content_of(dataset), most_bytes, seed))
     report = on_images or (lambda count: None)
     report(written.places)
     if written.complete:
@@ -130,7 +130,7 @@ class _Pending:
         return files, count, skipped
 
 
-def _begin(out: Path, wanted: WrittenShards) -> WrittenShards:
+def _begin(out: Path, prefix: str, wanted: WrittenShards) -> WrittenShards:
     """What is in the folder by now. Raises ValueError for anything else than shards of the same images."""
     journal = out / JOURNAL
     if not journal.is_file():
@@ -147,6 +147,8 @@ def _begin(out: Path, wanted: WrittenShards) -> WrittenShards:
                 f"{out} holds shards with {name} {getattr(found, name)!r}, not {getattr(wanted, name)!r}: "
                 "choose another folder, or delete this one"
             )
+    for left in out.glob(f".{prefix}-*.tar*.tmp"):  # of a killed process
+        left.unlink(missing_ok=True)
     gone = [name for name in found.shards if not (out / name).is_file()]
     if gone:
         raise ValueError(f"{out} lacks {gone[0]}, which {JOURNAL} lists: delete this folder, and write it again")
@@ -166,9 +168,7 @@ def _members(dataset: ImageDataset, index: int) -> Iterator[tuple[str, bytes]]:
         suffix, data = split_name(file)[1], dataset.data(index)
     if not data:
         if len(image) not in images.PIL_MODES:
-            raise ValueError(
-                f"images of {len(image)} channels cannot be written as PNG: shards hold grey or RGB images"
-            )
+            raise ValueError(f"images of {len(image)} channels are no PNG: shards hold grey or RGB images")
         suffix, data = "png", images.png_bytes(images.to_float(image))
     yield f"{index:09d}.{suffix}", data
     facts = {"file": file} if file else {}

@@ -86,6 +86,7 @@ def test_a_killed_call_goes_on_and_gives_the_bytes_of_an_undisturbed_one(tmp_pat
     assert json.loads((tmp_path / "x" / "out" / JOURNAL).read_text())["complete"] is False
     done: list[int] = []
     written = runs.shards(folder, tmp_path / "x" / "out", most_bytes=20_000, on_images=done.append)[""]
+    assert not list((tmp_path / "x" / "out").glob("*.tmp")), "nothing half-written is left"
     assert done[0] > 1, "two shards were there"
     assert sum(done) == 31
     whole = runs.shards(folder, tmp_path / "y" / "out", most_bytes=20_000)[""]

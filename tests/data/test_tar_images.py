@@ -159,6 +159,8 @@ def test_braces_patterns_folders_and_files_name_shards(tmp_path: Path) -> None:
     names = (folder / "s-{00..02}.tar", tmp_path / "?x?" / "s-*.tar", folder, folder / "s-0{0,1,2}.tar")
     assert [greys(load_dataset(name, split="all")) for name in names] == [[0, 1, 2]] * 4
     assert greys(load_dataset(folder / "s-01.tar", split="all")) == [1]
+    with pytest.raises(BrokenFile, match=r"s-03\.tar is missing"):
+        load_dataset(folder / "s-{01..03}.tar")
     assert expand("a{08..11}b{x,y}") == [f"a{n}b{letter}" for n in ("08", "09", "10", "11") for letter in "xy"]
 
 
