@@ -21,8 +21,6 @@ from mage import array_files, atomic, pil_modes
 from mage.pil_modes import Ground
 
 PIL_MODES = {1: "L", 3: "RGB"}
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
-"""Suffixes of the files in a folder that are read as images."""
 PROGRAMS = ("EPS", "WMF")
 """Formats for which Pillow starts another program."""
 Rounding = Literal["nearest", "truncate"]

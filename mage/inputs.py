@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from mage import images as files
-from mage.images import SUFFIXES, channels_first, check_range, fit, from_pil, layouts, levels, load_image, with_channels
+from mage.images import channels_first, check_range, fit, from_pil, layouts, levels, load_image, with_channels
+from mage.pil_modes import SUFFIXES
 
 Picture = Tensor | np.ndarray | Image.Image | str | os.PathLike[str]
 Images = Picture | Sequence[Picture]

@@ -5,6 +5,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
+"""Suffixes of the files in a folder that are read as images."""
 Ground = Literal["white", "black"]
 """Colour behind transparent pixels."""
 ORIENTATION = 0x0112

@@ -1,8 +1,10 @@
 """Studies choose by validation images: test images are read for the final measure of what was chosen only."""
 
 import argparse
+import importlib
 import importlib.util
 import json
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -29,7 +32,7 @@ from mage.runs.tokenizer_check import TokenizerCheck
 from mage.store.example_images import read_examples
 
 STUDIES = Path(__file__).resolve().parent.parent / "studies"
-HELPERS = ("choices", "emoji", "generation_study", "kills", "left_out", "sheets")
+HELPERS = ("choices", "emoji", "generation_study", "kills", "left_out", "object_store", "sheets")
 """Modules that studies import from their own folder."""
 
 
@@ -493,3 +496,30 @@ def test_the_study_of_kills_finds_writes_that_are_not_atomic(
     found = faults.measure("tokenize array", *(faults.at(call, "inside") for call in range(1, 9)))
     assert found.counts["unreadable"] > 0
     assert found.counts["refused"] > 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of boto3's and aiohttp's own
+def test_shards_in_a_store_are_seen_once_by_an_epoch_that_is_killed_and_goes_on(
+    study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two processes with a worker each read what one with two had begun."""
+    for package in ("moto", "flask", "s3fs", "boto3"):
+        pytest.importorskip(package, reason="the object store of this study takes moto[s3,server] and s3fs")
+    module, out = study("shards"), tmp_path / "shards.json"
+    monkeypatch.setattr(module, "SHAPES", ((1, 2), (2, 1)))
+    monkeypatch.setenv("PYTHONPATH", str(STUDIES.parent))
+    words = ["--images", "600", "--batch-size", "20", "--kills", "1", "--shard-bytes", "60000", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["shards.py", *words])
+    clients = importlib.import_module("s3fs").S3FileSystem
+    clients.clear_instance_cache()
+    with mock.patch.dict(os.environ):  # takes back what main sets for its children
+        module.main()
+    clients.clear_instance_cache()
+    metrics = json.loads(out.read_text())["metrics"]
+    assert metrics["images"] == 600
+    assert metrics["shards"] > 16, "a window does not hold them all"
+    told = ("kills", "seen_once", "missing", "repeated", "done_again_alike", "order_of_an_undisturbed_epoch")
+    assert {name: metrics[name] for name in told} == {
+        "kills": 1, "seen_once": 1, "missing": 0, "repeated": 0, "done_again_alike": 1,
+        "order_of_an_undisturbed_epoch": 1,
+    }  # fmt: skip

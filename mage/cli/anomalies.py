@@ -7,6 +7,8 @@ import mage
 from mage.cli.console import counting, emit, note, skipped_sentence
 from mage.cli.options.anomalies import Options
 from mage.data.datasets import FolderDataset, ImageDataset, load_dataset, subset
+from mage.data.storage import is_url
+from mage.data.tar_images import TarDataset
 from mage.evaluation.anomaly import Normal, Scoring
 from mage.report.anomalies import AnomalyPage, Shown, write_anomalies
 from mage.runs.anomalies import MOST_NORMAL, Scored, measure_normal, pictures, rank_images, write_scores
@@ -19,8 +21,10 @@ def run(options: Options) -> None:
     table, page = options.out / "scores.csv", options.out / "anomalies.html"
     model = mage.load(options.model, precision=options.precision, device=options.device)
     check_parts(model.require_generator().grid, options.parts, options.draws)
-    dataset = load_dataset(options.folder, split="all", channels=model.channels)
-    assert isinstance(dataset, FolderDataset)
+    dataset = load_dataset(
+        options.folder if is_url(options.folder) else Path(options.folder), split="all", channels=model.channels
+    )
+    assert isinstance(dataset, FolderDataset | TarDataset)
     scoring = Scoring(options.parts, options.draws, options.seed, options.pool, options.scale)
     normal = None if options.scale == "none" else _normal(options, model, scoring)
     with counting(len(dataset), "image", options) as done:
@@ -31,7 +35,7 @@ def run(options: Options) -> None:
     high, low = ranked[:count], ranked[::-1][: min(options.top, len(ranked) - count)]
     write_anomalies(
         AnomalyPage(
-            str(options.folder.resolve()),
+            options.folder if is_url(options.folder) else str(Path(options.folder).resolve()),
             str(options.model),
             _method(scoring),
             "nats" if options.scale == "none" else "on the scale of the score",

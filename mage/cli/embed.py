@@ -8,6 +8,7 @@ import mage
 from mage import runs
 from mage.cli.console import counting, emit, skipped_sentence
 from mage.cli.options.embed import FolderOptions, Options
+from mage.data.tar_images import ShardConfig
 from mage.runs.rows import Table
 
 
@@ -25,6 +26,7 @@ def listing(options: FolderOptions, write: Callable[..., Table]) -> Table:
         return write(
             split=options.split,
             data_root=options.data_root,
+            shards=ShardConfig(skip_broken=options.skip_broken),
             batch_size=options.batch_size,
             workers=options.workers,
             on_start=lambda count: bars.append(stack.enter_context(counting(count, "image", options))),

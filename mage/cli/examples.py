@@ -7,6 +7,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mage train-tokenizer --recipe cifar10 --data photos/ --minutes 30 --out runs/photos-tokenizer",
         "mage train-tokenizer --recipe cifar10 --data photos/ --minutes 30 --out runs/photos-tokenizer --resume",
     ),
+    "shards": (
+        "mage shards photos/ --out shards --size 500MB",
+        "mage shards cifar10 --data-root data --out cifar10-shards --size 20MB",
+    ),
     "tokenize": (
         "mage tokenize --tokenizer runs/photos-tokenizer --data photos/ --out tokens --views 4",
         "mage tokenize --array text.npy --num-codes 128 --out text-tokens",

@@ -16,6 +16,7 @@ from typing import NoReturn
 COMMANDS = {
     "demo": "all steps on 5,000 digits in minutes, ending with a report",
     "train-tokenizer": "train a VQGAN on images",
+    "shards": "write a data set as tar shards, for a cluster's disk or an object store",
     "tokenize": "encode a data set once, into a token cache",
     "pretrain": "train MAGE on tokens",
     "adapt": "continue a model's training on a folder of images, and compare before and after",
@@ -190,7 +191,7 @@ def _fail(who: str, sentence: str, code: int = 2) -> NoReturn:
 
 GROUPS = {
     "start here": ("demo", "models", "plan", "info", "doctor", "completion"),
-    "train": ("train-tokenizer", "tokenize", "pretrain", "adapt", "finetune"),
+    "train": ("shards", "train-tokenizer", "tokenize", "pretrain", "adapt", "finetune"),
     "generate and edit": ("generate", "edit", "reconstruct", "tune-sampler"),
     "use on a folder": ("explore", "embed", "predict", "anomalies"),
     "measure": ("evaluate", "probe", "knn", "fewshot", "transfer", "robustness", "reproduce", "benchmark"),

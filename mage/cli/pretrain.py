@@ -8,7 +8,8 @@ from mage import runs
 from mage.cli.arguments import choice_of, launch_of
 from mage.cli.console import counting, emit, note, skipped_sentence
 from mage.cli.options.pretrain import Options
-from mage.data.token_cache import TokenCache, is_cache
+from mage.data.stored_tokens import open_cache
+from mage.data.token_cache import TokenCache
 from mage.recipes import Recipe, resolve
 from mage.runs.fitted import check_words, fitted_recipe
 from mage.runs.inputs import training_data
@@ -19,7 +20,7 @@ PARALLEL = True
 
 def run(options: Options) -> None:
     """Pre-train and print the held-out loss."""
-    cache = TokenCache(options.data) if options.data is not None and is_cache(options.data) else None
+    cache = None if options.data is None else open_cache(options.data)
     tokenizer = None
     if options.tokenizer is not None:
         tokenizer = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)

@@ -1,158 +1,54 @@
-"""Data sets by name or from a folder of images.
+"""Data sets by name, from a folder of images, or from tar shards, on disk or in an object store."""
 
-A data set loads uint8 images one at a time and never hides a bad file: `load` raises CorruptImage, and readers leave
-the file out and add it to `skipped`.
-
-Letters: n images, c channels, h height, w width.
-"""
-
-import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
-from torch import Tensor
 
-from mage import images, rng
+from mage import rng
 from mage.data.embedded import embedded_arrays
 from mage.data.idx import read_idx
+from mage.data.image_folders import TEST_FOLDERS as TEST_FOLDERS
 from mage.data.image_folders import classes_of, hold_out, image_files, labelled_first
+from mage.data.image_sets import ArrayDataset as ArrayDataset
+from mage.data.image_sets import CorruptImage as CorruptImage
+from mage.data.image_sets import FolderDataset as FolderDataset
+from mage.data.image_sets import ImageDataset as ImageDataset
+from mage.data.image_sets import Labels as Labels
+from mage.data.image_sets import Subset as Subset
+from mage.data.image_sets import content_of as content_of
+from mage.data.image_sets import digest
+from mage.data.image_sets import subset as subset
 from mage.data.names import DATASETS as DATASETS
 from mage.data.names import DatasetLoader, check_folder, registered
-from mage.images import SUFFIXES
+from mage.data.shard_names import are_shards
+from mage.data.storage import default_root as default_root
+from mage.data.tar_images import ShardConfig, open_shards
+from mage.pil_modes import SUFFIXES
 
-Labels = Int64[np.ndarray, " n"]
-TEST_FOLDERS = ("test", "val", "valid", "validation")
 EMBEDDED = ("mnist5k", "digits")
 DOWNLOADED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 DIGITS = tuple("0123456789")
 
 
-class CorruptImage(ValueError):
-    """The file `path` cannot be read as an image."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.path = path
-
-    def __str__(self) -> str:
-        return f"cannot read {self.path} as an image"
-
-
-@runtime_checkable
-class ImageDataset(Protocol):
-    """Images with or without labels."""
-
-    name: str
-    """Name for messages; data sets with different images have different names."""
-    class_names: tuple[str, ...]
-    """Empty if there are no labels."""
-    labels: Labels | None
-    """Index of every image's class in `class_names`."""
-    skipped: list[str]
-    """Files that could not be read, each once."""
-
-    def __len__(self) -> int: ...
-
-    def load(self, index: int) -> UInt8[Tensor, "c h w"]:
-        """Image `index`. Raises CorruptImage."""
-
-
-def content_of(dataset: ImageDataset) -> str:
-    """A short string that identifies a data set's content, wherever it is stored: the key of caches and runs."""
-    return str(getattr(dataset, "content", dataset.name))
-
-
-@dataclass
-class ArrayDataset:
-    """Images of one size, in memory."""
-
-    name: str
-    array: UInt8[Tensor, "n c h w"]
-    labels: Labels | None
-    class_names: tuple[str, ...] = ()
-    channels: int | None = None
-    """1 or 3 to convert each image as it is loaded; None: as in the array."""
-    skipped: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def load(self, index: int) -> UInt8[Tensor, "c h w"]:
-        """A copy of image `index`."""
-        image = self.array[index].clone()
-        return image if self.channels is None else images.with_channels(image, self.channels)
-
-
-@dataclass
-class FolderDataset:
-    """Image files of any size below one folder, read on access."""
-
-    name: str
-    root: Path
-    files: np.ndarray
-    """Names relative to `root`, as one array of bytes, because a million strings would be copied to every worker."""
-    labels: Labels | None
-    class_names: tuple[str, ...]
-    channels: int
-    skipped: list[str] = field(default_factory=list)
-
-    @property
-    def content(self) -> str:
-        """Hash of the file names below the folder; it does not depend on the folder's own name."""
-        return _digest(self.files.tobytes())
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def names(self) -> list[str]:
-        """Names of all files, relative to `root`."""
-        return [os.fsdecode(bytes(file)) for file in self.files]
-
-    def load(self, index: int) -> UInt8[Tensor, "c h w"]:
-        """Image `index`. Raises CorruptImage."""
-        path = self.root / os.fsdecode(bytes(self.files[index]))
-        try:
-            return images.load_image(path, self.channels)
-        except ValueError:
-            raise CorruptImage(str(path)) from None
-
-
-class Subset:
-    """Chosen images of another data set, in a given order; `skipped` is shared by both."""
-
-    def __init__(self, dataset: ImageDataset, indices: Sequence[int]) -> None:
-        self.indices = np.asarray(indices, dtype=np.int64).reshape(-1)
-        if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < len(dataset):
-            low, high = int(self.indices.min()), int(self.indices.max())
-            raise ValueError(f"{dataset.name} has images 0 to {len(dataset) - 1}; the subset has {low} to {high}")
-        self.dataset, self.class_names, self.skipped = dataset, dataset.class_names, dataset.skipped
-        chosen = _digest(self.indices.tobytes())
-        self.name, self.content = f"{dataset.name}-{chosen}", f"{content_of(dataset)}-{chosen}"
-        self.labels = None if dataset.labels is None else dataset.labels[self.indices]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def load(self, index: int) -> UInt8[Tensor, "c h w"]:
-        """Image `index` of the subset. Raises CorruptImage."""
-        return self.dataset.load(int(self.indices[index]))
-
-
 def load_dataset(
-    name: str | Path, *, split: str = "train", data_root: str | Path | None = None, channels: int | None = None
+    name: str | Path,
+    *,
+    split: str = "train",
+    data_root: str | Path | None = None,
+    channels: int | None = None,
+    shards: ShardConfig | None = None,
 ) -> ImageDataset:
-    """A data set by name (of DATASETS), or a folder of images.
+    """A data set by name (of DATASETS), a folder of images, or tar shards such as s3://bucket/x-{0000..0099}.tar.
 
     A folder may hold class folders, and `train/` and `test/` (or `val/`, `valid/`) above them; without any of these,
     a tenth of the files, chosen by name, is the test split. The split `all` takes a folder as it is.
     data_root: folder of a named data set, or for its download; by default $MAGE_DATA or ~/.cache/mage.
     channels: 1 for grey, 3 for RGB, other numbers for folders of .npy and TIFF; None: the data set's (folders: 3).
+    shards: how tar shards are read.
     Raises ValueError if there is no such data set, folder or split.
     """
     if channels is not None and channels < 1:
@@ -171,12 +67,10 @@ def load_dataset(
                 "name, class_names, labels, skipped, len() and load(index), such as ArrayDataset"
             )
         return dataset
+    folder = Path(name).expanduser()
+    if are_shards(name) and not (folder.is_dir() and image_files(folder)):
+        return open_shards(name, split=split, channels=channels or 3, config=shards)
     return _folder(check_folder(name, DATASETS.names()), split, channels or 3)
-
-
-def subset(dataset: ImageDataset, indices: Sequence[int]) -> ImageDataset:
-    """The images `indices` of a data set, in this order."""
-    return Subset(dataset, indices)
 
 
 def _folder(folder: Path, split: str, channels: int, name: str | None = None) -> FolderDataset:
@@ -201,17 +95,13 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
     number = {label: index for index, label in enumerate(classes)}
     encoded = np.array([os.fsencode(file) for file in files])
     return FolderDataset(
-        name or f"{folder.resolve().name}-{_digest(encoded.tobytes())}",
+        name or f"{folder.resolve().name}-{digest(encoded.tobytes())}",
         root,
         encoded,
         np.array([number[file.split("/")[0]] for file in files], dtype=np.int64) if labelled else None,
         classes if labelled else (),
         channels,
     )
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:8]
 
 
 def _embedded(name: str, split: str, channels: int | None) -> ArrayDataset:
@@ -225,11 +115,6 @@ def _embedded(name: str, split: str, channels: int | None) -> ArrayDataset:
     # after both ways of splitting, the classes are sorted or unevenly spread along the split
     chosen = chosen[torch.randperm(len(chosen), generator=rng.generator(0, "split", split)).numpy()]
     return ArrayDataset(name, array[chosen], labels[chosen].astype(np.int64), DIGITS, channels)
-
-
-def default_root() -> Path:
-    """The folder of named data sets, and of what is kept from one run for the next: MAGE_DATA, else ~/.cache/mage."""
-    return Path(os.environ.get("MAGE_DATA") or "~/.cache/mage").expanduser()
 
 
 def _downloaded(name: str, split: str, data_root: str | Path | None, channels: int | None) -> ImageDataset:

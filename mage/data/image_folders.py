@@ -4,7 +4,10 @@ import hashlib
 import os
 from pathlib import Path
 
-from mage.images import SUFFIXES
+from mage.pil_modes import SUFFIXES
+
+TEST_FOLDERS = ("test", "val", "valid", "validation")
+"""Folders beside train/ that hold test images."""
 
 
 def labelled_first(folder: Path, tests: list[str]) -> str:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from mage import rng
-from mage.data.datasets import ArrayDataset, CorruptImage, ImageDataset
+from mage.data.epoch_order import epoch_order
+from mage.data.image_sets import ArrayDataset, CorruptImage, ImageDataset, locality_of
 from mage.data.transforms import Transform
 from mage.data.workers import compute
 from mage.share import SETTING, Share
@@ -47,8 +48,8 @@ class LoadedBatch(NamedTuple):
 class TrainLoader:
     """Endless shuffled, augmented batches from step `start` on: this process's parts of each.
 
-    Every epoch has its own order of the images; an incomplete last batch is left out. A corrupt file is replaced by the
-    next readable image of the order after this step's batch, so that no batch contains an image twice.
+    Every epoch has its own order of the images (`epoch_order`); an incomplete last batch is left out. A corrupt file is
+    replaced by the next readable image of the order after this step's batch, so that no batch contains an image twice.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class TrainLoader:
         per_step = self.share.batch_size
         epoch, place = divmod(step, len(self.dataset) // per_step)
         if epoch != self._epoch:
-            order = torch.randperm(len(self.dataset), generator=rng.generator(self.seed, "order", epoch))
+            order = epoch_order(len(self.dataset), locality_of(self.dataset), self.seed, epoch)
             self._order, self._epoch = order, epoch
         items = Items([], [], [], [])
         for row in self.share.rows(part):

@@ -12,7 +12,10 @@ import numpy as np
 from jaxtyping import UInt8
 from torch import Tensor
 
-from mage.data.datasets import DATASETS, TEST_FOLDERS, FolderDataset, ImageDataset, Labels, load_dataset
+from mage.data.datasets import DATASETS, load_dataset
+from mage.data.image_folders import TEST_FOLDERS
+from mage.data.image_sets import FolderDataset, ImageDataset, Labels
+from mage.data.tar_images import ShardConfig, TarDataset
 
 
 class Version(NamedTuple):
@@ -40,7 +43,7 @@ class NamedImages:
 
     def __init__(self, name: str, parts: Sequence[tuple[str, ImageDataset]]) -> None:
         """parts: data sets, each with what precedes the names of its images."""
-        self.name, self.skipped = name, list[str]()
+        self.name, self.skipped = name, [path for _, dataset in parts for path in dataset.skipped]
         self._parts, self._starts = list(parts), np.cumsum([0, *(len(dataset) for _, dataset in parts)])
         tops = {self._file(dataset, index).split("/")[0] for _, dataset in parts for index in range(len(dataset))}
         self._split_folders = "train" in tops and tops <= {"train", *TEST_FOLDERS} and len(tops) > 1
@@ -70,6 +73,8 @@ class NamedImages:
     def version(self, index: int) -> Version:
         """Size and time of the file of image `index`."""
         (_, dataset), place = self._place(index)
+        if isinstance(dataset, TarDataset):
+            return Version(*dataset.version(place))
         if not isinstance(dataset, FolderDataset):
             return Version(0, 0)
         try:
@@ -86,15 +91,18 @@ class NamedImages:
 
     @staticmethod
     def _file(dataset: ImageDataset, place: int) -> str:
-        if not isinstance(dataset, FolderDataset):
-            return f"{place:07d}"
-        return bytes(dataset.files[place]).decode("utf-8", "backslashreplace")
+        return dataset.file_name(place) if isinstance(dataset, FolderDataset | TarDataset) else f"{place:07d}"
 
 
 def named_images(
-    data: str | Path, *, split: str = "all", data_root: str | Path | None = None, channels: int | None = None
+    data: str | Path,
+    *,
+    split: str = "all",
+    data_root: str | Path | None = None,
+    channels: int | None = None,
+    shards: ShardConfig | None = None,
 ) -> NamedImages:
-    """The images of a folder, or of a data set by name: all, or those of the split "train" or "test".
+    """The images of a folder, of shards, or of a data set by name: all, or those of the split "train" or "test".
 
     Raises ValueError as `load_dataset`.
     """
@@ -102,7 +110,7 @@ def named_images(
         raise ValueError(f"split must be all, train or test, not {split!r}")
 
     def part(name: str) -> ImageDataset:
-        return load_dataset(data, split=name, data_root=data_root, channels=channels)
+        return load_dataset(data, split=name, data_root=data_root, channels=channels, shards=shards)
 
     if str(data).lower().replace("_", "-") in DATASETS or str(data) in DATASETS:
         splits = ("train", "test") if split == "all" else (split,)

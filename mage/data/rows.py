@@ -16,7 +16,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from mage import images
-from mage.data.datasets import DATASETS, CorruptImage, ImageDataset, Labels
+from mage.data.datasets import DATASETS
+from mage.data.image_sets import CorruptImage, ImageDataset, Labels
 from mage.inputs import as_images
 
 logger = logging.getLogger(__name__)

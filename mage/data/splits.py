@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from mage import rng
-from mage.data.datasets import ImageDataset, subset
+from mage.data.image_sets import ImageDataset, subset
 
 
 @dataclass(frozen=True)

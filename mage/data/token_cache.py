@@ -36,7 +36,7 @@ from mage.data.cache_index import (
     write_index,
     write_shard,
 )
-from mage.data.datasets import CorruptImage, ImageDataset, content_of
+from mage.data.image_sets import CorruptImage, ImageDataset, content_of
 from mage.data.transforms import Transform, TransformConfig, build_transform, describe
 from mage.data.workers import compute
 from mage.nn.grids import area

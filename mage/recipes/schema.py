@@ -9,6 +9,7 @@ import yaml
 
 from mage import settings
 from mage.data.splits import ValidationConfig
+from mage.data.tar_images import ShardConfig
 from mage.data.transforms import TransformConfig
 from mage.models import MAGEConfig
 from mage.sampling.settings import SamplingConfig
@@ -24,7 +25,7 @@ class DataConfig:
     """Images, their size and augmentation."""
 
     name: str = "mnist5k"
-    """Data set by name, or a folder of images."""
+    """Data set by name, a folder of images, or tar shards such as s3://bucket/x-{0000..0099}.tar."""
     channels: int = 0
     """Channels of an image: 1 grey, 3 RGB, or any other number; 0: the tokenizer's."""
     tokenizer_transform: TransformConfig = field(default_factory=TransformConfig)
@@ -37,6 +38,8 @@ class DataConfig:
     """Training images held out to watch training and to choose settings."""
     online_images: int = 0
     """Labelled training images for an online probe and k-NN at every observation; 0: none."""
+    shards: ShardConfig = field(default_factory=ShardConfig)
+    """How images in tar shards are read."""
 
     def __post_init__(self) -> None:
         if self.channels < 0 or self.views < 1 or self.online_images < 0:

@@ -6,6 +6,7 @@ from mage.runs.finetune import finetune as finetune
 from mage.runs.launch import Launch as Launch
 from mage.runs.predict import predict as predict
 from mage.runs.pretrain import pretrain as pretrain
+from mage.runs.shards import shards as shards
 from mage.runs.tokenizer import load_tokenizer as load_tokenizer
 from mage.runs.tokenizer import train_tokenizer as train_tokenizer
 from mage.runs.tokens import tokenize as tokenize

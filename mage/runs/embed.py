@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mage.data.named_images import named_images
+from mage.data.tar_images import ShardConfig
 from mage.data.transforms import TransformConfig, describe
 from mage.evaluation.image_classifier import model_fingerprint
 from mage.models.pooling import Pool
@@ -24,6 +25,7 @@ def embed(
     split: str = "all",
     pool: Pool = "mean",
     data_root: str | None = None,
+    shards: ShardConfig | None = None,
     batch_size: int = 256,
     workers: int = 0,
     on_start: Callable[[int], None] | None = None,
@@ -32,7 +34,8 @@ def embed(
     """Write the features of a folder's images, or of a data set's, into a .csv, .parquet or .npz.
 
     Columns: file, label (sub-folder), size and modified (of the file), features. A stopped call goes on where it was,
-    and a repeated one computes the images that are new or changed. on_start: called with the number of images.
+    and a repeated one computes the images that are new or changed. shards: how tar shards are read.
+    on_start: called with the number of images.
     Raises ValueError for a model without features, and for a table of another model, pool or precision.
     """
     out, transform = Path(out), TransformConfig(size=model.image_size)
@@ -44,7 +47,7 @@ def embed(
         "transform": describe(transform),
     }
     check_table(out, key)
-    source = named_images(data, split=split, data_root=data_root, channels=model.channels)
+    source = named_images(data, split=split, data_root=data_root, channels=model.channels, shards=shards)
     if on_start is not None:
         on_start(len(source))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from mage import images, rng
 from mage.data.datasets import ImageDataset, load_dataset, subset
 from mage.data.loaders import evaluation_batches
-from mage.data.tar_images import TarDataset
+from mage.data.tar_images import open_shards
 from mage.evaluation.extractors import Extractor, Seen
 from mage.evaluation.generation import compare
 from mage.evaluation.metric import Measured
@@ -105,7 +105,7 @@ def open_samples(path: Path) -> Samples:
     if feature_files(path):
         return Samples(features=path)
     if any(path.glob("*.tar")):
-        return Samples(images=TarDataset.open(path))
+        return Samples(images=open_shards(path))
     try:
         find_folder(path)
     except ValueError:

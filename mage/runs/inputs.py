@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 def open_data(name: str, split: str, recipe: Recipe, data_root: str | None) -> ImageDataset:
     """A data set with the recipe's number of channels."""
-    return load_dataset(name, split=split, data_root=data_root, channels=recipe.channels)
+    return load_dataset(name, split=split, data_root=data_root, channels=recipe.channels, shards=recipe.data.shards)
 
 
 def training_data(recipe: Recipe, data_root: str | None) -> TrainingData:

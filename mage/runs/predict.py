@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mage.data.named_images import named_images
+from mage.data.tar_images import ShardConfig
 from mage.data.transforms import describe
 from mage.evaluation.confusion import Confusion
 from mage.evaluation.image_classifier import ImageClassifier
@@ -30,6 +31,7 @@ def predict(
     *,
     split: str = "all",
     data_root: str | None = None,
+    shards: ShardConfig | None = None,
     batch_size: int = 256,
     workers: int = 0,
     on_start: Callable[[int], None] | None = None,
@@ -47,7 +49,7 @@ def predict(
         "transform": describe(classifier.transform),
     }
     check_table(out, key)
-    source = named_images(data, split=split, data_root=data_root, channels=model.channels)
+    source = named_images(data, split=split, data_root=data_root, channels=model.channels, shards=shards)
     if on_start is not None:
         on_start(len(source))
 

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 from mage import atomic, images
-from mage.data.tar_images import TarDataset, write_shard
+from mage.data.shard_index import make_index
+from mage.data.shard_writer import write_shard
+from mage.data.storage import look_at
+from mage.data.tar_images import open_shards
 from mage.evaluation.extractors import Extractor, Seen
 
 logger = logging.getLogger(__name__)
@@ -88,7 +91,7 @@ class TarShards:
 
     def has(self, numbers: range) -> bool:
         """Whether the shard exists and is complete; a shorter last one is written again if more images are wanted."""
-        return _count(self.path(numbers), lambda path: len(TarDataset.open_files([path]))) >= len(numbers)
+        return _count(self.path(numbers), lambda path: len(make_index(look_at(str(path))).names)) >= len(numbers)
 
     def write(self, numbers: range, batches: Iterator[Tensor]) -> None:
         """Write one shard."""
@@ -149,7 +152,7 @@ def _count(path: Path, count: Callable[[Path], int]) -> int:
 def first_images(folder: Path, count: int) -> list[Tensor]:
     """The first images of a folder, in [0, 1]; none if any is missing, as in a folder of features."""
     if any(folder.glob("*.tar")):
-        shards = TarDataset.open(folder)
+        shards = open_shards(folder)
         return [images.to_float(shards.load(number)) for number in range(min(count, len(shards)))]
     paths = [folder / f"{number:06d}.png" for number in range(count)]
     return [images.to_float(images.load_image(path)) for path in paths] if all(map(Path.is_file, paths)) else []

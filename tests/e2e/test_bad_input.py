@@ -378,6 +378,21 @@ CASES["adapt"] = [
     ("{root}/folder --from {root}/trained --out {out} --set model.widht=3", "there is no setting"),
     ("{root}/one --from {root}/trained --out {out}", "holds 1 images to train on: adapting takes at least 10"),
 ]
+CASES["shards"] = [
+    ("--out {out}", "data"),
+    ("{root}/folder", "out"),
+    ("{root}/none --out {out}", "no data set and no folder"),
+    ("{root}/empty --out {out}", "holds no images"),
+    ("{root}/text.png --out {out}", "is a file"),
+    ("{root}/none.tar --out {out}", r"none\.tar is missing"),
+    ("{root}/x-{{3..1}}.tar --out {out}", "smaller number first"),
+    ("ftp://host/x.tar --out {out}", "protocol 'ftp'"),
+    ("{root}/folder --out {out} --size many", "no size: write a number and a unit"),
+    ("{root}/folder --out {out} --size 1kB", "too small"),
+    ("{root}/folder --out {out} --seed -1", "--seed must be at least 0"),
+    ("{root}/folder --out {root}/photo.png", "is a file"),
+    ("{root}/folder --out {root}/model", r"holds no shards\.json"),
+]
 SAMPLES = "generation --samples {root}/folder"
 CASES["evaluate"] += [
     ("generation --samples {root}/none --data digits", "no folder"),

@@ -8,15 +8,15 @@ import tyro
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import BatchSize, Count, Seed, Several, Variants
 from mage.cli.options.choices import MapPool, MapScale
-from mage.cli.options.places import ImageFolder, Images, Model, NewFolder
+from mage.cli.options.places import Images, Model, NewFolder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Rank the images of a folder by how much they surprise the model: OUT/scores.csv and OUT/anomalies.html."""
 
-    folder: Annotated[ImageFolder, tyro.conf.Positional]
-    """folder of images of any size, read with its subfolders"""
+    folder: Annotated[Images, tyro.conf.Positional]
+    """folder of images of any size, read with its subfolders, or of tar shards"""
     model: Model
     """model or run folder, trained on images without anomalies"""
     out: NewFolder

@@ -40,7 +40,8 @@ class RecipeOptions(Common):
     set: Repeated = ()
     """override one setting, such as --set pretraining.steps=100; may be repeated"""
     data: Images | None = None
-    """data set by name ({DATASETS}), or a folder of images; default: the recipe's"""
+    """data set by name ({DATASETS}), a folder of images, or tar shards (a folder of them, x-{0000..0099}.tar,
+    s3://bucket/x-{0000..0099}.tar); default: the recipe's"""
     data_root: str | None = None
     """folder with the files of a named data set"""
     seed: Seed | None = None
@@ -129,7 +130,7 @@ class FeatureOptions(Common):
     model: Model
     """model or run folder"""
     data: Images
-    """data set by name, or a folder with one folder per class"""
+    """data set by name, a folder with one folder per class, or tar shards with labels"""
     data_root: str | None = None
     """folder with the files of a named data set"""
     pool: Literal["mean", "class", "both"] = "mean"

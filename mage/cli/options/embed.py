@@ -15,13 +15,15 @@ class FolderOptions(Common):
     """Options of commands that list every image of a folder."""
 
     data: Annotated[Images, tyro.conf.Positional]
-    """folder of images, or data set by name"""
+    """folder of images, tar shards (a folder of them, x-{0000..0099}.tar, s3://...), or data set by name"""
     data_root: str | None = None
     """folder with the files of a named data set"""
     split: Literal["all", "train", "test"] = "all"
     """which part of the images, for a named data set or a folder with train/ and test/"""
     batch_size: BatchSize = 256
     """images at a time"""
+    skip_broken: bool = False
+    """leave out shards that are missing or damaged, and count them, instead of stopping"""
     workers: Workers = 0
     """processes that read images; 0: the main one"""
 

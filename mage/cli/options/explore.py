@@ -16,7 +16,7 @@ class Options(Common):
     """Write one self-contained page about a folder: a map of its images, groups, near-duplicates and outliers."""
 
     data: Annotated[Images, tyro.conf.Positional]
-    """folder of images, or data set by name"""
+    """folder of images, tar shards (a folder of them, x-{0000..0099}.tar, s3://...), or data set by name"""
     model: Model
     """model or run folder"""
     out: NewPage = Path("folder.html")

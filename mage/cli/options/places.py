@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from mage.cli.options.choices import DATASETS
 from mage.data import names
+from mage.data.shard_names import are_shards
 from mage.store.files import CLASSIFIER
 from mage.store.find import located
 
@@ -34,7 +35,7 @@ def _classifier(option: str, path: Path) -> None:
 
 def _images(option: str, name: str | Path) -> None:
     known = (*DATASETS, *(other for other in names.DATASETS.names() if other not in DATASETS))
-    if not names.registered(name, known):
+    if not names.registered(name, known) and not are_shards(name):
         names.check_folder(name, known)
 
 
@@ -63,7 +64,7 @@ Model = Annotated[Path, MODEL]
 Classifier = Annotated[Path, Place(_classifier)]
 """The same, or a folder of `mage probe --out`."""
 Images = Annotated[str, Place(_images)]
-"""A data set by name, or a folder of images."""
+"""A data set by name, a folder of images, or tar shards."""
 ImageFolder = Annotated[Path, Place(_images)]
 """The same, as a path."""
 NewFolder = Annotated[Path, Place(_folder)]

@@ -1,0 +1,156 @@
+"""What a data set of images is, and the plain kinds: an array, a folder of files, chosen images of another set.
+
+A data set loads uint8 images one at a time and never hides a bad file: `load` raises CorruptImage, and readers leave
+the file out and add it to `skipped`.
+
+Letters: n images, c channels, h height, w width.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from mage import images
+from mage.data.epoch_order import Locality
+
+Labels = Int64[np.ndarray, " n"]
+
+
+class CorruptImage(ValueError):
+    """The file `path` cannot be read as an image."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"cannot read {self.path} as an image"
+
+
+@runtime_checkable
+class ImageDataset(Protocol):
+    """Images with or without labels."""
+
+    name: str
+    """Name for messages; data sets with different images have different names."""
+    class_names: tuple[str, ...]
+    """Empty if there are no labels."""
+    labels: Labels | None
+    """Index of every image's class in `class_names`."""
+    skipped: list[str]
+    """Files that could not be read, each once."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> UInt8[Tensor, "c h w"]:
+        """Image `index`. Raises CorruptImage."""
+
+
+def content_of(dataset: ImageDataset) -> str:
+    """A short string that identifies a data set's content, wherever it is stored: the key of caches and runs."""
+    return str(getattr(dataset, "content", dataset.name))
+
+
+def locality_of(dataset: ImageDataset) -> Locality | None:
+    """Which images lie near each other; None if that makes no difference."""
+    locality: Locality | None = getattr(dataset, "locality", None)
+    return locality
+
+
+@dataclass
+class ArrayDataset:
+    """Images of one size, in memory."""
+
+    name: str
+    array: UInt8[Tensor, "n c h w"]
+    labels: Labels | None
+    class_names: tuple[str, ...] = ()
+    channels: int | None = None
+    """1 or 3 to convert each image as it is loaded; None: as in the array."""
+    skipped: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def load(self, index: int) -> UInt8[Tensor, "c h w"]:
+        """A copy of image `index`."""
+        image = self.array[index].clone()
+        return image if self.channels is None else images.with_channels(image, self.channels)
+
+
+@dataclass
+class FolderDataset:
+    """Image files of any size below one folder, read on access."""
+
+    name: str
+    root: Path
+    files: np.ndarray
+    """Names relative to `root`, as one array of bytes, because a million strings would be copied to every worker."""
+    labels: Labels | None
+    class_names: tuple[str, ...]
+    channels: int
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def content(self) -> str:
+        """Hash of the file names below the folder; it does not depend on the folder's own name."""
+        return digest(self.files.tobytes())
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def file_name(self, index: int) -> str:
+        """Name of file `index`, relative to `root`; bytes that are not UTF-8 as backslash escapes."""
+        return bytes(self.files[index]).decode("utf-8", "backslashreplace")
+
+    def names(self) -> list[str]:
+        """Names of all files, relative to `root`."""
+        return [os.fsdecode(bytes(file)) for file in self.files]
+
+    def load(self, index: int) -> UInt8[Tensor, "c h w"]:
+        """Image `index`. Raises CorruptImage."""
+        path = self.root / os.fsdecode(bytes(self.files[index]))
+        try:
+            return images.load_image(path, self.channels)
+        except ValueError:
+            raise CorruptImage(str(path)) from None
+
+
+class Subset:
+    """Chosen images of another data set, in a given order; `skipped` is shared by both."""
+
+    def __init__(self, dataset: ImageDataset, indices: Sequence[int]) -> None:
+        self.indices = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if len(self.indices) and not 0 <= self.indices.min() <= self.indices.max() < len(dataset):
+            low, high = int(self.indices.min()), int(self.indices.max())
+            raise ValueError(f"{dataset.name} has images 0 to {len(dataset) - 1}; the subset has {low} to {high}")
+        self.dataset, self.class_names, self.skipped = dataset, dataset.class_names, dataset.skipped
+        chosen = digest(self.indices.tobytes())
+        self.name, self.content = f"{dataset.name}-{chosen}", f"{content_of(dataset)}-{chosen}"
+        self.labels = None if dataset.labels is None else dataset.labels[self.indices]
+        whole = locality_of(dataset)
+        self.locality = None if whole is None else whole._replace(shard=whole.shard[self.indices])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def load(self, index: int) -> UInt8[Tensor, "c h w"]:
+        """Image `index` of the subset. Raises CorruptImage."""
+        return self.dataset.load(int(self.indices[index]))
+
+
+def subset(dataset: ImageDataset, indices: Sequence[int]) -> ImageDataset:
+    """The images `indices` of a data set, in this order."""
+    return Subset(dataset, indices)
+
+
+def digest(data: bytes) -> str:
+    """Eight hexadecimal digits that identify `data`."""
+    return hashlib.sha256(data).hexdigest()[:8]
