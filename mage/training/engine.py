@@ -272,7 +272,8 @@ class Trainer:
         """Continue from a checkpoint. Raises ValueError if it was written with settings that learn something else."""
         if path is None:
             raise ValueError(f"{self.folder} holds no checkpoint to resume from; start the run without --resume")
-        state = self._read(path)
+        now = self.networks.state() | {"parameters": self.networks.parameters()}
+        state = read_sharded(path, now) if path.is_dir() else read_checkpoint(path)
         changed = changed_settings(state["settings"], self.settings)
         if changed:
             raise ValueError(
@@ -290,11 +291,6 @@ class Trainer:
         if "means" in state["window"]:  # checkpoints of 0.1 held the sums alone
             self.window.restore(state["window"])
         self.task.restore(state.get("task", {}))
-
-    def _read(self, path: Path) -> dict[str, Any]:
-        if not path.is_dir():
-            return read_checkpoint(path)
-        return read_sharded(path, self.networks.state() | {"parameters": self.networks.parameters()})
 
 
 def _name(module: str, modules: dict[str, nn.Module], metric: str = "loss") -> str:
