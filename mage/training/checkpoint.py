@@ -5,6 +5,7 @@ Their content is defined by the engine.
 
 import logging
 import pickle
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -25,7 +26,16 @@ FREE = ("data.name",)
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest training checkpoint of a run."""
-    return max(folder.glob("checkpoints/step-*.pt"), default=None)
+    return max(_checkpoints(folder), default=None, key=_step)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints of a run, whole ones and those in parts."""
+    return [path for path in folder.glob("checkpoints/step-*") if path.suffix in (".pt", ".dcp")]
+
+
+def _step(path: Path) -> str:
+    return path.stem
 
 
 def intact_checkpoint(folder: Path) -> Path | None:
@@ -33,19 +43,19 @@ def intact_checkpoint(folder: Path) -> Path | None:
 
     None if the run has no checkpoint. Raises ValueError if it has some, and none can be read.
     """
-    broken: list[str] = []
     while (path := newest_checkpoint(folder)) is not None:
+        if path.is_dir():  # in parts, which all processes read together
+            return path
         try:
             read_checkpoint(path)
         except ValueError as error:
-            before = sorted(folder.glob("checkpoints/step-*.pt"))[:-1]
+            before = sorted(_checkpoints(folder), key=_step)[:-1]
             if not before:
                 raise ValueError(
                     f"{error}, and there is none before it: start the run again in another folder"
                 ) from None
             # It must not count as the newest one any more, or the next checkpoints would be dropped before it.
-            path.rename(path.with_suffix(".broken"))
-            broken.append(path.name)
+            path.replace(path.with_suffix(".broken"))
             logger.warning(
                 "%s; it is now called %s.broken, and the one before is used: %s", error, path.stem, before[-1]
             )
@@ -68,8 +78,11 @@ def write_checkpoint(state: dict[str, Any], folder: Path, step: int) -> None:
 
 def drop_old_checkpoints(folder: Path, keep: int) -> None:
     """Remove all but the `keep` newest checkpoints."""
-    for old in sorted(folder.glob("checkpoints/step-*.pt"))[:-keep]:
-        old.unlink()
+    for old in sorted(_checkpoints(folder), key=_step)[:-keep]:
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -97,10 +110,11 @@ def _check_bytes(path: Path) -> None:
 
 
 def not_finite(modules: Mapping[str, nn.Module]) -> list[str]:
-    """Names of weights and buffers that hold NaN or infinite numbers."""
+    """Names of weights and buffers that hold NaN or infinite numbers in this process."""
 
     def wrong(tensors: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
-        return [name for name, tensor in tensors if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+        own = ((name, getattr(tensor, "to_local", lambda tensor=tensor: tensor)()) for name, tensor in tensors)
+        return [name for name, part in own if part.is_floating_point() and not bool(part.isfinite().all())]
 
     return [f"{name}.{part}" for name, module in modules.items() for part in wrong(module.state_dict().items())]
 
