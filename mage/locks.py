@@ -46,6 +46,7 @@ def held(path: Path, what: Path, *, wait: float = 0.0) -> Iterator[None]:
     if key in _held:
         yield
         return
+    is_new = not path.parent.exists()
     file = _wait_for(path, what, wait)
     _held.add(key)
     try:
@@ -59,6 +60,9 @@ def held(path: Path, what: Path, *, wait: float = 0.0) -> Iterator[None]:
         os.close(file)
         if os.name != "posix":
             path.unlink(missing_ok=True)
+        if is_new:
+            with contextlib.suppress(OSError):  # something was written into it
+                path.parent.rmdir()
 
 
 def run_lock(folder: Path) -> contextlib.AbstractContextManager[None]:
@@ -88,6 +92,8 @@ def _wait_for(path: Path, what: Path, wait: float) -> int:
             if time.monotonic() > end:
                 raise
             time.sleep(PAUSE)
+        except FileNotFoundError:  # its last holder has removed the folder, which was made for the lock alone
+            continue
         except OSError as error:
             raise atomic.explain(error, what) from None
 

@@ -83,6 +83,15 @@ def test_a_process_may_take_its_own_lock_again(tmp_path: Path) -> None:
     assert not (tmp_path / ".lock").exists()
 
 
+def test_a_folder_that_was_made_for_the_lock_alone_does_not_stay(tmp_path: Path) -> None:
+    """A command that is refused after it has taken the lock leaves nothing."""
+    for name, files in (("empty", 0), ("used", 1)):
+        with locks.run_lock(tmp_path / name):
+            if files:
+                (tmp_path / name / "file").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["used"]
+
+
 def test_a_child_does_not_keep_its_parents_lock(tmp_path: Path, hold: Hold) -> None:
     """Workers of a data loader live a little longer than a killed run, which must be resumed at once all the same."""
     child = os.fork()

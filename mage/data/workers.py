@@ -5,7 +5,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -57,6 +57,8 @@ def _in_workers(
             for result in _started(loader):
                 waiting.popleft()
                 deaths = 0
+                if isinstance(result, _Refused):
+                    raise result.error
                 yield result
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker (pid"):
@@ -89,7 +91,16 @@ class _ByNumber(Dataset[Any]):
         self.function = function
 
     def __getitem__(self, argument: Any) -> Any:
-        return self.function(argument)
+        try:
+            return self.function(argument)
+        except ValueError as error:
+            return _Refused(error)
+
+
+class _Refused(NamedTuple):
+    """A user's error in a worker process: raised there, torch would wrap it into the text of a traceback."""
+
+    error: ValueError
 
 
 def _unchanged(items: Any) -> Any:

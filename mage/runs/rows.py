@@ -216,7 +216,8 @@ class _Pieces:
     def add(self, parts: Sequence[Piece]) -> None:
         """Write rows as the next piece."""
         if parts:
-            self._write(f"piece-{len(list(self.folder.glob('piece-*.npz'))):06d}.npz", parts)
+            numbers = [int(path.stem.removeprefix("piece-")) for path in self.folder.glob("piece-*.npz")]
+            self._write(f"piece-{max(numbers, default=-1) + 1:06d}.npz", parts)
 
     def leave(self) -> None:
         """Delete the folder if no row was computed, because it then holds copies alone."""

@@ -48,7 +48,6 @@ def intact_checkpoint(folder: Path) -> Path | None:
 
     None if the run has no checkpoint. Raises ValueError if it has some, and none can be read.
     """
-    broken: list[str] = []
     while (path := newest_checkpoint(folder)) is not None:
         try:
             check_parts(path) if path.is_dir() else read_checkpoint(path)
@@ -59,8 +58,7 @@ def intact_checkpoint(folder: Path) -> Path | None:
                     f"{error}, and there is none before it: start the run again in another folder"
                 ) from None
             # It must not count as the newest one any more, or the next checkpoints would be dropped before it.
-            path.rename(path.with_suffix(".broken"))
-            broken.append(path.name)
+            path.replace(path.with_suffix(".broken"))
             logger.warning(
                 "%s; it is now called %s.broken, and the one before is used: %s", error, path.stem, before[-1]
             )

@@ -46,5 +46,16 @@ def test_a_workers_own_error_is_not_taken_for_its_death() -> None:
         list(compute(reciprocal, [1, 0], 1))
 
 
+def test_a_users_error_in_a_worker_stays_one_sentence() -> None:
+    with pytest.raises(ValueError, match=r"^numbers are positive, not -1$"):
+        list(compute(root, [4, -1], 1))
+
+
+def root(number: int) -> float:
+    if number < 0:
+        raise ValueError(f"numbers are positive, not {number}")
+    return number**0.5
+
+
 def reciprocal(number: int) -> float:
     return 1 / number
