@@ -157,8 +157,8 @@ def check_range(values: Float[Tensor, "..."], name: str) -> None:
 
 
 def to_float(images: UInt8[Tensor, "*n c h w"]) -> Float[Tensor, "*n c h w"]:
-    """uint8 -> float32 in [0, 1]."""
-    return images.float().div_(255)
+    """uint8 -> PyTorch's default type, float32, in [0, 1]."""
+    return images.to(torch.get_default_dtype()).div_(255)
 
 
 def to_uint8(images: Float[Tensor, "*n c h w"], rounding: Rounding = "nearest") -> UInt8[Tensor, "*n c h w"]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage import distributed
+from mage.nn.precision import in_full
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Projection(nn.Module):
 
     def forward(self, pooled: Float[Tensor, "n d"]) -> Float[Tensor, "n z"]:
         """Pooled encoder outputs -> vectors of length 1, in float32."""
-        return functional.normalize(self.layers(pooled).float(), dim=1)
+        return functional.normalize(in_full(self.layers(pooled)), dim=1)
 
 
 def info_nce(

@@ -21,6 +21,7 @@ from mage.masking import Mask
 from mage.models.pixels import PatchEncoder, PatchEncoderConfig, to_patches
 from mage.nn.blocks import choose_attention, transformer_blocks, xavier_linears
 from mage.nn.positions import sincos_positions
+from mage.nn.precision import in_full
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class MAE(nn.Module):
 
     def loss(self, images: Float[Tensor, "n c H W"], mask: Mask) -> Float[Tensor, ""]:
         """Mean squared error of the left-out patches."""
-        predicted = self(images, mask).float()
+        predicted = in_full(self(images, mask))
         target = to_patches(images, self.encoder.config.patch_size)
         if self.config.normalize_patches:
             mean, variance = target.mean(dim=2, keepdim=True), target.var(dim=2, keepdim=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mage.masking import Mask
+from mage.nn.precision import in_full
 
 Score = Callable[[Float[Tensor, "u p"]], Float[Tensor, "u c"]]
 """Decoder outputs -> scores of the codes."""
@@ -28,10 +29,10 @@ def scores_every_position(device: torch.device) -> bool:
 def masked_loss(
     score: Score, decoded: Float[Tensor, "n l p"], targets: Int[Tensor, "n l"], mask: Mask, *, smoothing: float
 ) -> Float[Tensor, ""]:
-    """Cross-entropy with label smoothing, mean over the batch's masked positions, in float32."""
+    """Cross-entropy with label smoothing, mean over the batch's masked positions, in float32 at least."""
     rows, words = decoded.flatten(0, 1), targets.flatten()
     if not scores_every_position(decoded.device):
         rows, words = rows[mask.masked_index], words[mask.masked_index]
-        return functional.cross_entropy(score(rows).float(), words, label_smoothing=smoothing)
-    losses = functional.cross_entropy(score(rows).float(), words, label_smoothing=smoothing, reduction="none")
+        return functional.cross_entropy(in_full(score(rows)), words, label_smoothing=smoothing)
+    losses = functional.cross_entropy(in_full(score(rows)), words, label_smoothing=smoothing, reduction="none")
     return losses.masked_fill(~mask.masked.flatten(), 0).sum() / mask.masked.sum()

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from mage import distributed
 from mage.nn.norms import GroupNorm, in_fast_layout
+from mage.nn.precision import in_full
 
 GanLoss = Literal["hinge", "non_saturating"]
 
@@ -84,7 +85,7 @@ class PatchDiscriminator(nn.Module):
     def forward(self, images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n 1 h w"]:
         """Images in [0, 1] -> scores of patches."""
         verdicts: Tensor = self.layers(in_fast_layout(images * 2 - 1))
-        return verdicts.float()
+        return in_full(verdicts)
 
 
 class StyleDiscriminator(nn.Module):
@@ -109,7 +110,7 @@ class StyleDiscriminator(nn.Module):
         x = functional.leaky_relu(self.stem(images * 2 - 1), 0.2)
         x = functional.leaky_relu(self.out(self.blocks(x)), 0.2)
         verdicts: Tensor = self.head(x)
-        return verdicts.float()
+        return in_full(verdicts)
 
 
 class _BlurBlock(nn.Module):
@@ -151,7 +152,7 @@ def discriminator_loss(real: Float[Tensor, "..."], fake: Float[Tensor, "..."], k
 def r1_penalty(network: nn.Module, images: Float[Tensor, "n c H W"]) -> Float[Tensor, ""]:
     """Mean over images of the score's squared gradient (Mescheder et al. 2018); float32, differentiable."""
     with torch.autocast(images.device.type, enabled=False):
-        images = images.detach().float().requires_grad_(True)
+        images = in_full(images.detach()).requires_grad_(True)
         (gradient,) = torch.autograd.grad(network(images).sum(), images, create_graph=True)
         return gradient.square().flatten(1).sum(dim=1).mean()
 

@@ -94,7 +94,7 @@ class TokenizerTraining(Task):
         """Losses of reconstruction and codebook, then the discriminator's, once it is used."""
         targets = images.to_float(batch["images"])
         output = modules["tokenizer"](targets)
-        reconstruction = output.reconstruction.float()
+        reconstruction = output.reconstruction
         squared = functional.mse_loss(reconstruction, targets)
         absolute = functional.l1_loss(reconstruction, targets)
         weights = self._weights

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mage import distributed
+from mage.nn.precision import in_full
 from mage.training.task import Reading
 
 
@@ -22,8 +23,7 @@ class Window:
     def add(self, readings: Mapping[str, Reading], weight: float = 1.0) -> None:
         """Add readings; weight: the share of the step that they belong to."""
         for name, (value, reduce) in readings.items():
-            value = value.detach()
-            value = value.to(torch.promote_types(value.dtype, torch.float32))
+            value = in_full(value.detach())
             self._finite = torch.minimum(self._finite, value.isfinite().float())
             if reduce == "mean":
                 self._means[name] = self._means.get(name, torch.zeros((), device=self._device)) + value * weight

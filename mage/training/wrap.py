@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mage import distributed
 from mage.device import autocast
+from mage.nn.precision import in_full
 from mage.training.sharding import local, shard_like
 
 
@@ -72,7 +73,7 @@ def no_exchange(modules: Mapping[str, nn.Module]) -> Iterator[None]:
 def in_full_precision(output: Any) -> Any:
     """Tensors of bfloat16 as float32, those of float32 and float64 as they are; also inside of tuples."""
     if isinstance(output, Tensor):
-        return output.to(torch.promote_types(output.dtype, torch.float32)) if output.is_floating_point() else output
+        return in_full(output) if output.is_floating_point() else output
     if isinstance(output, tuple) and hasattr(output, "_fields"):
         return type(output)(*map(in_full_precision, output))
     if isinstance(output, tuple | list):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage import distributed
+from mage.nn.precision import in_full
 from mage.registry import Registry
 
 QuantizerKind = Callable[["QuantizerConfig", int], "Quantizer"]
@@ -114,10 +115,10 @@ class Quantizer(nn.Module, ABC):
         """Quantize, with gradients; in training mode the codebook may also move."""
 
     def ids(self, latent: Float[Tensor, "n d h w"]) -> Int[Tensor, "n h w"]:
-        """Ids of a grid of vectors; always computed in float32."""
+        """Ids of a grid of vectors; always computed in float32 at least."""
         count, _, height, width = latent.shape
         with torch.autocast(latent.device.type, enabled=False):
-            return self.nearest(rows(latent).float()).view(count, height, width)
+            return self.nearest(in_full(rows(latent))).view(count, height, width)
 
     def lookup(self, ids: Int[Tensor, "n h w"]) -> Float[Tensor, "n d h w"]:
         """The words of a grid of ids."""
@@ -140,7 +141,7 @@ def entropy_loss(affinity: Float[Tensor, "m k"], temperature: float) -> Float[Te
 
     affinity: larger is nearer, such as a negative squared distance.
     """
-    log_share = (affinity.float() / temperature).log_softmax(dim=1)
+    log_share = (in_full(affinity) / temperature).log_softmax(dim=1)
     share = log_share.exp()
     each = -(share * log_share).sum(dim=1).mean()
     mean = distributed.mean_with_gradient(share.mean(dim=0))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage import distributed, rng
+from mage.nn.precision import in_full
 from mage.tokenizers.quantizers.base import (
     Quantized,
     Quantizer,
@@ -37,16 +38,16 @@ class VectorQuantizer(Quantizer):
 
     def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
         """Negative squared distances, up to a constant per vector."""
-        return negative_distances(vectors, self.words().float())
+        return negative_distances(vectors, in_full(self.words()))
 
     def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:
         """Quantize; loss = |sg(latent) - word|^2 + commitment x |latent - sg(word)|^2 (+ entropy)."""
-        latent = latent.float()
+        latent = in_full(latent)
         if self.training and self.life is not None:
             step = self.life.begin_step()
             if step < 0:
                 # Words are not used yet, but DDP waits for a gradient of every parameter.
-                return Quantized(latent, self.ids(latent), 0 * self.words().float().sum())
+                return Quantized(latent, self.ids(latent), 0 * in_full(self.words()).sum())
             # Words move before the graph is built: backward needs the values that forward used.
             if step == 0:
                 everywhere = torch.ones_like(self.life.usage[:, None]).bool()
@@ -54,7 +55,7 @@ class VectorQuantizer(Quantizer):
             else:
                 self._move(*self.life.revive(rows(latent.detach())))
         ids = self.ids(latent)
-        words = self.lookup(ids).float()
+        words = in_full(self.lookup(ids))
         loss = functional.mse_loss(words, latent.detach())
         loss = loss + self.config.commitment * functional.mse_loss(latent, words.detach())
         if self.config.entropy:
@@ -88,7 +89,7 @@ class SimVQ(VectorQuantizer):
     @torch.no_grad()
     def _move(self, which: Tensor, where: Float[Tensor, "k d"]) -> None:
         """Move the words marked in `which`, by fixed vectors that the map takes to the new words."""
-        origin = torch.linalg.lstsq(self.codebook_map.weight.float(), where.float().T).solution.T
+        origin = torch.linalg.lstsq(in_full(self.codebook_map.weight), in_full(where).T).solution.T
         self.codebook.copy_(torch.where(which, origin.to(self.codebook.dtype), self.codebook))
 
 
@@ -128,7 +129,7 @@ class RunningMeanQuantizer(Quantizer):
 
     def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:
         """Quantize; in training mode also move the codebook. loss = commitment x |latent - word|^2 (+ entropy)."""
-        latent = functional.normalize(latent.float(), dim=1) if self.spherical else latent.float()
+        latent = functional.normalize(in_full(latent), dim=1) if self.spherical else in_full(latent)
         if self.training:
             step = self.life.begin_step()
             if step < 0:
