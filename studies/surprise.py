@@ -52,7 +52,7 @@ DIVISIONS = ((2, 1), (2, 4), (4, 1), (8, 1))
 SURPRISE = {
     f"parts{parts}.draws{draws}.{scale}.{pool}": Scoring(parts, draws, 0, pool, scale)
     for parts, draws in DIVISIONS
-    for scale in ("none", "position", "error")
+    for scale in ("expected", "none", "position", "error")
     for pool in ("mean", "max", "top")
 }
 NEIGHBOURS = (1, 5, 20)

@@ -55,12 +55,14 @@ def test_the_map_of_an_image_is_that_of_its_tokens_in_evaluation_mode(model: mag
     assert model.transformer is not None
     tokens = model.encode(photos)
     with torch.no_grad():
-        expected = surprise(model.transformer.eval(), tokens.flatten(1), parts=PARTS, draws=DRAWS, seed=0).view(5, 4, 6)
+        flat = surprise(model.transformer.eval(), tokens.flatten(1), parts=PARTS, draws=DRAWS, seed=0)
+    expected, entropies = (part.view(5, 4, 6) for part in flat)
     model.transformer.train()
     torch.testing.assert_close(model.surprise(photos), expected)
     assert model.transformer.training
     model.transformer.eval()
     torch.testing.assert_close(model.surprise_of_tokens(tokens), expected)
+    torch.testing.assert_close(model.surprise_and_expected(tokens).expected, entropies)
 
 
 def test_bfloat16_scores_without_dropout_too(model: mage.Mage, photos: torch.Tensor) -> None:

@@ -26,7 +26,7 @@ def run(options: Options) -> None:
     )
     assert isinstance(dataset, FolderDataset | TarDataset)
     scoring = Scoring(options.parts, options.draws, options.seed, options.pool, options.scale)
-    normal = None if options.scale == "none" else _normal(options, model, scoring)
+    normal = _normal(options, model, scoring) if options.scale in COMPARED else None
     with counting(len(dataset), "image", options) as done:
         ranked = rank_images(model, dataset, scoring, normal, batch_size=options.batch_size, on_images=done)
     names = dataset.names()
@@ -38,7 +38,7 @@ def run(options: Options) -> None:
             options.folder if is_url(options.folder) else str(Path(options.folder).resolve()),
             str(options.model),
             _method(scoring),
-            "nats" if options.scale == "none" else "on the scale of the score",
+            "on the scale of the score" if options.scale in COMPARED else "nats",
             [image.score for image in ranked],
             _shown(model, dataset, high, scoring, normal, names, first=1, step=1),
             _shown(model, dataset, low, scoring, normal, names, first=len(ranked), step=-1),
@@ -108,12 +108,15 @@ def _shown(
     ]
 
 
+COMPARED = ("position", "error")
+"""Scales that compare with normal images."""
 POOLS = {
     "mean": "the mean over its tokens",
     "max": "the most surprising of its tokens",
     "top": "the mean of the most surprising tenth of its tokens",
 }
 SCALES = {
+    "expected": ", less what the network expected it to be: the entropy of its prediction",
     "none": "",
     "position": ", in standard deviations from the mean of normal images at the same position",
     "error": ", divided by the error of the tokenizer's reconstruction there plus that of normal images",

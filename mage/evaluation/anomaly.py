@@ -20,7 +20,7 @@ from mage.pipeline import Mage
 from mage.pipeline.describing import DRAWS, PARTS
 
 Pool = Literal["mean", "max", "top"]
-Scale = Literal["none", "position", "error"]
+Scale = Literal["expected", "none", "position", "error"]
 TOP_SHARE = 0.1
 LEAST_SPREAD = 0.1
 """Least standard deviation of a position, as a share of the mean over positions: a background hardly varies at all."""
@@ -38,8 +38,9 @@ class Scoring:
     """Seed of the divisions."""
     pool: Pool = "top"
     """mean: of all tokens. max: of the token with the largest number. top: mean of the tenth with the largest."""
-    scale: Scale = "none"
-    """none: nats. position: deviation from the mean of normal images at the same position, in their standard
+    scale: Scale = "expected"
+    """expected: nats above what the network expected, so that images of little content count as much as busy ones.
+    none: nats. position: deviation from the mean of normal images at the same position, in their standard
     deviations. error: divided by the error of the tokenizer there, because what it cannot draw it encodes at random."""
 
 
@@ -48,6 +49,8 @@ class Maps(NamedTuple):
 
     surprise: Float[Tensor, "n h w"]
     """In nats."""
+    expected: Float[Tensor, "n h w"]
+    """What the network expected the surprise to be, in nats."""
     error: Float[Tensor, "n h w"]
     """Root mean square of the differences of the token's pixels, in [0, 1], from their reconstruction."""
 
@@ -55,14 +58,14 @@ class Maps(NamedTuple):
 def maps_of(model: Mage, pixels: Float[Tensor, "n c H W"], scoring: Scoring, *, batch_size: int = 64) -> Maps:
     """The maps of images of the model's size. Raises ValueError for a model that cannot score (`Mage.surprise`)."""
     ids = model.encode(pixels, batch_size=batch_size)
-    surprise = model.surprise_of_tokens(
+    found, expected = model.surprise_and_expected(
         ids, parts=scoring.parts, draws=scoring.draws, seed=scoring.seed, batch_size=batch_size
     )
     shown = model.decode_tokens(ids, batch_size=batch_size).float().cpu()
     squared = (shown - pixels.cpu()).square().mean(dim=1, keepdim=True)
     rows, columns = ids.shape[1:]
     error = functional.avg_pool2d(squared, (pixels.shape[2] // rows, pixels.shape[3] // columns))[:, 0]
-    return Maps(surprise.float().cpu(), error.sqrt())
+    return Maps(found.float().cpu(), expected.float().cpu(), error.sqrt())
 
 
 def pooled(values: Float[Tensor, "n h w"], pool: Pool) -> Float[Tensor, " n"]:
@@ -98,6 +101,8 @@ def scaled(maps: Maps, scale: Scale, normal: Normal | None) -> Float[Tensor, "n 
     """Maps of surprise, as `Scoring.scale` says. Raises ValueError without `normal` for scales that need it."""
     if scale == "none":
         return maps.surprise
+    if scale == "expected":
+        return maps.surprise - maps.expected
     if normal is None:
         raise ValueError(f"the scale {scale!r} needs normal images to compare with")
     if scale == "position":

@@ -8,8 +8,14 @@ one part do not see each other, so it is no likelihood of the grid, and the aver
 The parts of a division are consecutive pieces of the Halton sequence from a random position, so each is spread evenly
 over the grid. All grids have the same divisions: the score of an image depends neither on its batch nor on its place.
 
+An image of little content has little surprise, however strange it is. What the network expected tells: the entropy of
+each prediction, -sum p ln p. On images like those of the training, surprise and expectation are equal on average; their
+difference is what typicality means (Nalisnick et al. 2019, arXiv 1906.02994), token by token.
+
 Letters: n images, l tokens, c codes.
 """
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -20,6 +26,15 @@ from mage.masking import Mask
 from mage.models.mage import MAGETransformer
 from mage.nn.grids import area, written
 from mage.sampling.orders import by_halton
+
+
+class Surprise(NamedTuple):
+    """Of each token, in nats."""
+
+    found: Float[Tensor, "n l"]
+    """-ln p of the token that is there."""
+    expected: Float[Tensor, "n l"]
+    """The mean of -ln p over all codes, as the network weighs them: the entropy of its prediction."""
 
 
 def check_parts(grid: tuple[int, ...], parts: int, draws: int) -> None:
@@ -47,14 +62,14 @@ def surprise(
     draws: int,
     seed: int,
     classes: Int[Tensor, " n"] | None = None,
-) -> Float[Tensor, "n l"]:
-    """-ln p of each token given those of the other parts, in nats, averaged over `draws` divisions.
+) -> Surprise:
+    """-ln p of each token given those of the other parts, and its expected value, averaged over `draws` divisions.
 
     classes: the class of each grid, -1 = none. A network with a decoder drops the masked tokens before its encoder, as
     in training; one without sees mask tokens in their places. Raises ValueError as `check_parts`.
     """
     check_parts(network.grid, parts, draws)
-    total = torch.zeros(tokens.shape, device=tokens.device)
+    found, expected = torch.zeros(2, *tokens.shape, device=tokens.device)
     for draw in range(draws):
         part_of = divide(network.grid, parts, seed=seed, draw=draw).to(tokens.device)
         for part in range(parts):
@@ -63,5 +78,6 @@ def surprise(
             mask = Mask(masked, masked) if network.config.decoder_depth else Mask.nothing_dropped(masked)
             scores = network(tokens, mask, classes).code_logits_at(places).float().log_softmax(dim=2)
             chosen = scores.gather(2, tokens.gather(1, places)[..., None])[..., 0]
-            total.scatter_add_(1, places, -chosen)
-    return total / draws
+            found.scatter_add_(1, places, -chosen)
+            expected.scatter_add_(1, places, -(scores.exp() * scores).sum(dim=2))
+    return Surprise(found / draws, expected / draws)

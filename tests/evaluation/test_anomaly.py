@@ -13,7 +13,8 @@ from mage.recipes import named
 
 def drawn(count: int, seed: int = 0) -> Maps:
     generator = torch.Generator().manual_seed(seed)
-    return Maps(torch.rand(count, 5, 6, generator=generator) * 4, torch.rand(count, 5, 6, generator=generator))
+    found, expected = torch.rand(2, count, 5, 6, generator=generator) * 4
+    return Maps(found, expected, torch.rand(count, 5, 6, generator=generator))
 
 
 def test_pools_are_mean_largest_and_mean_of_the_largest_tenth() -> None:
@@ -52,7 +53,7 @@ def test_errors_divide_surprise_and_a_cell_without_an_error_stays_finite() -> No
     for place in ((0, 0, 0), (1, 2, 3)):
         expected = float(maps.surprise[place]) / (float(maps.error[place]) + mean)
         assert found[place] == pytest.approx(expected, rel=1e-5)
-    perfect = Maps(usual.surprise, torch.zeros_like(usual.error))
+    perfect = Maps(usual.surprise, usual.expected, torch.zeros_like(usual.error))
     assert scaled(perfect, "error", Normal.of(perfect)).isfinite().all()
 
 
@@ -61,7 +62,9 @@ def test_scores_scale_first_and_pool_then() -> None:
     normal = Normal.of(usual)
     found = scores(maps, Scoring(pool="max", scale="position"), normal)
     assert torch.equal(found, scaled(maps, "position", normal).flatten(1).amax(dim=1))
-    assert torch.equal(scores(maps, Scoring(pool="mean")), maps.surprise.mean(dim=(1, 2)))
+    assert torch.equal(scores(maps, Scoring(pool="mean", scale="none")), maps.surprise.mean(dim=(1, 2)))
+    above = (maps.surprise - maps.expected).mean(dim=(1, 2))
+    assert torch.equal(scores(maps, Scoring(pool="mean")), above)
     with pytest.raises(ValueError, match="'position' needs normal images"):
         scores(maps, Scoring(scale="position"))
     with pytest.raises(ValueError, match="at least two images"):

@@ -39,7 +39,7 @@ def opened(folder: Path, channels: int = 1) -> FolderDataset:
 
 def test_images_of_any_size_are_ranked_by_their_own_surprise(model: mage.Mage, folder: Path) -> None:
     dataset = opened(folder)
-    ranked = rank_images(model, dataset, Scoring(pool="mean"), batch_size=2)
+    ranked = rank_images(model, dataset, Scoring(pool="mean", scale="none"), batch_size=2)
     assert dataset.skipped == [str(folder / "broken.png")]
     assert len(ranked) == len(SIZES)
     assert [image.score for image in ranked] == sorted((image.score for image in ranked), reverse=True)
@@ -49,6 +49,10 @@ def test_images_of_any_size_are_ranked_by_their_own_surprise(model: mage.Mage, f
         assert image.score == image.mean == pytest.approx(float(own.mean()), abs=1e-4)
         assert image.max == pytest.approx(float(own.max()), abs=1e-4)
         assert image.mean <= image.top <= image.max
+    above = {image.index: image.score for image in rank_images(model, dataset, Scoring(pool="mean"), batch_size=2)}
+    for image in ranked:
+        own = model.surprise_and_expected(model.encode(model.transform(folder / names[image.index])[None]))
+        assert above[image.index] == pytest.approx(float((own.found - own.expected).mean()), abs=1e-4)
 
 
 def test_numbers_of_an_image_do_not_depend_on_the_others(model: mage.Mage, folder: Path) -> None:

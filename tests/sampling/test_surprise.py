@@ -45,7 +45,7 @@ def codes(count: int, grid: tuple[int, ...] = (4, 3)) -> Tensor:
 def test_surprise_is_that_of_the_definition(kind: str) -> None:
     network, grids = build(kind), codes(3)
     classes = torch.tensor([0, 2, -1]) if network.config.num_classes else None
-    found = surprise(network, grids, parts=3, draws=2, seed=5, classes=classes)
+    found = surprise(network, grids, parts=3, draws=2, seed=5, classes=classes).found
     divisions = [divide((4, 3), 3, seed=5, draw=draw).tolist() for draw in range(2)]
     for row, grid in enumerate(grids):
         number = None if classes is None else int(classes[row])
@@ -61,8 +61,10 @@ def test_the_network_does_not_see_the_token_that_it_scores(kind: str, grid: tupl
     for token in (0, area(grid) // 2, area(grid) - 1):
         variants = original.repeat(CODES, 1)
         variants[:, token] = torch.arange(CODES)
-        found = surprise(network, variants, parts=3, draws=1, seed=0)
+        found, expected = surprise(network, variants, parts=3, draws=1, seed=0)
         torch.testing.assert_close((-found[:, token]).exp().sum(), torch.tensor(1.0), atol=1e-5, rtol=0)
+        mean = ((-found[:, token]).exp() * found[:, token]).sum()
+        torch.testing.assert_close(expected[:, token], mean.expand(CODES), msg="what is expected is the mean")
         part_of = divide(grid, 3, seed=0, draw=0)
         together = (part_of == part_of[token]) & (torch.arange(area(grid)) != token)
         others = found[:, together]
@@ -114,7 +116,7 @@ def test_parts_are_spread_evenly_over_the_grid() -> None:
 
 def test_draws_are_averaged_and_each_division_is_another() -> None:
     network, grids = build("mage"), codes(2)
-    one, two = (surprise(network, grids, parts=3, draws=draws, seed=0) for draws in (1, 2))
+    one, two = (surprise(network, grids, parts=3, draws=draws, seed=0).found for draws in (1, 2))
     assert not torch.equal(divide((4, 3), 3, seed=0, draw=0), divide((4, 3), 3, seed=0, draw=1))
     second = torch.tensor(
         [looped_surprise(network, grid.tolist(), [divide((4, 3), 3, seed=0, draw=1).tolist()], None) for grid in grids]

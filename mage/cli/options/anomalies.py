@@ -29,8 +29,9 @@ class Options(Common):
     """random divisions into parts to average over: steadier scores for as many times the time"""
     pool: MapPool = "top"
     """score of an image: mean of all its tokens, max of them, or top: mean of the most surprising tenth"""
-    scale: MapScale = "none"
-    """none: nats. position: compared with normal images at the same position. error: over the tokenizer's error"""
+    scale: MapScale = "expected"
+    """expected: nats above what the network expected. none: nats. position: compared with normal images at the same
+    position. error: over the tokenizer's error"""
     normal: Images | None = None
     """normal images for --scale position and error: a data set by name, or a folder; default: those that the model's
     training held out of its data"""

@@ -10,7 +10,7 @@ Part = Literal["generation", "linear", "fewshot", "finetune"]
 Tuning = Literal["auto", "keep", "tune"]
 ExportPart = Literal["encode", "decode", "features", "logits", "classes"]
 MapPool = Literal["mean", "max", "top"]
-MapScale = Literal["none", "position", "error"]
+MapScale = Literal["expected", "none", "position", "error"]
 
 PROTOCOLS = ("linear", "knn", "fewshot", "attentive", "corruptions", "attacks")
 RATIOS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
