@@ -188,7 +188,7 @@ def activation_bytes(
     kept, whole, number = 1 + tokens - -int(-drop_ratio * tokens // 1), 1 + tokens, kernels.number
     masks = kernels.mask if config.dropout else 0
     width, decoder = config.width, config.decoder_width
-    total = kept * width * (FLOAT + masks)  # embedding: input of its norm, and dropout
+    total: float = kept * width * (FLOAT + masks)  # embedding: input of its norm, and dropout
     total += config.depth * block_bytes(width, config.heads, config, kept, kernels)
     total += kept * width * FLOAT  # encoder's norm
     if config.decoder_depth:
@@ -197,7 +197,7 @@ def activation_bytes(
         total += whole * decoder * FLOAT  # decoder's norm
     head = decoder if config.decoder_depth else width
     total += scored * tokens * (head * number + width * (3 * number) + num_codes * FLOAT)
-    return float(total)
+    return total
 
 
 def block_bytes(width: int, heads: int, config: MAGEConfig, length: int, kernels: Kernels) -> float:
