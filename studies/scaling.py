@@ -15,6 +15,7 @@ from pathlib import Path
 from mage.models.presets import PRESETS
 from mage.recipes import named
 from mage.report.charts import Series, line_chart, standalone
+from mage.runs.hardware import MEASURED_SHARE
 from mage.runs.record import Record, write_record
 from mage.runs.scaling import Cost, training_cost
 
@@ -60,7 +61,7 @@ def main() -> None:
             metrics[f"efficiency_{size}_{device}_{devices}"] = costs[1].device_days / one.device_days
     protocol = {
         "kind": "computed from published peaks by mage.runs.scaling, not measured",
-        "share": f"{costs[1].share} of the peak, as measured on one H200 (results/speed_gpu.json)",
+        "share": f"{MEASURED_SHARE} of the peak, as measured on one H200 (results/speed_gpu.json)",
     }
     record = Record("python studies/scaling.py", 0, protocol, {"total": time.perf_counter() - start}, metrics)
     write_record(options.results / "scaling.json", record)

@@ -32,8 +32,8 @@ def run(options: Options) -> None:
         {**cost, "train_images": extent.train, "held_out_images": extent.held_out},
     )
     on_paper = options.device in ELSEWHERE or options.devices is not None
-    if not on_paper and options.share is not None:
-        raise ValueError("--share is of a published peak: name the device, such as --device h100")
+    if not on_paper and (options.share is not None or options.strategy != "ddp"):
+        raise ValueError("--share and --strategy are of a plan for published devices: name one, such as --device h100")
     paces = {} if options.no_measure or on_paper else _measure(options, recipe)
     for name, optim in _trainings(recipe).items():
         steps, pace = optim.num_steps(extent.train), paces.get(name)

@@ -61,7 +61,7 @@ class Cost:
     """Bytes that one device sends in a step."""
     compute_seconds: float
     share: float
-    """Of the device's peak, as a step's products reach it while nothing else limits them."""
+    """Of the device's peak, that a step reaches while it computes."""
     network_seconds: float
     """Of a step, if nothing else happened meanwhile."""
     step_seconds: float
@@ -148,7 +148,7 @@ def training_cost(
         + (weights / 2 if kernels.number == 2 else 0),  # autocast keeps weights in bfloat16 until the backward pass
         network_bytes=sent,
         compute_seconds=compute,
-        share=rate,
+        share=flops / (1e12 * device.tflops(precision) * compute),
         network_seconds=exchange,
         step_seconds=compute + max(0.0, exchange - meanwhile),
         steps=optim.num_steps(num_images),

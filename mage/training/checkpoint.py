@@ -18,7 +18,7 @@ from torch import nn
 
 from mage import atomic, checksums
 from mage.settings import differences
-from mage.training.legacy import upgraded
+from mage.training.legacy import comparable
 from mage.training.sharding import local
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Settings that a newer version of the library added do not count, nor do the length of the run and the location of
     the same data.
     """
-    before = upgraded(before)
+    before = comparable(before, now)
     lines = [line for name in now if name in before for line in differences(before[name], now[name], name, added=False)]
     names = [line.partition(":")[0] for line in lines]
     return [

@@ -34,3 +34,21 @@ def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     if name in ("mae", "simclr") and "patch_size" in pixels:
         method["patch_size"] = pixels["patch_size"]
     return recipe | {"method": method}
+
+
+def comparable(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in a checkpoint, as far as a run can be resumed only with the same ones.
+
+    Version 0.1 kept the whole recipe: with settings of the data that this kind of training does not read, and with the
+    tokenizer's sizes where the fingerprint of its weights stands now.
+    """
+    if "content" in before:
+        return dict(before)
+    recipe = upgraded(before)
+    if isinstance(recipe.get("data"), Mapping):
+        recipe["data"] = {name: value for name, value in recipe["data"].items() if name in now.get("data", {})}
+    return {
+        name: value
+        for name, value in recipe.items()
+        if isinstance(value, Mapping) == isinstance(now.get(name), Mapping)
+    }

@@ -56,10 +56,15 @@ def test_a_tokenizer_and_its_cache_belong_together(version: Path) -> None:
     assert cache.num_codes == tokenizer.tokenizer.num_codes
 
 
-def test_a_run_resumes(version: Path) -> None:
+def test_a_run_resumes_with_the_settings_it_had_and_no_others(
+    version: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = version / "run"
     words = ["--config", str(run / "recipe.yaml"), "--tokenizer", str(version / "tokenizer"), "--data"]
     words += [str(version / "tokens"), "--out", str(run), "--resume", "--set", "pretraining.steps=9", *QUIET]
+    with pytest.raises(SystemExit):
+        main(["pretrain", *words, "--set", "method.masking.low=0.4"])
+    assert "method.masking.low: 0.5 is not 0.4" in capsys.readouterr().err
     main(["pretrain", *words])
     newest = newest_checkpoint(run)
     assert newest is not None

@@ -153,6 +153,18 @@ def test_the_published_duration_means_a_plausible_share_of_64_v100(recipe: str, 
     assert 0.1 < share < 0.3  # of the peak in float16
 
 
+def test_few_images_take_the_time_of_launching_and_reach_less_of_the_peak() -> None:
+    few, many, assumed = (
+        training_cost(named("imagenet-base"), IMAGENET, "h100", devices=devices, share=share)
+        for devices, share in ((256, None), (16, None), (256, 0.4))
+    )
+    assert few.compute_seconds == pytest.approx(20 * hardware.BLOCK_SECONDS)
+    assert few.share < 0.05
+    assert many.share == pytest.approx(hardware.MEASURED_SHARE)
+    assert assumed.share == pytest.approx(0.4), "a share that is given is taken as it is"
+    assert assumed.compute_seconds < few.compute_seconds / 5
+
+
 def test_more_devices_are_faster_and_cost_more_device_days() -> None:
     costs = [training_cost(named("imagenet-base"), IMAGENET, "h100", devices=2**power) for power in range(9)]
     for fewer, more in pairwise(costs):
