@@ -212,7 +212,7 @@ def test_an_error_of_the_user_in_a_worker_process_stays_one_sentence(kind, num_w
             raise kind("the disk is full")
 
     dataset = Refusing("refusing", torch.zeros(4, 1, 8, 8, dtype=torch.uint8), None)
-    with pytest.raises(kind, match="^the disk is full$"):
+    with pytest.raises(kind, match=r"^the disk is full$"):
         list(evaluation_batches(dataset, PLAIN, num_workers=num_workers))
 
 
