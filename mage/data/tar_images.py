@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 MOST_NUMBERED = 100_000
 """Classes that are given by numbers below this are these numbers; larger ones are names like others."""
+NOTED_EVERY = 64
+"""Images of a copied shard between two notes that it is in use."""
 AT_ONCE = 16
 """Shards whose indices are read at the same time."""
 
@@ -129,7 +131,7 @@ class TarDataset:
         if not is_url(stored.name):
             return read(stored, start, size)
         copy = self._copies.path(stored)
-        if self._requests[shard] == 0 and copy.is_file():
+        if self._requests[shard] % NOTED_EVERY == 0:
             self._copies.used(stored)
         self._requests[shard] += 1
         if not copy.is_file() and self._copies.worth_it(stored, int(self._requests[shard])):

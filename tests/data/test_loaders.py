@@ -204,6 +204,18 @@ def test_processes_divide_an_evaluation_among_them():
     assert torch.cat(parts).sort().values.tolist() == list(range(10))
 
 
+@WORKERS
+@pytest.mark.parametrize("kind", [ValueError, OSError])
+def test_an_error_of_the_user_in_a_worker_process_stays_one_sentence(kind, num_workers):
+    class Refusing(ArrayDataset):
+        def load(self, index):
+            raise kind("the disk is full")
+
+    dataset = Refusing("refusing", torch.zeros(4, 1, 8, 8, dtype=torch.uint8), None)
+    with pytest.raises(kind, match=r"^the disk is full$"):
+        list(evaluation_batches(dataset, PLAIN, num_workers=num_workers))
+
+
 def test_an_entirely_corrupt_share_is_no_error_if_another_share_is_readable(tmp_path):
     dataset = folder(tmp_path, 4, corrupt=(0, 1))  # in order: 0, 2, 1, 3
     assert list(evaluation_batches(dataset, PLAIN, rank=0, world_size=2)) == []

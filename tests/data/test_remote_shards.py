@@ -1,5 +1,6 @@
 """Shards and token caches in an object store: S3 as moto serves it on this machine."""
 
+import errno
 import importlib.util
 import json
 import logging
@@ -182,6 +183,18 @@ def test_copies_make_room_for_each_other_and_what_a_killed_process_left_goes(tmp
     assert not copies.worth_it(stored[0], 0)
     assert copies.worth_it(stored[0], 1)
     assert not Copies(tmp_path, 999).worth_it(stored[0], 10**9), "it would not fit"
+
+
+def test_a_full_disk_says_where_room_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+
+    def full(stored: Stored, start: int, count: int) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mage.data.shard_copies.read", full)
+    with pytest.raises(OSError, match=r"is full: set MAGE_DATA .* --set data\.shards\.copies_gigabytes"):
+        Copies(tmp_path / "copies", 10**6).make(look_at(str(tmp_path / "file")))
+    assert not list((tmp_path / "copies").glob("*.tar"))
 
 
 def test_a_missing_shard_in_a_store_is_tried_again_named_and_skipped_if_asked(
