@@ -14,6 +14,7 @@ import mage
 from mage import images, pictures
 from mage.masking import mask_from_noise
 from mage.store import packaged
+from mage.store.example_images import read_examples
 
 FOLDER = Path(__file__).parent / "pictures"
 RATIOS = (0.5, 0.75, 0.9)
@@ -32,7 +33,7 @@ def generated(name: str) -> Tensor:
 def filled_in(name: str) -> Tensor:
     """Images from fewer and fewer of their tokens, edits, and samples."""
     model = mage.load(packaged.FOLDER / name)
-    shown = images.to_float(packaged.examples(name)[0][:SHOWN])
+    shown = images.to_float(read_examples(name)[0][:SHOWN])
     rows = [("image", shown)]
     for ratio in RATIOS:
         rows.append((f"{ratio:.0%} masked", model.reconstruct(shown, mask_ratio=ratio).cpu()))
@@ -62,7 +63,7 @@ def beside(parts: list[Tensor], gap: int = 24) -> Tensor:
 def masking() -> Tensor:
     """One image's tokens at three mask ratios: kept, masked, and dropped before the encoder."""
     model = mage.load(packaged.FOLDER / "cifar10")
-    image = images.enlarge(images.to_float(packaged.examples("cifar10")[0][12]), 320)
+    image = images.enlarge(images.to_float(read_examples("cifar10")[0][12]), 320)
     rows, columns = model.require_tokenizer().grid
     noise = torch.rand(1, rows * columns, generator=torch.Generator().manual_seed(0))
 

@@ -34,6 +34,7 @@ from mage.runs.record import Record, write_record
 from mage.runs.showcase import MIRRORING, Showcase
 from mage.store import folder as store
 from mage.store import packaged
+from mage.store.example_images import write_examples
 from mage.store.packaged import Card, weights_hash
 
 LARGEST_FILE = 16 * 2**20
@@ -245,7 +246,7 @@ class Packaging:
         """Write a few test images beside the weights; their classes."""
         order = torch.randperm(len(test), generator=rng.generator(0, "examples")).tolist()[:EXAMPLES]
         pictures = torch.cat(list(batches_of(subset(test, order), model.image_size)))
-        packaged.write_examples(folder, images.to_uint8(pictures))
+        write_examples(folder, images.to_uint8(pictures))
         return [test.class_names[test.labels[index]] if test.labels is not None else "" for index in order]
 
     def command(self) -> str:

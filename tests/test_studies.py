@@ -26,6 +26,7 @@ from mage.recipes import named
 from mage.runs.adapt import Adapted
 from mage.runs.production import Production
 from mage.runs.tokenizer_check import TokenizerCheck
+from mage.store.example_images import read_examples
 
 STUDIES = Path(__file__).resolve().parent.parent / "studies"
 HELPERS = ("choices", "emoji", "generation_study", "kills", "left_out", "sheets")
@@ -427,7 +428,7 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     new = {"authentic_share", "authenticity_efflite0_train20", "authenticity_efflite0_train297_real"}
     measured = {*distances, *new, "linear_probe_accuracy", "class_accuracy", "control_surprise"}
     assert measured <= set(card.record["metrics"])
-    assert len(module.packaged.examples("toy")[0]) == len(card.examples) == 64
+    assert len(read_examples("toy")[0]) == len(card.examples) == 64
     guidances = json.loads((tmp_path / "runs" / "toy" / "guidance.json").read_text())
     chosen = mage.load(tmp_path / "package" / "toy").sampling.guidance
     about = [float(name) for name, value in guidances.items() if value <= 1.02 * min(guidances.values())]

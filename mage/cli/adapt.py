@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import mage
 from mage import distributed, runs
-from mage.cli.console import check_parent, counting, emit, skipped_sentence
+from mage.cli.console import counting, emit, skipped_sentence
 from mage.cli.options.adapt import Options
 from mage.report import write_report
 from mage.report.adaptation import compared
@@ -16,7 +16,6 @@ PARALLEL = True
 
 def run(options: Options) -> None:
     """Adapt, write the report and print what changed."""
-    check_parent(options.out)
     model = mage.load(options.from_, precision=options.precision, device=options.device)
     launch = Launch(
         options.out,

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import mage
-from mage.cli.console import check_parent, counting, emit, note, skipped_sentence
+from mage.cli.console import counting, emit, note, skipped_sentence
 from mage.cli.options.anomalies import Options
 from mage.data.datasets import FolderDataset, ImageDataset, load_dataset, subset
 from mage.evaluation.anomaly import Normal, Scoring
@@ -17,7 +17,6 @@ from mage.sampling.surprise import check_parts
 def run(options: Options) -> None:
     """Score, write and print."""
     table, page = options.out / "scores.csv", options.out / "anomalies.html"
-    check_parent(table)
     model = mage.load(options.model, precision=options.precision, device=options.device)
     check_parts(model.require_generator().grid, options.parts, options.draws)
     dataset = load_dataset(options.folder, split="all", channels=model.channels)

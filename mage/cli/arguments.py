@@ -3,7 +3,6 @@
 from dataclasses import fields
 from typing import Any
 
-from mage.cli.console import check_parent
 from mage.cli.options.base import RecipeOptions, RunOptions, SamplerOptions
 from mage.pipeline import Mage
 from mage.recipes import Choice
@@ -18,7 +17,6 @@ def choice_of(options: RecipeOptions) -> Choice:
 
 def launch_of(options: RunOptions) -> Launch:
     """The launch: settings of a run that do not change what is learned."""
-    check_parent(options.out)
     return Launch(
         options.out,
         device=options.device,

@@ -8,7 +8,7 @@ from pathlib import Path
 from mage.benchmarks import suite
 from mage.benchmarks.graphs import graph_metrics
 from mage.benchmarks.suite import PATHS, Row
-from mage.cli.console import check_output_file, emit, note
+from mage.cli.console import emit, note
 from mage.cli.options.benchmark import Options
 from mage.device import resolve_device
 from mage.models.presets import PRESETS
@@ -47,8 +47,6 @@ def run(options: Options) -> None:
         raise ValueError(f"there is no path {', '.join(sorted(unknown))!r}; paths are all, {', '.join(PATHS)}")
     if not options.batch_sizes:
         raise ValueError("--batch-sizes needs at least one number of images")
-    if options.record is not None:
-        check_output_file(options.record, (".json",))
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # the profiler writes its own messages to standard error
     metrics: dict[str, float] = {}
     start = time.perf_counter()

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -38,19 +37,3 @@ def counting(total: int, unit: str, options: Common) -> Iterator[Any]:
     """A progress bar; yields a function that takes the number of items done since the last call."""
     with tqdm(total=total, unit=unit, disable=True if options.json else None) as bar:
         yield bar.update
-
-
-def check_output_file(path: Path, suffixes: tuple[str, ...] = (".png",)) -> None:
-    """Raise ValueError before any work if a result could not be written to `path`."""
-    if path.suffix.lower() not in suffixes:
-        raise ValueError(f"--out {path} must end in {' or '.join(suffixes)}")
-    if path.is_dir():
-        raise ValueError(f"--out {path} is a folder; give the name of a file")
-    check_parent(path)
-
-
-def check_parent(path: Path) -> None:
-    """Raise ValueError if a parent of `path` is a file."""
-    for parent in path.parents:
-        if parent.exists() and not parent.is_dir():
-            raise ValueError(f"cannot write {path}: {parent} is a file, not a folder")

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 from mage.checkpoints import foreign, official
-from mage.cli.console import check_output_file, check_parent, emit
+from mage.cli.console import emit
 from mage.cli.options.convert import Options
+from mage.cli.options.places import check_new_file
 from mage.store import folder as store
 from mage.store import hub
 from mage.store.model_card import CardFacts, card_of
@@ -32,11 +33,10 @@ def _convert(options: Options) -> None:
             raise ValueError(
                 "--to-hub-layout is for model folders, not for files that are converted back: leave it out"
             )
-        check_output_file(options.out, (".pth", ".pt", ".ckpt"))
+        check_new_file("--out", options.out, (".pth", ".pt", ".ckpt"))
         official.to_released(options.files[0], options.out)
         emit(options, {"out": str(options.out)}, f"{options.out}: every tensor as it was released")
         return
-    check_parent(options.out)
     config = None
     if options.config is not None:
         try:
@@ -67,7 +67,6 @@ def _is_foreign(path: Path) -> bool:
 
 def _convert_foreign(options: Options) -> None:
     path = options.files[0]
-    check_parent(options.out)
     if path.is_dir():
         parts = foreign.read_diffusers(path, image_size=options.image_size)
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 import mage
 from mage import atomic, distributed, images, runs
 from mage.cli.arguments import choice_of, launch_of
-from mage.cli.console import check_parent, counting, emit, note
+from mage.cli.console import counting, emit, note
 from mage.cli.options.demo import Options
 from mage.recipes import Recipe, named, resolve
 from mage.recipes.fitting import Training
@@ -20,6 +20,7 @@ from mage.runs.launch import Launch
 from mage.runs.record import Record, command_line, write_record
 from mage.runs.showcase import Showcase
 from mage.store import packaged
+from mage.store.example_images import read_examples
 from mage.training.checkpoint import newest_checkpoint
 from mage.training.run import TrainResult
 
@@ -50,7 +51,6 @@ class Clock:
 
 def run(options: Options) -> None:
     """Every step of the library, in order."""
-    check_parent(options.out / "report.html")
     minutes = minutes_of(options)
     clock = None if minutes is None else Clock(minutes)
     recipe, launch = resolve(choice_of(options)), launch_of(options)
@@ -82,7 +82,7 @@ def _show_packaged(options: Options, *, last: bool) -> None:
     note(options, f"the packaged model {PACKAGED}: {card.title}")
     # by its path: a folder of the same name in the working directory would come first
     model = mage.load(packaged.FOLDER / PACKAGED, precision=options.precision, device=options.device)
-    gallery = Gallery(model, images.to_float(packaged.examples(PACKAGED)[0]), folder)
+    gallery = Gallery(model, images.to_float(read_examples(PACKAGED)[0]), folder)
     gallery.draw()
     with gallery.timed("features"):
         gallery.neighbours()

@@ -5,7 +5,7 @@ from torch import Tensor
 import mage
 from mage import images, pictures
 from mage.cli.arguments import classes_of, sampling_of
-from mage.cli.console import check_output_file, counting, emit
+from mage.cli.console import counting, emit
 from mage.cli.options.edit import Options
 from mage.evaluation.seams import seam_ratio
 from mage.sampling.edit import box_mask, expand_canvas, grow_mask
@@ -17,7 +17,6 @@ MOST_SHOWN = 6
 
 def run(options: Options) -> None:
     """Edit and write the result."""
-    check_output_file(options.out)
     if sum(region is not None for region in (options.mask, options.box, options.expand, options.vary)) != 1:
         raise ValueError("give exactly one of --mask, --box, --expand and --vary: it selects what is redrawn")
     if options.vary is not None and (options.grow or options.full_size or options.paste):

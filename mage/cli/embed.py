@@ -6,14 +6,13 @@ from typing import Any
 
 import mage
 from mage import runs
-from mage.cli.console import check_parent, counting, emit, skipped_sentence
+from mage.cli.console import counting, emit, skipped_sentence
 from mage.cli.options.embed import FolderOptions, Options
 from mage.runs.rows import Table
 
 
 def run(options: Options) -> None:
     """Embed and print what was written."""
-    check_parent(options.out)
     model = mage.load(options.model, precision=options.precision, device=options.device)
     table = listing(options, lambda **more: runs.embed(model, options.data, options.out, pool=options.pool, **more))
     emit(options, values_of(table), sentence_of(table, "features"))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import mage
 from mage import atomic
 from mage.cli.arguments import classes_of, sampling_of
-from mage.cli.console import check_parent, counting, emit, note
+from mage.cli.console import counting, emit, note
 from mage.cli.options.evaluate_generation import Options
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.device import resolve_device
@@ -25,8 +25,6 @@ from mage.runs.record import commit, machine
 
 def run(options: Options) -> None:
     """Extract features, compare, write and print."""
-    if options.out is not None:
-        check_parent(options.out / "generation.json")
     if options.save_reference is not None and options.save_reference.suffix != ".npz":
         raise ValueError(f"--save-reference {options.save_reference} must end in .npz")
     extractor = build_extractor(

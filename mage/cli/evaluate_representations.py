@@ -2,7 +2,7 @@
 
 import mage
 from mage import atomic
-from mage.cli.console import check_parent, emit, note
+from mage.cli.console import emit, note
 from mage.cli.options.evaluate_representations import Options
 from mage.data.datasets import load_dataset
 from mage.evaluation.classification import classification_accuracy
@@ -23,8 +23,6 @@ def run(options: Options) -> None:
         raise ValueError(f"there is no recipe {options.finetune!r} of fine-tuning; there are {', '.join(FINETUNES)}")
     if options.finetune and options.out is None:
         raise ValueError("--finetune writes a run of its own into OUT/finetune: give --out")
-    if options.out is not None:
-        check_parent(options.out / "representations.json")
     protocols = build_protocols(
         options.parts,
         {

@@ -4,7 +4,7 @@ from torch import nn
 
 import mage
 from mage import atomic, images, runs
-from mage.cli.console import check_parent, counting, emit, note, skipped_sentence
+from mage.cli.console import counting, emit, note, skipped_sentence
 from mage.cli.options.evaluate_tokenizer import Options
 from mage.data.datasets import ImageDataset, default_root, load_dataset, subset
 from mage.evaluation.extractors import Extractor, build_extractor
@@ -16,8 +16,6 @@ from mage.tokenizers.perceptual import build_perceptual
 
 def run(options: Options) -> None:
     """Measure, write and print."""
-    if options.out is not None:
-        check_parent(options.out / "evaluation.json")
     model = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)
     data = options.data or model.recipe.get("data", {}).get("name")
     if data is None:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 import mage
-from mage.cli.console import check_output_file, counting, emit, skipped_sentence
+from mage.cli.console import counting, emit, skipped_sentence
 from mage.cli.options.explore import Options
 from mage.report.explore import write_exploration
 from mage.runs.explore import explore
@@ -12,7 +12,6 @@ from mage.runs.explore import explore
 
 def run(options: Options) -> None:
     """Explore, write the page and print what was found."""
-    check_output_file(options.out, (".html",))
     model = mage.load(options.model, precision=options.precision, device=options.device)
     with contextlib.ExitStack() as stack:
         bars: list[Callable[[int], None]] = []

@@ -3,7 +3,7 @@
 from typing import Any
 
 import mage
-from mage.cli.console import check_parent, emit, note
+from mage.cli.console import emit, note
 from mage.cli.options.export import Options
 from mage.export import export
 from mage.export.programs import OPSET
@@ -20,7 +20,6 @@ def run(options: Options) -> None:
     if options.onnx == options.torch:
         raise ValueError(f"--onnx and --torch write into two folders, not both into {options.onnx}")
     for folder in folders.values():
-        check_parent(folder)
         check_free(folder)
     model = mage.load(options.model, precision="float32", device="cpu")
     results: dict[str, Any] = {}

@@ -88,13 +88,15 @@ def _main(arguments: list[str] | None) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     from mage.cli import parse
     from mage.cli.examples import EXAMPLES
+    from mage.cli.options.places import check_places
 
     # Options first: help and mistakes need no PyTorch, whose import takes seconds.
     file = name.replace("-", "_")
     kind = importlib.import_module(f"mage.cli.options.{file}").Options
     try:
         options = parse.parse(kind, rest, program=f"mage {name}", description=COMMANDS[name], examples=EXAMPLES[name])
-    except parse.Mistake as mistake:
+        check_places(options)
+    except (parse.Mistake, ValueError) as mistake:
         _fail(f"mage {name}", str(mistake))
     with _waiting("--json" in rest):
         module = importlib.import_module(f"mage.cli.{file}")

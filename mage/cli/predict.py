@@ -2,7 +2,7 @@
 
 import mage
 from mage import runs
-from mage.cli.console import check_parent, emit
+from mage.cli.console import emit
 from mage.cli.embed import listing, sentence_of, values_of
 from mage.cli.options.predict import Options
 from mage.evaluation.confusion import with_interval
@@ -11,7 +11,6 @@ from mage.runs.predict import agreement
 
 def run(options: Options) -> None:
     """Predict, and compare with the sub-folders where they are the classes."""
-    check_parent(options.out)
     classifier = mage.load_classifier(options.model, precision=options.precision, device=options.device)
     table = listing(options, lambda **more: runs.predict(classifier, options.data, options.out, **more))
     values, lines = values_of(table), [sentence_of(table, "classes")]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import mage
 from mage import atomic
-from mage.cli.console import check_parent, counting, emit, skipped_sentence
+from mage.cli.console import counting, emit, skipped_sentence
 from mage.cli.options.base import FeatureOptions
 from mage.cli.options.probe import Options
 from mage.data.datasets import ImageDataset, load_dataset
@@ -27,7 +27,6 @@ def run(options: Options) -> None:
     if options.crops == "random" and options.protocol != "lars":
         raise ValueError("--crops random needs --protocol lars: the other protocols take one view per image")
     if options.out is not None:
-        check_parent(options.out / "classifier.json")
         check_new_folder(options.out)
     config = LarsConfig(epochs=options.epochs, base_learning_rate=options.base_learning_rate)
     model, (train, test) = _open(options)

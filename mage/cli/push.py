@@ -8,12 +8,13 @@ from mage.cli.options.push import Options
 from mage.report.shared_card import facts_of
 from mage.store import folder as store
 from mage.store import hub
+from mage.store.hub_names import name_to_write
 from mage.store.model_card import card_of
 
 
 def run(options: Options) -> None:
     """Upload the files of a model folder with a new card, and print the address."""
-    shared = hub.name_to_write(options.to, options.revision)
+    shared = name_to_write(options.to, options.revision)
     folder = store.find_folder(options.model)
     model = mage.load(folder, precision=options.precision, device=options.device)
     facts = facts_of(options.model)

@@ -4,7 +4,7 @@ import torch
 
 import mage
 from mage import images, pictures
-from mage.cli.console import check_output_file, emit
+from mage.cli.console import emit
 from mage.cli.options.reconstruct import Options
 
 IN_A_ROW = 10
@@ -13,7 +13,6 @@ IN_A_ROW = 10
 
 def run(options: Options) -> None:
     """Draw the figure."""
-    check_output_file(options.out)
     model = mage.load(options.model, precision=options.precision, device=options.device)
     originals = torch.stack(
         [images.fit(images.load_image(path, model.channels), model.image_size) for path in options.image]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import mage
 from mage import atomic
-from mage.cli.console import check_output_file, counting, emit, note, skipped_sentence
+from mage.cli.console import counting, emit, note, skipped_sentence
 from mage.cli.options.robustness import Options
 from mage.data.datasets import load_dataset
 from mage.evaluation.metric import Measured
@@ -15,8 +15,6 @@ from mage.evaluation.suite import build_protocols, measure_representation
 
 def run(options: Options) -> None:
     """Measure, write and print."""
-    if options.out is not None:
-        check_output_file(options.out, (".json",))
     error = None
     if options.baseline is not None:
         error = baseline_error(options.baseline, official=options.official is not None)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from mage import runs
 from mage.array_files import open_integers
 from mage.cli.arguments import choice_of, launch_of
-from mage.cli.console import check_parent, counting, emit, skipped_sentence
+from mage.cli.console import counting, emit, skipped_sentence
 from mage.cli.options.tokenize import Options
 from mage.data.own_tokens import write_tokens
 from mage.nn.grids import written
@@ -17,7 +17,6 @@ PARALLEL = True
 
 def run(options: Options) -> None:
     """Write the cache and print its size."""
-    check_parent(options.out)
     if (options.tokenizer is None) == (options.array is None):
         raise ValueError("give either --tokenizer or --array")
     if options.tokenizer is None:

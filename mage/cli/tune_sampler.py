@@ -6,7 +6,7 @@ from typing import Any
 import mage
 from mage import atomic
 from mage.cli.arguments import classes_of, sampling_of
-from mage.cli.console import check_parent, emit, note
+from mage.cli.console import emit, note
 from mage.cli.options.tune_sampler import Options
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.evaluation.extractors import build_extractor
@@ -26,8 +26,6 @@ ENOUGH_IMAGES = 1000
 
 def run(options: Options) -> None:
     """Search, store and print."""
-    if options.out is not None:
-        check_parent(options.out)
     model = mage.load(options.model, precision=options.precision, device=options.device)
     sees_all = not model.require_generator().config.decoder_depth  # without a decoder nothing can be dropped
     config = replace(

@@ -8,7 +8,7 @@ Letters: n images, c channels, h height, w width.
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -22,14 +22,12 @@ from mage import images, rng
 from mage.data.embedded import embedded_arrays
 from mage.data.idx import read_idx
 from mage.data.image_folders import classes_of, hold_out, image_files, labelled_first
+from mage.data.names import DATASETS as DATASETS
+from mage.data.names import DatasetLoader, check_folder, registered
 from mage.images import SUFFIXES
-from mage.registry import Registry
 
 Labels = Int64[np.ndarray, " n"]
 TEST_FOLDERS = ("test", "val", "valid", "validation")
-DatasetLoader = Callable[[str, str | Path | None, int | None], "ImageDataset"]
-"""(split train or test, data_root, channels or None) -> a data set; registered by name in DATASETS."""
-DATASETS: Registry[DatasetLoader] = Registry(kind="data set", group="mage.datasets")
 EMBEDDED = ("mnist5k", "digits")
 DOWNLOADED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 DIGITS = tuple("0123456789")
@@ -159,7 +157,7 @@ def load_dataset(
     """
     if channels is not None and channels < 1:
         raise ValueError(f"channels must be 1 (grey), 3 (RGB) or the number of bands, not {channels}")
-    key = _registered(name)
+    key = registered(name, DATASETS.names())
     named = key != ""
     if split not in ("train", "test") and (split != "all" or named):
         raise ValueError(f"split must be train or test (or all, of a folder), not {split!r}")
@@ -173,20 +171,7 @@ def load_dataset(
                 "name, class_names, labels, skipped, len() and load(index), such as ArrayDataset"
             )
         return dataset
-    folder = Path(name).expanduser()
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file: give a folder of images (an archive has to be unpacked first)")
-    if not folder.is_dir():
-        known = ", ".join(DATASETS)
-        raise ValueError(f"there is no data set and no folder called {str(name)!r}; named data sets are {known}")
-    return _folder(folder, split, channels or 3)
-
-
-def _registered(name: str | Path) -> str:
-    """The name as in DATASETS: as it is written, else in lower case with hyphens; "" if there is none."""
-    if not isinstance(name, str):
-        return ""
-    return next((key for key in (name, name.lower().replace("_", "-")) if key in DATASETS), "")
+    return _folder(check_folder(name, DATASETS.names()), split, channels or 3)
 
 
 def subset(dataset: ImageDataset, indices: Sequence[int]) -> ImageDataset:

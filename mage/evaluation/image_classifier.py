@@ -27,11 +27,12 @@ from mage.models import Classifier
 from mage.models.pooling import Pool
 from mage.pipeline import Mage, load
 from mage.settings import from_dict, to_dict
+from mage.store.files import CLASSIFIER
 from mage.store.folder import read_tensors
 from mage.tokenizers.base import weights_fingerprint
 
 FORMAT = 1
-CONFIG, HEAD = "classifier.json", "classifier.safetensors"
+CONFIG, HEAD = CLASSIFIER, "classifier.safetensors"
 MOST_BYTES = 2**24
 """Largest size of classifier.json: a million class names."""
 
@@ -184,7 +185,7 @@ def _fine_tuned(folder: Path, precision: str, device: str | torch.device) -> Ima
     network = model.transformer
     if not isinstance(network, Classifier):
         raise ValueError(
-            f"{folder} names no classes: `mage probe --model {folder} --data DATA --out CLASSIFIER` keeps a classifier "
+            f"{folder} is no classifier: `mage probe --model {folder} --data DATA --out CLASSIFIER` keeps a classifier "
             "on its features, `mage finetune` trains one"
         )
     names = model.class_names or tuple(str(number) for number in range(network.num_classes))

@@ -22,6 +22,7 @@ from mage.pipeline.modes import evaluating, in_batches
 from mage.sampling.generator import ScoreAll, scores_everywhere
 from mage.store import folder as store
 from mage.store import hub
+from mage.store.hub_names import name_to_write
 from mage.store.model_card import CardFacts, card_of
 from mage.store.parts import ModelParts
 from mage.tokenizers import Tokenizer
@@ -107,7 +108,7 @@ class Networks:
         branch, made if it is missing. card: what its card says beyond what the model knows, such as the licence.
         Raises ValueError for another name and without permission to write, ConnectionError without a connection.
         """
-        shared = hub.name_to_write(name, revision)
+        shared = name_to_write(name, revision)
         with tempfile.TemporaryDirectory() as temporary:
             folder = store.write(self.parts, Path(temporary) / "model")
             hub.prepare(folder, card_of(shared.model, self.parts, card or CardFacts()))

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mage import images, pictures
+from mage import distributed, images, pictures
 from mage.data.datasets import content_of
 from mage.data.splits import TrainingData
 from mage.data.token_cache import TokenCache
@@ -24,7 +24,7 @@ from mage.pipeline import Mage, load
 from mage.recipes.fitting import Training
 from mage.recipes.schema import Recipe
 from mage.runs.adapted_recipe import adapted_recipe, tuning_recipe
-from mage.runs.before_after import TestedImages, pretraining_warnings
+from mage.runs.before_after import TestedImages, colour_warnings, pretraining_warnings
 from mage.runs.fitted import fitted_recipe
 from mage.runs.inputs import open_data, training_data, validation_images
 from mage.runs.journal import Journal
@@ -110,8 +110,14 @@ class Adaptation:
     def run(self, minutes: float, tuning: Tuning, counting: Counting | None) -> Adapted:
         """All steps; those that are finished are not repeated."""
         launch = replace(self.launch, out=self.launch.out / "tokens")
+        if "result" in self.journal.values:
+            logger.info("%s is finished already: this is what came out", self.launch.out)
+        else:
+            self.say(1, f"{len(self.parts.train):,} images become tokens")
         with nullcontext(None) if counting is None else counting(len(self.parts.train)) as on_images:
             cache = tokenize(self.recipe, launch, self.model, on_images=on_images)
+        for warning in colour_warnings(self.model.channels, self.recipe.data.name, self.launch.data_root):
+            logger.warning("%s", warning)
         check = TokenizerCheck(**self.journal.once("check", lambda: self.check(self.model)))
         logger.info("%s", check.sentence)
         if "result" not in self.journal.values:
@@ -134,12 +140,25 @@ class Adaptation:
         share, size = TOKENIZER_SHARE if tune else 0.0, len(cache)
         recipe = self.fitted(self.recipe, "pretraining", size, minutes, 1 - share)
         tuning = self.fitted(tuning_recipe(self.recipe), "tokenizer_training", size, minutes, share) if tune else None
+        self.say(2, "the model is measured as it is")
         before = self.journal.once("before", lambda: self.measure(self.model, "samples_before"))
+        if tuning is None:
+            self.say(3, "the tokenizer is kept")
+        else:
+            self.say(3, f"the tokenizer's decoder is tuned; its codes stay: {tuning.tokenizer_training.steps:,} steps")
         tokenizer, recheck = self.own_tokenizer(), None
         if tuning is not None:
             tokenizer, recheck = self.tune(tuning, check)
+        self.say(4, f"pre-training goes on with these images: {recipe.pretraining.steps:,} steps")
         pretrain(recipe, self.started(), tokenizer, cache=cache, init_from=self.model)
+        self.say(5, "the new model is measured")
         self.journal.once("result", lambda: self.finish(check, recheck, before, cache.index.skipped))
+
+    @staticmethod
+    def say(step: int, what: str) -> None:
+        """Log which step begins."""
+        if distributed.is_first():
+            logger.info("step %d of 5: %s", step, what)
 
     def fitted(self, recipe: Recipe, training: Training, num_images: int, minutes: float, share: float) -> Recipe:
         """The recipe with a batch and steps for the minutes; of a training that has begun, with those that it has."""
@@ -210,6 +229,7 @@ class Adaptation:
             "steps": logs["pretrain"][-1]["step"],
             "seconds": seconds,
             "warnings": [
+                *colour_warnings(self.model.channels, self.recipe.data.name, self.launch.data_root),
                 *tokenizer_warnings(check, recheck),
                 *pretraining_warnings(before["metrics"], after["metrics"], logs["pretrain"]),
             ],

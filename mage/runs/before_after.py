@@ -3,6 +3,7 @@
 Letters: n images, c channels, H W pixels, gh gw pixels of a grid.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mage import images
-from mage.data.datasets import ImageDataset
+from mage.data.datasets import CorruptImage, ImageDataset, load_dataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.knn import NearestNeighbours
 from mage.evaluation.masked_loss import MaskedLoss, MaskedTokens
@@ -32,6 +33,11 @@ SAMPLES, SHOWN = 64, 10
 """Generated images, and reconstructed ones, in the pictures."""
 RISE = 1.02
 """Held-out loss over its lowest value from which on a network counts as learning its images by heart."""
+LOOKED_AT = 16
+"""Images whose colours are looked at."""
+HUE, COLOURED_SHARE = 32, 0.02
+"""Levels between a pixel's largest and smallest channel from which on it has a colour; and the share of such pixels
+from which on an image has: noise of a camera and JPEG colour grey images a little."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,22 @@ def pretraining_warnings(
             "--set data.transform.augmentation=crop_flip"
         )
     return sentences
+
+
+def colour_warnings(channels: int, data: str, data_root: str | None) -> list[str]:
+    """That the model is grey and the images, of which a few are looked at, are not."""
+    if channels != 1:
+        return []
+    coloured = 0
+    shown = evenly(load_dataset(data, split="train", data_root=data_root, channels=3), LOOKED_AT)
+    for index in range(len(shown)):
+        with contextlib.suppress(CorruptImage):
+            image = shown.load(index).int()
+            spread = image.amax(0) - image.amin(0)
+            coloured += int((spread > HUE).float().mean() > COLOURED_SHARE)
+    if 2 * coloured <= len(shown):
+        return []
+    return ["these images have colours and the model is grey: it sees none, and draws none; start from another model"]
 
 
 def _pixels(dataset: ImageDataset, model: Mage) -> UInt8[Tensor, "n c H W"]:

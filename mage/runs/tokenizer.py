@@ -64,7 +64,8 @@ def train_tokenizer(recipe: Recipe, launch: Launch, *, init_from: VQGAN | None =
             perceptual=perceptual,
             precision=launch.resolved_precision(),
         )
-    announce("training a tokenizer", recipe, launch, optim, len(data.train), recipe.tokenizer.grid)
+    activity = "tuning a tokenizer's decoder" if loss.freeze_encoder else "training a tokenizer"
+    announce(activity, recipe, launch, optim, len(data.train), recipe.tokenizer.grid)
     return run_task(task, recipe, launch, _learned(recipe, content_of(data.train)), data.train)
 
 

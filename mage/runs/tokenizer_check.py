@@ -49,12 +49,20 @@ class TokenizerCheck:
         return self.psnr_db < self.own_psnr_db - TOLERATED_DB
 
     @property
+    def short(self) -> str:
+        """The PSNR beside what it is compared with."""
+        other = f"{self.cells_psnr_db:.1f} dB by one average colour per token"
+        if self.own_psnr_db is not None:
+            other = f"{self.own_psnr_db:.1f} dB on the images it was trained for"
+        return f"PSNR {self.psnr_db:.1f} dB, {other}"
+
+    @property
     def sentence(self) -> str:
         """The numbers."""
         own = "" if self.own_psnr_db is None else f"{self.own_psnr_db:.1f} dB on the images it was trained for, "
         perceptual = ""
         if self.perceptual is not None and self.cells_perceptual is not None:
-            perceptual = f"; perceptual distance {self.perceptual:.3f} ({self.cells_perceptual:.3f})"
+            perceptual = f"; perceptual distance {self.perceptual:.3f}, by average colours {self.cells_perceptual:.3f}"
         return (
             f"the tokenizer reconstructs {self.images:,} held-out images with a PSNR of {self.psnr_db:.1f} dB ({own}"
             f"{self.cells_psnr_db:.1f} dB by one average colour per token){perceptual}"
@@ -97,8 +105,8 @@ def tokenizer_warnings(check: TokenizerCheck, tuned: TokenizerCheck | None) -> l
     if used.loses_too_much:
         advice = "tune it with --tokenizer tune, or train one" if tuned is None else "train one"
         sentences.append(
-            f"{used.sentence}, and the model never draws what is lost there: {advice} on these images by `mage "
-            "train-tokenizer`"
+            f"the tokenizer loses much of these images, which the model then never draws ({used.short}): "
+            f"{advice} on these images by `mage train-tokenizer`"
         )
     return sentences
 

@@ -8,6 +8,8 @@ from typing import Any
 
 CONFIG, TOKENIZER, TRANSFORMER = "config.json", "tokenizer.safetensors", "transformer.safetensors"
 EXTRA = "released_extra.safetensors"
+CLASSIFIER = "classifier.json"
+"""Marks a folder of `mage probe --out`: a classifier on the features of a model."""
 WEIGHTS = (TOKENIZER, TRANSFORMER, EXTRA)
 HASHES = "sha256"
 """Entry of config.json: file name -> SHA-256 of its contents."""

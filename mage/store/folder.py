@@ -37,6 +37,8 @@ from mage.store.files import EXTRA as EXTRA
 from mage.store.files import HASHES, check_written, hashes
 from mage.store.files import TOKENIZER as TOKENIZER
 from mage.store.files import TRANSFORMER as TRANSFORMER
+from mage.store.find import located
+from mage.store.hub_names import HubName
 from mage.store.parts import ModelParts
 from mage.tokenizers import VQGAN, LDMConfig, LDMTokenizer, Tokenizer, VQGANConfig
 from mage.vocabulary import Vocabulary
@@ -174,38 +176,15 @@ def _build_tokenizer(
 
 
 def find_folder(path: str | Path, revision: str | None = None) -> Path:
-    """The model folder that `path` means: itself, `model` inside a run folder, a packaged model, or one on the Hub.
+    """The model folder that `path` means, see `find.located`; a model on the Hub is downloaded into the cache.
 
-    They are looked for in this order; the Hub is never asked for what is a folder, a file or a packaged model.
-    revision: branch, tag or commit of a model on the Hub. Raises ValueError if there is no model, ConnectionError if
-    the Hub cannot be reached.
+    Raises ValueError if there is no model, ConnectionError if the Hub cannot be reached.
     """
-    name, path = path, Path(path)
-    local = _local_folder(path)
-    if local is not None:
-        if revision is not None:
-            raise ValueError(
-                f"{path} is the folder {local}: revision={revision!r} is for models on the Hub (hf://user/name)"
-            )
-        return local
-    if path.is_file():
-        raise ValueError(f"{path} is a file, a model is a folder; `mage convert {path} --out DIR` reads released files")
-    if path.exists():
-        raise ValueError(f"{path} holds no model: neither {CONFIG} nor model/{CONFIG} is there")
-    known = ", ".join(packaged.names())
-    if (shared := hub.hub_name(name, revision)) is not None:
-        return hub.fetch(shared, f"no folder has this name, packaged models are {known or 'none'}, ")
-    about = f"; packaged models are {known}" if known else ""
-    about += f"; if you mean a model on the Hub, write hf://{path.as_posix()}" if len(path.parts) == 2 else ""
-    raise ValueError(f"there is no model at {path}{about}")
-
-
-def _local_folder(path: Path) -> Path | None:
-    for folder in (path, path / "model"):
-        atomic.recover(folder)
-        if (folder / CONFIG).is_file():
-            return folder
-    return packaged.folder_of(str(path)) if not path.is_file() else None
+    place = located(path, revision)
+    if isinstance(place, HubName):
+        known = ", ".join(packaged.names()) or "none"
+        return hub.fetch(place, f"no folder has this name, packaged models are {known}, ")
+    return place
 
 
 def transformer_dict(transformer: Transformer) -> dict[str, Any]:

@@ -1,9 +1,8 @@
 """Models that come with the package, found by name: `mage.load("digits")`.
 
 Each is a model folder with weights in bfloat16 and a card: what it was trained on and how, what it measures, and the
-hash of its weights, so that a record cannot outlive the weights that it describes.
-
-Letters: n images, c channels, h w pixels.
+hash of its weights, so that a record cannot outlive the weights that it describes. Imports no PyTorch, so that names
+are there at once.
 """
 
 import hashlib
@@ -12,16 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import UInt8
-from PIL import Image
-from torch import Tensor
-
-from mage import images
-
 FOLDER = Path(__file__).resolve().parent.parent / "packaged"
-CARD, EXAMPLES = "card.json", "examples.png"
-COLUMNS = 8
-"""Images in a row of the examples."""
+CARD = "card.json"
 MINUTES = FOLDER / "minutes.json"
 """What the demo reaches in how many minutes: a copy of results/first_minute.json."""
 
@@ -43,7 +34,7 @@ class Card:
     limits: list[str] = field(default_factory=list)
     """What it does badly, and what must not be concluded from it."""
     examples: list[str] = field(default_factory=list)
-    """Classes of the images in `examples.png`."""
+    """Classes of the images in examples.png, see `example_images`."""
 
 
 def names() -> tuple[str, ...]:
@@ -64,34 +55,6 @@ def card_of(name: str) -> Card:
     if folder is None:
         raise ValueError(f"there is no packaged model {name!r}; there are {', '.join(names()) or 'none'}")
     return Card(**json.loads((folder / CARD).read_text()))  # a file of ours
-
-
-def write_examples(folder: Path, pictures: UInt8[Tensor, "n c h w"]) -> None:
-    """Write real images beside the weights, without margins, so that a model can be tried without its data set.
-
-    Raises ValueError unless their number is a multiple of the columns.
-    """
-    count, channels, _, width = pictures.shape
-    if count % COLUMNS:
-        raise ValueError(f"examples fill rows of {COLUMNS}, which {count} images do not")
-    grid = pictures.unflatten(0, (-1, COLUMNS)).permute(2, 0, 3, 1, 4).reshape(channels, -1, COLUMNS * width)
-    images.save_png(folder / EXAMPLES, images.to_float(grid))
-
-
-def examples(name: str) -> tuple[UInt8[Tensor, "n c h w"], list[str]]:
-    """Real images, from the test split of a packaged model's data, and their classes.
-
-    Raises ValueError for a name without examples.
-    """
-    labels = card_of(name).examples
-    if not labels:
-        raise ValueError(f"the packaged model {name!r} has no examples")
-    path = FOLDER / name / EXAMPLES
-    with Image.open(path) as picture:
-        grid = images.from_pil(picture, 1 if picture.mode == "L" else 3)
-    rows, side = len(labels) // COLUMNS, grid.shape[2] // COLUMNS
-    pictures = grid.view(len(grid), rows, -1, COLUMNS, side).permute(1, 3, 0, 2, 4).flatten(0, 1)
-    return pictures, labels
 
 
 def minutes_record() -> dict[str, Any]:

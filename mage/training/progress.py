@@ -24,24 +24,26 @@ class Progress:
         self._total, self._done, self._batch_size, self._shown = total, done, batch_size, shown
         self._terminal = shown and sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=done, unit="step", disable=not self._terminal)
-        self._clock, self._begin, self._first = clock, clock(), done
-        self._next = self._begin + FIRST_ESTIMATE
+        self._clock, begin = clock, clock()
+        self._next, self._since, self._then = begin + FIRST_ESTIMATE, begin, done
 
     def step(self, loss: Callable[[], float]) -> None:
         """Count one more step. loss: called only when a line is due, because reading it waits for the device."""
         self._done += 1
         self._bar.update()
         if self._shown and not self._terminal and self._clock() >= self._next:
-            self._next = self._clock() + LINE_EVERY
-            logger.info("step %d of %d, loss %.4f, %s", self._done, self._total, loss(), self.estimate())
+            value = loss()
+            logger.info("step %d of %d, loss %.4f, %s", self._done, self._total, value, self.estimate())
+            self._since, self._then = self._clock(), self._done
+            self._next = self._since + LINE_EVERY
 
     def show(self, numbers: str) -> None:
         """Show the newest numbers next to the bar."""
         self._bar.set_postfix_str(numbers)
 
     def estimate(self) -> str:
-        """Images per second and remaining time, as a string."""
-        pace = (self._done - self._first) / max(1e-9, self._clock() - self._begin)
+        """Images per second since the last line, and the time left at this pace: the machine may have become busier."""
+        pace = (self._done - self._then) / max(1e-9, self._clock() - self._since)
         left = (self._total - self._done) / max(1e-9, pace)
         return f"{pace * self._batch_size:.0f} images/s, about {duration(left)} left"
 

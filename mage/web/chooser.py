@@ -1,5 +1,6 @@
 """Choosing a picture: an example of the model, or a file of the visitor's, which is scaled to the model's size."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mage import images
@@ -16,6 +17,10 @@ class Page(NamedTuple):
     models: Models
     model: Any
     """The component with the model's name."""
+
+    def answers(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function as the page calls it: refusals are sentences, pictures are files."""
+        return kindly(function, self.models.as_files)
 
 
 class Chooser(NamedTuple):
@@ -56,10 +61,11 @@ def chooser(page: Page) -> Chooser:
 
     def changed(name: str) -> list[Any]:
         return [
-            gr.Gallery(thumbnails(models[name]), selected_index=None),
+            gr.Gallery(models.as_files(thumbnails(models[name])), selected_index=None),
             first_picture(models, models[name]),
         ]
 
+    upload = gr.UploadButton("Upload your own picture", file_types=FILES, size="sm", variant="secondary")
     gallery = gr.Gallery(
         thumbnails(served),
         label="Real images to try",
@@ -71,10 +77,9 @@ def chooser(page: Page) -> Chooser:
         elem_classes=["examples", "choices"],
         format="png",
     )
-    upload = gr.UploadButton("Upload your own picture", file_types=FILES, size="sm", variant="secondary")
     source = gr.File(first_picture(models, served), visible=False, file_types=FILES, label="Picture")
     gallery.select(
-        kindly(pick),
+        page.answers(pick),
         page.model,
         source,
         show_progress="hidden",
@@ -82,7 +87,7 @@ def chooser(page: Page) -> Chooser:
         api_visibility="private",
     )
     upload.upload(
-        kindly(lambda name, path: own_picture(models, name, path)),
+        page.answers(lambda name, path: own_picture(models, name, path)),
         [page.model, upload],
         source,
         show_progress="hidden",

@@ -12,9 +12,9 @@ from mage import images
 from mage.sampling.decode import UNKNOWN
 from mage.sampling.edit import token_mask
 from mage.web import views
-from mage.web.chooser import Page, chooser, shown
+from mage.web.chooser import Page, chooser, first_picture, shown
 from mage.web.generate import ANY, classes_of
-from mage.web.limits import kindly, real, whole
+from mage.web.limits import real, whole
 from mage.web.said import said
 from mage.web.state import Models, Served
 from mage.web.steps import Step, steps_of
@@ -24,6 +24,8 @@ PAINTED, MIDDLE, SIDE, UNCROP, VARY = TASKS
 SIDES = ("left", "right", "top", "bottom")
 VARIANTS = 4
 BRUSH = "#e8590c"
+NO_WEBGL = said("This browser cannot paint here: it has no WebGL. The other tasks need no painting.")
+"""Shown only where it is true, see `page.LOOK_FOR_WEBGL`."""
 HINT = "Paint or choose a task, then press Edit: four results appear."
 
 
@@ -136,11 +138,23 @@ def edit_tab(page: Page) -> None:
         picture = shown(models, name, path)
         return None if picture is None else {"background": picture.convert("RGB"), "layers": [], "composite": None}
 
-    with gr.Row():
+    with gr.Row(elem_classes="editing"):
+        with gr.Column(scale=2, min_width=280):
+            task = gr.Radio(list(TASKS), value=PAINTED, label="Task")
+            side = gr.Dropdown(list(SIDES), value="right", label="Side that is redrawn", visible=False)
+            strength = gr.Slider(0, 1, 0.5, step=0.05, label="Share that is redrawn", visible=False)
+            word = gr.Dropdown(
+                choices(first), value=ANY, label="Class of the new content", visible=bool(first.classes),
+                info="any: what fits the rest; a class changes what is there",
+            )  # fmt: skip
+            with gr.Row():
+                start = gr.Button("Edit", variant="primary", size="md", min_width=110)
+                stop = gr.Button("Stop", size="md", min_width=110)
+            steps = gr.Slider(1, limits.steps, first.model.sampling.steps, step=1, label="Steps")
+            seed = gr.Number(0, precision=0, minimum=0, maximum=limits.seed, label="Seed")
         with gr.Column(scale=3, min_width=300):
-            source = chooser(page).source
             editor = gr.ImageEditor(
-                background(first.name, source.value["path"] if source.value else None),
+                background(first.name, first_picture(models, first)),
                 type="pil",
                 label="Paint here",
                 sources=[],
@@ -154,19 +168,8 @@ def edit_tab(page: Page) -> None:
                 buttons=[],
                 elem_classes="painting",
             )
-        with gr.Column(scale=2, min_width=280):
-            task = gr.Radio(list(TASKS), value=PAINTED, label="Task")
-            side = gr.Dropdown(list(SIDES), value="right", label="Side that is redrawn", visible=False)
-            strength = gr.Slider(0, 1, 0.5, step=0.05, label="Share that is redrawn", visible=False)
-            word = gr.Dropdown(
-                choices(first), value=ANY, label="Class of the new content", visible=bool(first.classes),
-                info="any: what fits the rest; a class changes what is there",
-            )  # fmt: skip
-            steps = gr.Slider(1, limits.steps, first.model.sampling.steps, step=1, label="Steps")
-            seed = gr.Number(0, precision=0, minimum=0, maximum=limits.seed, label="Seed")
-            with gr.Row():
-                start = gr.Button("Edit", variant="primary", size="md", min_width=110)
-                stop = gr.Button("Stop", size="md", min_width=110)
+            gr.HTML(NO_WEBGL, elem_classes="without-webgl")
+            source = chooser(page).source
         with gr.Column(scale=3, min_width=300):
             text = gr.HTML(said(HINT))
             results = gr.Image(
@@ -179,7 +182,7 @@ def edit_tab(page: Page) -> None:
             )  # fmt: skip
 
     source.change(
-        kindly(background), [page.model, source], editor, show_progress="hidden", queue=False,
+        page.answers(background), [page.model, source], editor, show_progress="hidden", queue=False,
         api_visibility="private",
     )  # fmt: skip
     task.change(
@@ -191,7 +194,7 @@ def edit_tab(page: Page) -> None:
         yield from edit(models, *values)
 
     started = start.click(
-        kindly(run),
+        page.answers(run),
         [page.model, source, editor, task, side, strength, word, steps, seed],
         [touched, results, text],
         api_name="edit",

@@ -8,7 +8,7 @@ from PIL import Image
 from mage.sampling.trace import Trace
 from mage.web import views
 from mage.web.chooser import Page
-from mage.web.limits import kindly, real, whole
+from mage.web.limits import real, whole
 from mage.web.said import said
 from mage.web.state import Models, Served
 from mage.web.steps import Step, steps_of
@@ -137,12 +137,12 @@ def generate_tab(page: Page) -> None:
         yield from generate(models, *values)
 
     event: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "hidden"}
-    started = start.click(kindly(run), inputs, outputs, api_name="generate", **event)
+    started = start.click(page.answers(run), inputs, outputs, api_name="generate", **event)
     next_seed = again.click(
         lambda number: (int(number or 0) + 1) % limits.seed, seed, seed, queue=False, show_progress="hidden",
         api_visibility="private",
     )  # fmt: skip
-    followed = next_seed.then(kindly(run), inputs, outputs, api_visibility="private", **event)
+    followed = next_seed.then(page.answers(run), inputs, outputs, api_visibility="private", **event)
     stop.click(None, cancels=[started, followed], api_visibility="private")
 
     def changed(name: str) -> list[Any]:
@@ -158,6 +158,6 @@ def generate_tab(page: Page) -> None:
         ]
 
     page.model.change(
-        changed, page.model, [word, guidance, steps, temperature, pictures, order, text], show_progress="hidden",
-        queue=False, api_visibility="private",
+        page.answers(changed), page.model, [word, guidance, steps, temperature, pictures, order, text],
+        show_progress="hidden", queue=False, api_visibility="private",
     )  # fmt: skip

@@ -73,8 +73,11 @@ def read_picture(path: str | Path | None, channels: int, limits: Limits = LIMITS
         raise ValueError(str(error).replace(str(file), file.name)) from None
 
 
-def kindly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function of the page, whose refusals the browser shows as one sentence."""
+def kindly(function: Callable[..., Any], answer: Callable[[Any], Any] = lambda result: result) -> Callable[..., Any]:
+    """The same function of the page, whose refusals the browser shows as one sentence.
+
+    answer: what becomes of each result.
+    """
     import gradio
 
     def refusal(error: Exception) -> Exception:
@@ -85,14 +88,14 @@ def kindly(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def steps(*arguments: Any) -> Iterator[Any]:
         try:
-            yield from function(*arguments)
+            yield from map(answer, function(*arguments))
         except (ValueError, TooLong) as error:
             raise refusal(error) from None
 
     @wraps(function)
     def once(*arguments: Any) -> Any:
         try:
-            return function(*arguments)
+            return answer(function(*arguments))
         except (ValueError, TooLong) as error:
             raise refusal(error) from None
 

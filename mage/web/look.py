@@ -17,7 +17,7 @@ from mage.report.explore import build_exploration
 from mage.runs.explore import Exploration, explore
 from mage.web import views
 from mage.web.chooser import Page, chooser
-from mage.web.limits import kindly, whole
+from mage.web.limits import whole
 from mage.web.said import said
 from mage.web.state import Models
 
@@ -138,13 +138,13 @@ def look_tab(page: Page) -> None:
 
     event: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
     start.click(
-        kindly(partial(look, models, maps)),
+        page.answers(partial(look, models, maps)),
         [page.model, source, block],
         [shown, attention, surprise, neighbours, text],
         api_name="look",
         **event,
     )
-    draw.click(kindly(partial(map_page, maps)), page.model, drawn, api_visibility="private", **event)
+    draw.click(page.answers(partial(map_page, maps)), page.model, drawn, api_visibility="private", **event)
 
     def changed(name: str) -> list[Any]:
         depth = depth_of(models[name].model)

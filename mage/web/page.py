@@ -18,6 +18,14 @@ TABS = {
     "Model": model_tab,
 }
 HEADING = '<div class="top"><h1>MAGE</h1><p>Masked token models that generate, edit and describe images.</p></div>'
+LOOK_FOR_WEBGL = """() => {
+    const canvas = document.createElement("canvas");
+    if (canvas.getContext("webgl2") || canvas.getContext("webgl")) return;
+    const style = document.createElement("style");
+    style.textContent = "body .without-webgl { display: block !important; } .painting { display: none !important; }";
+    document.head.append(style);
+}"""
+"""Painting needs WebGL; without it the area stays empty."""
 CACHE_SECONDS = 3600
 """Age at which files of visitors are deleted."""
 
@@ -37,5 +45,6 @@ def build_page(models: Models) -> Any:
             for name, lay_out in TABS.items():
                 with gr.Tab(name):
                     lay_out(Page(models, model))
+        blocks.load(None, js=LOOK_FOR_WEBGL, api_visibility="private")
     blocks.queue(max_size=models.limits.waiting, default_concurrency_limit=1)
     return blocks

@@ -8,7 +8,7 @@ from mage import images
 from mage.sampling.decode import UNKNOWN
 from mage.web import views
 from mage.web.chooser import Page, chooser, first_picture
-from mage.web.limits import kindly, real, whole
+from mage.web.limits import real, whole
 from mage.web.said import said
 from mage.web.state import Models
 
@@ -73,7 +73,7 @@ def reconstruct_tab(page: Page) -> None:
 
     gr.on(
         [ratio.release, ratio.change, seed.change, source.change],
-        kindly(run),
+        page.answers(run),
         [page.model, source, ratio, seed],
         [original, masked, restored, text],
         api_name="reconstruct",

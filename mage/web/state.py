@@ -4,10 +4,12 @@ Letters: c channels, h w pixels.
 """
 
 import hashlib
+import io
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -15,19 +17,20 @@ from PIL import Image
 from torch import Tensor
 
 import mage
-from mage import images
+from mage import atomic, images
 from mage.data.named_images import named_images
 from mage.nn.grids import rows_and_columns
 from mage.pipeline import Mage
 from mage.runs.explore import thumbnail
 from mage.store import packaged
+from mage.store.example_images import read_examples
 from mage.store.packaged import Card
 from mage.web.limits import LIMITS, Limits, read_picture
 
 SHOWN = 16
 """Pictures to choose from."""
 KEPT = 500
-"""Largest number of chosen pictures in the folder; the oldest are deleted first."""
+"""Largest number of pictures in the folder; the oldest are deleted first."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +114,26 @@ class Models:
 
     def keep(self, picture: UInt8[Tensor, "c h w"]) -> str:
         """Write a picture at the model's size where the page finds it again; the path."""
-        data = images.png_bytes(images.to_float(picture))
+        return self._file(images.png_bytes(images.to_float(picture)))
+
+    def as_files(self, value: Any) -> Any:
+        """A result of the page with its pictures, in tuples, lists and mappings too, as paths of PNG files.
+
+        Gradio would write an equal picture anew, over a file that a browser may be reading.
+        """
+        if isinstance(value, Image.Image):
+            data = io.BytesIO()
+            value.save(data, "PNG")
+            return self._file(data.getvalue())
+        if isinstance(value, tuple | list):
+            return tuple(map(self.as_files, value)) if isinstance(value, tuple) else list(map(self.as_files, value))
+        return {name: self.as_files(part) for name, part in value.items()} if isinstance(value, dict) else value
+
+    def _file(self, data: bytes) -> str:
+        """The file of a picture, named by its content and never written twice; the oldest files are deleted."""
         path = self.chosen / f"{hashlib.sha256(data).hexdigest()[:16]}.png"
-        path.write_bytes(data)
+        if not path.exists():  # one that a browser may be reading is not written again
+            atomic.write_bytes(path, data)
         self._kept = [*(older for older in self._kept if older != path), path]
         while len(self._kept) > KEPT:
             self._kept.pop(0).unlink(missing_ok=True)
@@ -136,7 +156,7 @@ class Models:
     def _write_examples(self, name: str) -> Path:
         """A packaged model's examples as a folder with one folder per class."""
         root = Path(self._work.name) / "examples" / name
-        for number, (picture, label) in enumerate(zip(*packaged.examples(name), strict=True)):
+        for number, (picture, label) in enumerate(zip(*read_examples(name), strict=True)):
             images.save_png(root / label / f"{number:02}.png", images.to_float(picture))
         return root
 

@@ -276,7 +276,7 @@ CASES["explore"] = [
 ]
 CASES["predict"] = [
     *((f"{FOLDER} {arguments}", message) for arguments, message in MODEL),
-    (f"{FOLDER} --model {{root}}/model", "names no classes.*mage probe"),
+    (f"{FOLDER} --model {{root}}/model", "is no classifier.*mage probe"),
     *((f"{FOLDER} --model {{root}}/model {arguments}", message) for arguments, message in COMMON),
     ("{root}/folder --model {root}/model --out {root}/photo.png/x.csv", "is a file"),
 ]
@@ -312,7 +312,7 @@ CASES["export"] = [
     ("--model {root}/model", "give --onnx FOLDER, --torch FOLDER, or both"),
     ("--model {root}/model --onnx {out} --torch {out}", "into two folders"),
     ("--model {root}/model --onnx {root}/folder", "holds no export"),
-    ("--model {root}/model --torch {root}/photo.png", "holds no export"),
+    ("--model {root}/model --torch {root}/photo.png", "is a file"),
     ("--model {root}/model --torch {root}/photo.png/x", "is a file"),
     (f"{EXPORT} --parts everything", "parts"),
     (f"{EXPORT} --parts classes", "has no part 'classes'; it has encode, decode, features, logits"),

@@ -17,6 +17,7 @@ from mage.recipes import named
 from mage.recipes.resolve import from_yaml
 from mage.store import folder as store
 from mage.store import packaged
+from mage.store.example_images import write_examples
 from mage.store.packaged import Card, weights_hash
 
 QUIET = ("--device", "cpu", "--precision", "float32")
@@ -39,7 +40,7 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = {"commit": "abc", "command": "x", "machine": "y", "seed": 0, "seconds": 1.0, "protocol": {}}
     record |= {"metrics": {"psnr_db": 9.0, "linear_probe_accuracy": 0.91}}
     pictures = torch.randint(256, (16, 1, 28, 28), generator=rng.generator(0, "pictures")).byte()
-    packaged.write_examples(folder / "digits", pictures)
+    write_examples(folder / "digits", pictures)
     hashed = weights_hash(folder / "digits")
     card = Card("digits", "drawings", "MIT", hashed, record, [], [str(number % 10) for number in range(16)])
     (folder / "digits" / packaged.CARD).write_text(json.dumps(asdict(card)))

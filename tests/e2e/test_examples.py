@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import mage
-from mage.store import packaged
+from mage.store.example_images import read_examples
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -167,7 +167,7 @@ def test_images_from_onnx_files_are_of_the_class_and_differ(digits_onnx: Path) -
     made = example.generate(digits_onnx, 16, label=0)
     assert len(np.unique(made.reshape(16, -1), axis=0)) == 16
     model = mage.load("digits", precision="float32", device="cpu")
-    real, labels = packaged.examples("digits")
+    real, labels = read_examples("digits")
     nearest = torch.cdist(model.features(torch.from_numpy(made)), model.features(real)).argmin(dim=1)
     assert sum(labels[index] == "0" for index in nearest.tolist()) > 12
     assert (example.generate(digits_onnx, 2, seed=1) != example.generate(digits_onnx, 2, seed=2)).any()

@@ -95,7 +95,7 @@ def test_a_fine_tuned_model_is_a_classifier_with_its_class_names(model: mage.Mag
 
 def test_what_is_no_classifier_is_refused_in_one_sentence(kept: Path, model: mage.Mage, tmp_path: Path) -> None:
     model.save(tmp_path / "plain")
-    with pytest.raises(ValueError, match=r"names no classes.*mage probe"):
+    with pytest.raises(ValueError, match=r"is no classifier.*mage probe"):
         mage.load_classifier(tmp_path / "plain")
     with pytest.raises(ValueError, match="there is no model"):
         mage.load_classifier(tmp_path / "none")

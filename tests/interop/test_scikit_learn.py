@@ -20,7 +20,7 @@ from sklearn.utils.validation import validate_data
 import mage
 from mage.interop.scikit_learn import MageFeatures
 from mage.recipes import named
-from mage.store import packaged
+from mage.store.example_images import read_examples
 
 SIZES = mage.MAGEConfig(16, 1, 2, decoder_width=16, decoder_depth=1, decoder_heads=2)
 
@@ -116,7 +116,7 @@ def test_settings_are_searched_in_a_pipeline_on_lists_of_images(folder: Path, pi
 
 
 def test_packaged_digits_are_told_apart() -> None:
-    images, labels = packaged.examples("digits")
+    images, labels = read_examples("digits")
     pipeline = make_pipeline(MageFeatures("digits"), LogisticRegression(max_iter=1000))
     scores = cross_val_score(pipeline, images[:, 0].numpy(), labels, cv=2)
     assert scores.mean() > 0.5, "of 64 images in ten classes, half of them for training"

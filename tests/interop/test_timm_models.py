@@ -15,6 +15,7 @@ import mage
 import mage.interop.timm_models as timm_models
 from mage.models import PatchEncoder, PatchEncoderConfig
 from mage.store import packaged
+from mage.store.example_images import read_examples
 from mage.tokenizers import VQGAN, QuantizerConfig, VQGANConfig
 from mage.vocabulary import Vocabulary
 
@@ -216,7 +217,7 @@ def test_packaged_models_are_in_timms_list_with_their_sizes() -> None:
 
 
 def test_packaged_digits_by_name_also_for_colour_images() -> None:
-    real, _ = packaged.examples("digits")
+    real, _ = read_examples("digits")
     grey = real[:4] / 255
     model = mage.load("digits", precision="float32")
     encoder = timm.create_model("mage_digits", pretrained=True).eval()

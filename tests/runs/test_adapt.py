@@ -16,7 +16,7 @@ from mage.report import write_report
 from mage.runs import fitted
 from mage.runs.adapt import adapt
 from mage.runs.adapted_recipe import adapted_recipe, tuning_recipe
-from mage.runs.before_after import pretraining_warnings
+from mage.runs.before_after import colour_warnings, pretraining_warnings
 from mage.runs.journal import Journal
 from mage.runs.pace import Pace
 from mage.runs.tokenizer_check import TokenizerCheck, cell_averages, check_tokenizer, tokenizer_warnings
@@ -250,7 +250,34 @@ def test_a_tokenizer_is_tuned_where_it_loses_too_much_and_kept_where_that_does_n
     decoder = mage.load(tmp_path / "far").tokenizer.decoder.out.weight
     assert torch.equal(decoder, model.tokenizer.decoder.out.weight)
     assert any("did not make the tokenizer better" in warning for warning in far.warnings)
-    assert any("never draws what is lost" in warning for warning in far.warnings)
+    assert any("which the model then never draws" in warning for warning in far.warnings)
+
+
+def test_each_step_is_announced_in_order_and_a_finished_call_says_so(
+    model: mage.Mage, few_steps: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = folder_of(tmp_path / "photos", ("",), 20)
+    with caplog.at_level("INFO", logger="mage"):
+        adapt(model, folder, quiet(tmp_path / "run"), minutes=1, tokenizer="tune")
+        said = [message for message in caplog.messages if message.startswith("step ") and " of 5: " in message]
+        assert [message.split(":")[0] for message in said] == [f"step {step} of 5" for step in range(1, 6)]
+        assert "decoder is tuned; its codes stay" in said[2]
+        assert any(message.startswith("tuning a tokenizer's decoder by recipe") for message in caplog.messages)
+        assert not any("training a tokenizer" in message for message in caplog.messages)
+        caplog.clear()
+        adapt(model, folder, quiet(tmp_path / "run"), minutes=1, tokenizer="tune")
+    assert any("is finished already" in message for message in caplog.messages)
+    assert not any(" of 5: " in message for message in caplog.messages)
+
+
+def test_a_grey_model_says_that_it_sees_no_colours(tmp_path: Path) -> None:
+    coloured = folder_of(tmp_path / "coloured", ("",), 12, channels=3)
+    (coloured / "3.png").write_text("this is no image")
+    grey = folder_of(tmp_path / "grey", ("",), 12)
+    (said,) = colour_warnings(1, str(coloured), None)
+    assert "have colours and the model is grey" in said
+    assert colour_warnings(3, str(coloured), None) == []
+    assert colour_warnings(1, str(grey), None) == []
 
 
 def test_without_notes_average_colours_are_the_reference() -> None:

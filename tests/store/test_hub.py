@@ -18,7 +18,7 @@ from mage.recipes import named
 from mage.settings import to_dict
 from mage.store import files, hub, packaged
 from mage.store import folder as store
-from mage.store.hub import HubName, hub_name
+from mage.store.hub_names import HubName, hub_name, name_to_write
 from mage.store.model_card import CardFacts
 from tests.reference.hub_server import READ, WRITE, Hub, serving
 
@@ -165,7 +165,7 @@ def test_names_of_hub_models_are_recognised() -> None:
     with pytest.raises(ValueError, match="'digits' is no name of a hub model: give hf://user/name"):
         hub_name("hf://digits")
     with pytest.raises(ValueError, match="cannot upload to 'digits'"):
-        hub.name_to_write("digits")
+        name_to_write("digits")
 
 
 def test_without_a_connection_the_cache_is_used(model: mage.Mage, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from mage.recipes import named
 from mage.report.card import card_text, headline
 from mage.store import folder as store
 from mage.store import packaged
+from mage.store.example_images import read_examples, write_examples
 from mage.store.packaged import Card, card_of, names, weights_bytes, weights_hash
 
 RECORD = {
@@ -135,12 +136,12 @@ def test_examples_come_back_as_they_were_written(toy: mage.Mage, tmp_path: Path,
     folder = tmp_path / "packaged" / "toy"
     pictures = torch.arange(16 * channels * 6 * 5).view(16, channels, 6, 5).remainder(251).byte()
     with pytest.raises(ValueError, match="fill rows of 8"):
-        packaged.write_examples(folder, pictures[:9])
+        write_examples(folder, pictures[:9])
     with pytest.raises(ValueError, match="'toy' has no examples"):
-        packaged.examples("toy")
-    packaged.write_examples(folder, pictures)
+        read_examples("toy")
+    write_examples(folder, pictures)
     labels = [f"kind {number}" for number in range(16)]
     (folder / packaged.CARD).write_text(json.dumps(asdict(replace(card_of("toy"), examples=labels))))
-    found, named_ = packaged.examples("toy")
+    found, named_ = read_examples("toy")
     assert torch.equal(found, pictures)
     assert named_ == labels

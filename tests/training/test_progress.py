@@ -55,6 +55,16 @@ def test_off_a_terminal_there_is_a_line_a_minute_with_step_loss_pace_and_time_le
     assert asked == [1005.0, 1065.0, 1125.0], "reading a loss waits for the device: only where it is written"
 
 
+def test_the_time_left_follows_a_machine_that_becomes_slower(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    shown = Progress(400, 0, 10, shown=True, clock=clock)
+    with caplog.at_level(logging.INFO, logger="mage"):
+        for step in range(200):
+            clock.now += 0.5 if step < 130 else 2.0
+            shown.step(lambda: 1.0)
+    assert lines_of(caplog)[-1] == "step 190 of 400, loss 1.0000, 5 images/s, about 7 min left"
+
+
 def test_a_resumed_run_counts_its_pace_from_where_it_went_on(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     shown = Progress(1000, 900, 10, shown=True, clock=clock)

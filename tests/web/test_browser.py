@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,14 +20,18 @@ WAIT = 40_000
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def launch() -> Iterator[Callable[..., Any]]:
+    """Start Chromium, which reaches this machine only."""
     with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(
-            executable_path=str(CHROMIUM),
-            args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
-        )
-        yield chromium
-        chromium.close()
+        own = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+        yield lambda *more: driver.chromium.launch(executable_path=str(CHROMIUM), args=[*own, *more])
+
+
+@pytest.fixture(scope="module")
+def browser(launch: Callable[..., Any]) -> Iterator[Any]:
+    chromium = launch()
+    yield chromium
+    chromium.close()
 
 
 @pytest.fixture
@@ -102,6 +106,9 @@ def test_a_painted_part_is_redrawn(visit: Any) -> None:
     canvas = page.locator(".painting canvas").first
     canvas.wait_for()
     page.wait_for_timeout(1000)  # the editor lays itself out
+    assert not page.get_by_text("it has no WebGL").is_visible()
+    below = [element.bounding_box() for element in (canvas, page.get_by_role("button", name="Edit", exact=True))]
+    assert all(box["y"] + box["height"] < 800 for box in below), "seen without scrolling on a laptop"
     page.get_by_label("number input for Steps").locator("visible=true").fill("2")
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("Nothing is painted: paint over what is to be redrawn, or choose another task.").wait_for()
@@ -118,6 +125,19 @@ def test_a_painted_part_is_redrawn(visit: Any) -> None:
     assert 1 <= int(text.inner_text().split()[0]) <= 20
     picture(page, "Four results of the edit").wait_for()
     picture(page, "The picture with the redrawn tokens in colour").wait_for()
+
+
+def test_without_webgl_the_page_says_that_only_painting_is_missing(
+    launch: Callable[..., Any], served: SimpleNamespace
+) -> None:
+    plain = launch("--disable-3d-apis")
+    page = plain.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.set_default_timeout(WAIT)
+    page.goto(served.url)
+    go(page, "Edit")
+    page.get_by_text("it has no WebGL. The other tasks need no painting.").wait_for()
+    assert not page.locator(".painting").is_visible()
+    plain.close()
 
 
 def test_a_class_is_changed_and_tasks_show_their_settings(visit: Any) -> None:

@@ -17,6 +17,7 @@ from mage.web import model_card, views
 from mage.web.chooser import example, own_picture
 from mage.web.edit import MIDDLE, PAINTED, SIDE, UNCROP, VARY, edit, painted_mask, region
 from mage.web.generate import ANY, EACH, class_choices, classes_of, generate
+from mage.web.limits import kindly
 from mage.web.look import Maps, class_attention, look, map_page
 from mage.web.reconstruct import reconstruct
 from mage.web.state import Models
@@ -244,3 +245,23 @@ def test_what_visitors_left_is_deleted_at_the_end(tmp_path: Path) -> None:
     assert path.exists()
     models.close()
     assert not path.parent.exists()
+
+
+def test_a_picture_is_written_once_so_that_no_browser_reads_half_of_it(models: Models) -> None:
+    """Every generation begins with the same grey picture, which another visitor may be loading at this moment."""
+
+    def pictures() -> Any:
+        yield from generate(models, "digits", ANY, 0, 2, 1, 0, 1)
+
+    answered = kindly(pictures, models.as_files)
+    first = list(answered())
+    assert [type(value) for value in first[0]] == [str, str, str]
+    before = [Path(path).stat().st_ino for path in first[0][:2]]
+    again = list(answered())
+    assert first == again
+    assert [Path(path).stat().st_ino for path in again[0][:2]] == before
+    with Image.open(first[-1][0]) as picture:
+        assert np.array_equal(np.array(picture), np.array(list(pictures())[-1].pictures))
+    nested = models.as_files({"background": Image.new("L", (2, 2)), "layers": [], "other": (None, 3)})
+    assert Path(nested["background"]).is_file()
+    assert (nested["layers"], nested["other"]) == ([], (None, 3))

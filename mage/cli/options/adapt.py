@@ -1,7 +1,6 @@
 """Options of `mage adapt`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -9,6 +8,7 @@ import tyro
 from mage.cli.options.base import Common, Repeated
 from mage.cli.options.bounds import Minutes, Seed, Workers
 from mage.cli.options.choices import Tuning
+from mage.cli.options.places import Images, Model, NewFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +18,13 @@ class Options(Common):
     A stopped command goes on when it is given again. The model itself is not changed.
     """
 
-    folder: Annotated[str, tyro.conf.Positional]
+    folder: Annotated[Images, tyro.conf.Positional]
     """folder of images of any size, read with its subfolders, which are classes; or a data set by name ({DATASETS})"""
-    from_: Annotated[Path, tyro.conf.arg(name="from")]
+    from_: Annotated[Model, tyro.conf.arg(name="from")]
     """model to start from: name of a packaged one, model or run folder"""
     minutes: Minutes = 20
     """time for training on this machine; encoding the images and measuring, before and after, take some more"""
-    out: Path
+    out: NewFolder
     """run folder of the new model"""
     tokenizer: Tuning = "auto"
     """keep it; tune its decoder, in a quarter of the minutes; auto: tune it if it loses too much of these images"""

@@ -1,7 +1,6 @@
 """Options of `mage anomalies`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -9,17 +8,18 @@ import tyro
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import BatchSize, Count, Seed, Several, Variants
 from mage.cli.options.choices import MapPool, MapScale
+from mage.cli.options.places import ImageFolder, Images, Model, NewFolder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Rank the images of a folder by how much they surprise the model: OUT/scores.csv and OUT/anomalies.html."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[ImageFolder, tyro.conf.Positional]
     """folder of images of any size, read with its subfolders"""
-    model: Path
+    model: Model
     """model or run folder, trained on images without anomalies"""
-    out: Path
+    out: NewFolder
     """folder for the scores and the page"""
     top: Variants = 20
     """images with the highest scores, and as many with the lowest, that the page shows"""
@@ -31,7 +31,7 @@ class Options(Common):
     """score of an image: mean of all its tokens, max of them, or top: mean of the most surprising tenth"""
     scale: MapScale = "none"
     """none: nats. position: compared with normal images at the same position. error: over the tokenizer's error"""
-    normal: str | None = None
+    normal: Images | None = None
     """normal images for --scale position and error: a data set by name, or a folder; default: those that the model's
     training held out of its data"""
     data_root: str | None = None

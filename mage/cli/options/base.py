@@ -11,6 +11,7 @@ import tyro
 
 from mage.cli.options.bounds import BatchSize, Count, Minutes, Number, Seed, Steps, Workers
 from mage.cli.options.choices import GuidanceSchedule, ReviseBy, Schedule
+from mage.cli.options.places import Images, Model, NewFolder
 
 Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
@@ -38,7 +39,7 @@ class RecipeOptions(Common):
     """a recipe as a YAML file, instead of --recipe"""
     set: Repeated = ()
     """override one setting, such as --set pretraining.steps=100; may be repeated"""
-    data: str | None = None
+    data: Images | None = None
     """data set by name ({DATASETS}), or a folder of images; default: the recipe's"""
     data_root: str | None = None
     """folder with the files of a named data set"""
@@ -50,7 +51,7 @@ class RecipeOptions(Common):
 class RunOptions(RecipeOptions):
     """Options of commands that fill a run folder."""
 
-    out: Path
+    out: NewFolder
     """run folder"""
     workers: Workers = 0
     """processes that read and augment images; 0: the main one"""
@@ -123,9 +124,9 @@ class SamplerOptions(Common):
 class FeatureOptions(Common):
     """Options of commands that measure features."""
 
-    model: Path
+    model: Model
     """model or run folder"""
-    data: str
+    data: Images
     """data set by name, or a folder with one folder per class"""
     data_root: str | None = None
     """folder with the files of a named data set"""

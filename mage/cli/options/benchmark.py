@@ -1,10 +1,10 @@
 """Options of `mage benchmark`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import BatchSize, Count, Minutes, Steps
+from mage.cli.options.places import NewJson
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,5 +30,5 @@ class Options(Common):
     """also see which operations the time of each job goes to; on a GPU that is always done"""
     graphs: bool = False
     """also count graph breaks, recompilations and waits of a compiled training step, which takes a minute to compile"""
-    record: Path | None = None
+    record: NewJson | None = None
     """JSON file for the result, with commit, machine and command"""

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from mage.cli.options.base import Common
+from mage.cli.options.places import NewPage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,5 +16,5 @@ class Options(Common):
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """run folders"""
-    out: Path = Path("comparison.html")
+    out: NewPage = Path("comparison.html")
     """the page"""

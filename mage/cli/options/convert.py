@@ -8,6 +8,7 @@ import tyro
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import Side
+from mage.cli.options.places import New
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class Options(Common):
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """released file(s): MAGE, tokenizer, both, linear probe or fine-tuned; a tokenizer trained elsewhere: a taming or
     latent-diffusion VQGAN file, a diffusers VQModel folder; or one folder made by `mage convert`, to convert it back"""
-    out: Path
+    out: New
     """model folder to write; or a .pth file when a converted folder is converted back"""
     config: Path | None = None
     """JSON with sizes that the tensors do not show, such as num_heads"""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mage.cli.options.base import SamplerOptions
 from mage.cli.options.bounds import Margin, Number, Variants
+from mage.cli.options.places import Model, NewPicture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,11 +15,11 @@ class Options(SamplerOptions):
     With --class, the new content is of that class.
     """
 
-    model: Path
+    model: Model
     """model or run folder"""
     image: Path
     """image file, any size; it is scaled and cropped to the model's"""
-    out: Path
+    out: NewPicture
     """PNG file for the result; NAME_sheet.png beside it shows before, marked and after, enlarged"""
     mask: Path | None = None
     """image file of the same size: white is redrawn, black is kept"""

@@ -1,20 +1,20 @@
 """Options of `mage embed`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import BatchSize, Workers
+from mage.cli.options.places import Images, Model, NewTable
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderOptions(Common):
     """Options of commands that list every image of a folder."""
 
-    data: Annotated[str, tyro.conf.Positional]
+    data: Annotated[Images, tyro.conf.Positional]
     """folder of images, or data set by name"""
     data_root: str | None = None
     """folder with the files of a named data set"""
@@ -34,9 +34,9 @@ class Options(FolderOptions):
     are left out.
     """
 
-    model: Path
+    model: Model
     """model or run folder"""
-    out: Path
+    out: NewTable
     """table: .csv, .parquet (needs pyarrow) or .npz"""
     pool: Literal["mean", "class", "both"] = "mean"
     """mean over the tokens, the class token, or both concatenated"""

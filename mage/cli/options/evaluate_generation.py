@@ -6,6 +6,7 @@ from typing import Literal
 
 from mage.cli.options.base import SamplerOptions
 from mage.cli.options.bounds import BatchSize, Several
+from mage.cli.options.places import Images, NewFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,7 @@ class Options(SamplerOptions):
     """folder of images, of tar shards or of features, by `mage generate`; or a model or run, which then generates"""
     num: Several = 10_000
     """images to generate, of a model"""
-    data: str | None = None
+    data: Images | None = None
     """data set of real images by name, or a folder; default: what the model was trained on"""
     data_root: str | None = None
     """folder with the files of a named data set"""
@@ -36,7 +37,7 @@ class Options(SamplerOptions):
     """conversion of a model's images to 8 bits; truncate: as in the published FID"""
     real: bool = True
     """leave out the metrics of as many real images of the other part"""
-    out: Path | None = None
+    out: NewFolder | None = None
     """folder for the numbers as JSON"""
     batch_size: BatchSize = 64
     """images at a time"""

@@ -1,25 +1,25 @@
 """Options of `mage evaluate representations`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import BatchSize, Count, Seed, Workers
 from mage.cli.options.choices import PROTOCOLS
+from mage.cli.options.places import Images, Model, NewFolder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Run all protocols on a representation: OUT/representations.json, for `mage report` and `mage compare`."""
 
-    model: Path
+    model: Model
     """model or run folder"""
-    data: str
+    data: Images
     """data set by name, or a folder with one folder per class"""
     data_root: str | None = None
     """folder with the files of a named data set"""
-    out: Path | None = None
+    out: NewFolder | None = None
     """folder for the numbers, such as the run itself"""
     parts: tuple[str, ...] = PROTOCOLS
     """protocols to run, these or those of other packages"""

@@ -1,20 +1,20 @@
 """Options of `mage evaluate tokenizer`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import BatchSize, Several
+from mage.cli.options.places import Images, Model, NewFolder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Measure a tokenizer on a data set's test images: OUT/evaluation.json and OUT/side_by_side.png."""
 
-    tokenizer: Path
+    tokenizer: Model
     """folder of a tokenizer or of a whole model"""
-    data: str | None = None
+    data: Images | None = None
     """data set by name, or a folder of images; default: what the tokenizer was trained on"""
     data_root: str | None = None
     """folder with the files of a named data set"""
@@ -22,7 +22,7 @@ class Options(Common):
     """part of the data set"""
     num: Several = 10_000
     """largest number of images"""
-    out: Path | None = None
+    out: NewFolder | None = None
     """folder for the numbers as JSON and the picture"""
     perceptual: str = "efflite0"
     """perceptual distance: efflite0, lpips-vgg, timm:NAME or none"""

@@ -8,17 +8,18 @@ import tyro
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import BatchSize, Clusters, Shown
+from mage.cli.options.places import Images, Model, NewPage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Write one self-contained page about a folder: a map of its images, groups, near-duplicates and outliers."""
 
-    data: Annotated[str, tyro.conf.Positional]
+    data: Annotated[Images, tyro.conf.Positional]
     """folder of images, or data set by name"""
-    model: Path
+    model: Model
     """model or run folder"""
-    out: Path = Path("folder.html")
+    out: NewPage = Path("folder.html")
     """the page"""
     data_root: str | None = None
     """folder with the files of a named data set"""

@@ -1,22 +1,22 @@
 """Options of `mage export`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from mage.cli.options.base import Common
 from mage.cli.options.choices import ExportPart
+from mage.cli.options.places import Model, NewFolder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Write what a model does as files that run without this library, always in float32."""
 
-    model: Path
+    model: Model
     """model or run folder, or the name of a packaged model"""
-    onnx: Path | None = None
+    onnx: NewFolder | None = None
     """folder for ONNX files and manifest.json; an older export there is replaced"""
-    torch: Path | None = None
+    torch: NewFolder | None = None
     """folder for programs of torch.export (.pt2) and manifest.json"""
     parts: tuple[ExportPart, ...] = ()
     """encode: images to tokens; decode: tokens to images; features; logits: one decoding pass; classes: scores of a

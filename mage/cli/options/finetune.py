@@ -1,9 +1,9 @@
 """Options of `mage finetune`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from mage.cli.options.base import TrainOptions
+from mage.cli.options.places import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,5 +14,5 @@ class Options(TrainOptions):
     models and data sets.
     """
 
-    model: Path
+    model: Model
     """pre-trained model or run folder"""

@@ -1,7 +1,6 @@
 """Options of `mage generate`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -9,6 +8,7 @@ import tyro
 from mage.cli.options.base import SamplerOptions
 from mage.cli.options.bounds import BatchSize, Count, Number, Processes
 from mage.cli.options.choices import Form
+from mage.cli.options.places import Model, NewFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +18,9 @@ class Options(SamplerOptions):
     Image k of a seed is the same for any --num, --batch-size and --processes. A stopped command can be run again.
     """
 
-    model: Path
+    model: Model
     """model or run folder"""
-    out: Path
+    out: NewFolder
     """folder for the images"""
     num: Annotated[Count, tyro.conf.arg(name="num-images", aliases=["--num"])] = 64
     """number of images; under torchrun, which has options of its own that begin with --n, write --num-images in full"""

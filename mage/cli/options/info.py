@@ -1,17 +1,17 @@
 """Options of `mage info`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from mage.cli.options.base import Common
+from mage.cli.options.places import Model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Describe a model."""
 
-    model: Annotated[Path, tyro.conf.Positional]
+    model: Annotated[Model, tyro.conf.Positional]
     """model or run folder"""

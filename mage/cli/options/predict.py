@@ -1,9 +1,9 @@
 """Options of `mage predict`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from mage.cli.options.embed import FolderOptions
+from mage.cli.options.places import Classifier, NewTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class Options(FolderOptions):
     are left out.
     """
 
-    model: Path
+    model: Classifier
     """classifier of `mage probe --out`, or run of `mage finetune`"""
-    out: Path
+    out: NewTable
     """table: .csv, .parquet (needs pyarrow) or .npz"""

@@ -1,18 +1,18 @@
 """Options of `mage probe`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from mage.cli.options.base import FeatureOptions
 from mage.cli.options.bounds import Count
+from mage.cli.options.places import NewFolder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(FeatureOptions):
     """Train a linear classifier on frozen features of the training images, measure it on the test images."""
 
-    out: Path | None = None
+    out: NewFolder | None = None
     """keep the classifier, its results and a report in this folder, for `mage predict`"""
     protocol: Literal["lars", "lbfgs", "ridge"] = "lbfgs"
     """lars: as published, 90 epochs; lbfgs: logistic regression to convergence; ridge: least squares, in closed form"""

@@ -1,16 +1,16 @@
 """Options of `mage push`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from mage.cli.options.base import Common
+from mage.cli.options.places import Model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Upload a model to the Hugging Face Hub, with a card."""
 
-    model: Path
+    model: Model
     """model or run folder, or the name of a packaged model"""
     to: str
     """user/name of the model on the Hub; it is made if it is missing"""

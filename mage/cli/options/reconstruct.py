@@ -6,17 +6,18 @@ from pathlib import Path
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import Seed, Steps
 from mage.cli.options.choices import RATIOS
+from mage.cli.options.places import Model, NewPicture
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Mask a share of each image's tokens and predict them; one row per share."""
 
-    model: Path
+    model: Model
     """model or run folder"""
     image: tuple[Path, ...]
     """image files"""
-    out: Path
+    out: NewPicture
     """PNG file for the figure"""
     mask_ratio: tuple[float, ...] = RATIOS
     """shares of masked tokens, one row each"""

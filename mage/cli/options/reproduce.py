@@ -9,6 +9,7 @@ import tyro
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import BatchSize, Count, Seed, Steps, Workers
 from mage.cli.options.choices import Part
+from mage.cli.options.places import Images, NewFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +27,9 @@ class Options(Common):
     """released tokenizer, if the checkpoint does not contain it"""
     config: Path | None = None
     """JSON with sizes that the tensors do not show, as for `mage convert`"""
-    data: str
+    data: Images
     """folder in ImageNet's layout: train/CLASS/ and val/CLASS/"""
-    out: Path
+    out: NewFolder
     """folder for the converted model, features, numbers and the table"""
     parts: tuple[Part, ...] = ("generation", "linear", "fewshot")
     """generation, linear, fewshot, finetune"""

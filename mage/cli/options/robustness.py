@@ -6,15 +6,16 @@ from typing import Literal
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import BatchSize, Count, Seed
+from mage.cli.options.places import Images, Model, NewJson
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Measure accuracy on corrupted and attacked test images, of a fine-tuned model or a probe on features."""
 
-    model: Path
+    model: Model
     """model or run folder"""
-    data: str
+    data: Images
     """data set by name, or a folder with one folder per class"""
     data_root: str | None = None
     """folder with the files of a named data set"""
@@ -30,7 +31,7 @@ class Options(Common):
     """test images, at most, that are attacked"""
     pool: Literal["mean", "class", "both"] = "mean"
     """features of the linear probe"""
-    out: Path | None = None
+    out: NewJson | None = None
     """file for the numbers as JSON"""
     seed: Seed = 0
     """seed of everything random"""

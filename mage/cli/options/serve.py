@@ -1,10 +1,11 @@
 """Options of `mage serve`."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import Port
+from mage.cli.options.places import MODEL, ImageFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +15,9 @@ class Options(Common):
     Nobody else can reach the page unless --host or --share says so; it loads nothing from elsewhere.
     """
 
-    model: tuple[str, ...] = ()
+    model: tuple[Annotated[str, MODEL], ...] = ()
     """models to choose from: packaged names, model or run folders; default: all packaged models"""
-    folder: Path | None = None
+    folder: ImageFolder | None = None
     """folder of images for the map, for neighbours and to try edits on; default: a packaged model's examples"""
     host: str = "127.0.0.1"
     """address to listen on; 0.0.0.0 lets other machines in"""

@@ -6,13 +6,14 @@ from typing import Literal
 
 from mage.cli.options.base import RunOptions
 from mage.cli.options.bounds import Count
+from mage.cli.options.places import Model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(RunOptions):
     """Encode every image of a data set once; or make a cache from your own integers."""
 
-    tokenizer: Path | None = None
+    tokenizer: Model | None = None
     """folder of a tokenizer or of a whole model"""
     array: Path | None = None
     """instead: a .npy of integers: sequences (n, length), images (n, h, w) or clips (n, t, h, w)"""

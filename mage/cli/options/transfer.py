@@ -1,20 +1,20 @@
 """Options of `mage transfer`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import Seed
+from mage.cli.options.places import Images, Model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Common):
     """Linear probe and k-NN of each model on each data set; several models, such as before and after an adaptation."""
 
-    model: tuple[Path, ...]
+    model: tuple[Model, ...]
     """models or run folders"""
-    data: tuple[str, ...]
+    data: tuple[Images, ...]
     """data sets by name, or folders with one folder per class"""
     data_root: str | None = None
     """folder with the files of named data sets"""

@@ -1,20 +1,20 @@
 """Options of `mage tune-sampler`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from mage.cli.options.base import SamplerOptions
 from mage.cli.options.bounds import BatchSize, Count, Several, Steps
+from mage.cli.options.places import Images, Model, New
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(SamplerOptions):
     """Try samplers on a model and store the best with it. Options of the sampler that are given are fixed."""
 
-    model: Path
+    model: Model
     """model or run folder; its settings are changed"""
-    data: str | None = None
+    data: Images | None = None
     """data set of real images; default: what the model was trained on"""
     data_root: str | None = None
     """folder with the files of a named data set"""
@@ -41,7 +41,7 @@ class Options(SamplerOptions):
     """how many passes to let share what one of them computed; the largest number that is about as good is stored"""
     store: bool = True
     """do not store the best settings in the model"""
-    out: Path | None = None
+    out: New | None = None
     """JSON file for all trials"""
     batch_size: BatchSize = 250
     """images at a time"""
