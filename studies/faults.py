@@ -8,6 +8,7 @@ the last bit of every field of every checkpoint; commands that were refused; and
 
 import argparse
 import contextlib
+import functools
 import importlib
 import json
 import random
@@ -26,6 +27,8 @@ import torch
 import mage
 from mage import images
 from mage.checkpoints import official
+from mage.data.own_tokens import write_tokens
+from mage.data.token_cache import write_cache
 from mage.recipes import named
 from mage.runs.record import Record, write_record
 
@@ -153,11 +156,9 @@ def make_inputs(root: Path) -> None:
 @contextlib.contextmanager
 def small_pieces() -> Iterator[None]:
     """Context in which caches and tables have several parts, though there are few images."""
-    from mage.data import own_tokens, token_cache
-
     with contextlib.ExitStack() as stack:
-        for write in (token_cache.write_cache, own_tokens.write_tokens):
-            stack.enter_context(mock.patch.dict(write.__kwdefaults__, shard_images=SMALL))
+        for name, write in (("runs.tokens.write_cache", write_cache), ("cli.tokenize.write_tokens", write_tokens)):
+            stack.enter_context(mock.patch(f"mage.{name}", functools.partial(write, shard_images=SMALL)))
         for name in ("rows.PIECE_ROWS", "rows.ROWS", "table_files.ROWS"):
             stack.enter_context(mock.patch(f"mage.runs.{name}", SMALL))
         yield
