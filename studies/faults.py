@@ -8,6 +8,7 @@ the last bit of every field of every checkpoint; commands that were refused; and
 
 import argparse
 import contextlib
+import functools
 import importlib
 import json
 import random
@@ -26,6 +27,8 @@ import torch
 import mage
 from mage import images
 from mage.checkpoints import official
+from mage.data.own_tokens import write_tokens
+from mage.data.token_cache import write_cache
 from mage.recipes import named
 from mage.runs.record import Record, write_record
 
@@ -153,11 +156,9 @@ def make_inputs(root: Path) -> None:
 @contextlib.contextmanager
 def small_pieces() -> Iterator[None]:
     """Context in which caches and tables have several parts, though there are few images."""
-    from mage.data import own_tokens, token_cache
-
     with contextlib.ExitStack() as stack:
-        for write in (token_cache.write_cache, own_tokens.write_tokens):
-            stack.enter_context(mock.patch.dict(write.__kwdefaults__, shard_images=SMALL))
+        for name, write in (("runs.tokens.write_cache", write_cache), ("cli.tokenize.write_tokens", write_tokens)):
+            stack.enter_context(mock.patch(f"mage.{name}", functools.partial(write, shard_images=SMALL)))
         for name in ("rows.PIECE_ROWS", "rows.ROWS", "table_files.ROWS"):
             stack.enter_context(mock.patch(f"mage.runs.{name}", SMALL))
         yield
@@ -181,7 +182,7 @@ def measure(
         instant = draw(generator, whole)
         scenario.prepare(root)
         first = kills.run(command, instant, root)
-        found.killed += 1
+        found.killed += first.code != 0
         found.ended += first.code == 0
         with _unreadable(found, instant):
             kills.content(out)
@@ -213,6 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, help="kills of each command; default: 12 of trainings, 20 of others")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--add", action="store_true", help="add to the counts in OUT, which are of other seeds")
     parser.add_argument("--only", nargs="+", help="names of commands; default: all")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "faults.json")
     options = parser.parse_args()
@@ -222,7 +224,7 @@ def main() -> None:
     protocol = {
         "kills": "SIGKILL at a random instant: half of them after a random time, half at a random call that changes "
         "the disk (before it, after it, inside the write), each followed by the same "
-        "command; ended: had ended before",
+        "command; ended: had ended before, not among the kills",
         "lost": "files that are missing in comparison with a command that was not disturbed",
         "duplicates": "files, lines of metrics.jsonl and images of shards that are too many",
         "unreadable": "files with a final name that cannot be read, right after the kill or at the end",
@@ -231,7 +233,10 @@ def main() -> None:
         "refused": "second commands that ended with an error",
         "traces": "temporary files and locks that stayed",
     }
-    start, metrics, total = time.perf_counter(), dict[str, float](), dict.fromkeys(("kills", *COUNTS), 0)
+    start, metrics = time.perf_counter(), dict[str, float]()
+    if options.add:
+        before = json.loads(options.out.read_text())
+        metrics, start = before["metrics"], start - before["seconds"]
     with tempfile.TemporaryDirectory() as temporary, small_pieces():
         root = Path(temporary)
         make_inputs(root)
@@ -241,14 +246,15 @@ def main() -> None:
             number = scenario.times if options.kills is None else options.kills
             found = measure(scenario, root, number, random.Random(f"{options.seed} {scenario.name}"))
             for name, value in {"kills": found.killed, "ended": found.ended, **found.counts}.items():
-                metrics[f"{scenario.name.replace(' ', '_')}.{name}"] = value
-                if name in total:
-                    total[name] += value
+                key = f"{scenario.name.replace(' ', '_')}.{name}"
+                metrics[key] = metrics.get(key, 0) + value
             print(scenario.name, found.killed, found.ended, found.counts, *found.problems, sep="\n  ", flush=True)
             timings = {"total": time.perf_counter() - start}
+            total = {
+                name: sum(metrics[key] for key in metrics if key.endswith(f".{name}")) for name in ("kills", *COUNTS)
+            }
             record = Record("python studies/faults.py", options.seed, protocol, timings, metrics | total)
             write_record(options.out, record)  # after each command, because it takes long
-    print(total)
 
 
 if __name__ == "__main__":

@@ -64,10 +64,11 @@ class Hook:
             place = self._next()
             if place in ("before", "inside"):
                 die()
-            result = function(*arguments, **more)
-            if place == "after":
-                die()
-            return result
+            try:
+                return function(*arguments, **more)
+            finally:
+                if place == "after":  # also if it was refused, as making a folder is that exists
+                    die()
 
         return counted
 

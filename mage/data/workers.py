@@ -93,14 +93,14 @@ class _ByNumber(Dataset[Any]):
     def __getitem__(self, argument: Any) -> Any:
         try:
             return self.function(argument)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             return _Refused(error)
 
 
 class _Refused(NamedTuple):
     """A user's error in a worker process: raised there, torch would wrap it into the text of a traceback."""
 
-    error: ValueError
+    error: ValueError | OSError
 
 
 def _unchanged(items: Any) -> Any:

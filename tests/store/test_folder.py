@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mage
+from mage import atomic
 from mage.models import MAGEClassifier, MAGEConfig, MAGETransformer
 from mage.pipeline import Mage
 from mage.store import folder as store
@@ -245,4 +246,11 @@ def test_a_full_disk_is_named_and_the_model_before_is_intact(model: Mage, tmp_pa
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_model_that_a_dead_process_was_replacing_is_found(model: Mage, tmp_path: Path) -> None:
+    """On disks that cannot swap two folders, there is a moment without the one that is replaced."""
+    model.save(tmp_path / "model").rename(tmp_path / f".model.{atomic.HOST}-{2**22 + 1}-0.old")
+    assert mage.load(tmp_path / "model").image_size == model.image_size
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
