@@ -89,7 +89,7 @@ def within(seconds: float) -> Iterator[None]:
         atexit.unregister(leave)  # leaving would wait for the lost process once more
         raise ProcessLost(
             f"process {torch.distributed.get_rank()} of {torch.distributed.get_world_size()} has lost another one, "
-            f"which died, or did not answer for {seconds:g} seconds"
+            f"which died, or did not answer for {seconds:g} seconds (run.timeout)"
         ) from error
     finally:
         _groups.clear()

@@ -40,7 +40,7 @@ def main() -> None:
     protocol = {
         "validation": NO_CHOICE,
         "network": f"{SIZES.width} wide, {SIZES.depth} + {SIZES.decoder_depth} blocks, batch {BATCH}, no dropout, "
-        "AdamW, clipping, weight average; tokenizer with running means and revival, and a discriminator from a tenth on",
+        "AdamW, clipping, weight average; tokenizer with running means and revival, a discriminator from a tenth on",
         "run": f"{options.steps} steps, gloo on the CPU, one thread a process",
         "elastic": "MAE on 1, 2, 4, 2, 1 processes, DDP and FSDP2 in turn, whole and sharded checkpoints, readers",
     }
