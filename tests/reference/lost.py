@@ -1,4 +1,4 @@
-"""Two processes, of which one dies, stalls or works for long: `lost.py CASE OUT BOUND`; what the other sees is in OUT."""
+"""Two processes, one of which dies, stalls or works long: `lost.py CASE OUT BOUND`; what the other sees is in OUT."""
 
 import json
 import os
