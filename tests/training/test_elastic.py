@@ -1,12 +1,16 @@
 """A run goes on with other processes, cut or whole, from checkpoints of both kinds, as if nothing had happened."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from mage import runs
-from mage.benchmarks.processes import CPU, elastic_metrics, loss_metrics, pace_metrics, task
+from mage.benchmarks.processes import CPU, loss_metrics, task
 from mage.recipes import named
 from mage.settings import override
 from mage.training.checkpoint import newest_checkpoint
@@ -15,27 +19,38 @@ from mage.training.run import RunConfig
 from mage.training.sharded import ShardedWriter
 from tests.reference.launches import quiet
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="PyTorch was built without gloo")
 
 
-def test_a_run_that_changes_its_processes_sees_the_same_images_and_learns_the_same(tmp_path: Path) -> None:
-    found = elastic_metrics(tmp_path)
-    assert found["order_mismatches"] == 0
-    assert found["elastic_loss_max_rel"] < 1e-5
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """Metrics of studies/distributed.py with few steps, and two processes for the losses."""
+    out = tmp_path_factory.mktemp("study")
+    words = [sys.executable, "studies/distributed.py", "--steps", "20", "--most", "2", "--results", str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics: dict[str, float] = json.loads((out / "distributed.json").read_text())["metrics"]
+    return metrics
 
 
-def test_losses_of_two_processes_whole_and_cut_differ_by_rounding_only(tmp_path: Path) -> None:
-    found = loss_metrics(tmp_path, steps=20, most=2)
-    assert {"float64_max_rel_ddp", "float64_max_rel_fsdp"} <= set(found)
-    assert found["float64_max_rel"] < 1e-8
-    assert found["float32_step1_rel"] < 1e-5
-    assert found["float32_step20_rel"] < 1e-3
+def test_a_run_that_changes_its_processes_sees_the_same_images_and_learns_the_same(study: dict[str, float]) -> None:
+    assert study["order_mismatches"] == 0
+    assert study["elastic_loss_max_rel"] < 1e-5
 
 
-def test_bytes_between_two_processes_are_those_of_the_formula(tmp_path: Path) -> None:
+def test_losses_of_two_processes_whole_and_cut_differ_by_rounding_only(study: dict[str, float]) -> None:
+    assert {"float64_max_rel_ddp", "float64_max_rel_fsdp"} <= set(study)
+    assert study["float64_max_rel"] < 1e-8
+    assert study["float32_step1_rel"] < 1e-5
+    assert study["float32_step20_rel"] < 1e-3
+
+
+def test_bytes_between_two_processes_are_those_of_the_formula(study: dict[str, float]) -> None:
     if not Path("/proc/self/io").is_file():
         pytest.skip("this system does not count bytes")
-    assert 0.99 < pace_metrics(tmp_path, steps=3, batch=8)["bytes_over_formula"] < 1.05
+    assert 0.99 < study["bytes_over_formula"] < 1.05
 
 
 def test_muon_moves_cut_matrices_like_whole_ones(tmp_path: Path) -> None:
