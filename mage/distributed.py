@@ -65,8 +65,8 @@ def _new_group(timeout: timedelta, backend: str | None = None) -> Group:
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Context whose exchanges wait at most so long for the other processes; then ProcessLost is raised.
+def within(seconds: float, advice: Callable[[], str] = str) -> Iterator[None]:
+    """Context whose exchanges wait at most so long for the other processes; then ProcessLost is raised, with advice.
 
     With NCCL, a process that waited in vain for a GPU's exchange is ended by PyTorch, with its own message.
     """
@@ -87,9 +87,10 @@ def within(seconds: float) -> Iterator[None]:
         if not is_broken_exchange(error):
             raise
         atexit.unregister(leave)  # leaving would wait for the lost process once more
+        advised = advice()
         raise ProcessLost(
             f"process {torch.distributed.get_rank()} of {torch.distributed.get_world_size()} has lost another one, "
-            f"which died, or did not answer for {seconds:g} seconds"
+            f"which died, or did not answer for {seconds:g} seconds (run.timeout){'; ' * bool(advised)}{advised}"
         ) from error
     finally:
         _groups.clear()

@@ -23,6 +23,7 @@ def main() -> None:
     """Train, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200, help="training steps")
+    parser.add_argument("--most", type=int, default=4, choices=(2, 4), help="processes, for the losses")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
     seconds, metrics = {}, {}
@@ -31,7 +32,7 @@ def main() -> None:
         for part, measure in (
             ("elastic", lambda: elastic_metrics(out)),
             ("pace", lambda: pace_metrics(out)),
-            ("losses", lambda: loss_metrics(out, steps=options.steps)),
+            ("losses", lambda: loss_metrics(out, steps=options.steps, most=options.most)),
         ):
             start = time.perf_counter()
             metrics |= measure()
@@ -40,7 +41,7 @@ def main() -> None:
     protocol = {
         "validation": NO_CHOICE,
         "network": f"{SIZES.width} wide, {SIZES.depth} + {SIZES.decoder_depth} blocks, batch {BATCH}, no dropout, "
-        "AdamW, clipping, weight average; tokenizer with running means and revival, and a discriminator from a tenth on",
+        "AdamW, clipping, weight average; tokenizer with running means and revival, a discriminator from a tenth on",
         "run": f"{options.steps} steps, gloo on the CPU, one thread a process",
         "elastic": "MAE on 1, 2, 4, 2, 1 processes, DDP and FSDP2 in turn, whole and sharded checkpoints, readers",
     }

@@ -34,6 +34,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return max(_checkpoints(folder), default=None, key=_step)
 
 
+def last_good(folder: Path) -> str:
+    """Which checkpoint a run that failed can go on from, for its error."""
+    newest = newest_checkpoint(folder)
+    return f"the last good checkpoint is {newest}" if newest else "no checkpoint had been written yet"
+
+
 def _checkpoints(folder: Path) -> list[Path]:
     """All checkpoints of a run, whole ones and those in parts."""
     return [path for path in folder.glob("checkpoints/step-*") if path.suffix in (".pt", ".dcp")]

@@ -22,6 +22,7 @@ from mage.training.checkpoint import (
     changed_settings,
     drop_old_checkpoints,
     intact_checkpoint,
+    last_good,
     newest_checkpoint,
     not_finite,
     read_checkpoint,
@@ -63,7 +64,8 @@ def train(
     Raises Interrupted after Ctrl-C or SIGTERM, NonFiniteLoss naming the last good checkpoint, ValueError for a folder
     that cannot be used.
     """
-    with distributed.within(run.timeout), torch.random.fork_rng(devices=[]), interrupt_flag() as interrupted:
+    bounded = distributed.within(run.timeout, lambda: last_good(folder))
+    with bounded, torch.random.fork_rng(devices=[]), interrupt_flag() as interrupted:
         distributed.by_first_process(lambda: folder.mkdir(parents=True, exist_ok=True))
         compiled = compiles(run.compile, task, device)
         trainer = Trainer(
@@ -202,10 +204,8 @@ class Trainer:
     def check_finite(self, wrong: Sequence[str] = ()) -> None:
         """Raise NonFiniteLoss in all processes if a metric since the last check is not finite, or a weight: `wrong`."""
         if distributed.any_process(bool(wrong)) or not self.window.is_finite():
-            good = newest_checkpoint(self.folder)
-            where = f"the last good checkpoint is {good}" if good else "no checkpoint had been written yet"
             raise NonFiniteLoss(
-                f"the loss or a weight is not finite near step {self.step}; {where}; "
+                f"the loss or a weight is not finite near step {self.step}; {last_good(self.folder)}; "
                 "try a lower base_learning_rate, a longer warmup or --precision float32"
             )
 
