@@ -8,6 +8,8 @@ PYTHON ?= python3
 VENV ?= $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV),.venv)
 BIN := $(VENV)/bin
 OUT ?= runs/demo
+# Processes that run tests; each takes about 1 GB.
+WORKERS ?= 2
 
 .PHONY: help demo test test-gpu lint dist docs clean
 
@@ -18,7 +20,7 @@ demo: $(VENV)/.mage-demo
 	$(BIN)/mage demo --out $(OUT)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-gpu: $(VENV)/.mage-all
 	MAGE_TEST_GPU=1 $(BIN)/python -m pytest tests/gpu
