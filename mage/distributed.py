@@ -118,7 +118,9 @@ def new_group() -> Group | None:
 
 def mesh(device_type: str) -> DeviceMesh:
     """All processes in a row, for tensors that are cut among them."""
-    return DeviceMesh.from_group(exchange_group() or torch.distributed.group.WORLD, device_type)
+    group = exchange_group() or torch.distributed.group.WORLD
+    assert group is not None
+    return DeviceMesh.from_group(group, device_type)
 
 
 def leave() -> None:

@@ -63,6 +63,7 @@ def working_for_long(folder: Path, bound: float) -> None:
 
 def _watch(folder: Path, both: object, *, survivor: int) -> None:
     rank = distributed.rank()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which a launcher sends to the others when one has died
     (folder / f"pid{rank}").write_text(str(os.getpid()))
     distributed.wait_for_all()
     start = time.monotonic()
