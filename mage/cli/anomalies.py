@@ -12,7 +12,7 @@ from mage.data.tar_images import TarDataset
 from mage.evaluation.anomaly import Normal, Scoring
 from mage.report.anomalies import AnomalyPage, Shown, write_anomalies
 from mage.runs.anomalies import MOST_NORMAL, Scored, measure_normal, pictures, rank_images, write_scores
-from mage.runs.inputs import data_of_model
+from mage.runs.inputs import data_of_model, trained_on
 from mage.sampling.surprise import check_parts
 
 
@@ -78,7 +78,7 @@ def _normal_images(options: Options, model: mage.Mage) -> ImageDataset:
         return load_dataset(Path(options.normal), split="all", channels=model.channels)
     if options.normal is not None:
         return load_dataset(options.normal, data_root=options.data_root, channels=model.channels)
-    data = model.recipe.get("data", {}).get("name")
+    data = trained_on(model)
     if data is None:
         raise ValueError(f"the data set of this model's training is unknown: give --normal for --scale {options.scale}")
     try:

@@ -19,6 +19,7 @@ from mage.runs.generation import (
     open_samples,
     random_subset,
 )
+from mage.runs.inputs import trained_on
 from mage.runs.production import Production, image_shape_in
 from mage.runs.record import commit, machine
 
@@ -30,8 +31,8 @@ def run(options: Options) -> None:
     extractor = build_extractor(
         options.extractor, weights=options.extractor_weights, device=resolve_device(options.device)
     )
-    seen, shape, trained_on = _samples(options, extractor)
-    data = options.data or (trained_on if options.reference is None else None)
+    seen, shape, known = _samples(options, extractor)
+    data = options.data or (known if options.reference is None else None)
     if options.reference is not None:
         reference = Reference.load(options.reference, extractor=extractor.fingerprint)
         real = _other_part(options, data, shape) if data is not None else None
@@ -82,15 +83,15 @@ def _samples(options: Options, extractor: Extractor) -> _Samples:
         shape = (channels, height, width)
         return _Samples(_look(options, samples.images, extractor, shape), shape)
     model = mage.load(options.samples, precision=options.precision, device=options.device)
-    trained_on = model.recipe.get("data", {}).get("name")
-    if options.data is None and options.reference is None and trained_on is None:
+    known = None if options.data is not None or options.reference is not None else trained_on(model)
+    if options.data is None and options.reference is None and known is None:
         raise _nothing_to_compare_with()  # before images are generated
     production = Production(
         options.num, options.seed, options.batch_size, classes_of(options, model), sampling_of(options)
     )  # fmt: skip
     with counting(options.num, "image", options) as done:
         seen = look_at_model(model, production, extractor, rounding=options.rounding, on_images=done)
-    return _Samples(seen, (model.channels, *model.image_size), trained_on)
+    return _Samples(seen, (model.channels, *model.image_size), known)
 
 
 def _nothing_to_compare_with() -> ValueError:

@@ -11,13 +11,14 @@ from mage.evaluation.extractors import Extractor, build_extractor
 from mage.evaluation.judge import Judge, JudgeConfig, judge_extractor, judge_of
 from mage.evaluation.tokenizer import TokenizerQuality, evaluate_tokenizer
 from mage.evaluation.tokenizer_metrics import TokenizerProtocol
+from mage.runs.inputs import trained_on
 from mage.tokenizers.perceptual import build_perceptual
 
 
 def run(options: Options) -> None:
     """Measure, write and print."""
     model = runs.load_tokenizer(options.tokenizer, precision=options.precision, device=options.device)
-    data = options.data or model.recipe.get("data", {}).get("name")
+    data = options.data or trained_on(model)
     if data is None:
         raise ValueError("the data set of this tokenizer's training is unknown: give --data")
     channels = model.channels

@@ -15,7 +15,7 @@ from mage.evaluation.generation_metrics import Compared
 from mage.evaluation.metric import Metric
 from mage.evaluation.seen import Reference, SeenImages
 from mage.runs.generation import look_at_dataset, look_at_model
-from mage.runs.inputs import data_of_model
+from mage.runs.inputs import data_of_model, trained_on
 from mage.runs.production import Production
 from mage.runs.tuning import Sampling, Trial, TuningConfig, tune
 from mage.store import folder as store
@@ -33,7 +33,7 @@ def run(options: Options) -> None:
         encoder_keeps=() if sees_all else tuple(share for share in options.try_encoder_keep if share < 1),
         reuses=tuple(every for every in options.try_reuse if every > 1),
     )  # fmt: skip
-    data = options.data or model.recipe.get("data", {}).get("name")
+    data = options.data or trained_on(model)
     if data is None:
         raise ValueError("the model's recipe does not name its training data: give --data")
     classes = classes_of(options, model)

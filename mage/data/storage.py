@@ -56,6 +56,12 @@ def default_root() -> Path:
     return Path(os.environ.get("MAGE_DATA") or "~/.cache/mage").expanduser()
 
 
+def check_not_remote(name: str) -> None:
+    """Raise ValueError for data in a store that a recipe names: others must not decide what this machine contacts."""
+    if is_url(name):
+        raise ValueError(f"the recipe of this model names {name} as its data, which is read only if you say so: --data")
+
+
 def is_url(name: str | Path) -> bool:
     """Whether a name has a protocol, as s3://bucket/name has."""
     return "://" in str(name)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from mage.data.storage import check_not_remote
 from mage.recipes.finetune import FINETUNES, FinetuneRecipe
 from mage.recipes.named import RECIPES
 from mage.recipes.schema import Recipe
@@ -38,13 +39,15 @@ def resolve(choice: Choice, *, base: Mapping[str, Any] | None = None, default: s
     """The chosen recipe.
 
     base: the recipe of a tokenizer or a cache as plain values, used if neither name nor file is given.
-    Raises ValueError for an unknown name, an unreadable file or a wrong setting.
+    Raises ValueError for an unknown name, an unreadable file or a wrong setting, and for data in a store that only
+    `base` names.
     """
     if choice.recipe is None and choice.config is None and base is not None and "pretraining" in base:
-        recipe = from_dict(Recipe, upgraded(base))
-    else:
-        recipe = _chosen(Recipe, RECIPES, choice, default)
-    return _changed(recipe, choice)
+        recipe = _changed(from_dict(Recipe, upgraded(base)), choice)
+        if choice.data is None and not any(change.startswith("data.name=") for change in choice.changes):
+            check_not_remote(recipe.data.name)
+        return recipe
+    return _changed(_chosen(Recipe, RECIPES, choice, default), choice)
 
 
 def resolve_finetune(choice: Choice, *, default: str = "small") -> FinetuneRecipe:

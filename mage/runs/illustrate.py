@@ -14,7 +14,7 @@ from mage.data.transforms import TransformConfig
 from mage.models import MAGETransformer
 from mage.pipeline import Mage, load
 from mage.runs.gallery import SHOWN, Gallery
-from mage.runs.inputs import data_of_model, load_images
+from mage.runs.inputs import data_of_model, load_images, trained_on
 from mage.store.folder import CONFIG
 
 POOL, SAMPLES = 200, 64
@@ -93,8 +93,8 @@ def _read_drawn(run: Path) -> dict[str, str]:
 
 
 def _real_images(model: Mage, data_root: str | None) -> Float[Tensor, "n c h w"]:
-    name = model.recipe.get("data", {}).get("name")
-    if not isinstance(name, str) or not name:
+    name = trained_on(model)
+    if name is None:
         raise ValueError("the model does not say which data it was trained on")
     dataset = data_of_model(model, name, data_root).validation
     if len(dataset) < SHOWN:

@@ -12,6 +12,7 @@ from mage.data.batches import Batch, Batches
 from mage.data.datasets import ImageDataset, load_dataset, subset
 from mage.data.loaders import TrainLoader, decode_to_memory, evaluation_batches
 from mage.data.splits import TrainingData, ValidationConfig, carve
+from mage.data.storage import check_not_remote
 from mage.data.token_batches import CPU, token_batches
 from mage.data.token_cache import TokenCache
 from mage.data.transforms import TransformConfig, build_transform
@@ -32,6 +33,18 @@ def open_data(name: str, split: str, recipe: Recipe, data_root: str | None) -> I
 def training_data(recipe: Recipe, data_root: str | None) -> TrainingData:
     """The recipe's training images, split into training and validation."""
     return carve(open_data(recipe.data.name, "train", recipe, data_root), recipe.data.validation)
+
+
+def trained_on(model: Mage) -> str | None:
+    """The data set of a model's training, by name, as its recipe says; None if it does not say.
+
+    Raises ValueError for an address in a store.
+    """
+    name = model.recipe.get("data", {}).get("name")
+    if not isinstance(name, str) or not name:
+        return None
+    check_not_remote(name)
+    return name
 
 
 def data_of_model(model: Mage, name: str, data_root: str | None) -> TrainingData:

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+import mage
 from mage import settings
 from mage.recipes import RECIPES, named
-from mage.recipes.resolve import from_yaml
+from mage.recipes.resolve import Choice, from_yaml, resolve
 from mage.recipes.schema import to_yaml
 from mage.runs.budget import block_flops, budget
+from mage.runs.inputs import trained_on
+from mage.settings import override, to_dict
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,3 +70,18 @@ def test_overrides_reach_their_place() -> None:
 
 def test_tables_in_readme_and_docs_are_those_of_the_results() -> None:
     subprocess.run([sys.executable, str(ROOT / "docs" / "tables.py"), "--check"], check=True)
+
+
+def test_only_the_user_names_data_in_a_store() -> None:
+    """A model or tokenizer of somebody else must not decide what this machine contacts."""
+    address = "s3://bucket/x-{0000..0009}.tar"
+    base = to_dict(override(named("smoke"), [f"data.name={address}"]))
+    with pytest.raises(ValueError, match="read only if you say so: --data"):
+        resolve(Choice(), base=base)
+    assert resolve(Choice(data=address), base=base).data.name == address
+    assert resolve(Choice(changes=[f"data.name={address}"]), base=base).data.name == address
+    assert resolve(Choice(data="digits"), base=base).data.name == "digits"
+    with pytest.raises(ValueError, match="read only if you say so: --data"):
+        trained_on(mage.Mage(None, None, recipe=base))
+    assert trained_on(mage.Mage(None, None, recipe={})) is None
+    assert trained_on(mage.Mage(None, None, recipe=to_dict(named("smoke")))) == "digits"
