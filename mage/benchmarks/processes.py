@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, multiprocessing, nn
+from torch.multiprocessing.spawn import start_processes
 
 from mage import device, distributed, rng
 from mage.data.batches import Batch, Batches
@@ -60,7 +61,7 @@ def in_processes(count: int, work: Callable[..., None], *arguments: Any) -> None
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.start_processes(_joined, (count, port, work, arguments), count, start_method="forkserver")
+    start_processes(_joined, (count, port, work, arguments), count, start_method="forkserver")
 
 
 def _joined(rank: int, count: int, port: int, work: Callable[..., None], arguments: Sequence[Any]) -> None:

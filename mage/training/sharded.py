@@ -15,7 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed import checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 from mage import distributed
 from mage.training.checkpoint import drop_old_checkpoints, full_disk
@@ -39,12 +42,12 @@ class ShardedWriter:
         tensors = dict(split_tensors({name: state[name] for name in SPLIT}))
         distributed.by_first_process(lambda: self._prepare(temporary, state, list(tensors)))
         flat = {"/".join(map(str, where)): value for where, value in tensors.items()}
-        writer = dcp.HuggingFaceStorageWriter(str(temporary), save_distributed=True)
+        writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
         future: Future[Any] = Future()
         if self._group is None:  # PyTorch writes beside the training only if there are several processes
-            future.set_result(_by_itself(dcp.save, flat, storage_writer=writer))
+            future.set_result(_by_itself(save, flat, storage_writer=writer))
         else:
-            started = dcp.async_save(flat, storage_writer=writer, process_group=self._group)
+            started = async_save(flat, storage_writer=writer, process_group=self._group)
             assert isinstance(started, Future)
             future = started
         self._writing = future, path, keep
@@ -97,17 +100,17 @@ def read_sharded(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
         places = [tuple(place) for place in state.pop("split")]
-        reader = dcp.HuggingFaceStorageReader(str(path))
+        reader = HuggingFaceStorageReader(str(path))
         sizes = reader.read_metadata().state_dict_metadata
         target: dict[str, Tensor] = {}
         for place in places:
             stored = sizes["/".join(map(str, place))]
             target["/".join(map(str, place))] = _room(stored.size, stored.properties.dtype, _like(place, now))  # type: ignore[union-attr]
         if distributed.world_size() == 1:
-            _by_itself(dcp.load, target, storage_reader=reader)
+            _by_itself(load, target, storage_reader=reader)
         else:
-            dcp.load(target, storage_reader=reader)
-    except (OSError, KeyError, ValueError, RuntimeError, EOFError, dcp.CheckpointException) as error:
+            load(target, storage_reader=reader)
+    except (OSError, KeyError, ValueError, RuntimeError, EOFError, CheckpointException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"the checkpoint {path} cannot be read ({reason}); if files of it are missing, move it away to resume from "
