@@ -7,13 +7,13 @@ import torch
 
 import mage
 from mage.masking import MaskRatioConfig, random_mask
-from mage.store import packaged
+from mage.store.example_images import read_examples
 
 
 def main(steps: int = 200, batch_size: int = 32) -> mage.Mage:
     """Tokens, network, steps, images."""
     tokenizer = mage.load("digits", precision="float32", device="cpu").require_tokenizer()
-    images, _ = packaged.examples("digits")
+    images, _ = read_examples("digits")
     with torch.no_grad():
         tokens = tokenizer.encode(images / 255).flatten(1)  # (64, 49)
 

@@ -135,7 +135,7 @@ class Describing(Networks):
         seed: int = 0,
         batch_size: int = 64,
     ) -> Surprise:
-        """`surprise_of_tokens`, and what the network expected it to be: maps (n, *grid) in nats, in the same passes.
+        """`surprise_of_tokens`, and what the network expected it to be: two maps in nats, from the same passes.
 
         Their difference is about 0 on average for grids like those of the training, simple ones and busy ones.
         """

@@ -93,7 +93,9 @@ def test_the_state_of_a_training_takes_as_many_bytes_as_planned(
         measured["weight_bytes"] = sum(weight.nbytes for weight in weights)
         measured["gradient_bytes"] = sum(gradients)
         measured["optimizer_bytes"] = sum(moment.nbytes for moment in moments)
-        measured["average_bytes"] = sum(weight.nbytes for weight in trainer.averages["mage"].module.parameters())
+        measured["average_bytes"] = sum(
+            weight.nbytes for weight in trainer.networks.averages["mage"].module.parameters()
+        )
         return 1.0
 
     monkeypatch.setattr(pace, "_step_seconds", step)

@@ -81,15 +81,27 @@ def test_tensors_in_a_checkpoint_are_those_of_its_step_although_training_goes_on
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_checkpoint_in_parts_that_lost_a_file_is_named(tmp_path: Path) -> None:
-    recipe = override(named("smoke"), ["run.checkpoints=sharded"])
+@pytest.mark.parametrize("damage", ["lost", "flipped"])
+def test_of_a_damaged_checkpoint_in_parts_the_one_before_is_used(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = override(named("smoke"), ["run.checkpoints=sharded", "run.checkpoint_every=6"])
     runs.train_tokenizer(recipe, quiet(tmp_path / "run"))
     newest = newest_checkpoint(tmp_path / "run")
     assert newest is not None
     for file in newest.glob("*.safetensors"):
-        file.unlink()
-    with pytest.raises(ValueError, match=r"step-000000012\.dcp cannot be read .* move it away to resume"):
-        runs.train_tokenizer(override(recipe, ["tokenizer_training.steps=15"]), quiet(tmp_path / "run", resume=True))
+        if damage == "lost":
+            file.unlink()
+        else:
+            content = bytearray(file.read_bytes())
+            content[-5] ^= 1
+            file.write_bytes(content)
+    longer = override(recipe, ["tokenizer_training.steps=15"])
+    runs.train_tokenizer(longer, quiet(tmp_path / "run", resume=True))
+    assert "step-000000012.dcp cannot be read" in caplog.text
+    assert "step-000000006.dcp" in caplog.text
+    assert newest.with_suffix(".broken").is_dir()
+    assert newest_checkpoint(tmp_path / "run") == newest.with_name("step-000000015.dcp")
 
 
 @pytest.mark.parametrize(

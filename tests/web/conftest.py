@@ -78,6 +78,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         process = subprocess.Popen(
             [sys.executable, "-m", "mage", *words], env=variables, stdout=subprocess.PIPE, stderr=standard_error,
             text=True, cwd=folder,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in jobs of a shell's background
         )  # fmt: skip
         assert process.stdout is not None
         try:
