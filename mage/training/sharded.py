@@ -33,6 +33,7 @@ class ShardedWriter:
     def __init__(self, folder: Path) -> None:
         self._folder, self._group = folder, distributed.new_group()
         self._writing: tuple[Future[Any], Path, int] | None = None
+        self._named = False  # whether what is in `_writing` has its name already; in the first process only
 
     def begin(self, state: Mapping[str, Any], step: int, keep: int) -> None:
         """Begin to write; tensors are copied first, so that training may go on. keep: checkpoints to keep."""
@@ -50,7 +51,7 @@ class ShardedWriter:
             started = async_save(flat, storage_writer=writer, process_group=self._group)
             assert isinstance(started, Future)
             future = started
-        self._writing = future, path, keep
+        self._writing, self._named = (future, path, keep), False
 
     def _prepare(self, temporary: Path, state: Mapping[str, Any], paths: list[tuple[str | int, ...]]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)  # half of one, of a run that was killed
@@ -58,7 +59,10 @@ class ShardedWriter:
         torch.save({**without_tensors(state), "split": [list(path) for path in paths]}, temporary / "state.pt")
 
     def publish(self) -> None:
-        """Give a checkpoint its name if all of it has been written; does not wait."""
+        """Give a checkpoint its name if all of it has been written; does not wait.
+
+        Others learn of it in `finish`, which all enter: they may notice the end of the writing at different steps.
+        """
         if self._writing is not None and self._writing[0].done() and self._writing[0].exception() is None:
             self._name()
 
@@ -74,14 +78,15 @@ class ShardedWriter:
                 raise OSError(f"{path} was not written, the previous checkpoint is intact: {error}") from error
             raise OSError(f"the disk is full: {path} was not written; the previous checkpoint is intact")
         self._name()
+        self._writing = None
         distributed.by_first_process(lambda: None)
 
     def _name(self) -> None:
         assert self._writing is not None
         _, path, keep = self._writing
-        self._writing = None
-        if not distributed.is_first():
+        if self._named or not distributed.is_first():
             return
+        self._named = True
         temporary = path.with_name(f".{path.name}.tmp")
         for file in temporary.iterdir():
             with file.open("rb+") as handle:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mage import runs
+from mage import distributed, runs
 from mage.benchmarks.processes import CPU, loss_metrics, task
 from mage.recipes import named
 from mage.settings import override
@@ -115,3 +115,19 @@ def test_of_a_damaged_checkpoint_in_parts_the_one_before_is_used(
 def test_a_setting_that_does_not_exist_is_refused(change: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         override(named("smoke"), [f"run.{change}"])
+
+
+def test_all_processes_finish_a_checkpoint_together_whoever_saw_its_end_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has seen the end of the writing must still enter the exchanges of `finish`, where others wait."""
+    exchanges: list[str] = []
+    monkeypatch.setattr(distributed, "any_process", lambda flag: exchanges.append("any") or flag)
+    writer = ShardedWriter(tmp_path)
+    writer.begin({"modules": {"net": {"w": torch.ones(3)}}, "optimizers": {}, "averages": {}, "step": 4}, 4, keep=2)
+    writer.publish()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000004.dcp"]
+    writer.finish()
+    assert exchanges == ["any"]
+    writer.finish()
+    assert exchanges == ["any"], "once for each checkpoint"
