@@ -77,7 +77,7 @@ def test_one_of_the_compilers_is_enough(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.usefixtures("everything_installed")
 def test_the_user_is_told_before_the_wait(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="mage"):
         compiles("off", task(), CPU)
         assert caplog.text == ""
         compiles("on", task(), CPU)
