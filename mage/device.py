@@ -42,6 +42,11 @@ def start(device: str | torch.device = "auto") -> torch.device:
     return chosen
 
 
+def is_first_launched() -> bool:
+    """Whether a launcher started this process as its first, which it tells before the processes have joined."""
+    return _launched("RANK", 0) == 0
+
+
 def _launched(name: str, otherwise: int) -> int:
     """A number that a launcher set in the environment."""
     value = os.environ.get(name, "")

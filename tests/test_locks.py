@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mage import locks
+from mage.runs import Launch
 
 HOLD = """
 import sys, time
@@ -119,6 +120,18 @@ def test_a_moved_folder_is_free_once_its_process_has_ended(tmp_path: Path, hold:
     process.kill()
     process.wait()
     locks.check_free(tmp_path / "there")
+
+
+def test_the_first_of_several_processes_asks_for_all(
+    tmp_path: Path, hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that comes late to its start finds the lock taken: by the first of its own run."""
+    hold(tmp_path)
+    monkeypatch.setenv("RANK", "1")
+    Launch(tmp_path).check_out()
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(locks.Busy):
+        Launch(tmp_path).check_out()
 
 
 @pytest.fixture

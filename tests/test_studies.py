@@ -479,7 +479,7 @@ def test_killed_commands_lose_nothing(faults: SimpleNamespace) -> None:
     """A few of the kills of the study, of commands that take little time: at the start, and in the midst of writes."""
     at = faults.at
     for name, instants in {
-        "tokenize": (at(1, "inside"), at(9, "inside"), at(14, "after"), at(seconds=0.3)),
+        "tokenize": (at(1, "inside"), at(9, "inside"), at(14, "after"), at(seconds=0.02)),
         "convert over a model": (at(1, "after"), at(5, "before"), at(8, "after")),
         "generate tar": (at(4, "inside"), at(9, "before")),
     }.items():

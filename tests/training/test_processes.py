@@ -33,7 +33,7 @@ def python(*arguments: object, two: bool = False) -> str:
     """Run Python, in two processes if asked; its standard output."""
     words = [sys.executable, *(TWO if two else []), *map(str, arguments)]
     result = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.returncode == 0, result.stderr[-20000:]
     return result.stdout
 
 
