@@ -16,6 +16,7 @@ from mage.benchmarks.pretrain import repeated, trainable, trainer_step
 from mage.benchmarks.work import OURS, Bench, Work
 from mage.masking import MaskRatioConfig, random_mask
 from mage.models import MAGEConfig, MAGETransformer
+from mage.nn.dropout import use_dropout
 from mage.recipes import named
 from mage.vocabulary import Vocabulary
 
@@ -39,6 +40,7 @@ def small_pretrain(bench: Bench) -> list[Work]:
     for layer in network.modules():
         if isinstance(layer, Attention):
             layer.fused_attn = True  # type: ignore[misc]  # final for TorchScript's sake
+    use_dropout(network, nn.Dropout)
 
     def prototype() -> None:
         mask = random_mask(masking, batch, length, rng.generator(0)).to(device)

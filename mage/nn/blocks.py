@@ -10,6 +10,8 @@ import torch
 from timm.models.vision_transformer import Attention, Block
 from torch import nn
 
+from mage.nn.dropout import use_dropout
+
 
 def transformer_blocks(
     depth: int, width: int, heads: int, *, mlp_ratio: float, dropout: float, drop_path: float = 0.0
@@ -17,7 +19,7 @@ def transformer_blocks(
     """`depth` pre-norm ViT blocks; `dropout` on attention, projection and MLP; `drop_path` grows with depth."""
     if width % heads:
         raise ValueError(f"width {width} is not a multiple of {heads} heads; change the width or the number of heads")
-    return nn.ModuleList(
+    blocks = nn.ModuleList(
         Block(
             width,
             heads,
@@ -30,6 +32,8 @@ def transformer_blocks(
         )
         for index in range(depth)
     )
+    use_dropout(blocks)
+    return blocks
 
 
 def choose_attention(module: nn.Module, device: torch.device) -> None:

@@ -6,6 +6,8 @@ Letters: n images, l positions (class position first), d width.
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mage.nn.dropout import Dropout
+
 
 class TokenEmbedding(nn.Module):
     """Turns word ids into vectors."""
@@ -15,7 +17,7 @@ class TokenEmbedding(nn.Module):
         self.word = nn.Embedding(vocabulary_size, width)
         self.position = nn.Embedding(length, width)
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         nn.init.normal_(self.word.weight, std=0.02)
         nn.init.normal_(self.position.weight, std=0.02)
 
