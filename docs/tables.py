@@ -356,10 +356,28 @@ GRAPHS = {
 }
 
 
-def graphs(metrics: dict[str, float]) -> list[str]:
-    """What interrupts a compiled step."""
-    rows = ["| over all steps, mask ratios from 0.5 to 1 | value |", "|---|---|"]
-    return rows + [f"| {title} | {form.format(metrics[name])} |" for name, (title, form) in GRAPHS.items()]
+PROCESSES = {
+    "float64_max_rel_ddp": ("largest relative deviation of a loss in 200 steps, float64, DDP", "{:.1e}"),
+    "float64_max_rel_fsdp": ("the same, FSDP2", "{:.1e}"),
+    "float32_step1_rel_ddp": ("at step 1, float32, DDP", "{:.1e}"),
+    "float32_step1_rel_fsdp": ("the same, FSDP2", "{:.1e}"),
+    "float32_step200_rel_ddp": ("at step 200, float32, DDP", "{:.1e}"),
+    "float32_step200_rel_fsdp": ("the same, FSDP2", "{:.1e}"),
+    "order_mismatches": ("images out of order in a run that changes its processes four times", "{:.0f}"),
+    "elastic_loss_max_rel": ("largest relative deviation of its losses", "{:.1e}"),
+    "bytes_over_formula": ("bytes that a process sends in a step, over those of a ring", "{:.4f}"),
+    "efficiency_2": ("pace of two processes on two cores, over twice that of one", "{:.2f}"),
+}
+
+
+def listed(head: str, titles: dict[str, tuple[str, str]]) -> Callable[[dict[str, float]], list[str]]:
+    """One row per title, with its value in its form."""
+
+    def rows(metrics: dict[str, float]) -> list[str]:
+        found = [f"| {title} | {form.format(metrics[name])} |" for name, (title, form) in titles.items()]
+        return [f"| {head} | value |", "|---|---|", *found]
+
+    return rows
 
 
 LEFT_OUT = {
@@ -467,7 +485,8 @@ KINDS = {
     "tokens": of_examples("text", "audio"),
     "decisions": of_examples("frames", "actions", "plans"),
     "left_out": left_out,
-    "graphs": graphs,
+    "graphs": listed("over all steps, mask ratios from 0.5 to 1", GRAPHS),
+    "processes": listed("1, 2 and 4 processes", PROCESSES),
     "table": measures,
     "reuse": reuse,
     "speeds": speeds,

@@ -58,7 +58,15 @@ def write_shard(path: str | Path, files: Iterable[tuple[str, bytes]]) -> None:
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             shard.addfile(entry, io.BytesIO(data))
-    atomic.write_text(index, make_index(look_at(str(path))).to_json())
+    images_in(path)
+
+
+def images_in(path: str | Path) -> int:
+    """The number of images in a shard; the index beside it is written if it is missing. Raises BrokenFile."""
+    index, beside = make_index(look_at(str(path))), Path(f"{path}{BESIDE}")
+    if not beside.is_file():
+        atomic.write_text(beside, index.to_json())
+    return len(index.names)
 
 
 def write_shards(

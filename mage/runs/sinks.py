@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from mage import atomic, images
-from mage.data.shard_index import make_index
-from mage.data.shard_writer import write_shard
-from mage.data.storage import look_at
+from mage.data.shard_writer import images_in, write_shard
 from mage.data.tar_images import open_shards
 from mage.evaluation.extractors import Extractor, Seen
 
@@ -90,8 +88,11 @@ class TarShards:
         return self.folder / f"{numbers.start:06d}.tar"
 
     def has(self, numbers: range) -> bool:
-        """Whether the shard exists and is complete; a shorter last one is written again if more images are wanted."""
-        return _count(self.path(numbers), lambda path: len(make_index(look_at(str(path))).names)) >= len(numbers)
+        """Whether the shard exists and is complete; a shorter last one is written again if more images are wanted.
+
+        A shard without its index, of a process that was killed between the two, gets it.
+        """
+        return _count(self.path(numbers), images_in) >= len(numbers)
 
     def write(self, numbers: range, batches: Iterator[Tensor]) -> None:
         """Write one shard."""

@@ -9,6 +9,7 @@ import torch
 import mage
 from mage import images
 from mage.data.datasets import load_dataset
+from mage.data.shard_index import BESIDE
 from mage.data.tar_images import open_shards
 from mage.evaluation.extractors import Extractor, Seen
 from mage.evaluation.generation import compare
@@ -84,6 +85,17 @@ def test_a_stopped_job_goes_on(model: mage.Mage, kind: str, tmp_path: Path) -> N
     assert sum(produce(model, WHAT, watched)) == 11
     assert content(tmp_path / "stopped") == content(tmp_path / "whole")
     assert made[0] == 2 * watched.unit, "what was there is not made again"
+
+
+def test_a_shard_of_a_killed_job_gets_its_index(model: mage.Mage, tmp_path: Path) -> None:
+    """It is written after the shard."""
+    make(model, "tar", tmp_path)
+    whole = content(tmp_path)
+    (tmp_path / f"000004.tar{BESIDE}").unlink()
+    made = (tmp_path / "000004.tar").stat()
+    make(model, "tar", tmp_path)
+    assert content(tmp_path) == whole
+    assert (tmp_path / "000004.tar").stat() == made, "the shard itself is not made again"
 
 
 def test_more_images_continue_a_set(model: mage.Mage, tmp_path: Path) -> None:
