@@ -171,7 +171,8 @@ class Packaging:
         if tokenizer is None:
             runs.train_tokenizer(recipe, launch)
         else:
-            runs.pretrain(recipe, launch, tokenizer, cache=cache)
+            first = mage.load(self.options.init_from, device="cpu") if self.options.init_from else None
+            runs.pretrain(recipe, launch, tokenizer, cache=cache, init_from=first)
         atomic.write_text(done, "")
         return recipe
 
@@ -183,7 +184,11 @@ class Packaging:
             optim = getattr(from_yaml(run / "recipe.yaml"), name)
             lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
             seconds = max(line.get("seconds", 0.0) for line in lines)
-            parts[part] = seconds, f"{part}: {optim.steps:,} steps of {optim.batch_size} images"
+            words = f"{part}: {optim.steps:,} steps of {optim.batch_size} images"
+            if part == "mage" and self.options.init_from:
+                first = from_yaml(self.options.init_from / "recipe.yaml").pretraining
+                words += f", from the weights of {first.steps:,} steps of {first.batch_size}"
+            parts[part] = seconds, words
         return parts
 
     def tune(self) -> None:
@@ -253,6 +258,7 @@ class Packaging:
         """How this model was made; a tokenizer of an earlier run is one of the same plan."""
         places = " --data-root DATA" if self.options.data_root else ""
         places += " --tokenizer RUN" if self.options.tokenizer else ""
+        places += " --init-from RUN" if self.options.init_from else ""
         changes = "".join(f" --set {change}" for change in self.options.set)
         return f"python studies/packaged.py --model {self.name} --minutes {self.options.minutes:g}{places}{changes}"
 
@@ -263,6 +269,9 @@ def main() -> None:
     parser.add_argument("--model", choices=PLANS, required=True, help="model to train")
     parser.add_argument("--minutes", type=float, required=True, help="time for training; measuring takes a few more")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer of an earlier run; all minutes are for MAGE then")
+    parser.add_argument(
+        "--init-from", type=Path, help="run of an earlier model of this plan; MAGE starts from its weights"
+    )
     parser.add_argument("--data-root", help="folder with the data set's files")
     parser.add_argument("--out", type=Path, default=Path("runs/packaged"), help="folder for the runs")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
