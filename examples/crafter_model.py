@@ -19,7 +19,7 @@ from mage.data.token_cache import TokenCache
 from mage.recipes import named
 from mage.settings import override
 
-FIRST_HELD_OUT = 1000
+FIRST_HELD_OUT = 5000
 """Worlds from this seed on are in no training."""
 
 
