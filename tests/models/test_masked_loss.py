@@ -8,7 +8,7 @@ from torch.nn import functional
 from mage import rng
 from mage.masking import Mask, mask_from_noise
 from mage.models import MAGEConfig, MAGETransformer
-from mage.models.masked_loss import masked_loss, scores_every_position
+from mage.models.masked_loss import SHAPES, masked_loss, scores_every_position
 from mage.vocabulary import Vocabulary
 
 COUNT, LENGTH, WIDTH, CODES = 3, 20, 8, 30
@@ -58,6 +58,25 @@ def test_on_a_gpu_every_step_scores_the_same_number_of_positions(ratio: float, m
     assert scored == [(COUNT * LENGTH, 16)]
 
 
-def test_uncompiled_on_a_cpu_masked_positions_alone_are_scored() -> None:
+def test_uncompiled_on_a_cpu_positions_are_chosen() -> None:
     assert not scores_every_position(torch.device("cpu"))
     assert scores_every_position(torch.device("meta"))
+
+
+def test_few_numbers_of_rows_are_scored_on_a_cpu() -> None:
+    """For each, oneDNN keeps programs: a training of some hundred steps held gigabytes of them."""
+    decoded, head, targets, _ = drawn(0.5)
+    scored = set()
+
+    def score(rows: Tensor) -> Tensor:
+        scored.add(len(rows))
+        return rows @ head.T
+
+    for masked in range(1, COUNT * LENGTH + 1):
+        flat = torch.randperm(COUNT * LENGTH, generator=rng.generator(0, "places", masked)) < masked
+        mask = Mask.nothing_dropped(flat.view(COUNT, LENGTH))
+        loss = masked_loss(score, decoded, targets, mask, smoothing=0.0)
+        expected = functional.cross_entropy(decoded[mask.masked] @ head.T, targets[mask.masked])
+        torch.testing.assert_close(loss, expected)
+    assert len(scored) <= SHAPES
+    assert max(scored) == COUNT * LENGTH
