@@ -1,8 +1,9 @@
-"""Arrays in .npy and TIFF files: the header is checked against the file's size before anything is allocated."""
+"""Arrays in .npy, .npz and TIFF files: the header is checked against the file's size before anything is allocated."""
 
 import math
 import os
 import stat
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ EXPANSION = 2000
 """Largest ratio of values to compressed bytes: deflate and LZW cannot reach more."""
 SMALL = 2**28
 """Bytes of values that any TIFF may have: sparse and empty tiles are compressed without limit."""
+MOST_UNPACKED = 100
+"""Largest ratio of the bytes in an .npz to its size, beyond SMALL; arrays of real features are far below."""
 OTHER_DIALECTS = "lsm mmstack ome ndtiff fluoview stk sis svs scn qpi ndpi bif avs eer philips scanimage nih mdgel"
 """TIFF dialects of microscopes and scanners. They are not interpreted, because some refer to further files."""
 
@@ -38,20 +41,53 @@ def open_npy(path: str | Path) -> np.ndarray:
     size = regular_size(path)
     try:
         with open(path, "rb") as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, columns_first, kind = read(file)
+            shape, columns_first, kind = npy_header(file)
             start = file.tell()
-        if kind.hasobject or not kind.itemsize or len(shape) > 32 or any(side < 0 for side in shape):
-            raise ValueError
-    except Exception as error:  # numpy parses headers as Python literals, which can raise any exception
-        raise ValueError(f"cannot read {path} as an array ({type(error).__name__})") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read {path} as an array ({error})") from None
     claimed = math.prod(shape) * kind.itemsize
     if claimed > size - start:
         raise ValueError(f"cannot read {path} as an array: it claims more values than its {size - start:,} bytes hold")
     if not claimed:
         return np.empty(shape, kind)
     return np.memmap(path, kind, "r", start, tuple(shape), "F" if columns_first else "C")
+
+
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays in an .npz file, by name, in memory. Raises ValueError, also for one that unpacks to far too much."""
+    try:
+        size = regular_size(path)
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            total = sum(member.file_size for member in members)
+            if total > max(SMALL, MOST_UNPACKED * size):
+                raise ValueError
+            return {member.filename.removesuffix(".npy"): _unpacked(archive, member) for member in members}
+    except Exception as error:  # a forged archive or header can raise any exception
+        raise ValueError(f"cannot read {path} as arrays ({type(error).__name__})") from None
+
+
+def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as file:
+        shape, columns_first, kind = npy_header(file)
+        claimed = math.prod(shape) * kind.itemsize
+        if claimed > member.file_size:
+            raise ValueError
+        values = np.frombuffer(bytearray(file.read(claimed)), kind)
+        return values.reshape(shape, order="F" if columns_first else "C")
+
+
+def npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns come first, and type of the array that follows in an open file. Raises ValueError."""
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, columns_first, kind = read(file)
+    except Exception as error:  # numpy parses headers as Python literals, which can raise any exception
+        raise ValueError(type(error).__name__) from None
+    if kind.hasobject or not kind.itemsize or len(shape) > 32 or any(side < 0 for side in shape):
+        raise ValueError("not an array of numbers or text")
+    return shape, columns_first, kind
 
 
 def open_integers(path: str | Path) -> np.ndarray:

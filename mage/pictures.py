@@ -19,7 +19,7 @@ MARK = (0.91, 0.12, 0.39)
 
 
 def labelled_rows(
-    rows: list[tuple[str, Float[Tensor, "n c h w"]]], side: int = 64, most: int = 0
+    rows: list[tuple[str, Float[Tensor, "_n c h w"]]], side: int = 64, most: int = 0
 ) -> Float[Tensor, "c gh gw"]:
     """Rows of images, each with its label on the left; images are enlarged to about `side` pixels.
 

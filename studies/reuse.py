@@ -77,7 +77,7 @@ class Study:
 
     def choose_temperature(self, order: str) -> dict[str, Any]:
         """The settings of an order, its encoder seeing all tokens, with the least distance on validation images."""
-        base = {"steps": STEPS, "encoder_keep": 1.0, "order": order}
+        base = {"steps": STEPS, "encoder_keep": 1.0, "reuse": 1, "order": order}  # not the tuned settings of the model
         return min((base | one for one in ORDERS[order]), key=lambda sampling: self.distance(sampling, "validation"))
 
     def choose_share(self, sampling: dict[str, Any]) -> dict[str, Any]:

@@ -474,6 +474,15 @@ def test_each_row_has_its_label_on_the_left_and_its_images_after_it() -> None:
     assert not torch.equal(other[:, :, :margin], sheet[:, :height, :margin])
 
 
+def test_rows_of_different_numbers_of_images_are_filled_with_white() -> None:
+    rows = [(str(number), torch.zeros(number, 3, 8, 8)) for number in range(1, 9)]
+    for _ in range(8):  # types of rows are checked at random
+        sheet = pictures.labelled_rows(rows, side=8)
+    height = pictures.labelled_rows(rows[:1], side=8).shape[1]
+    assert (sheet[:, :height, -8:] == 1).all()
+    assert (sheet[:, -height:, -8:] == 0).any()
+
+
 def test_more_images_than_fit_a_row_go_on_below_under_the_same_labels() -> None:
     shown = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     sheet = pictures.labelled_rows([("original", shown)], side=8, most=3)

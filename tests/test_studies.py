@@ -6,7 +6,9 @@ import importlib.util
 import json
 import os
 import random
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +34,17 @@ from mage.runs.tokenizer_check import TokenizerCheck
 from mage.store.example_images import read_examples
 
 STUDIES = Path(__file__).resolve().parent.parent / "studies"
-HELPERS = ("choices", "emoji", "generation_study", "kills", "left_out", "object_store", "sheets")
+HELPERS = (
+    "choices",
+    "emoji",
+    "generation_study",
+    "kills",
+    "left_out",
+    "mutations",
+    "object_store",
+    "readers",
+    "sheets",
+)
 """Modules that studies import from their own folder."""
 
 
@@ -487,6 +499,49 @@ def test_killed_commands_lose_nothing(faults: SimpleNamespace) -> None:
         assert found.killed == len(instants)
         assert found.ended == 0, "each is killed before its end"
         assert found.problems == []
+
+
+def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
+    """A few of the inputs of the study, for every reader."""
+    pytest.importorskip("diffusers", reason="one of the readers reads its files")
+    words = [sys.executable, str(STUDIES / "fuzz.py"), "--inputs", "8", "--results", str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(STUDIES.parent), "OMP_NUM_THREADS": "1"}
+    subprocess.run([*words, "--out", str(tmp_path / "out")], env=environment, check=True, capture_output=True)
+    metrics = json.loads((tmp_path / "fuzz.json").read_text())["metrics"]
+    found = sorted((tmp_path / "out").glob("found/*.txt"))
+    assert found == [], found[0].read_text()
+    assert metrics["undocumented"] == metrics["hangs"] == 0
+    assert metrics["inputs"] >= 8 * 26
+    assert metrics["largest_memory_gb"] < 2
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+@pytest.mark.parametrize(
+    ("read", "undocumented", "hangs"),
+    [
+        (lambda: None, 0, 0),
+        (lambda: int("x"), 0, 0),
+        (lambda: {}["x"], 3, 0),
+        (lambda: sys.exit(0), 3, 0),
+        (lambda: time.sleep(60), 0, 3),
+        (lambda: os._exit(1), 3, 0),
+        (lambda: os.kill(os.getpid(), 9), 3, 0),
+    ],
+)
+def test_the_study_of_damaged_files_finds_what_a_reader_must_not_do(
+    study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, read: Any, undocumented: int, hangs: int
+) -> None:
+    module = study("fuzz")
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
+    parent = os.getpid()
+    (tmp_path / "file").write_bytes(b"valid")
+    reader = module.Reader(
+        "any", tmp_path / "file", lambda data, rng: rng.randbytes(8), lambda: read() if os.getpid() != parent else None
+    )
+    found = module.fuzz(reader, 3, 0, tmp_path / "out")
+    assert (found.inputs, found.undocumented, found.hangs) == (3, undocumented, hangs)
+    assert len(list(tmp_path.glob("out/found/*.txt"))) == undocumented + hangs
+    assert (tmp_path / "file").read_bytes() == b"valid"
 
 
 def test_the_study_of_kills_finds_writes_that_are_not_atomic(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mage.checkpoints.pickles import unpickle
-from mage.store import folder as store
+from mage.store.fitting import read_tensors
 from mage.store.parts import ModelParts
 from mage.tokenizers.ldm import LDMConfig, LDMTokenizer
 
@@ -84,7 +84,12 @@ def read_taming(path: str | Path, *, image_size: tuple[int, int] = (256, 256)) -
 def read_diffusers(folder: str | Path, *, image_size: tuple[int, int] | None = None) -> ModelParts:
     """A folder that diffusers' `VQModel.save_pretrained` wrote. Raises ValueError for anything else."""
     folder = Path(folder)
-    config = json.loads((folder / "config.json").read_text())
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except RecursionError:
+        config = None
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / 'config.json'} does not hold settings")
     if config.get("_class_name") != "VQModel":
         raise ValueError(f"{folder} holds a {config.get('_class_name')}, not a VQModel")
     unusual = {"norm_type": "group", "act_fn": "silu", "lookup_from_codebook": False}
@@ -94,15 +99,17 @@ def read_diffusers(folder: str | Path, *, image_size: tuple[int, int] | None = N
     file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if file is None:
         raise ValueError(f"{folder} holds no weights: expected {' or '.join(WEIGHTS)}")
-    state = store.read_tensors(file) if file.suffix == ".safetensors" else unpickle(file)
+    state = read_tensors(file) if file.suffix == ".safetensors" else unpickle(file)
     last = max((int(match[1]) for name in state if (match := _UP.match(name))), default=0)
     renamed = {_taming_name(name, last): tensor for name, tensor in state.items()}
     for name, tensor in renamed.items():  # attention is a convolution there and a matrix here
         if re.search(r"\.attn(_1|\.\d+)\.(q|k|v|proj_out)\.weight$", name) and tensor.ndim == 2:
             renamed[name] = tensor[:, :, None, None]
-    side = config.get("sample_size", 256)
-    size = image_size or ((side, side) if isinstance(side, int) else (side[0], side[1]))
-    return _build(str(folder), renamed, size, groups=int(config.get("norm_num_groups", 32)))
+    side, groups = config.get("sample_size", 256), config.get("norm_num_groups", 32)
+    size = image_size or (tuple(side) if isinstance(side, list) else (side, side))
+    if len(size) != 2 or any(type(number) is not int or not 0 < number < 2**16 for number in (*size, groups)):
+        raise ValueError(f"{folder} has sample_size {side!r} and norm_num_groups {groups!r}")
+    return _build(str(folder), renamed, size, groups=groups)
 
 
 def _taming_name(name: str, last: int) -> str:

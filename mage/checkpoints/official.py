@@ -29,6 +29,7 @@ from mage.checkpoints.pickles import unpickle
 from mage.models import MAGEClassifier, MAGETransformer
 from mage.pipeline import Mage
 from mage.store import folder as store
+from mage.store.fitting import read_tensors
 from mage.store.parts import ModelParts
 from mage.tokenizers import VQGAN
 
@@ -153,7 +154,7 @@ def to_released(folder: str | Path, out_file: str | Path) -> Path:
     origin = model.recipe.get("released")
     if origin is None:
         raise ValueError(f"{folder} was not converted from a released file, so it cannot be converted back")
-    extra = store.read_tensors(folder / store.EXTRA) if origin["extra"] else {}
+    extra = read_tensors(folder / store.EXTRA) if origin["extra"] else {}
     if sorted(extra) != origin["extra"]:
         raise ValueError(
             f"{folder / store.EXTRA} does not hold the tensors that {store.CONFIG} names; convert the file again"

@@ -3,7 +3,6 @@
 Letters: n images, d feature width.
 """
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mage import atomic
+from mage.array_files import read_npz
 
 
 class FeatureStatistics:
@@ -84,13 +84,13 @@ class FeatureStatistics:
         `extractor` is "".
         """
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-                read = cls(str(data["extractor"]) if "extractor" in data else "")
-                read.count = int(data["count"]) if "count" in data else 0
-                read._mean = torch.from_numpy(data["mu"]).double()
-                read._scatter = torch.from_numpy(data["sigma"]).double() * max(1, read.count - 1)
-                features = torch.from_numpy(data["features"]) if "features" in data else None
-        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            data = read_npz(path)
+            read = cls(str(data["extractor"]) if "extractor" in data else "")
+            read.count = int(data["count"]) if "count" in data else 0
+            read._mean = torch.from_numpy(data["mu"]).double()
+            read._scatter = torch.from_numpy(data["sigma"]).double() * max(1, read.count - 1)
+            features = torch.from_numpy(data["features"]) if "features" in data else None
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path} does not hold feature statistics ({type(error).__name__})") from None
         if read._mean.ndim != 1 or read._scatter.shape != (len(read._mean), len(read._mean)):
             raise ValueError(f"{path} does not hold feature statistics: mu and sigma are not of one width")

@@ -28,7 +28,7 @@ from mage.models.pooling import Pool
 from mage.pipeline import Mage, load
 from mage.settings import from_dict, to_dict
 from mage.store.files import CLASSIFIER
-from mage.store.folder import read_tensors
+from mage.store.fitting import read_tensors
 from mage.tokenizers.base import weights_fingerprint
 
 FORMAT = 1

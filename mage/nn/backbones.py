@@ -128,7 +128,7 @@ class StageFeatures(nn.Module):
         """Stay in eval mode: these weights are frozen."""
         return super().train(False)
 
-    def forward(self, images: Float[Tensor, "n 3 H W"]) -> list[Float[Tensor, "n d h w"]]:
+    def forward(self, images: Float[Tensor, "n 3 H W"]) -> list[Float[Tensor, "n _d _h _w"]]:
         """Images in [0, 1] -> feature maps, finest first."""
         x = self.stem(_prepare(images, 0).contiguous(memory_format=torch.channels_last))
         maps = [x]
@@ -174,7 +174,7 @@ class TimmMaps(nn.Module):
         """Stay in eval mode: these weights are frozen."""
         return super().train(False)
 
-    def forward(self, images: Float[Tensor, "n 3 H W"]) -> list[Float[Tensor, "n d h w"]]:
+    def forward(self, images: Float[Tensor, "n 3 H W"]) -> list[Float[Tensor, "n _d _h _w"]]:
         """Images in [0, 1] -> feature maps."""
         maps: list[Tensor] = self.network((images - self.mean) / self.deviation)
         return maps

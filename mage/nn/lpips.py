@@ -60,7 +60,7 @@ class LPIPS(nn.Module):
                 total = total + torch.einsum("ndhw,d->nhw", (a - b).square(), weight).mean()
             return total
 
-    def _features(self, images: Float[Tensor, "n c H W"]) -> list[Float[Tensor, "n d h w"]]:
+    def _features(self, images: Float[Tensor, "n c H W"]) -> list[Float[Tensor, "n _d _h _w"]]:
         x = (images.float().expand(-1, 3, -1, -1) * 2 - 1 - self.shift) / self.scale
         maps = []
         for stage in self.stages:

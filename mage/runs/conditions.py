@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mage import atomic, distributed, pictures
+from mage.array_files import open_integers
 from mage.data.token_cache import TokenCache
 from mage.device import autocast
 from mage.models import MAGETransformer
@@ -80,7 +81,7 @@ def from_cache(
         return from_labels(config, cache.labels, cache.class_names), cache
     count, kept = config.clusters, launch.out / CLUSTERS
     if launch.resume and kept.is_file():
-        labels = np.load(kept, allow_pickle=False)
+        labels = open_integers(kept)
     else:
         labels = distributed.by_first_process(lambda: _clusters(cache, model, tokenizer, count, launch, seed))
     shares = np.bincount(labels, minlength=count) / len(labels)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mage import atomic, images
+from mage.array_files import read_npz
 from mage.data.shard_writer import images_in, write_shard
 from mage.data.tar_images import open_shards
 from mage.evaluation.extractors import Extractor, Seen
@@ -179,8 +180,8 @@ def read_features(paths: Sequence[Path], extractor: str) -> Iterator[Seen]:
 
 def _read_features(path: Path) -> tuple[str, Seen]:
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-            logits = torch.from_numpy(data["logits"]) if "logits" in data else None
-            return str(data["extractor"]), Seen(torch.from_numpy(data["features"]), logits)
-    except Exception as error:  # a damaged file can raise any exception
+        data = read_npz(path)
+        logits = torch.from_numpy(data["logits"]) if "logits" in data else None
+        return str(data["extractor"]), Seen(torch.from_numpy(data["features"]), logits)
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} holds no features ({type(error).__name__})") from None

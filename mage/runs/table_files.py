@@ -18,6 +18,8 @@ from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
+from mage.array_files import npy_header
+
 Piece = dict[str, np.ndarray]
 SUFFIXES = (".csv", ".parquet", ".npz")
 ROWS = 1024
@@ -80,16 +82,7 @@ def read_table(path: Path, columns: Sequence[Column]) -> Iterator[Piece]:
     readers = {".csv": _read_csv, ".parquet": _read_parquet, ".npz": _read_npz}
     try:
         yield from readers[path.suffix.lower()](path, columns)
-    except (
-        OSError,
-        KeyError,
-        ValueError,
-        SyntaxError,
-        OverflowError,
-        csv.Error,
-        zipfile.BadZipFile,
-        EOFError,
-    ) as error:
+    except Exception as error:  # a damaged file can raise any exception
         raise ValueError(f"{path} is not a table with {_listed(columns)}, or is damaged ({error})") from None
 
 
@@ -234,9 +227,7 @@ def _member(archive: zipfile.ZipFile, stack: contextlib.ExitStack, column: Colum
     if info.compress_type != zipfile.ZIP_STORED:
         raise ValueError("it is compressed")
     file: Any = stack.enter_context(archive.open(info))
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, columns_first, kind = read(file)
+    shape, columns_first, kind = npy_header(file)
     kinds = {"text": "U", "integer": "i", "number": "f", "vector": "f"}
     expected = (*shape[:1], column.width) if column.kind == "vector" else shape[:1]
     if columns_first or kind.kind != kinds[column.kind] or not shape or shape != expected:

@@ -8,14 +8,13 @@ released_extra.safetensors   tensors of a released file that our networks do not
 
 import json
 import logging
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mage import atomic, checksums
@@ -38,6 +37,7 @@ from mage.store.files import HASHES, check_written, hashes
 from mage.store.files import TOKENIZER as TOKENIZER
 from mage.store.files import TRANSFORMER as TRANSFORMER
 from mage.store.find import located
+from mage.store.fitting import restored
 from mage.store.hub_names import HubName
 from mage.store.parts import ModelParts
 from mage.tokenizers import VQGAN, LDMConfig, LDMTokenizer, Tokenizer, VQGANConfig
@@ -127,20 +127,18 @@ def read(path: str | Path, *, tokenizer: Tokenizer | None = None, revision: str 
             raise ValueError(f"{folder} has format {config['format']}; this version of mage reads {FORMAT}")
         check_written(folder, config)
         _warn_of_changes(folder, config)
-        tokenizer, transformer = own_tokenizer, None
+        transformer = None
         with torch.random.fork_rng(devices=[]):  # new networks draw random weights, which are replaced at once
-            own = _build_tokenizer(config["tokenizer"], own_tokenizer, folder)
-            if config["transformer"] is not None:
-                transformer = build_transformer(config["transformer"])
-        if own is not None:
-            _load_strictly(own, folder / TOKENIZER)
-            tokenizer = own
-        if transformer is not None:
-            _load_strictly(transformer, folder / TRANSFORMER)
+            tokenizer = _tokenizer(config["tokenizer"], own_tokenizer, folder) or own_tokenizer
+            sizes = config["transformer"]
+            if sizes is not None:
+                transformer = restored(lambda: build_transformer(sizes), sizes, folder / TRANSFORMER)
+        recipe, notes = config["recipe"], config.get("notes", {})  # the latter are absent in folders of 0.1
+        if not isinstance(recipe, dict) or not isinstance(notes, dict):
+            raise TypeError("recipe and notes are mappings")
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder / CONFIG} is not a model configuration ({type(error).__name__}: {error})") from None
-    notes = config.get("notes", {})  # absent in folders of 0.1
-    return ModelParts(tokenizer, transformer, config["recipe"], notes)
+    return ModelParts(tokenizer, transformer, recipe, notes)
 
 
 def _warn_of_changes(folder: Path, config: dict[str, Any]) -> None:
@@ -155,10 +153,10 @@ def _warn_of_changes(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _build_tokenizer(
+def _tokenizer(
     values: dict[str, Any] | None, own_tokenizer: Tokenizer | None, folder: Path
 ) -> VQGAN | LDMTokenizer | None:
-    """The folder's own tokenizer network, if there is one; also checks the user's tokenizer."""
+    """The folder's own tokenizer, if there is one; also checks the user's tokenizer."""
     values = dict(values) if values is not None else {"kind": "none"}
     kind = values.pop("kind", "vqgan")
     if kind == "external" and own_tokenizer is not None and own_tokenizer.fingerprint() != values["fingerprint"]:
@@ -170,9 +168,10 @@ def _build_tokenizer(
         return None
     if own_tokenizer is not None:
         raise ValueError(f"{folder} holds a tokenizer of its own; load it without tokenizer=")
+    path = folder / TOKENIZER
     if kind == "ldm":
-        return LDMTokenizer(from_dict(LDMConfig, values, where="tokenizer"))
-    return VQGAN(from_dict(VQGANConfig, values, where="tokenizer"))
+        return restored(lambda: LDMTokenizer(from_dict(LDMConfig, values, where="tokenizer")), values, path)
+    return restored(lambda: VQGAN(from_dict(VQGANConfig, values, where="tokenizer")), values, path)
 
 
 def find_folder(path: str | Path, revision: str | None = None) -> Path:
@@ -209,27 +208,6 @@ def build_transformer(values: dict[str, Any]) -> Transformer:
     if kind == "mage":
         return MAGETransformer(config, vocabulary, grid)
     return MAGEClassifier(config, vocabulary, grid, **head)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file. Raises ValueError if it is missing, damaged or of another format."""
-    if not path.is_file():
-        raise ValueError(f"{path} is missing")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        size = os.path.getsize(path)
-        raise ValueError(f"{path} ({size:,} bytes) is damaged or not safetensors: {error}") from None
-
-
-def _load_strictly(module: nn.Module, path: Path) -> None:
-    tensors, expected = read_tensors(path), module.state_dict()
-    wrong = sorted(tensors.keys() ^ expected.keys())
-    wrong += [name for name in tensors.keys() & expected.keys() if tensors[name].shape != expected[name].shape]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(f"{path} does not fit its {CONFIG}: {', '.join(wrong[:3])}{more}")
-    module.load_state_dict(tensors)
 
 
 def _contiguous(module: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:

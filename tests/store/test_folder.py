@@ -4,6 +4,7 @@ import json
 import math
 import resource
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,48 @@ def test_an_invalid_grid_is_refused_before_a_network_is_built(model: Mage, tmp_p
     config = json.loads(path.read_text())
     config["transformer"]["grid"] = grid
     path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"a grid (is a list of 1 to 3 positive integers|of .* has more than)"):
+    with pytest.raises(ValueError, match=r"a grid is a list of 1 to 3 positive integers|with grid .* at most"):
+        mage.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("tokenizer", {"width": 2**20}),
+        ("tokenizer", {"width": 10**30}),
+        ("tokenizer", {"blocks": 10**9}),
+        ("tokenizer", {"code_width": -4}),
+        ("tokenizer", {"multipliers": [1] * 40}),
+        ("sizes", {"depth": 10**7}),
+        ("sizes", {"width": 2**20, "heads": 1}),
+        ("sizes", {"mlp_ratio": 1e12}),
+        ("sizes", {"mlp_ratio": float("nan")}),
+    ],
+)
+def test_a_network_that_is_not_the_stored_one_costs_neither_memory_nor_time(
+    model: Mage, tmp_path: Path, part: str, changes: dict[str, Any]
+) -> None:
+    path = model.save(tmp_path / "model") / store.CONFIG
+    config = json.loads(path.read_text())
+    (config["transformer"]["sizes"] if part == "sizes" else config["tokenizer"]).update(changes)
+    path.write_text(json.dumps(config))
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(ValueError, match=r"at most|does not fit|cannot be built|must|between|multiple|number"):
+        mage.load(tmp_path / "model")
+    assert time.monotonic() - start < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2e5, "kilobytes"
+
+
+@pytest.mark.parametrize("changes", [{"recipe": 3}, {"notes": []}])
+def test_a_recipe_and_notes_are_mappings(model: Mage, tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = model.save(tmp_path / "model") / store.CONFIG
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="not a model configuration"):
+        mage.load(tmp_path / "model")
+    del config["recipe"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="not a model configuration"):
         mage.load(tmp_path / "model")
 
 

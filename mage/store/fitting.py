@@ -1,0 +1,82 @@
+"""Networks of a model folder: nothing is allocated before the sizes in config.json are those of the stored tensors."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
+MOST = 2**24
+"""Largest number in the settings of a network; codes are the largest there are."""
+MOST_BLOCKS = 1000
+"""Largest number of layers of a kind, which cost time even where they cost no memory."""
+BLOCKS = ("depth", "blocks", "levels")
+"""Ends of the names of such numbers."""
+
+
+def restored(build: Callable[[], Network], settings: Any, path: Path) -> Network:
+    """The network that `build` makes of `settings`, with the weights in `path`.
+
+    Raises ValueError if it cannot be built, or its tensors are not those of the file; it is first built without memory.
+    """
+    for name, number in _numbers(settings):
+        most = MOST_BLOCKS if name.endswith(BLOCKS) else MOST
+        if not abs(number) <= most:
+            raise ValueError(f"{path.parent} has a network with {name} {number:.3g}; at most {most:,} is read")
+    stored = _shapes(path)
+    try:
+        with torch.device("meta"):
+            expected = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
+    except (RuntimeError, OverflowError, ZeroDivisionError, IndexError) as error:
+        raise ValueError(f"the network in {path.parent} cannot be built: {str(error).splitlines()[0]}") from None
+    wrong = sorted(stored.keys() ^ expected.keys())
+    wrong += [name for name in stored.keys() & expected.keys() if stored[name] != expected[name]]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"{path} does not fit its config.json: {', '.join(wrong[:3])}{more}")
+    network = build()
+    network.load_state_dict(read_tensors(path))
+    return network
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file. Raises ValueError if it is missing, damaged or of another format."""
+    return _read(path, lambda: load_file(path))
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    def shapes() -> dict[str, tuple[int, ...]]:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
+
+    return _read(path, shapes)
+
+
+Value = TypeVar("Value")
+
+
+def _read(path: Path, read: Callable[[], Value]) -> Value:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    try:
+        return read()
+    except (SafetensorError, OSError, ValueError) as error:
+        size = os.path.getsize(path)
+        raise ValueError(f"{path} ({size:,} bytes) is damaged or not safetensors: {error}") from None
+
+
+def _numbers(settings: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """All numbers in nested settings, with the names nearest to them."""
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            yield from _numbers(value, str(key))
+    elif isinstance(settings, list):
+        for value in settings:
+            yield from _numbers(value, name)
+    elif isinstance(settings, int | float) and not isinstance(settings, bool):
+        yield name, settings
