@@ -4,12 +4,20 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import math
 import textwrap
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 Config = TypeVar("Config")
+MOST = 2**24
+"""Largest number in the settings of a network; codes are the largest there are."""
+MOST_BLOCKS = 1000
+"""Largest number of layers of a kind, which cost time even where they cost no memory."""
+BLOCKS = ("depth", "blocks", "levels")
+"""Ends of the names of such numbers."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -113,13 +121,40 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         raise ValueError(f"{where} must be one of {', '.join(map(str, arguments))}, not {value!r}")
     elif hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
-            return float(value)  # YAML reads 1e-4 as a string
+            number = float(value)  # YAML reads 1e-4 as a string
+        except OverflowError:
+            number = math.inf
         except ValueError:
-            pass
+            raise ValueError(f"{where} must be float, not {value!r}") from None
+        if not math.isfinite(number):
+            raise ValueError(f"{where} must be a finite number, not {number}")
+        return number
+    elif hint is int and isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError(f"{where} has more digits than 64 bits hold")
     elif isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     name = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
     raise ValueError(f"{where} must be {name}, not {value!r}")
+
+
+def check_sizes(values: Any, where: str) -> None:
+    """Raise ValueError if a number in the settings of a network, as `to_dict` gives them, is beyond any network's."""
+    for name, number in _numbers(values):
+        most = MOST_BLOCKS if name.endswith(BLOCKS) else MOST
+        if not abs(number) <= most:
+            raise ValueError(f"{where}: {name} {number:.3g} is beyond any network's, at most {most:,}")
+
+
+def _numbers(values: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """All numbers in nested settings, with the names nearest to them."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from _numbers(value, str(key))
+    elif isinstance(values, list):
+        for value in values:
+            yield from _numbers(value, name)
+    elif isinstance(values, int | float) and not isinstance(values, bool):
+        yield name, values
 
 
 def field_docs(kind: type[Any]) -> dict[str, str]:

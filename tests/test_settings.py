@@ -95,6 +95,32 @@ def test_wrong_settings_are_named_in_the_error(values: Any, message: str) -> Non
         settings.from_dict(Outer, values)
 
 
+@pytest.mark.parametrize("values", [float("nan"), float("inf"), "-inf", "1e400", 10**400])
+def test_numbers_are_finite(values: Any) -> None:
+    with pytest.raises(ValueError, match=r"inner\.rate must be a finite number"):
+        settings.from_dict(Outer, {"name": "a", "inner": {"rate": values}})
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"width": 2**24}, ""),
+        ({"width": 2**24 + 1}, "width"),
+        ({"inner": [{"heads": -(10**30)}]}, "heads"),
+        ({"sizes": [1, [2, 10**8]]}, "sizes"),
+        ({"depth": 1000, "name": "x", "flag": True, "none": None}, ""),
+        ({"decoder_depth": 1001}, "decoder_depth"),
+        ({"rate": float("nan")}, "rate"),
+    ],
+)
+def test_sizes_beyond_any_network_are_named(values: dict[str, Any], named: str) -> None:
+    if not named:
+        settings.check_sizes(values, "model")
+        return
+    with pytest.raises(ValueError, match=f"model: {named} .* is beyond any network's"):
+        settings.check_sizes(values, "model")
+
+
 def test_overrides_leave_the_original_and_read_yaml() -> None:
     changed = settings.override(FULL, ["steps=3", "inner.limit=null", "second.kind = fancy", "widths=[7, 8]"])
     assert changed == Outer("x", 3, True, (0.5, 1e-3), (7, 8), Inner(2.0, "fancy", None), Inner(kind="fancy"))

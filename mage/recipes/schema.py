@@ -70,6 +70,8 @@ class Recipe:
     """Seed of everything random in training."""
 
     def __post_init__(self) -> None:
+        for part, name in ((self.model, "model"), (self.tokenizer, "tokenizer")):
+            settings.check_sizes(part and settings.to_dict(part), name)
         if self.tokenizer is None:
             if self.method.reads == "tokens":
                 raise ValueError(f"the method {self.method.name} reads tokens: the recipe needs a tokenizer")

@@ -1,7 +1,7 @@
 """Networks of a model folder: nothing is allocated before the sizes in config.json are those of the stored tensors."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,13 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mage.settings import check_sizes
+
 Network = TypeVar("Network", bound=nn.Module)
-MOST = 2**24
-"""Largest number in the settings of a network; codes are the largest there are."""
-MOST_BLOCKS = 1000
-"""Largest number of layers of a kind, which cost time even where they cost no memory."""
-BLOCKS = ("depth", "blocks", "levels")
-"""Ends of the names of such numbers."""
 
 
 def restored(build: Callable[[], Network], settings: Any, path: Path) -> Network:
@@ -24,10 +20,7 @@ def restored(build: Callable[[], Network], settings: Any, path: Path) -> Network
 
     Raises ValueError if it cannot be built, or its tensors are not those of the file; it is first built without memory.
     """
-    for name, number in _numbers(settings):
-        most = MOST_BLOCKS if name.endswith(BLOCKS) else MOST
-        if not abs(number) <= most:
-            raise ValueError(f"{path.parent} has a network with {name} {number:.3g}; at most {most:,} is read")
+    check_sizes(settings, str(path.parent))
     stored = _shapes(path)
     try:
         with torch.device("meta"):
@@ -68,15 +61,3 @@ def _read(path: Path, read: Callable[[], Value]) -> Value:
     except (SafetensorError, OSError, ValueError) as error:
         size = os.path.getsize(path)
         raise ValueError(f"{path} ({size:,} bytes) is damaged or not safetensors: {error}") from None
-
-
-def _numbers(settings: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """All numbers in nested settings, with the names nearest to them."""
-    if isinstance(settings, dict):
-        for key, value in settings.items():
-            yield from _numbers(value, str(key))
-    elif isinstance(settings, list):
-        for value in settings:
-            yield from _numbers(value, name)
-    elif isinstance(settings, int | float) and not isinstance(settings, bool):
-        yield name, settings
