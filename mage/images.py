@@ -46,7 +46,7 @@ def load_image(
         return _decoded(path, channels, ground, str(path), most_pixels)
     if suffix not in (".tif", ".tiff"):
         raise ValueError(f"{path} cannot hold other than 1 or 3 channels: give .npy or TIFF files")
-    return _from_bands(array_files.read_tiff(path, _most_pixels() * channels), channels, str(path))
+    return _from_bands(array_files.read_tiff(path, pixel_limit() * channels), channels, str(path))
 
 
 def from_bytes(data: bytes, channels: int = 3) -> UInt8[Tensor, "c h w"]:
@@ -66,7 +66,7 @@ def _decoded(
     source: Path | io.BytesIO, channels: int, ground: Ground, name: str, most_pixels: int | None = None
 ) -> UInt8[Tensor, "c h w"]:
     limit = "PIL.Image.MAX_IMAGE_PIXELS, " if most_pixels is None else ""
-    most = _most_pixels() if most_pixels is None else most_pixels
+    most = pixel_limit() if most_pixels is None else most_pixels
     try:
         with Image.open(source) as image:
             width, height = image.size
@@ -81,7 +81,7 @@ def _decoded(
     raise ValueError(f"cannot read {name} as an image ({problem})")
 
 
-def _most_pixels() -> int:
+def pixel_limit() -> int:
     """Pillow's limit against decompression bombs; its None means no limit."""
     return Image.MAX_IMAGE_PIXELS or sys.maxsize
 

@@ -25,7 +25,7 @@ UPRIGHT = {
 def plain(image: Image.Image, mode: str, ground: Ground = "white") -> Image.Image:
     """The image in mode "L" or "RGB". Raises ValueError for values that are not grey levels."""
     image.load()  # some formats rotate the image, or read their EXIF, only when loaded
-    turned = UPRIGHT.get(_orientation(image))
+    turned = UPRIGHT.get(orientation(image))
     if turned is not None:
         image = image.transpose(turned)
     if image.mode == mode and "transparency" not in image.info:
@@ -41,7 +41,7 @@ def plain(image: Image.Image, mode: str, ground: Ground = "white") -> Image.Imag
     return image if image.mode == mode else image.convert(mode)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8. Pillow's exif_transpose rewrites all tags, which fails if one of them is damaged."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))

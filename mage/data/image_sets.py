@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from mage import images
+from mage import array_files, images
 from mage.data.epoch_order import Locality
 
 Labels = Int64[np.ndarray, " n"]
@@ -51,6 +51,17 @@ class ImageDataset(Protocol):
 
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Image `index`. Raises CorruptImage."""
+
+
+@runtime_checkable
+class HasFiles(Protocol):
+    """A data set of image files."""
+
+    channels: int
+    """1 for grey, 3 for RGB."""
+
+    def file_bytes(self, index: int) -> bytes:
+        """The file of image `index`. Raises CorruptImage."""
 
 
 def content_of(dataset: ImageDataset) -> str:
@@ -116,11 +127,21 @@ class FolderDataset:
 
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Image `index`. Raises CorruptImage."""
-        path = self.root / os.fsdecode(bytes(self.files[index]))
         try:
-            return images.load_image(path, self.channels)
+            return images.load_image(self._path(index), self.channels)
         except ValueError:
-            raise CorruptImage(str(path)) from None
+            raise CorruptImage(str(self._path(index))) from None
+
+    def file_bytes(self, index: int) -> bytes:
+        """The file of image `index`. Raises CorruptImage."""
+        try:
+            array_files.regular_size(self._path(index))
+            return self._path(index).read_bytes()
+        except (OSError, ValueError):
+            raise CorruptImage(str(self._path(index))) from None
+
+    def _path(self, index: int) -> Path:
+        return self.root / os.fsdecode(bytes(self.files[index]))
 
 
 class Subset:
@@ -144,6 +165,13 @@ class Subset:
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Image `index` of the subset. Raises CorruptImage."""
         return self.dataset.load(int(self.indices[index]))
+
+
+def file_of(dataset: ImageDataset, index: int) -> tuple[bytes, int] | None:
+    """The file of an image and the channels it is read with, of data sets of files. Raises CorruptImage."""
+    if isinstance(dataset, Subset):
+        return file_of(dataset.dataset, int(dataset.indices[index]))
+    return (dataset.file_bytes(index), dataset.channels) if isinstance(dataset, HasFiles) else None
 
 
 def subset(dataset: ImageDataset, indices: Sequence[int]) -> ImageDataset:

@@ -7,7 +7,7 @@ Unreadable files are left out and noted in the data set's `skipped`: worker proc
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,38 +74,50 @@ class TrainLoader:
         self._order, self._epoch = torch.empty(0, dtype=torch.int64), -1
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch, corrupt in compute(self._batch_of, itertools.count(self.start * self.share.parts), self.num_workers):
+        for batch, corrupt in compute(self.batch_of, itertools.count(self.start * self.share.parts), self.num_workers):
             note_corrupt(self.dataset, corrupt)
             if batch is None:
                 raise none_readable(self.dataset)
             yield batch
 
-    def _batch_of(self, number: int) -> LoadedBatch:
-        return _collate(self.dataset, self.items(*divmod(number, self.share.parts)))
+    def batch_of(self, number: int) -> LoadedBatch:
+        """Part `number` of the batches, counted over all steps."""
+        return collate(self.dataset, self.items(*divmod(number, self.share.parts)))
 
     def items(self, step: int, part: int = 0) -> Items:
         """The images of a part of the batch of `step`; none if the whole data set is unreadable."""
+        items = Items([], [], [], [])
+        for epoch, index, image in self.readable(step, part, self.dataset.load, items.corrupt):
+            self.augment(items, image, epoch, index)
+        return items
+
+    def readable(
+        self, step: int, part: int, load: Callable[[int], Tensor], corrupt: list[str]
+    ) -> Iterator[tuple[int, int, Tensor]]:
+        """Epoch, index, and what `load` gives, of the images of a part; unreadable files are added to `corrupt`."""
         per_step = self.share.batch_size
         epoch, place = divmod(step, len(self.dataset) // per_step)
         if epoch != self._epoch:
             order = epoch_order(len(self.dataset), locality_of(self.dataset), self.seed, epoch)
             self._order, self._epoch = order, epoch
-        items = Items([], [], [], [])
         for row in self.share.rows(part):
             position = place * per_step + row
             beyond = range(position + per_step, position + per_step + len(self.dataset))
             for candidate in itertools.chain((position,), beyond):
                 index = int(self._order[candidate % len(self.dataset)])
-                image = _load(self.dataset, index, items.corrupt)
-                if image is not None:
-                    items.indices.append(index)
-                    items.images.append(self.transform(image, rng.generator(self.seed, "augment", epoch, index)))
-                    if self.pairs:
-                        items.second.append(self.transform(image, rng.generator(self.seed, "second", epoch, index)))
+                loaded = _load(load, index, corrupt)
+                if loaded is not None:
+                    yield epoch, index, loaded
                     break
             else:
-                return Items([], [], items.corrupt, [])
-        return items
+                return
+
+    def augment(self, items: Items, image: Tensor, epoch: int, index: int) -> None:
+        """Add the view, or the two views, of an image in an epoch."""
+        items.indices.append(index)
+        items.images.append(self.transform(image, rng.generator(self.seed, "augment", epoch, index)))
+        if self.pairs:
+            items.second.append(self.transform(image, rng.generator(self.seed, "second", epoch, index)))
 
 
 def evaluation_batches(
@@ -139,11 +151,11 @@ class _Evaluation:
     def batch_of(self, indices: Sequence[int]) -> LoadedBatch:
         items = Items([], [], [], [])
         for index in indices:
-            image = _load(self.dataset, index, items.corrupt)
+            image = _load(self.dataset.load, index, items.corrupt)
             if image is not None:
                 items.indices.append(index)
                 items.images.append(self.transform(image, rng.generator(self.seed, "evaluate", index)))
-        return _collate(self.dataset, items)
+        return collate(self.dataset, items)
 
 
 def _evaluate(work: _Evaluation, chunks: list[range], num_workers: int) -> Iterator[Batch]:
@@ -156,7 +168,7 @@ def _evaluate(work: _Evaluation, chunks: list[range], num_workers: int) -> Itera
     if not any_batch:
         # a process without readable images has no batches, which is an error only if the others have none either
         others = set(range(len(work.dataset))).difference(*chunks)
-        if all(_load(work.dataset, index, []) is None for index in others):
+        if all(_load(work.dataset.load, index, []) is None for index in others):
             raise none_readable(work.dataset)
 
 
@@ -171,7 +183,7 @@ def decode_to_memory(dataset: ImageDataset, limit_bytes: int = 1 << 30) -> Image
     kept: list[int] = []
     for index in range(len(dataset)):
         corrupt: list[str] = []
-        image = _load(dataset, index, corrupt)
+        image = _load(dataset.load, index, corrupt)
         note_corrupt(dataset, corrupt)
         if image is None:
             continue
@@ -194,10 +206,10 @@ def none_readable(dataset: ImageDataset) -> ValueError:
     return ValueError(f"none of the {len(dataset)} images of {dataset.name} could be read; are the files whole?")
 
 
-def _load(dataset: ImageDataset, index: int, corrupt: list[str]) -> Tensor | None:
+def _load(load: Callable[[int], Tensor], index: int, corrupt: list[str]) -> Tensor | None:
     """An image; if it is unreadable, None, and its path is added to `corrupt`."""
     try:
-        return dataset.load(index)
+        return load(index)
     except CorruptImage as error:
         corrupt.append(error.path)
         return None
@@ -216,7 +228,8 @@ def note_corrupt(dataset: ImageDataset, paths: list[str]) -> None:
             logger.warning("skipping %s: it cannot be read as an image", path)
 
 
-def _collate(dataset: ImageDataset, items: Items) -> LoadedBatch:
+def collate(dataset: ImageDataset, items: Items) -> LoadedBatch:
+    """Items as one batch."""
     if not items.images:
         return LoadedBatch(None, items.corrupt)
     index = torch.tensor(items.indices)

@@ -173,7 +173,7 @@ def _members(dataset: ImageDataset, index: int) -> Iterator[tuple[str, bytes]]:
         data = (dataset.root / dataset.files[index].decode()).read_bytes() if suffix in SUFFIXES else b""
     elif isinstance(dataset, TarDataset):
         file = dataset.file_name(index)
-        suffix, data = split_name(file)[1], dataset.data(index)
+        suffix, data = split_name(file)[1], dataset.file_bytes(index)
     if not data:
         if len(image) not in images.PIL_MODES:
             raise ValueError(f"images of {len(image)} channels are no PNG: shards hold grey or RGB images")

@@ -103,7 +103,7 @@ class TarDataset:
         number = int(stored.version) if stored.version.isdigit() else int(digest(stored.version.encode()), 16)
         return int(self._places[index, 1]), number % 2**63
 
-    def data(self, index: int) -> bytes:
+    def file_bytes(self, index: int) -> bytes:
         """The file of image `index`. Raises BrokenFile; CorruptImage instead if broken shards are to be skipped."""
         shard = int(self.locality.shard[index])
         try:
@@ -118,7 +118,7 @@ class TarDataset:
 
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Image `index`. Raises CorruptImage, and BrokenFile for a shard that is out of reach."""
-        data = self.data(index)
+        data = self.file_bytes(index)
         try:
             return images.from_bytes(data, self.channels)
         except ValueError:

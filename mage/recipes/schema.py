@@ -4,6 +4,7 @@ The configuration of each part is defined in the file of that part; this file on
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import yaml
 
@@ -40,6 +41,9 @@ class DataConfig:
     """Labelled training images for an online probe and k-NN at every observation; 0: none."""
     shards: ShardConfig = field(default_factory=ShardConfig)
     """How images in tar shards are read."""
+    decode_on: Literal["host", "device"] = "host"
+    """Where JPEG files are decoded and augmented in training on images: by the workers, or on the GPU of the training
+    (nvJPEG). Pixels may then differ by some levels; a run may change it when it is resumed."""
 
     def __post_init__(self) -> None:
         if self.channels < 0 or self.views < 1 or self.online_images < 0:

@@ -10,6 +10,7 @@ from torch import Tensor
 from mage import distributed, rng
 from mage.data.batches import Batch, Batches
 from mage.data.datasets import ImageDataset, load_dataset, subset
+from mage.data.device_images import DeviceImages
 from mage.data.loaders import TrainLoader, decode_to_memory, evaluation_batches
 from mage.data.splits import TrainingData, ValidationConfig, carve
 from mage.data.storage import check_not_remote
@@ -91,18 +92,27 @@ def image_batches(
     *,
     workers: int = 0,
     pairs: bool = False,
+    device: torch.device | None = None,
 ) -> Batches:
-    """Augmented images for training, two views of each with `pairs`; small data sets are read into memory."""
+    """Augmented images for training, two views of each with `pairs`; small data sets are read into memory.
+
+    device: where JPEG files are decoded and augmented (`DeviceImages`); None: by the workers.
+    """
     source = decode_to_memory(dataset)
 
     def batches(start: int, share: Share) -> Iterator[Batch]:
         loader = TrainLoader(
             source, build_transform(transform), share=share, seed=seed, start=start, num_workers=workers, pairs=pairs
         )
-        return iter(loader)
+        return iter(loader) if device is None else iter(DeviceImages(loader, device))
 
     batches(0, _own_share(optim))  # raises now if the batch does not fit, before anything is written
     return batches
+
+
+def decoding_device(recipe: Recipe, device: torch.device) -> torch.device | None:
+    """Where the recipe's images are decoded; None: by the workers."""
+    return device if recipe.data.decode_on == "device" else None
 
 
 def cached_batches(

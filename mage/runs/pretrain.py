@@ -12,7 +12,7 @@ from mage.pipeline import Mage
 from mage.recipes.schema import Recipe
 from mage.runs.conditions import from_cache, from_labels, picture
 from mage.runs.initial_weights import start_from
-from mage.runs.inputs import cached_batches, image_batches, tell_data, training_data, validation_images
+from mage.runs.inputs import cached_batches, decoding_device, image_batches, tell_data, training_data, validation_images
 from mage.runs.launch import Launch, announce, run_task
 from mage.runs.online import watch_images, watch_tokens
 from mage.tokenizers import Tokenizer
@@ -74,7 +74,13 @@ def _on_images(
         num_images, content = len(data.train), content_of(data.train)
         conditions = from_labels(method.class_conditions, data.train.labels, data.train.class_names)
         source = image_batches(
-            data.train, recipe.data.transform, optim, recipe.seed, workers=launch.workers, pairs=method.pairs
+            data.train,
+            recipe.data.transform,
+            optim,
+            recipe.seed,
+            workers=launch.workers,
+            pairs=method.pairs,
+            device=decoding_device(recipe, launch.start()),
         )
     held = tokenizer.encode(images.to_float(validation_images(recipe, data.validation))).cpu().clone()
     inputs = MethodInputs(
@@ -149,7 +155,13 @@ def _on_pixels(recipe: Recipe, launch: Launch) -> TrainResult:
     tell_data(data, recipe.data.name, recipe.image_size)
     optim = recipe.pretraining
     source = image_batches(
-        data.train, recipe.data.transform, optim, recipe.seed, workers=launch.workers, pairs=recipe.method.pairs
+        data.train,
+        recipe.data.transform,
+        optim,
+        recipe.seed,
+        workers=launch.workers,
+        pairs=recipe.method.pairs,
+        device=decoding_device(recipe, launch.start()),
     )
     inputs = MethodInputs(
         model=recipe.model,

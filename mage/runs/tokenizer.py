@@ -9,7 +9,7 @@ from mage import rng, settings
 from mage.data.datasets import content_of
 from mage.pipeline import Mage, load
 from mage.recipes.schema import Recipe
-from mage.runs.inputs import image_batches, tell_data, training_data, validation_images
+from mage.runs.inputs import decoding_device, image_batches, tell_data, training_data, validation_images
 from mage.runs.launch import Launch, announce, run_task
 from mage.tokenizers import VQGAN
 from mage.tokenizers.perceptual import build_perceptual
@@ -32,7 +32,7 @@ def train_tokenizer(recipe: Recipe, launch: Launch, *, init_from: VQGAN | None =
         )
     if init_from is not None and init_from.config != recipe.tokenizer:
         raise ValueError(f"the tokenizer to start from has other sizes than that of recipe {recipe.name}")
-    launch.start()
+    device = launch.start()
     perceptual, loss = None, recipe.tokenizer_loss
     if loss.perceptual:
         if recipe.channels not in (1, 3):
@@ -46,7 +46,9 @@ def train_tokenizer(recipe: Recipe, launch: Launch, *, init_from: VQGAN | None =
     data = training_data(recipe, launch.data_root)
     transform, optim = recipe.data.tokenizer_transform, recipe.tokenizer_training
     tell_data(data, recipe.data.name, transform.size)
-    source = image_batches(data.train, transform, optim, recipe.seed, workers=launch.workers)
+    source = image_batches(
+        data.train, transform, optim, recipe.seed, workers=launch.workers, device=decoding_device(recipe, device)
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.stream_seed(recipe.seed, "tokenizer weights"))
         tokenizer = VQGAN(recipe.tokenizer)

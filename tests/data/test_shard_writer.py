@@ -44,7 +44,7 @@ def test_files_are_copied_as_they_are_with_class_and_name_in_a_random_order(tmp_
     assert labels.min() >= 2, "the first shard holds both classes"
     for index in range(30):
         number = int(there.file_name(index).rpartition("/")[2].partition(".")[0])
-        assert there.data(index) == (folder / whole.names()[number]).read_bytes()
+        assert there.file_bytes(index) == (folder / whole.names()[number]).read_bytes()
         assert there.labels[index] == whole.labels[number]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.transforms.v2.functional import to_pil_image
 
 import mage
 from mage import rng, runs
@@ -17,9 +18,12 @@ from mage.benchmarks.graphs import count_graphs
 from mage.building import build
 from mage.data.batches import Batch
 from mage.data.datasets import load_dataset, subset
+from mage.data.device_images import DeviceImages
 from mage.data.device_tokens import DeviceTokens, Place, place_tokens
+from mage.data.loaders import TrainLoader
 from mage.data.own_tokens import write_tokens
 from mage.data.token_batches import token_batches
+from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import compare
 from mage.evaluation.representation import Representation
@@ -272,3 +276,19 @@ def test_waits_launches_and_memory_of_a_call_are_counted() -> None:
     assert counts["host_syncs"] >= 1
     assert counts["kernel_launches"] >= 2
     assert counts["peak_bytes"] >= 2 * 4 * 1024**2
+
+
+def test_jpeg_files_are_decoded_and_augmented_on_the_gpu(tmp_path: Path) -> None:
+    pytest.importorskip("torchcodec", reason="pip install torchcodec")
+    levels = torch.linspace(0, 255, 48).byte().expand(3, 40, 48)
+    for number in range(8):
+        path = tmp_path / "pictures" / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        to_pil_image(levels.roll(number, -1)).save(path, quality=95)
+    dataset = load_dataset(tmp_path / "pictures", split="all")
+    transform = build_transform(TransformConfig(size=(16, 16), augmentation="crop_flip"))
+    loaders = [TrainLoader(dataset, transform, share=Share(8), seed=0) for _ in range(2)]
+    theirs, ours = next(iter(loaders[0])), next(iter(DeviceImages(loaders[1], torch.device(GPU))))
+    assert ours["images"].is_cuda
+    assert torch.equal(ours["index"].cpu(), theirs["index"])
+    assert (ours["images"].cpu().int() - theirs["images"].int()).abs().float().mean() < 3, "levels"
