@@ -1,4 +1,4 @@
-"""Layout and group norm of convolutional networks, with SiLU or without: on a GPU, no extra copies and conversions.
+"""Layout, group norm with SiLU or without, and sums of convolutional networks, without copies and conversions.
 
 Letters: n images, c channels, h w positions, g groups.
 """
@@ -40,7 +40,12 @@ class GroupNorm(nn.GroupNorm):
         """SiLU of the normalized input, of which training keeps neither: the backward pass computes them again."""
         if x.is_cuda and x.dtype == torch.bfloat16:
             return lean_group_norm(x, self, silu=True)
-        return functional.silu(super().forward(x))
+        return functional.silu(super().forward(x), inplace=not torch.is_grad_enabled())
+
+
+def added(x: Float[Tensor, "n c h w"], h: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """x + h; without gradients the result takes the place of `h`, because new memory costs a CPU time."""
+    return x + h if torch.is_grad_enabled() or x.dtype != h.dtype else h.add_(x)
 
 
 def lean_group_norm(x: Float[Tensor, "n c h w"], norm: nn.GroupNorm, *, silu: bool = False) -> Float[Tensor, "n c h w"]:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mage.nn.norms import GroupNorm
+from mage.nn.norms import GroupNorm, added
 from mage.tokenizers.base import check_images, weights_fingerprint
 from mage.tokenizers.quantizers.base import rows
 from mage.tokenizers.quantizers.life import negative_distances
@@ -73,8 +73,7 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(self.norm1.with_silu(x))
         h = self.conv2(self.norm2.with_silu(h))
-        out: Tensor = self.nin_shortcut(x) + h
-        return out
+        return added(self.nin_shortcut(x), h)
 
 
 class _Attention(nn.Module):

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mage.nn.norms import GroupNorm, in_fast_layout
+from mage.nn.norms import GroupNorm, added, in_fast_layout
 from mage.tokenizers.base import check_images, weights_fingerprint
 from mage.tokenizers.quantizers import QuantizerConfig, build_quantizer
 
@@ -93,7 +93,7 @@ class ResidualBlock(nn.Module):
         h: Tensor = self.conv1(self.norm1.with_silu(x))
         h = self.conv2(self.norm2.with_silu(h))
         # The released networks apply the shortcut to the block's own output, not to its input.
-        return (x if self.shortcut is None else self.shortcut(h)) + h
+        return added(x if self.shortcut is None else self.shortcut(h), h)
 
 
 class Encoder(nn.Module):

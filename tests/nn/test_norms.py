@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mage.nn.norms import GroupNorm, lean_group_norm
+from mage.nn.norms import GroupNorm, added, lean_group_norm
+from mage.tokenizers.vqgan import ResidualBlock
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -75,3 +76,24 @@ def test_the_formula_for_compilers_has_the_same_values_and_gradients(monkeypatch
 
 def test_weights_are_called_as_pytorch_calls_them() -> None:
     assert GroupNorm(2, 4).state_dict().keys() == nn.GroupNorm(2, 4).state_dict().keys()
+
+
+@pytest.mark.parametrize("widths", [(8, 8), (8, 16)])
+def test_blocks_without_gradients_give_the_same_and_leave_their_input(widths: tuple[int, int]) -> None:
+    block = ResidualBlock(*widths)
+    x = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+    given = x.clone()
+    expected = block(x)
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            assert torch.equal(block(x), expected)
+    assert torch.equal(x, given)
+    expected.sum().backward()
+
+
+def test_a_sum_without_gradients_takes_the_place_of_its_second_part() -> None:
+    x, h = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+    with torch.no_grad():
+        assert added(x, h) is h
+        assert added(x.bfloat16(), h).dtype == torch.float32
+    assert (x == 1).all()
