@@ -9,6 +9,7 @@ ignored; of another host's it cannot be known, and the error says which file to 
 import contextlib
 import errno
 import json
+import math
 import os
 import platform
 import sys
@@ -73,6 +74,11 @@ def run_lock(folder: Path) -> contextlib.AbstractContextManager[None]:
 def file_lock(path: Path) -> contextlib.AbstractContextManager[None]:
     """The lock of a file that is written over a longer time, beside it."""
     return held(path.with_name(f".{path.name}{NAME}"), path)
+
+
+def turns(path: Path) -> contextlib.AbstractContextManager[None]:
+    """The lock file `path` of work that one process of this machine should do; the others wait for their turn."""
+    return held(path, path, wait=math.inf)
 
 
 def check_free(folder: Path) -> None:

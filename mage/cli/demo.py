@@ -55,15 +55,17 @@ def run(options: Options) -> None:
     clock = None if minutes is None else Clock(minutes)
     recipe, launch = resolve(choice_of(options)), launch_of(options)
     launch = replace(launch, resume=newest_checkpoint(launch.out) is not None)
-    if recipe.data.name == named(RECIPE).data.name and PACKAGED in packaged.names():
-        begin = time.perf_counter()
-        distributed.by_first_process(lambda: _show_packaged(options, last=minutes == 0))
-        if clock is not None:
-            clock.kept += SHOW_FACTOR * (time.perf_counter() - begin)
-    elif minutes == 0:
+    has_packaged = recipe.data.name == named(RECIPE).data.name and PACKAGED in packaged.names()
+    if minutes == 0 and not has_packaged:
         raise ValueError(f"--minutes 0 shows the packaged model of {RECIPE}'s images: leave out --recipe and --data")
-    if minutes != 0:
-        _train(options, recipe, launch, clock)
+    with launch.locked():
+        if has_packaged:
+            begin = time.perf_counter()
+            distributed.by_first_process(lambda: _show_packaged(options, last=minutes == 0))
+            if clock is not None:
+                clock.kept += SHOW_FACTOR * (time.perf_counter() - begin)
+        if minutes != 0:
+            _train(options, recipe, launch, clock)
 
 
 def minutes_of(options: Options) -> int | None:

@@ -10,8 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from mage import atomic
-from mage.data.file_lock import locked
+from mage import atomic, locks
 from mage.data.shard_index import key_of
 from mage.data.storage import Stored, read
 
@@ -55,7 +54,7 @@ class Copies:
     def make(self, stored: Stored) -> Path:
         """Copy a shard, unless another process has. Raises BrokenFile, and OSError for a full disk."""
         path = self.path(stored)
-        with locked(path.with_suffix(".lock")):
+        with locks.turns(path.with_suffix(".lock")):
             if not path.is_file():
                 for left in self.folder.glob(f".{path.name}.*.tmp"):  # of a killed process
                     left.unlink(missing_ok=True)
@@ -65,7 +64,7 @@ class Copies:
 
     def _make_room(self, size: int) -> None:
         """Delete copies that were used longest ago; a process that is reading one goes on from the store."""
-        with locked(self.folder / "room.lock"):
+        with locks.turns(self.folder / "room.lock"):
             copies = []
             for path in self.folder.glob("*.tar"):
                 with contextlib.suppress(OSError):

@@ -7,9 +7,8 @@ through memory maps, which take no memory of their own; so one in a store is cop
 import hashlib
 from pathlib import Path
 
-from mage import atomic
+from mage import atomic, locks
 from mage.data.cache_index import INDEX, MOST_BYTES, labels_path, read_index, tokens_path
-from mage.data.file_lock import locked
 from mage.data.shard_copies import copy_file
 from mage.data.storage import default_root, is_url, look_at, read_small
 from mage.data.token_cache import TokenCache, is_cache
@@ -27,7 +26,7 @@ def open_cache(name: str | Path) -> TokenCache | None:
     if index is None:
         return None
     folder = default_root() / "tokens" / hashlib.sha256(url.encode() + index).hexdigest()[:24]
-    with locked(folder.with_suffix(".lock")):
+    with locks.turns(folder.with_suffix(".lock")):
         if not is_cache(folder):
             _copy(url, index, folder)
     return TokenCache(folder)

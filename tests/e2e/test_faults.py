@@ -132,6 +132,10 @@ def test_two_commands_in_one_folder_are_told_apart(
     pid = held(tmp_path / ".table.csv.lock")
     done = command("embed", disk.root / "folder", "--model", disk.root / "model", "--out", tmp_path / "table.csv")
     assert f"{tmp_path / 'table.csv'} is in use by process {pid} on " in done.err
+    pid = held(tmp_path / "demo" / ".lock")
+    done = command("demo", "--minutes", "0", "--out", tmp_path / "demo")
+    assert f"{tmp_path / 'demo'} is in use by process {pid} on " in done.err
+    assert list((tmp_path / "demo").iterdir()) == [tmp_path / "demo" / ".lock"], "nothing was shown there"
 
 
 def test_a_damaged_shard_of_images_is_made_again(
