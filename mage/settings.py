@@ -16,6 +16,8 @@ MOST = 2**24
 """Largest number in the settings of a network; codes are the largest there are."""
 MOST_BLOCKS = 1000
 """Largest number of layers of a kind, which cost time even where they cost no memory."""
+MOST_VALUES = 10**5
+"""Largest number of values in a file of settings."""
 BLOCKS = ("depth", "blocks", "levels")
 """Ends of the names of such numbers."""
 
@@ -70,13 +72,28 @@ def _names(values: dict[str, Any], where: str = "") -> list[str]:
 
 
 def _read_value(assignment: str, value: str) -> Any:
+    try:
+        return read_yaml(value)
+    except ValueError as error:
+        raise ValueError(f"the value in {assignment!r} is not readable as YAML: {error}") from None
+
+
+def read_yaml(text: str) -> Any:
+    """Plain values in YAML. Raises ValueError, also for aliases that stand for more values than any settings have."""
     import yaml
 
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        reason = getattr(error, "problem", None) or "it is not YAML"
-        raise ValueError(f"the value in {assignment!r} is not readable as YAML: {reason}") from None
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-99-99
+        reason = getattr(error, "problem", None) or str(error).partition("\n")[0] or "it is not YAML"
+        raise ValueError(reason) from None
+    waiting, count = [values], 0
+    while waiting:  # aliases make a tree without end, or one of billions of values, of a few lines
+        value, count = waiting.pop(), count + 1
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if count + len(waiting) > MOST_VALUES:
+            raise ValueError(f"it holds more than {MOST_VALUES:,} values")
+    return values
 
 
 def differences(first: Any, second: Any, where: str = "", *, added: bool = True) -> list[str]:

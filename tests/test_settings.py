@@ -1,6 +1,7 @@
 """Dataclass trees as plain values and back: strict, and every error names its setting."""
 
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -119,6 +120,35 @@ def test_sizes_beyond_any_network_are_named(values: dict[str, Any], named: str) 
         return
     with pytest.raises(ValueError, match=f"model: {named} .* is beyond any network's"):
         settings.check_sizes(values, "model")
+
+
+LAUGHS = "\n".join(
+    ["- &a0 [x, x, x, x, x, x, x, x, x]"] + [f"- &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+)
+"""Nine to the power of twelve words in twelve lines."""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (LAUGHS, "more than 100,000 values"),
+        ("a: &a [*a]", "more than 100,000 values"),
+        ("&a [b, {c: *a}]", "more than 100,000 values"),
+        ("[" * 5000, "."),
+        ("a: b: c", "mapping values are not allowed here"),
+        ("2026-99-99", "month must be in"),
+        ("!!python/object/apply:os.system [ls]", "could not determine a constructor"),
+    ],
+)
+def test_yaml_that_is_no_settings_is_refused_at_once(text: str, reason: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=reason):
+        settings.read_yaml(text)
+    assert time.monotonic() - start < 5
+
+
+def test_aliases_of_a_few_values_are_read() -> None:
+    assert settings.read_yaml("a: &a [1, 2]\nb: *a") == {"a": [1, 2], "b": [1, 2]}
 
 
 def test_overrides_leave_the_original_and_read_yaml() -> None:

@@ -8,13 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from mage.data.storage import check_not_remote
 from mage.recipes.finetune import FINETUNES, FinetuneRecipe
 from mage.recipes.named import RECIPES
 from mage.recipes.schema import Recipe
-from mage.settings import from_dict, override
+from mage.settings import from_dict, override, read_yaml
 from mage.training.legacy import upgraded
 
 Kind = TypeVar("Kind", Recipe, FinetuneRecipe)
@@ -78,10 +76,10 @@ def _chosen(kind: type[Kind], known: Mapping[str, Callable[[], Kind]], choice: C
 
 def _read(kind: type[Kind], path: Path) -> Kind:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = read_yaml(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"there is no recipe file {path}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path} is not readable as YAML: {' '.join(str(error).split())[:120]}") from None
     try:
         return from_dict(kind, upgraded(values) if isinstance(values, dict) else values)

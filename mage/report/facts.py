@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-import yaml
-
 from mage.report.contents import Contents
 from mage.report.glossary import finite, format_seconds
 from mage.report.sections import Section
+from mage.settings import read_yaml
 
 MOST_NAMES = 12
 """Classes whose names are listed."""
@@ -19,8 +18,8 @@ TRAININGS = {"tokenizer": "tokenizer_training", "mage": "pretraining", "classifi
 def recipe_values(contents: Contents) -> dict[str, Any]:
     """The recipe as a dictionary; empty if it cannot be read: it is shown as text in any case."""
     try:
-        values = yaml.safe_load(contents.recipe)
-    except (yaml.YAMLError, ValueError):
+        values = read_yaml(contents.recipe)
+    except ValueError:
         return {}
     return values if isinstance(values, dict) else {}
 
