@@ -370,6 +370,12 @@ GRAPHS = {
 }
 
 
+CLICKS = {
+    "first_seconds": ("first click after the start, seconds until images are seen", "{:.2f}"),
+    "first_seconds_most": ("the same, the longest", "{:.2f}"),
+    "later_seconds": ("later clicks", "{:.2f}"),
+    "start_seconds": ("from the command until the page can be opened", "{:.1f}"),
+}
 PROCESSES = {
     "float64_max_rel_ddp": ("largest relative deviation of a loss in 200 steps, float64, DDP", "{:.1e}"),
     "float64_max_rel_fsdp": ("the same, FSDP2", "{:.1e}"),
@@ -500,6 +506,7 @@ KINDS = {
     "decisions": of_examples("frames", "actions", "plans"),
     "left_out": left_out,
     "graphs": listed("over all steps, mask ratios from 0.5 to 1", GRAPHS),
+    "clicks": listed("`mage serve` and a browser on one machine", CLICKS),
     "processes": listed("1, 2 and 4 processes", PROCESSES),
     "table": measures,
     "reuse": reuse,
