@@ -27,7 +27,7 @@ def test_a_folder_becomes_a_table_and_a_page(disk: SimpleNamespace, command: Com
     assert "broken.png" in told.out
     result = json.loads(command(*words, "--out", tmp_path / "b", "--json").out)
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["anomalies.html", "scores.csv"]
-    tables = [list(csv.DictReader((tmp_path / name / "scores.csv").open(newline=""))) for name in ("a", "b")]
+    tables = [list(csv.DictReader((tmp_path / name / "scores.csv").read_text().splitlines())) for name in ("a", "b")]
     scores = [
         {row.pop("file"): [float(value) for value in list(row.values())[1:]] for row in table} for table in tables
     ]
