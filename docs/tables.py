@@ -238,7 +238,7 @@ def fuzzed(metrics: dict[str, float]) -> list[str]:
     """One row per kind of file that was damaged, whose counts are called KIND.COUNT, and their sum."""
     rows = ["| file | " + " | ".join((*FUZZED, "memory, GB")) + " |", "|---" * (2 + len(FUZZED)) + "|"]
     names = dict.fromkeys(metric.split(".")[0] for metric in metrics if "." in metric)
-    for name, prefix in {name: f"{name}." for name in names} | {"all": ""}.items():
+    for name, prefix in [*((name, f"{name}.") for name in names), ("all", "")]:
         cells = [f"{metrics[prefix + key]:,.0f}" for key in FUZZED]
         cells.append(f"{metrics[f'{prefix}largest_memory_gb']:.2f}")
         rows.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
