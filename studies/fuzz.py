@@ -154,7 +154,7 @@ def keep(out: Path, reader: Reader, why: str) -> None:
 def main() -> None:
     """Change, read, count, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=6000, help="inputs of each reader")
+    parser.add_argument("--inputs", type=int, default=4000, help="inputs of each reader")
     parser.add_argument("--only", nargs="+", help="names of readers; default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="folder for what is found")
