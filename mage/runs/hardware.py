@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 MEASURED_SHARE = 0.149
 """Share of an H200's published peak that a pre-training step of ViT-B on 64 images reaches (results/speed_gpu.json)."""
-CPU_SHARE = 0.1025
+CPU_SHARE = 0.672
 """The same on two cores, 4 images, of the measured peak (results/speed_cpu.json)."""
 BLOCK_SECONDS = 3.77e-3
 """Least time of a block's part of a step on a GPU: launching its kernels (results/speed_gpu.json, 16 images)."""
@@ -53,8 +53,8 @@ class Hardware:
 HARDWARE = {
     device.name: device
     for device in (
-        Hardware("cpu", 1.797, 0.259, 8, 20, 1.25, 1.25,
-            "two cores of a Xeon with AMX, results/speed_cpu.json; memory and 10 Gbit/s Ethernet are assumed"),
+        Hardware("cpu", 0.411, 0.185, 8, 20, 1.25, 1.25,
+            "two cores of an EPYC with AVX-512, results/speed_cpu.json; memory and 10 Gbit/s Ethernet are assumed"),
         Hardware("v100", 0, 15.7, 32, 900, 150, 6.25, "NVIDIA V100 SXM2 data sheet (2020); DGX-1: 4 x 100 Gbit/s"),
         Hardware("t4", 0, 8.1, 16, 320, 15.75, 1.56, "NVIDIA T4 data sheet (2019); AWS g4dn.metal: 100 Gbit/s"),
         Hardware("a100", 312, 19.5, 80, 2039, 300, 25,
