@@ -36,4 +36,4 @@ class Parts:
 
 
 NO_CHOICE = "Nothing is chosen: every row is reported as measured. Training was watched on images that it held out."
-"""For `protocol.validation` of a study that compares and does not choose."""
+"""For `protocol.validation` of a study that trains, compares and does not choose."""

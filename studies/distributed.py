@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from choices import NO_CHOICE, RESULTS
+from choices import RESULTS
 
 from mage.benchmarks.processes import BATCH, SIZES, elastic_metrics, loss_metrics, pace_metrics
 from mage.runs.record import Record, write_record
@@ -39,7 +39,6 @@ def main() -> None:
             seconds[part] = time.perf_counter() - start
             print(part, metrics, flush=True)
     protocol = {
-        "validation": NO_CHOICE,
         "network": f"{SIZES.width} wide, {SIZES.depth} + {SIZES.decoder_depth} blocks, batch {BATCH}, no dropout, "
         "AdamW, clipping, weight average; tokenizer with running means and revival, a discriminator from a tenth on",
         "run": f"{options.steps} steps, gloo on the CPU, one thread a process",

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from choices import NO_CHOICE, RESULTS
+from choices import RESULTS
 
 from mage.runs.record import Record, write_record
 
@@ -86,7 +86,6 @@ def main() -> None:
     metrics = {f"{name}_seconds": statistics.median(values) for name, values in all_of.items()}
     metrics |= {f"{name}_seconds_most": max(values) for name, values in all_of.items()}
     protocol = {
-        "validation": NO_CHOICE,
         "first_seconds": f"from the first click on Generate after the server's start until images are seen, in "
         f"headless Chromium on the same machine; median of {options.rounds} starts; most: the largest",
         "later_seconds": f"the same of the {LATER} clicks that follow",

@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from choices import NO_CHOICE, RESULTS
+from choices import RESULTS
 from readers import Reader, readers
 
 from mage.runs.record import Record, write_record
@@ -172,7 +172,6 @@ def main() -> None:
         metrics[key] = sum(value for name, value in metrics.items() if name.endswith(f".{key}"))
     metrics["largest_memory_gb"] = max(value for name, value in metrics.items() if name.endswith(".largest_memory_gb"))
     protocol = {
-        "validation": NO_CHOICE,
         "inputs": "valid files, changed at random; those that reach new lines of the library are changed further",
         "undocumented": "neither read nor refused with ValueError or OSError, or the end of the process",
         "hangs": f"inputs that take longer than {PATIENCE:.0f} s",

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from choices import NO_CHOICE, RESULTS
+from choices import RESULTS
 
 from mage.benchmarks.graphs import BATCH, GRID, SIZES, graph_metrics
 from mage.runs.record import Record, write_record
@@ -28,7 +28,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         metrics = graph_metrics(Path(folder), steps=options.steps, backend=options.backend)
     protocol = {
-        "validation": NO_CHOICE,
         "network": f"{SIZES.width} wide, {SIZES.depth} + {SIZES.decoder_depth} blocks, {GRID[0] * GRID[1]} tokens, "
         f"batch {BATCH}, float32, no dropout, AdamW with clipping and weight average",
         "run": f"{options.steps} steps, mask ratios from 0.5 to 1 in turn, backend {options.backend}",
