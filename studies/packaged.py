@@ -4,6 +4,8 @@ One command that keeps to its minutes on any machine: it times a few steps, sets
 them, trains, chooses the sampler on validation images, rounds the weights to bfloat16, and measures what is left. A
 stopped call goes on where it was. Writes OUT/packaged/NAME (weights in files below 16 MB, and the card),
 RESULTS/models/NAME.json and pictures in RESULTS/models/NAME; `--install` puts the model into the package.
+
+`--retune` trains nothing: it chooses the sampler of the packaged weights again, and measures them again.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from mage.runs.inputs import training_data
 from mage.runs.launch import Launch
 from mage.runs.record import Record, write_record
 from mage.runs.showcase import MIRRORING, Showcase
+from mage.settings import from_dict
 from mage.store import folder as store
 from mage.store import packaged
 from mage.store.example_images import write_examples
@@ -136,6 +139,25 @@ class Packaging:
 
     def run(self) -> None:
         """All steps; those that are finished are not repeated."""
+        recipe = self.adopted() if self.options.retune else self.trained()
+        if not self.options.no_tuning and not (self.out / "tuning.json").exists():
+            self.tune()
+        if not self.options.no_tuning and not (self.out / "guidance.json").exists():
+            self.guide(recipe)
+        self.write(recipe)
+
+    def adopted(self) -> Recipe:
+        """Copy the packaged model to where a trained one would be; its recipe."""
+        folder = self.out / "mage" / "model"
+        if not folder.exists():
+            source = packaged.folder_of(self.name)
+            if source is None:
+                raise SystemExit(f"there is no packaged model {self.name} to retune: train it with --minutes")
+            shutil.copytree(source, folder)
+        return from_dict(Recipe, mage.load(folder, device="cpu").recipe)
+
+    def trained(self) -> Recipe:
+        """Train tokenizer and MAGE; the recipe, with the schedules that were set."""
         recipe = resolve(Choice(recipe=self.plan.recipe, changes=(*self.plan.changes, *self.options.set)))
         size = len(training_data(recipe, self.options.data_root).train)
         if self.options.tokenizer:
@@ -147,12 +169,7 @@ class Packaging:
             recipe = self.train(recipe, "tokenizer", size, share * self.options.minutes)
         tokenizer = runs.load_tokenizer(self.tokenizer, device=self.options.device)
         cache = runs.tokenize(recipe, replace(self.launch, out=self.out / "tokens"), tokenizer)
-        recipe = self.train(recipe, "mage", size, (1 - share) * self.options.minutes, tokenizer, cache)
-        if not self.options.no_tuning and not (self.out / "tuning.json").exists():
-            self.tune()
-        if not self.options.no_tuning and not (self.out / "guidance.json").exists():
-            self.guide(recipe)
-        self.write(recipe)
+        return self.train(recipe, "mage", size, (1 - share) * self.options.minutes, tokenizer, cache)
 
     def train(
         self,
@@ -178,7 +195,14 @@ class Packaging:
         return recipe
 
     def trainings(self) -> dict[str, tuple[float, str]]:
-        """Of tokenizer and MAGE: the seconds of all sessions, and the schedule in words."""
+        """Of tokenizer and MAGE: the seconds of all sessions, and the schedule in words; of adopted weights, from their
+        card."""
+        if self.options.retune:
+            record = packaged.card_of(self.name).record
+            words, made = record["protocol"]["training"], f"{record['command']}, commit {record['commit']}"
+            words = words if "--retune" in record["command"] else f"{words} ({made})"
+            seconds = record["timings"]
+            return {"training": (seconds.get("training", seconds.get("tokenizer", 0) + seconds.get("mage", 0)), words)}
         parts: dict[str, tuple[float, str]] = {}
         named = (("tokenizer", self.tokenizer, "tokenizer_training"), ("mage", self.out / "mage", "pretraining"))
         for part, run, name in named:
@@ -195,7 +219,7 @@ class Packaging:
     def tune(self) -> None:
         """The sampler of the least distance to validation images."""
         words = ["tune-sampler", "--model", str(self.out / "mage"), "--num", str(self.options.tuning_samples)]
-        words += ["--try-orders", "confidence", "--try-steps", "20", "--out", str(self.out / "tuning.json")]
+        words += ["--try-steps", "20", "--out", str(self.out / "tuning.json")]
         words += ["--device", self.options.device]
         command(words + (["--data-root", self.options.data_root] if self.options.data_root else []))
 
@@ -258,6 +282,8 @@ class Packaging:
     def command(self) -> str:
         """How this model was made; a tokenizer of an earlier run is one of the same plan."""
         places = " --data-root DATA" if self.options.data_root else ""
+        if self.options.retune:
+            return f"python studies/packaged.py --model {self.name} --retune{places}"
         places += " --tokenizer RUN" if self.options.tokenizer else ""
         places += " --init-from RUN" if self.options.init_from else ""
         changes = "".join(f" --set {change}" for change in self.options.set)
@@ -268,7 +294,9 @@ def main() -> None:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=PLANS, required=True, help="model to train")
-    parser.add_argument("--minutes", type=float, required=True, help="time for training; measuring takes a few more")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--minutes", type=float, help="time for training; measuring takes a few more")
+    what.add_argument("--retune", action="store_true", help="train nothing: choose the packaged model's sampler again")
     parser.add_argument("--tokenizer", type=Path, help="tokenizer of an earlier run; all minutes are for MAGE then")
     parser.add_argument(
         "--init-from", type=Path, help="run of an earlier model of this plan; MAGE starts from its weights"

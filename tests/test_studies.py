@@ -454,6 +454,18 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     module.main()
     assert len(trained) == 2
     assert module.packaged.card_of("toy").weights == card.weights
+    again = [*words[:3], "--retune", *words[5:6], str(tmp_path / "again"), *words[7:]]
+    monkeypatch.setattr("sys.argv", again)
+    for _ in range(2):  # the second takes what the first one wrote
+        module.main()
+        retuned = module.packaged.card_of("toy")
+        assert len(trained) == 2
+        assert retuned.weights == card.weights
+        assert retuned.record["command"] == "python studies/packaged.py --model toy --retune"
+        words_of_training = retuned.record["protocol"]["training"]
+        assert words_of_training.startswith(card.record["protocol"]["training"] + " (" + card.record["command"])
+        assert words_of_training.count("commit") == 1
+    assert json.loads((tmp_path / "again" / "toy" / "tuning.json").read_text())["trials"]
 
 
 def test_plans_of_packaged_models_are_recipes_with_and_without_classes(study: Any) -> None:

@@ -29,7 +29,7 @@ class TuningConfig:
     """Network passes per image."""
     choice_temperatures: tuple[float, ...] = (1.0, 3.0, 6.0, 12.0, 24.0)
     """Coarse grid for the order confidence."""
-    token_temperatures: tuple[float, ...] = (0.8, 0.9, 1.0, 1.1)
+    token_temperatures: tuple[float, ...] = (0.6, 0.8, 1.0)
     """Coarse grid for orders independent of confidence."""
     guidances: tuple[float, ...] = ()
     """Weights of the guidance, tried with the best settings so far; only for models with classes."""
