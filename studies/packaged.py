@@ -44,6 +44,8 @@ LARGEST_FILE = 16 * 2**20
 """Bytes of a file of weights."""
 EXAMPLES = 64
 """Test images that come with the weights."""
+SETTINGS = {"tokenizer": "tokenizer_training", "mage": "pretraining"}
+"""The part of a recipe that trains each of the two."""
 TOKENIZER_SHARE = 0.35
 """Of the minutes."""
 CONDITIONS = ("model.class_input=decoder", "method.conditions.source=labels", "method.conditions.drop=0.5")
@@ -128,6 +130,24 @@ PLANS = {
 held-out images with 1,024 codes, and 8 x 8 tokens 18.2 dB with 512."""
 
 
+def recipe_of(folder: Path) -> Recipe:
+    """The recipe of a run, or of a packaged model."""
+    if (folder / packaged.CARD).is_file():
+        return from_dict(Recipe, mage.load(folder, device="cpu").recipe)
+    return from_yaml(folder / "recipe.yaml")
+
+
+def training_of(folder: Path, part: str) -> tuple[float, str]:
+    """Seconds and schedule, in words, of a trained tokenizer or MAGE: a run, or a packaged model with its card."""
+    if (folder / packaged.CARD).is_file():
+        record = json.loads((folder / packaged.CARD).read_text())["record"]
+        words = dict(told.split(": ", 1) for told in record["protocol"]["training"].split("; "))
+        return record["timings"][part], words[part]
+    optim = getattr(recipe_of(folder), SETTINGS[part])
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return max(line.get("seconds", 0.0) for line in lines), f"{optim.steps:,} steps of {optim.batch_size} images"
+
+
 class Packaging:
     """One model from images to a card."""
 
@@ -154,14 +174,14 @@ class Packaging:
             if source is None:
                 raise SystemExit(f"there is no packaged model {self.name} to retune: train it with --minutes")
             shutil.copytree(source, folder)
-        return from_dict(Recipe, mage.load(folder, device="cpu").recipe)
+        return recipe_of(packaged.FOLDER / self.name)
 
     def trained(self) -> Recipe:
         """Train tokenizer and MAGE; the recipe, with the schedules that were set."""
         recipe = resolve(Choice(recipe=self.plan.recipe, changes=(*self.plan.changes, *self.options.set)))
         size = len(training_data(recipe, self.options.data_root).train)
         if self.options.tokenizer:
-            own = from_yaml(self.tokenizer / "recipe.yaml")
+            own = recipe_of(self.tokenizer)
             trained = {name: getattr(own, name) for name in ("tokenizer", "tokenizer_loss", "tokenizer_training")}
             recipe, share = replace(recipe, **trained), 0.0
         else:
@@ -184,8 +204,8 @@ class Packaging:
         launch, done = self.launch.inside(part), self.out / f"{part}.done"
         if done.exists():
             return from_yaml(launch.out / "recipe.yaml")
-        name = "tokenizer_training" if tokenizer is None else "pretraining"
-        recipe = fitted_recipe(recipe, launch, name, size, minutes)
+        continued = part == "mage" and self.options.init_from is not None
+        recipe = fitted_recipe(recipe, launch, SETTINGS[part], size, minutes, continued=continued)
         if tokenizer is None:
             runs.train_tokenizer(recipe, launch)
         else:
@@ -195,25 +215,19 @@ class Packaging:
         return recipe
 
     def trainings(self) -> dict[str, tuple[float, str]]:
-        """Of tokenizer and MAGE: the seconds of all sessions, and the schedule in words; of adopted weights, from their
-        card."""
+        """Of tokenizer and MAGE: the seconds of all sessions, and the schedule in words."""
         if self.options.retune:
+            folder = packaged.FOLDER / self.name
+            parts = {part: training_of(folder, part) for part in SETTINGS}
             record = packaged.card_of(self.name).record
-            words, made = record["protocol"]["training"], f"{record['command']}, commit {record['commit']}"
-            words = words if "--retune" in record["command"] else f"{words} ({made})"
-            seconds = record["timings"]
-            return {"training": (seconds.get("training", seconds.get("tokenizer", 0) + seconds.get("mage", 0)), words)}
-        parts: dict[str, tuple[float, str]] = {}
-        named = (("tokenizer", self.tokenizer, "tokenizer_training"), ("mage", self.out / "mage", "pretraining"))
-        for part, run, name in named:
-            optim = getattr(from_yaml(run / "recipe.yaml"), name)
-            lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-            seconds = max(line.get("seconds", 0.0) for line in lines)
-            words = f"{part}: {optim.steps:,} steps of {optim.batch_size} images"
-            if part == "mage" and self.options.init_from:
-                first = from_yaml(self.options.init_from / "recipe.yaml").pretraining
-                words += f", from the weights of {first.steps:,} steps of {first.batch_size}"
-            parts[part] = seconds, words
+            if "--retune" not in record["command"]:
+                seconds, words = parts["mage"]
+                parts["mage"] = seconds, f"{words} ({record['command']}, commit {record['commit']})"
+            return parts
+        parts = {"tokenizer": training_of(self.tokenizer, "tokenizer"), "mage": training_of(self.out / "mage", "mage")}
+        if self.options.init_from:
+            seconds, words = parts["mage"]
+            parts["mage"] = seconds, f"{words}, from the weights of {training_of(self.options.init_from, 'mage')[1]}"
         return parts
 
     def tune(self) -> None:
@@ -252,7 +266,7 @@ class Packaging:
         sheets.draw(model, parts.train, parts.test, self.options.results / "models" / self.name, mirrored=mirrored)
         chosen = parts.sentence("The sampler was chosen")
         trainings = self.trainings()
-        schedule = "; ".join(words for _, words in trainings.values())
+        schedule = "; ".join(f"{part}: {words}" for part, (_, words) in trainings.items())
         protocol = {"validation": chosen, "training": schedule} | showcase.protocols
         record = Record(
             self.command(),
@@ -297,9 +311,11 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--minutes", type=float, help="time for training; measuring takes a few more")
     what.add_argument("--retune", action="store_true", help="train nothing: choose the packaged model's sampler again")
-    parser.add_argument("--tokenizer", type=Path, help="tokenizer of an earlier run; all minutes are for MAGE then")
     parser.add_argument(
-        "--init-from", type=Path, help="run of an earlier model of this plan; MAGE starts from its weights"
+        "--tokenizer", type=Path, help="an earlier tokenizer, run or packaged; all minutes are for MAGE"
+    )
+    parser.add_argument(
+        "--init-from", type=Path, help="an earlier model of this plan, run or packaged; MAGE starts from its weights"
     )
     parser.add_argument("--data-root", help="folder with the data set's files")
     parser.add_argument("--out", type=Path, default=Path("runs/packaged"), help="folder for the runs")

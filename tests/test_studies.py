@@ -422,8 +422,8 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     module = study("packaged")
     trained: list[str] = []
 
-    def fitted(recipe: Any, launch: Any, name: str, size: int, minutes: float) -> Any:
-        trained.append(f"{name} {minutes:.2f}")
+    def fitted(recipe: Any, launch: Any, name: str, size: int, minutes: float, *, continued: bool) -> Any:
+        trained.append(f"{name} {minutes:.2f}{' continued' if continued else ''}")
         return recipe
 
     monkeypatch.setattr(module, "fitted_recipe", fitted)
@@ -456,16 +456,23 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     assert module.packaged.card_of("toy").weights == card.weights
     again = [*words[:3], "--retune", *words[5:6], str(tmp_path / "again"), *words[7:]]
     monkeypatch.setattr("sys.argv", again)
-    for _ in range(2):  # the second takes what the first one wrote
-        module.main()
-        retuned = module.packaged.card_of("toy")
-        assert len(trained) == 2
-        assert retuned.weights == card.weights
-        assert retuned.record["command"] == "python studies/packaged.py --model toy --retune"
-        words_of_training = retuned.record["protocol"]["training"]
-        assert words_of_training.startswith(card.record["protocol"]["training"] + " (" + card.record["command"])
-        assert words_of_training.count("commit") == 1
+    module.main()
+    retuned = module.packaged.card_of("toy")
+    assert (len(trained), retuned.weights) == (2, card.weights)
+    assert retuned.record["command"] == "python studies/packaged.py --model toy --retune"
+    schedule = retuned.record["protocol"]["training"]
+    assert schedule.startswith(card.record["protocol"]["training"] + " (" + card.record["command"])
+    options = SimpleNamespace(out=tmp_path, device="cpu", data_root=None, tokenizer=None, retune=True)
+    twice = module.Packaging("toy", plan, options).trainings()
+    assert "; ".join(f"{part}: {words}" for part, (_, words) in twice.items()) == schedule
     assert json.loads((tmp_path / "again" / "toy" / "tuning.json").read_text())["trials"]
+    more = [*words[:6], str(tmp_path / "more"), *words[7:], "--tokenizer", str(folder), "--init-from", str(folder)]
+    monkeypatch.setattr("sys.argv", more)
+    module.main()
+    assert trained[2:] == ["pretraining 10.00 continued"]
+    continued = module.packaged.card_of("toy").record
+    assert "from the weights of 12 steps of 16 images (python" in continued["protocol"]["training"]
+    assert continued["timings"]["tokenizer"] == card.record["timings"]["tokenizer"]
 
 
 def test_plans_of_packaged_models_are_recipes_with_and_without_classes(study: Any) -> None:
