@@ -362,6 +362,18 @@ def reuse(metrics: dict[str, float]) -> list[str]:
     return rows
 
 
+def limits(metrics: dict[str, float]) -> list[str]:
+    """The distance on the way from real images to samples, and how well tokens are predicted."""
+    ladder = {"real": "training images", "restored": "their reconstructions"}
+    form = re.compile(r"redrawn(?P<share>[\d.]+)\.fd")
+    shares = [match["share"] for match in filter(None, map(form.fullmatch, metrics))]
+    ladder |= {f"redrawn{share}": f"{float(share):.0%} of their tokens redrawn" for share in shares}
+    rows = [f"| {title} | {metrics[f'{name}.fd']:.1f} |" for name, title in ladder.items()]
+    parts = {"train": "training", "validation": "validation"}
+    rows += [f"| nats per token, {title} images | {metrics[f'{name}.nats']:.2f} |" for name, title in parts.items()]
+    return ["| fd_efflite0 to validation images | value |", "|---|---|", *rows]
+
+
 GRAPHS = {
     "graph_breaks": ("graph breaks", "{:.0f}"),
     "recompilations": ("recompilations", "{:.0f}"),
@@ -510,6 +522,7 @@ KINDS = {
     "processes": listed("1, 2 and 4 processes", PROCESSES),
     "table": measures,
     "reuse": reuse,
+    "limits": limits,
     "speeds": speeds,
     "profile": profile,
     "variants": variants,

