@@ -10,6 +10,7 @@ import contextlib
 import copy
 import itertools
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Literal, TypeVar
 
@@ -124,7 +125,15 @@ def move_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tenso
 
     for part, tensor in zip(parts(joined), tensors, strict=True):
         part.copy_(tensor)
-    return parts(joined.to(device, non_blocking=True))
+    return parts(send(joined, device))
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on `device`; for a copy to a CUDA GPU the CPU does not wait.
+
+    On other devices a copy for which it does not wait may read the memory of a tensor that is gone by then.
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def resolve(precision: str, device: torch.device) -> Literal["float32", "bf16"]:
@@ -137,10 +146,38 @@ def resolve(precision: str, device: torch.device) -> Literal["float32", "bf16"]:
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """The context in which networks run under a policy; under float32 it does nothing."""
+    """The context in which networks run under a policy. float32 is float32: on a GPU, without TensorFloat-32."""
     if resolve(precision, device) == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext()
+    return _exact.entered() if device.type == "cuda" else contextlib.nullcontext()
+
+
+class _Exact:
+    """Convolutions with all digits of float32; PyTorch's default on a GPU rounds their inputs to 10 bits.
+
+    The setting is the process's: the first thread that enters sets it, the last one that leaves restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, True
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        with self._lock:
+            if not self._inside:
+                self._before = torch.backends.cudnn.allow_tf32
+                torch.backends.cudnn.allow_tf32 = False
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    torch.backends.cudnn.allow_tf32 = self._before
+
+
+_exact = _Exact()
 
 
 @contextlib.contextmanager

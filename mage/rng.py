@@ -32,7 +32,7 @@ def uniform_rows(generators: Sequence[torch.Generator], length: int, like: Tenso
     The numbers are drawn on the CPU, where a generator gives the same numbers on every machine.
     """
     rows = torch.stack([torch.rand(length, generator=row_generator) for row_generator in generators])
-    return rows.to(like.device, non_blocking=True)
+    return rows.to(like.device, non_blocking=like.is_cuda)  # see device.send
 
 
 class UniformRows:

@@ -1,5 +1,7 @@
 """Policies of precision and names of devices."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -152,3 +154,39 @@ def test_tensors_that_move_together_keep_values_shapes_and_types() -> None:
     for moved, tensor in zip(device.move_together(tensors, CPU), tensors, strict=True):
         assert moved.dtype == tensor.dtype
         assert torch.equal(moved, tensor)
+
+
+def test_only_copies_to_a_cuda_gpu_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    def to(tensor: torch.Tensor, device: torch.device, *, non_blocking: bool) -> torch.Tensor:
+        told.append((device.type, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    for name in ("cuda", "mps", "cpu"):
+        device.send(torch.zeros(2), torch.device(name))
+    assert told == [("cuda", True), ("mps", False), ("cpu", False)]
+
+
+def test_float32_on_a_gpu_is_no_tensorfloat32(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    for before in (True, False):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+        with device.autocast("float32", gpu):
+            with contextlib.suppress(RuntimeError), device.autocast("float32", gpu):
+                assert not torch.backends.cudnn.allow_tf32
+                raise RuntimeError
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_the_setting_of_convolutions_lasts_until_the_last_thread_has_left() -> None:
+    first, second = (device.autocast("float32", torch.device("cuda")) for _ in range(2))
+    assert torch.backends.cudnn.allow_tf32
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not torch.backends.cudnn.allow_tf32, "the other one still computes"
+    second.__exit__(None, None, None)
+    assert torch.backends.cudnn.allow_tf32

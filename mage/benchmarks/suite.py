@@ -1,5 +1,6 @@
 """All benchmarks for one size of network, and the ratios computed from them."""
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from mage import device as device_policy
 from mage import rng
 from mage.benchmarks.counters import count_call
 from mage.benchmarks.features import features
@@ -29,6 +31,7 @@ from mage.models import MAGEConfig
 from mage.pipeline import Mage
 from mage.tokenizers import VQGANConfig
 
+logger = logging.getLogger(__name__)
 PATHS: dict[str, Callable[[Bench], list[Work]]] = {
     "tokenize": tokenize,
     "detokenize": detokenize,
@@ -56,6 +59,10 @@ GPU_JOBS: tuple[Job, ...] = (
 ONCE = ("probe", "placement", "tokenizer_step", "small_pretrain")
 """Measured with the first batch size only; a plain tokenizer step of 16 images would take 18 GB. `growth` takes one
 image: written-out attention over 1,024 tokens keeps 3 GB of each."""
+
+
+LONG = ("timm_anchor",)
+"""Compiled first, which takes longer than any measurement: their time says nothing about other jobs."""
 
 
 @dataclass(frozen=True)
@@ -117,27 +124,49 @@ def run(
 ) -> tuple[list[Row], dict[str, float]]:
     """Measure; returns rows and the machine's ceilings.
 
-    minutes: start no job that would probably end later, judged by the longest one so far. profiled: also see where the
-    time goes; on a GPU it always is. on_row: called with all rows after every new one.
+    minutes: leave out jobs that would probably end later, see `expected`. A job for which the device has no memory is
+    left out, too. profiled: also see where the time goes; on a GPU it always is. on_row: called with all rows after
+    every new one.
     """
-    start, longest = time.perf_counter(), 0.0
+    start, lengths = time.perf_counter(), dict[Job, float]()
     limits: dict[str, float] = {}
     flops_per_image: dict[str, float] = {}
-    rows = []
-    for path, batch in jobs:
-        begin = time.perf_counter()
-        if minutes is not None and begin - start + longest > 60 * minutes:
-            break
+    rows: list[Row] = []
+
+    def measure(path: str, batch: int) -> None:
         with bench(size, batch, steps=steps, precision=precision, device=device, tokenizer=tokenizer) as ready:
-            limits = limits or ceilings(ready.device(), ready.model.precision)
+            limits.update(limits or ceilings(ready.device(), ready.model.precision))
             for work in PATHS[path](ready):
                 if work.name not in flops_per_image:
                     flops_per_image[work.name] = count_flops(work.ways[work.first]) / work.images
                 rows.append(_row(work, ready.model, batch, flops_per_image[work.name], limits, rounds, profiled))
                 if on_row is not None:
                     on_row(rows, limits)
-        longest = max(longest, time.perf_counter() - begin)
+
+    for path, batch in jobs:
+        begin = time.perf_counter()
+        if minutes is not None and begin - start + expected((path, batch), lengths) > 60 * minutes:
+            continue
+        try:
+            measure(path, batch)
+        except torch.OutOfMemoryError as error:
+            logger.warning("%s with %d images is left out: %s", path, batch, str(error).split(". ")[0])
+        if device_policy.resolve_device(device).type == "cuda":
+            torch.cuda.empty_cache()
+        lengths[path, batch] = time.perf_counter() - begin
     return rows, limits
+
+
+def expected(job: Job, lengths: dict[Job, float]) -> float:
+    """Seconds that a job will take, judged by those so far: the same path with other images, else the longest.
+
+    A path is taken to need as long with fewer images, and in proportion with more.
+    """
+    path, batch = job
+    same = [seconds * max(1.0, batch / size) for (name, size), seconds in lengths.items() if name == path]
+    return (
+        min(same) if same else max((seconds for (name, _), seconds in lengths.items() if name not in LONG), default=0)
+    )
 
 
 def _row(

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from mage import rng
 from mage.benchmarks.work import Bench, Work
+from mage.training.compiling import missing_for_compiling
 
 ANCHOR, SIDE, CLASSES = "vit_base_patch16_224", 224, 1000
 
@@ -48,7 +49,7 @@ def timm_anchor(bench: Bench) -> list[Work]:
         "timm_forward": {"timm": lambda: forward(frozen)},
         "timm_step": {"timm": lambda: step(trained)},
     }
-    if device.type == "cuda":
+    if device.type == "cuda" and not missing_for_compiling(device):
         compiled, compiled_step = torch.compile(frozen), torch.compile(trained)
         ways["timm_forward"]["timm_compiled"] = lambda: forward(compiled)
         ways["timm_step"]["timm_compiled"] = lambda: step(compiled_step)

@@ -104,13 +104,16 @@ def _main(arguments: list[str] | None) -> None:
     if getattr(module, "WITHOUT_PYTORCH", False):
         module.run(options)
         return
+    from torch import OutOfMemoryError
+
     from mage import device, distributed
     from mage.training.run import Interrupted, NonFiniteLoss
 
     try:
         elsewhere = options.device in getattr(module, "ELSEWHERE", ())  # a device that this machine does not have
         here = str(device.start("cpu" if elsewhere else options.device))
-        options = options if elsewhere else replace(options, device=here)
+        spread = getattr(options, "processes", 1) > 1  # over all GPUs, unless one was named
+        options = options if elsewhere or spread else replace(options, device=here)
         if getattr(module, "PARALLEL", False):
             module.run(options)
         elif distributed.is_first():  # one process does the work of a command that several cannot share
@@ -120,6 +123,13 @@ def _main(arguments: list[str] | None) -> None:
         raise
     except (ValueError, OSError) as error:
         _fail(f"mage {name}", " ".join(str(error).split()))
+    except OutOfMemoryError as error:
+        reason = " ".join(str(error).split(". ")[0].split())
+        _fail(
+            f"mage {name}",
+            f"{reason}: take fewer images at a time (--batch-size, or --set with a batch_size or accumulation)",
+            1,
+        )
     except (NonFiniteLoss, distributed.ProcessLost) as error:
         _fail(f"mage {name}", str(error), code=1)
     except Interrupted as error:

@@ -50,7 +50,7 @@ class DeviceImages:
     def __init__(self, loader: TrainLoader, device: torch.device) -> None:
         """Raises ValueError if TorchCodec is not installed."""
         self.loader, self.device, self._decode = loader, device, _decoder()
-        self._told = False
+        self.told = False
 
     def __iter__(self) -> Iterator[Batch]:
         loader = self.loader
@@ -85,8 +85,8 @@ class DeviceImages:
         try:
             return collate(self.loader.dataset, self._items(packed))
         except RuntimeError as error:  # a file is damaged, or of a kind that this decoder does not know
-            if not self._told:
-                self._told = True
+            if not self.told:
+                self.told = True
                 reason = str(error).splitlines()[0]
                 logger.warning("a batch cannot be decoded on %s; the host decodes it: %s", self.device, reason)
             return self.loader.batch_of(packed.number)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 MOST_SHAPES = 8
 """Recorded per function; each keeps its inputs and its output. Calls of further shapes run without a graph."""
+_CAPTURING = threading.Lock()
+"""PyTorch records one graph at a time in a process, whatever its device."""
 WARM_UP = 3
 """Calls before a recording: libraries choose their algorithms and allocate in them, which cannot be recorded."""
 
@@ -75,11 +77,27 @@ class CudaRecord:
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
+        """Recordings that share a pool take place in one stream."""
 
     def __call__(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Recorded:
         """Raises ValueError if the function cannot be recorded."""
+        device = inputs[0].device
+        with (
+            _CAPTURING,
+            torch.cuda.device(device),
+            torch.cuda.stream(torch.cuda.current_stream(device)),  # current again also if the end of a recording fails
+            torch.inference_mode(False),  # else later calls outside of it could not fill the recorded inputs
+            torch.no_grad(),
+        ):
+            if device not in self._streams:
+                self._streams[device] = torch.cuda.Stream(device)
+            return self._recorded(function, inputs, self._streams[device])
+
+    def _recorded(
+        self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...], aside: torch.cuda.Stream
+    ) -> Recorded:
         static = tuple(given.clone() for given in inputs)
-        aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         graph = torch.cuda.CUDAGraph()
         # Weights that autocast has kept would be read where they are no longer after this context: every pass casts.
@@ -90,8 +108,10 @@ class CudaRecord:
                     function(*static)
             torch.cuda.current_stream().wait_stream(aside)
             try:
-                with torch.cuda.graph(graph, pool=self._pool):
+                with torch.cuda.graph(graph, pool=self._pool, stream=aside, capture_error_mode="thread_local"):
                     output = function(*static)
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
                 reason = str(error).splitlines()[0]
                 raise ValueError(

@@ -1,6 +1,7 @@
 """The recipe of a run with --minutes: measured on this machine when the run starts, read from it when it goes on."""
 
 import logging
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -93,7 +94,8 @@ def _seconds_per_step(recipe: Recipe, launch: Launch, training: Training, proces
     logger.info("timing a few steps ...")
     optim = getattr(recipe, training)
     mine = max(1, optim.batch_size // processes)
-    part = replace(recipe, **{training: replace(optim, batch_size=mine, accumulation=1)})
+    pieces = math.gcd(mine, optim.accumulation)
+    part = replace(recipe, **{training: replace(optim, batch_size=mine, accumulation=pieces)})
     measure = tokenizer_pace if training == "tokenizer_training" else pretraining_pace
     return measure(part, launch.start(), launch.resolved_precision()).seconds
 

@@ -120,17 +120,27 @@ def _pace(
     device: torch.device,
     precision: str,
 ) -> Pace:
-    """Measure steps with more and more images, until one is long enough or has the whole batch."""
-    count, measured = min(FEWEST, optim.batch_size), list[tuple[int, float]]()
+    """Measure steps with more and more images, until one is long enough or has all that are computed at a time.
+
+    Images for which the device has no memory are left out, if fewer were measured.
+    """
+    most = optim.batch_size // optim.accumulation
+    count, measured = min(FEWEST, most), list[tuple[int, float]]()
     while True:
-        with torch.random.fork_rng(devices=[]):
-            task = build(_endless(row), replace(optim, batch_size=count, accumulation=1, steps=STEPS))
-            seconds = _step_seconds(task, device, precision)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                task = build(_endless(row), replace(optim, batch_size=count, accumulation=1, steps=STEPS))
+                seconds = _step_seconds(task, device, precision)
+        except torch.OutOfMemoryError:
+            if not measured:
+                raise
+            count, _ = measured[-1]
+            return Pace(_extrapolated(measured, optim.batch_size), count)
         measured.append((count, seconds))
         enough = seconds >= (ENOUGH_SECONDS if count >= FEW else LONG_SECONDS)
-        if count == optim.batch_size or (enough and (len(measured) > 1 or seconds > PATIENCE)):
+        if count == most or (enough and (len(measured) > 1 or seconds > PATIENCE)):
             return Pace(_extrapolated(measured, optim.batch_size), count)
-        count = min(optim.batch_size, count * (2 if enough else 4))
+        count = min(most, count * (2 if enough else 4))
 
 
 def _extrapolated(measured: list[tuple[int, float]], batch_size: int) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mage import rng
+from mage.device import send
 from mage.masking import num_still_masked
 from mage.sampling.draw import draw_codes, gumbel_noise, relaxed_codes
 from mage.sampling.likely import LastScores
@@ -167,7 +168,7 @@ def _surest(
     """The most confident of the chosen positions. counts: chosen ones of each grid; wanted: how many of them."""
     rank = confidence.masked_fill(~chosen, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
     rejected = torch.tensor([count - want for count, want in zip(counts, wanted, strict=True)])
-    return chosen & (rank >= rejected.to(rank.device, non_blocking=True)[:, None])
+    return chosen & (rank >= send(rejected, rank.device)[:, None])
 
 
 def first_places(chosen: Bool[Tensor, "n l"], counts: Sequence[int]) -> Int[Tensor, "n u"]:

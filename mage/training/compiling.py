@@ -7,7 +7,10 @@ own cache, for later runs on the same machine.
 
 import importlib.util
 import logging
+import os
 import shutil
+import sysconfig
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -20,8 +23,10 @@ logger = logging.getLogger(__name__)
 
 LONG_RUN = 20_000
 """Steps of a run that is worth compiling on a GPU: with steps of 10 ms, three minutes."""
-COMPILERS = {"cpu": ("g++", "clang++", "c++", "cl"), "cuda": ("gcc", "clang", "cc", "cl")}
-"""Programs of which torch.compile needs one, by device."""
+COMPILERS = {"cpu": ("g++", "clang++", "c++", "cl"), "cuda": ("gcc", "clang", "cl")}
+"""Programs of which torch.compile needs one, by device, unless the environment names another one as CC."""
+HEADER = Path(sysconfig.get_paths()["include"]) / "Python.h"
+"""With it Triton compiles what starts its kernels; in a system's Python it is a package of its own."""
 
 
 def compiles(setting: Compile, task: Task, device: torch.device) -> bool:
@@ -45,8 +50,12 @@ def missing_for_compiling(device: torch.device) -> str:
     """What torch.compile needs on `device` and does not find; empty if nothing is missing."""
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return "the package triton"
+    if device.type == "cuda" and not HEADER.is_file():
+        return f"Python's headers ({HEADER}; python3-dev on Debian)"
     programs = COMPILERS.get(device.type, ())
-    return "" if not programs or any(map(shutil.which, programs)) else f"a compiler ({', '.join(programs)})"
+    own = [os.environ["CC"]] if device.type == "cuda" and os.environ.get("CC") else []
+    found = not programs or any(map(shutil.which, (*own, *programs)))
+    return "" if found else f"a compiler ({', '.join(programs)})"
 
 
 def compile_module(module: nn.Module, *, whole: bool) -> None:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from mage import distributed, rng
+from mage.device import send
 from mage.masking import Mask, MaskRatioConfig, StepMask, masks_of_rows, sample_mask_ratio
 from mage.models import MAGETransformer
 from mage.models.contrastive import ContrastiveConfig, Projection, agreement, info_nce
@@ -79,7 +80,7 @@ class ContrastivePretraining(Pretraining):
         shares = drawn.mask.masked.float().mean(dim=1).view(2, -1)
         use = (shares <= config.max_ratio).all(dim=0)
         device = tokens.device
-        use = use.to(device, non_blocking=True)
+        use = send(use, device)
         output: PairLosses = modules["mage"](tokens.flatten(1), drawn.mask.to(device), use)
         reconstruction = drawn.weight * output.reconstruction
         readings = {

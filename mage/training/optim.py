@@ -108,18 +108,25 @@ class WeightAverage(torch.optim.swa_utils.AveragedModel):
         super().__init__(module)
         self.requires_grad_(False)
         self._decay = decay
+        self._count: int | None = None
+        """`n_averaged`, which is read from the device once, and again after it was loaded."""
         parameter = next(module.parameters(), None)
         self.n_averaged = self.n_averaged.to(None if parameter is None else parameter.device)
 
+    def load_state_dict(self, *arguments: Any, **keywords: Any) -> Any:
+        """As of any module."""
+        self._count = None
+        return super().load_state_dict(*arguments, **keywords)
+
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """One step of the average; the first takes the weights as they are. Nothing is read back from the device."""
-        ramp = torch.clamp((1 + self.n_averaged) / (10 + self.n_averaged), max=self._decay)
-        share = torch.where(self.n_averaged == 0, 1.0, 1 - ramp)
+        """One step of the average; the first takes the weights as they are. Only that of a run reads the device."""
+        count = int(self.n_averaged) if self._count is None else self._count
+        share = 1 - min((1 + count) / (10 + count), self._decay) if count else 1.0
         averages: list[Any] = [local(parameter) for parameter in self.module.parameters()]
         currents: list[Any] = [local(parameter) for parameter in model.parameters()]
-        shares: Any = [share] * len(averages)
-        torch._foreach_lerp_(averages, currents, shares)
+        torch._foreach_lerp_(averages, currents, share)  # one number for all: a few launches
+        self._count = count + 1
         for average, current in zip(self.module.buffers(), model.buffers(), strict=True):
             average.copy_(current)
         self.n_averaged += 1

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from mage import images
 from mage.data.batches import Batches
+from mage.device import send
 from mage.evaluation.tokenizer import reconstruction_quality, rows_of_reconstructions
 from mage.share import Turn
 from mage.store import folder as store
@@ -121,7 +122,7 @@ class TokenizerTraining(Task):
         chosen = [row for row in turn.rows if row * total // size != (row + 1) * total // size]
         if not chosen:
             return reconstruction.sum() * 0
-        own = torch.tensor(chosen, device=targets.device) - turn.rows.start
+        own = send(torch.tensor(chosen) - turn.rows.start, targets.device)
         loss: Tensor = self._perceptual.to(targets.device)(reconstruction[own], targets[own])
         return loss * (len(chosen) * size / (total * len(targets)))
 

@@ -77,6 +77,35 @@ def test_minutes_leave_the_last_jobs_out(monkeypatch: pytest.MonkeyPatch) -> Non
     assert {path for path, _ in GPU_JOBS} <= set(PATHS)
 
 
+def test_a_job_is_expected_to_take_what_its_path_took_or_the_longest_other_that_compiles_nothing() -> None:
+    lengths = {("pretrain", 64): 30.0, ("timm_anchor", 64): 200.0, ("tokenize", 16): 10.0, ("tokenize", 64): 16.0}
+    assert suite.expected(("pretrain", 16), lengths) == 30
+    assert suite.expected(("tokenize", 128), lengths) == 32
+    assert suite.expected(("features", 64), lengths) == 30
+    assert suite.expected(("features", 64), {}) == 0
+
+
+def test_a_job_for_which_there_is_no_memory_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[int] = []
+
+    def job(bench: Bench) -> list[Work]:
+        done.append(bench.batch)
+        if bench.batch == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return []
+
+    monkeypatch.setattr("mage.benchmarks.suite.ceilings", lambda device, precision: dict.fromkeys(CEILINGS, 100.0))
+    monkeypatch.setitem(PATHS, "job", job)
+    tokenizer = VQGANConfig((8, 8), 1, 8, (1, 1), 1, quantizer=QuantizerConfig("ema", 9))
+    network = MAGEConfig(16, 1, 2, decoder_width=16, decoder_depth=1, decoder_heads=2)
+    jobs = [("job", batch) for batch in (1, 2, 3)]
+    suite.run(network, jobs, rounds=1, steps=2, precision="float32", device="cpu", tokenizer=tokenizer)
+    assert done == [1, 2, 3]
+    assert "job with 2 images is left out: CUDA out of memory" in caplog.text
+
+
 def test_waits_and_launches_are_counted_among_the_events_of_a_gpu() -> None:
     names = ["aten::mm", "cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx", "cudaStreamSynchronize"]
     names += ["cudaGraphLaunch", "cudaMemcpyAsync", "cudaDeviceSynchronize", "ampere_bf16_gemm"]

@@ -30,6 +30,7 @@ from mage.evaluation.representation import Representation
 from mage.evaluation.seen import Reference
 from mage.evaluation.suite import build_protocols, measure_representation
 from mage.masking import Mask, MaskRatioConfig, random_mask
+from mage.nn.graphed import Graphed
 from mage.nn.grids import area
 from mage.nn.norms import GroupNorm
 from mage.recipes import named
@@ -189,6 +190,28 @@ def test_sampling_with_graphs_gives_the_tokens_of_plain_passes(sampling: dict[st
         assert float((tokens == expected).float().mean()) > 0.98, "all but ties that rounding breaks"
 
 
+def test_graphs_recorded_in_inference_mode_are_replayed_outside_of_it_and_failures_leave_the_stream() -> None:
+    double = Graphed(lambda x: 2 * x)
+    here = torch.cuda.current_stream()
+    with torch.inference_mode():
+        assert double(torch.ones(3, device=GPU)).tolist() == [2, 2, 2]
+    with torch.no_grad():
+        assert double(torch.full((3,), 4.0, device=GPU)).tolist() == [8, 8, 8]
+        with pytest.raises(ValueError, match="cannot be recorded"):
+            Graphed(lambda x: x * float(x.sum()))(torch.ones(3, device=GPU))
+    assert torch.cuda.current_stream() == here
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_graphs_are_recorded_on_the_device_of_their_inputs() -> None:
+    double = Graphed(lambda x: 2 * x)
+    with torch.no_grad():
+        for value in (1.0, 3.0):
+            for number in range(2):
+                found = double(torch.full((3,), value, device=f"cuda:{number}"))
+                assert found.tolist() == [2 * value] * 3
+
+
 def test_tokens_on_the_gpu_and_batches_copied_ahead_are_those_of_the_files(tmp_path: Path) -> None:
     ids = torch.randint(2**16, (300, 2, 4, 4), generator=rng.generator(0, "placed"))
     cache = write_tokens(tmp_path / "tokens", ids, num_codes=2**16, views=True, shard_images=128)
@@ -228,6 +251,7 @@ def test_a_training_step_is_captured_as_a_cuda_graph_at_every_ratio(model: mage.
 
     mask = mask_of(0.5)
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             network.loss(network(ids, mask), ids, mask).backward()
@@ -288,7 +312,9 @@ def test_jpeg_files_are_decoded_and_augmented_on_the_gpu(tmp_path: Path) -> None
     dataset = load_dataset(tmp_path / "pictures", split="all")
     transform = build_transform(TransformConfig(size=(16, 16), augmentation="crop_flip"))
     loaders = [TrainLoader(dataset, transform, share=Share(8), seed=0) for _ in range(2)]
-    theirs, ours = next(iter(loaders[0])), next(iter(DeviceImages(loaders[1], torch.device(GPU))))
+    device_images = DeviceImages(loaders[1], torch.device(GPU))
+    theirs, ours = next(iter(loaders[0])), next(iter(device_images))
+    assert not device_images.told, "the GPU decoded, not the CPU in its place"
     assert ours["images"].is_cuda
     assert torch.equal(ours["index"].cpu(), theirs["index"])
     assert (ours["images"].cpu().int() - theirs["images"].int()).abs().float().mean() < 3, "levels"

@@ -1,6 +1,7 @@
 """What a recipe will cost: the images that training sees, and the time of a step, by real steps."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -112,3 +113,31 @@ def test_a_long_step_is_measured_with_few_images_and_scaled(monkeypatch: pytest.
     recipe = resolve(Choice("smoke", changes=("pretraining.batch_size=256",)))
     assert pace.pretraining_pace(recipe, CPU, "float32") == pace.Pace(25.6, 32)
     assert sizes == [2, 8, 32]
+
+
+def full_above(most: int) -> Any:
+    """Times of steps on a device that has memory for so many images."""
+
+    def seconds(task: Any, device: torch.device, precision: str) -> float:
+        if task.batch_size > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return 0.01 * task.batch_size
+
+    return seconds
+
+
+def test_more_images_than_the_device_has_memory_for_are_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = resolve(Choice("smoke", changes=("pretraining.batch_size=256",)))
+    monkeypatch.setattr(pace, "_step_seconds", full_above(20))
+    measured = pace.pretraining_pace(recipe, CPU, "float32")
+    assert (measured.measured_images, round(measured.seconds, 6)) == (8, 2.56)
+    monkeypatch.setattr(pace, "_step_seconds", full_above(1))
+    with pytest.raises(torch.OutOfMemoryError):
+        pace.pretraining_pace(recipe, CPU, "float32")
+
+
+def test_of_a_batch_in_parts_one_part_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = ("pretraining.batch_size=256", "pretraining.accumulation=16")
+    monkeypatch.setattr(pace, "_step_seconds", full_above(16))
+    measured = pace.pretraining_pace(resolve(Choice("smoke", changes=changes)), CPU, "float32")
+    assert (measured.measured_images, round(measured.seconds, 6)) == (16, 2.56)

@@ -75,6 +75,20 @@ def test_one_of_the_compilers_is_enough(monkeypatch: pytest.MonkeyPatch) -> None
     assert missing_for_compiling(CPU) == ""
 
 
+def test_triton_takes_the_compiler_of_the_environment_and_needs_the_headers_of_python(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("mage.training.compiling.HEADER", tmp_path / "Python.h")
+    monkeypatch.setattr("shutil.which", lambda program: program if program in ("cc", "/opt/own-cc") else None)
+    monkeypatch.delenv("CC", raising=False)
+    assert "Python.h; python3-dev" in missing_for_compiling(GPU)
+    (tmp_path / "Python.h").touch()
+    assert "a compiler (gcc, clang" in missing_for_compiling(GPU), "Triton does not look for cc"
+    monkeypatch.setenv("CC", "/opt/own-cc")
+    assert missing_for_compiling(GPU) == ""
+
+
 @pytest.mark.usefixtures("everything_installed")
 def test_the_user_is_told_before_the_wait(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="mage"):

@@ -302,3 +302,9 @@ def test_weight_average_follows_the_textbook_recursion() -> None:
         decay = min(0.9, (1 + step) / (10 + step))
         expected = value if step == 0 else decay * expected + (1 - decay) * value
         assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+    early = WeightAverage(module, 0.9)
+    early.update_parameters(module)
+    average.load_state_dict(early.state_dict())
+    torch.nn.init.constant_(module.weight, 99.0)
+    average.update_parameters(module)
+    assert average.module.weight.item() == pytest.approx((2 * 29 + 9 * 99) / 11), "the steps are those that were loaded"

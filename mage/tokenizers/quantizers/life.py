@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage import distributed, rng
+from mage.device import send
 from mage.tokenizers.quantizers.base import QuantizerConfig
 
 
@@ -69,7 +70,7 @@ class CodebookLife(nn.Module):
         random = rng.generator(0, "revive", self._step)
         count = len(vectors) * distributed.world_size()
         chosen = torch.randint(count, (self.config.num_codes,), generator=random)
-        candidates = distributed.rows_of_all(vectors, chosen.to(vectors.device, non_blocking=True))
+        candidates = distributed.rows_of_all(vectors, send(chosen, vectors.device))
         starving = self.usage < self.config.revive_below
         self.usage.copy_(torch.where(starving, torch.ones_like(self.usage), self.usage))
         return starving[:, None], candidates
