@@ -150,10 +150,9 @@ def main() -> None:
         "generate_reuse": f"{best} with its recommended reuse; fd_over_published: its distance over the paper's",
         "settings": json.dumps(chosen),
     }
-    words = f" --data-root {options.data_root}" if options.data_root else ""
-    record = Record(
-        f"python studies/reuse.py --model RUN{words}", 0, protocol, {"total": time.perf_counter() - start}, metrics
-    )
+    words = " --data-root DATA" if options.data_root else ""
+    command = f"python studies/reuse.py --model {options.model.name}{words}"
+    record = Record(command, 0, protocol, {"total": time.perf_counter() - start}, metrics)
     write_record(options.results / f"reuse_{study.data}.json", record)
     title = f"fd_efflite0 of {options.samples:,} samples by how many times faster they are drawn"
     chart = line_chart(lines, title=title, x_label="times faster than the paper's sampler", width=760, height=360)
