@@ -43,7 +43,8 @@ class ShardedWriter:
         tensors = dict(split_tensors({name: state[name] for name in SPLIT}))
         distributed.by_first_process(lambda: self._prepare(temporary, state, list(tensors)))
         flat = {"/".join(map(str, where)): value for where, value in tensors.items()}
-        writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
+        # One thread would copy by a stream of the first GPU, in which every process would then take memory.
+        writer = HuggingFaceStorageWriter(str(temporary), thread_count=2, save_distributed=True)
         future: Future[Any] = Future()
         if self._group is None:  # PyTorch writes beside the training only if there are several processes
             future.set_result(_by_itself(save, flat, storage_writer=writer))

@@ -148,9 +148,12 @@ class TokenizerTraining(Task):
         store.write(ModelParts(tokenizer, None, self._recipe, notes), folder)
 
     def warnings(self, metrics: Mapping[str, float]) -> list[TrainingWarning]:
-        """Warnings about a collapsed codebook or failed adversarial training."""
+        """Warnings about a collapsed codebook or failed adversarial training.
+
+        Other images than its own may need few words of a codebook that does not change.
+        """
         warnings = list(adversarial.warnings(metrics))
-        if metrics.get("codes_used", math.inf) < 0.25:
+        if metrics.get("codes_used", math.inf) < 0.25 and not self._weights.freeze_encoder:
             warnings.append(
                 TrainingWarning(
                     "codebook_collapse",
