@@ -184,3 +184,10 @@ def test_the_discriminators_optimizer_is_constant_adam() -> None:
 def test_wrong_settings_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="adversarial"):
         TokenizerLossConfig(adversarial=adversarial.AdversarialConfig(**change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("frozen", "kinds"), [(False, ["codebook_collapse"]), (True, [])])
+def test_a_codebook_that_does_not_change_cannot_collapse(frozen: bool, kinds: list[str]) -> None:
+    task = task_of(override(named("smoke"), [f"tokenizer_loss.freeze_encoder={frozen}"]))
+    assert [warning.kind for warning in task.warnings({"codes_used": 0.1})] == kinds
+    assert not list(task.warnings({"codes_used": 0.5}))
