@@ -146,10 +146,17 @@ def resolve(precision: str, device: torch.device) -> Literal["float32", "bf16"]:
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """The context in which networks run under a policy. float32 is float32: on a GPU, without TensorFloat-32."""
+    """The context in which networks run under a policy; that of the backward pass is `exact`."""
     if resolve(precision, device) == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
-    return _exact.entered() if device.type == "cuda" else contextlib.nullcontext()
+    return exact(precision, device)
+
+
+def exact(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """The context in which float32 is float32: on a GPU, without TensorFloat-32. Under bf16 it does nothing."""
+    if device.type == "cuda" and resolve(precision, device) == "float32":
+        return _exact.entered()
+    return contextlib.nullcontext()
 
 
 class _Exact:

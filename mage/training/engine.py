@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from mage import distributed, images, rng
-from mage.device import autocast, resolve
+from mage.device import autocast, exact, resolve
 from mage.share import Share, Turn
 from mage.training.checkpoint import (
     changed_settings,
@@ -148,7 +148,7 @@ class Trainer:
             # Dropout draws from the global generators: seed them for each part.
             torch.manual_seed(rng.stream_seed(self.seed, "step", self.step * parts + part, self.share.rank))
             # Gradients are exchanged with the last part; no_exchange must contain both passes of the others.
-            with nullcontext() if last else no_exchange(self.modules):
+            with nullcontext() if last else no_exchange(self.modules), exact(self.precision, self.device):
                 for loss in self.task.losses(self.modules, next(self.data), Turn(self.step, part, self.share)):
                     (loss.value / parts).backward()
                     name = _name(loss.module, self.modules)

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import mage
 from mage import images, rng, runs
+from mage.device import exact
 from mage.recipes import FINETUNES, named
 from mage.recipes.schema import Recipe
-from mage.runs import Launch
+from mage.runs import Launch, pace
 from mage.settings import override
+from mage.training import engine
 from mage.training.checkpoint import newest_checkpoint, read_checkpoint
 from mage.training.optim import OptimConfig, WeightAverage, learning_rate
 from mage.training.run import Interrupted, NonFiniteLoss
@@ -308,3 +311,21 @@ def test_weight_average_follows_the_textbook_recursion() -> None:
     torch.nn.init.constant_(module.weight, 99.0)
     average.update_parameters(module)
     assert average.module.weight.item() == pytest.approx((2 * 29 + 9 * 99) / 11), "the steps are those that were loaded"
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("float32", False), ("bf16", True)])
+def test_float32_on_a_gpu_is_exact_in_the_backward_pass_too(
+    precision: str, allowed: bool, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    backward = Tensor.backward
+
+    def watched(loss: Tensor) -> None:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        backward(loss)
+
+    monkeypatch.setattr(Tensor, "backward", watched)
+    monkeypatch.setattr(engine, "exact", lambda precision, _: exact(precision, torch.device("cuda")))
+    pace.pretraining_pace(recipe, torch.device("cpu"), precision)
+    assert seen
+    assert set(seen) == {allowed}
