@@ -52,7 +52,7 @@ SETTINGS = {"tokenizer": "tokenizer_training", "mage": "pretraining"}
 TOKENIZER_SHARE = 0.35
 """Of the minutes."""
 CONDITIONS = ("method.conditions.source=labels", "method.conditions.drop=0.5")
-"""One network with and without classes: the encoder never sees them, the decoder half of them."""
+"""One network with and without classes: half the images come with theirs."""
 
 
 SHOWN_TO = (
