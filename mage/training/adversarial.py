@@ -123,7 +123,7 @@ class Adversary:
         with _frozen(self.module), autocast(self._precision, reconstruction.device):
             adversarial = generator_loss(self.module.network(reconstruction), self.config.loss)
         readings = {"adversarial": Reading(adversarial)}
-        weight = adversarial.new_tensor(self.config.weight)
+        weight = torch.full_like(adversarial, self.config.weight)  # filled there, not copied
         if self.config.adaptive:
             weight = weight * adaptive_weight(loss, adversarial, last)
             readings["adversarial_weight"] = Reading(weight)
