@@ -53,14 +53,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """The same for a folder: an older folder at `path` is kept until the new one is complete."""
+    """The same for a folder: an older folder at `path` is kept until the new one is complete.
+
+    Its files can be read by whom the folder can be: safetensors writes them for their owner alone.
+    """
     path = Path(path)
     with _explained(path), _temporary(path) as temporary:
         temporary.mkdir()
+        permissions = temporary.stat().st_mode & 0o666
         try:
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file():
+                    file.chmod(permissions)
                     with open(file, "rb+") as handle:
                         os.fsync(handle.fileno())
             _sync_folder(temporary)

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import resource
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -296,3 +298,15 @@ def test_a_model_that_a_dead_process_was_replacing_is_found(model: Mage, tmp_pat
     model.save(tmp_path / "model").rename(tmp_path / f".model.{atomic.HOST}-{2**22 + 1}-0.old")
     assert mage.load(tmp_path / "model").image_size == model.image_size
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has other permissions")
+def test_weights_can_be_read_by_whom_the_folder_can_be(tmp_path: Path) -> None:
+    model = mage.build(SIZES, tokenizer=tokenizer_config(), device="cpu")
+    for mask, expected in ((0o022, 0o644), (0o077, 0o600)):
+        before = os.umask(mask)
+        try:
+            folder = model.save(tmp_path / f"{mask}")
+        finally:
+            os.umask(before)
+        assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {expected}
