@@ -20,8 +20,8 @@ from mage.store import packaged
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LARGEST = 45 * 10**6
-"""Bytes of a file that is published."""
+LARGEST = 60 * 10**6
+"""Bytes of a file that is published; the index takes 100 million."""
 
 
 def run(*words: object, folder: Path, **environment: str) -> str:

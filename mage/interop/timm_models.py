@@ -1,7 +1,7 @@
 """Models by timm's names: `import mage.interop.timm_models`, then `timm.create_model("mage_digits", pretrained=True)`.
 
-mage_digits, mage_cifar10   the packaged models
-mage                        any model or run folder: `timm.create_model("mage", model="runs/photos", pretrained=True)`
+mage_digits, mage_cifar10, mage_emoji64   the packaged models
+mage                                      any model or run folder: `timm.create_model("mage", model="runs/photos", pretrained=True)`
 
 Without `pretrained` the encoder has random weights; the tokenizer, which defines what the encoder reads, is always the
 model's own.
@@ -43,7 +43,7 @@ def _cfg(channels: int, size: tuple[int, int]) -> dict[str, Any]:
 default_cfgs = generate_default_cfgs(
     {
         f"mage_{name}": _cfg(channels, (side, side)) | {"file": str(packaged.FOLDER / name / store.TRANSFORMER)}
-        for name, channels, side in (("digits", 1, 28), ("cifar10", 3, 32))
+        for name, channels, side in (("digits", 1, 28), ("cifar10", 3, 32), ("emoji64", 3, 64))
     }
 )
 
@@ -98,6 +98,12 @@ def mage_digits(pretrained: bool = False, **kwargs: Any) -> TimmEncoder | Featur
 def mage_cifar10(pretrained: bool = False, **kwargs: Any) -> TimmEncoder | FeatureGetterNet:
     """The packaged model of CIFAR-10's photographs, 3 x 32 x 32 pixels."""
     return create("mage_cifar10", "cifar10", pretrained, **kwargs)
+
+
+@register_model
+def mage_emoji64(pretrained: bool = False, **kwargs: Any) -> TimmEncoder | FeatureGetterNet:
+    """The packaged model of emoji, 3 x 64 x 64 pixels."""
+    return create("mage_emoji64", "emoji64", pretrained, **kwargs)
 
 
 @register_model
