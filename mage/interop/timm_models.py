@@ -1,7 +1,7 @@
 """Models by timm's names: `import mage.interop.timm_models`, then `timm.create_model("mage_digits", pretrained=True)`.
 
-mage_digits, mage_cifar10, mage_emoji64   the packaged models
-mage                                      any model or run folder: `timm.create_model("mage", model="runs/photos", pretrained=True)`
+mage_digits, ...   the packaged models
+mage               any model or run folder: `timm.create_model("mage", model="runs/photos", pretrained=True)`
 
 Without `pretrained` the encoder has random weights; the tokenizer, which defines what the encoder reads, is always the
 model's own.
