@@ -33,7 +33,7 @@ from mage.runs.fitted import fitted_recipe
 from mage.runs.inputs import training_data
 from mage.runs.launch import Launch
 from mage.runs.record import Record, write_record
-from mage.runs.showcase import MIRRORING, Showcase
+from mage.runs.showcase import MIRRORING, PROBES, Showcase
 from mage.settings import from_dict
 from mage.store import folder as store
 from mage.store import packaged
@@ -279,7 +279,7 @@ class Packaging:
                 raise ValueError(f"{path} has {path.stat().st_size:,} bytes; files of weights must stay below 16 MB")
         model = mage.load(folder, device=self.options.device)
         judged = min(MOST_JUDGED_SAMPLES, self.options.samples)
-        showcase = Showcase(model, recipe, self.out, self.options.data_root, num_samples=judged)
+        showcase = Showcase(model, recipe, self.out, self.options.data_root, num_samples=judged, probes=tuple(PROBES))
         showcase.run()
         parts = Parts(model, recipe.data.name, self.options.data_root)
         mirrored = recipe.data.transform.augmentation in MIRRORING

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from mage import runs
 from mage.cli.arguments import choice_of, launch_of
-from mage.cli.console import emit, skipped_sentence
+from mage.cli.console import emit, note, skipped_sentence
 from mage.cli.options.train_tokenizer import Options
 from mage.recipes import resolve
 from mage.runs.fitted import fitted_recipe
@@ -16,6 +16,8 @@ PARALLEL = True
 def run(options: Options) -> None:
     """Train and print the quality of reconstructions."""
     recipe, launch = resolve(choice_of(options)), launch_of(options)
+    if options.data is not None and not (options.recipe or options.config):
+        note(options, f"recipe: {recipe.name}, which fits the data; --recipe takes another")
     if options.minutes is not None:
         launch.check_out()
         size = len(training_data(recipe, launch.data_root).train)

@@ -18,6 +18,13 @@ from mage.training.legacy import upgraded
 Kind = TypeVar("Kind", Recipe, FinetuneRecipe)
 
 
+FITTING = {
+    **dict.fromkeys(("mnist5k", "mnist", "fashion-mnist", "digits"), "mnist5k"),
+    **dict.fromkeys(("cifar10", "cifar100"), "cifar10"),
+}
+"""Recipes of named data sets, where the user names data and no recipe."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """The user's choice of a recipe; each field may be left out."""
@@ -33,10 +40,11 @@ class Choice:
     seed: int | None = None
 
 
-def resolve(choice: Choice, *, base: Mapping[str, Any] | None = None, default: str = "mnist5k") -> Recipe:
+def resolve(choice: Choice, *, base: Mapping[str, Any] | None = None, default: str | None = None) -> Recipe:
     """The chosen recipe.
 
     base: the recipe of a tokenizer or a cache as plain values, used if neither name nor file is given.
+    default: name of the recipe where none is given; None: the one that fits the data, by `recipe_for`.
     Raises ValueError for an unknown name, an unreadable file or a wrong setting, and for data in a store that only
     `base` names.
     """
@@ -45,7 +53,23 @@ def resolve(choice: Choice, *, base: Mapping[str, Any] | None = None, default: s
         if choice.data is None and not any(change.startswith("data.name=") for change in choice.changes):
             check_not_remote(recipe.data.name)
         return recipe
-    return _changed(_chosen(Recipe, RECIPES, choice, default), choice)
+    return _changed(_chosen(Recipe, RECIPES, choice, default or recipe_for(_data_of(choice))), choice)
+
+
+def recipe_for(data: str | None) -> str:
+    """Name of the recipe that fits a data set, a folder or shards: photos64 where nothing is known of the images.
+
+    None: no data are given, and the recipe brings its own, the digits.
+    """
+    if data is None:
+        return "mnist5k"
+    return FITTING.get(data.lower().replace("_", "-"), "photos64")
+
+
+def _data_of(choice: Choice) -> str | None:
+    """The data that the choice names, as an option or as a change."""
+    named_data = [change.split("=", 1)[1] for change in choice.changes if change.startswith("data.name=")]
+    return choice.data or (named_data[-1] if named_data else None)
 
 
 def resolve_finetune(choice: Choice, *, default: str = "small") -> FinetuneRecipe:

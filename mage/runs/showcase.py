@@ -15,6 +15,7 @@ from mage import atomic, images, pictures, rng
 from mage.data.datasets import ImageDataset, default_root, subset
 from mage.data.loaders import decode_to_memory
 from mage.evaluation.extractors import build_extractor
+from mage.evaluation.fewshot import FewShot
 from mage.evaluation.generation import compare
 from mage.evaluation.knn import NearestNeighbours
 from mage.evaluation.linear_probe import LinearProbe, RawPixels
@@ -41,7 +42,11 @@ PROBES: dict[str, Callable[[], RepresentationProtocol]] = {
     "lars": lambda: LinearProbe("lars"),
     "knn": NearestNeighbours,
     "pixels": RawPixels,
+    "fewshot": lambda: FewShot(counts=(25,)),
 }
+"""Classifiers of the features, by the names that `Showcase` takes."""
+QUICK = ("mean", "linear", "lars", "knn", "pixels")
+"""Those of every report."""
 
 
 @dataclass
@@ -53,7 +58,7 @@ class Showcase:
     folder: Path
     data_root: str | None = None
     num_samples: int = 500
-    probes: tuple[str, ...] = ("mean", "linear", "lars", "knn", "pixels")
+    probes: tuple[str, ...] = QUICK
     """Classifiers of the features, of PROBES."""
     metrics: dict[str, float] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)

@@ -85,3 +85,19 @@ def test_only_the_user_names_data_in_a_store() -> None:
         trained_on(mage.Mage(None, None, recipe=base))
     assert trained_on(mage.Mage(None, None, recipe={})) is None
     assert trained_on(mage.Mage(None, None, recipe=to_dict(named("smoke")))) == "digits"
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (None, "mnist5k"), ("mnist5k", "mnist5k"), ("Fashion_MNIST", "mnist5k"), ("cifar100", "cifar10"),
+        ("photos/", "photos64"), ("shards/x-{0000..0009}.tar", "photos64"),
+    ],
+)  # fmt: skip
+def test_without_a_recipe_the_data_choose_one(data: str | None, name: str) -> None:
+    recipe = resolve(Choice(data=data))
+    assert recipe.name == name
+    if data is not None:
+        assert recipe.data.name == data
+        assert resolve(Choice(changes=[f"data.name={data}"])) == recipe
+    assert resolve(Choice(recipe="smoke", data=data)).name == "smoke"

@@ -34,7 +34,7 @@ class RecipeOptions(Common):
 
     recipe: str | None = None
     """name of a built-in recipe: {RECIPES}; for `mage finetune`: {FINETUNES}; default: the tokenizer's recipe, else
-    mnist5k, or tokens for tokens that are no images"""
+    the one that fits --data (photos64 for a folder), else mnist5k; tokens for tokens that are no images"""
     config: Path | None = None
     """a recipe as a YAML file, instead of --recipe"""
     set: Repeated = ()
