@@ -10,6 +10,7 @@ RESULTS/models/NAME.json and pictures in RESULTS/models/NAME; `--install` puts t
 
 import argparse
 import json
+import shlex
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -256,7 +257,7 @@ class Packaging:
         """The sampler of the least distance to validation images."""
         words = ["tune-sampler", "--model", str(self.out / "mage"), "--num", str(self.options.tuning_samples)]
         words += ["--try-steps", "20", "--out", str(self.out / "tuning.json")]
-        words += ["--device", self.options.device]
+        words += ["--device", self.options.device, *shlex.split(self.options.tuning)]
         command(words + (["--data-root", self.options.data_root] if self.options.data_root else []))
 
     def guide(self, recipe: Recipe) -> None:
@@ -319,6 +320,7 @@ class Packaging:
     def command(self) -> str:
         """How this model was made; a tokenizer of an earlier run is one of the same plan."""
         places = " --data-root DATA" if self.options.data_root else ""
+        places += f" --tuning {shlex.quote(self.options.tuning)}" if self.options.tuning else ""
         if self.options.retune:
             return f"python studies/packaged.py --model {self.name} --retune{places}"
         places += " --tokenizer RUN" if self.options.tokenizer else ""
@@ -348,6 +350,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="change a setting of the recipe; may be repeated")
     parser.add_argument("--samples", type=int, default=10**6, help="at most so many samples of a distance")
     parser.add_argument("--tuning-samples", type=int, default=1000, help="samples of each trial of the sampler")
+    parser.add_argument("--tuning", default="", help='more options of mage tune-sampler, such as "--order halton"')
     parser.add_argument("--no-tuning", action="store_true", help="keep the plan's sampler")
     parser.add_argument("--install", action="store_true", help="put the model into the package")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")

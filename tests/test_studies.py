@@ -467,10 +467,14 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     assert "; ".join(f"{part}: {words}" for part, (_, words) in twice.items()) == schedule
     assert json.loads((tmp_path / "again" / "toy" / "tuning.json").read_text())["trials"]
     more = [*words[:6], str(tmp_path / "more"), *words[7:], "--tokenizer", str(folder), "--init-from", str(folder)]
+    more.append("--tuning=--order halton --reuse 4")
     monkeypatch.setattr("sys.argv", more)
     module.main()
     assert trained[2:] == ["pretraining 10.00 continued"]
     continued = module.packaged.card_of("toy").record
+    assert "--tuning '--order halton --reuse 4'" in continued["command"]
+    sampling = mage.load(folder).sampling
+    assert (sampling.order, sampling.reuse) == ("halton", 4)
     assert "from the weights of 12 steps of 16 images (python" in continued["protocol"]["training"]
     assert continued["timings"]["tokenizer"] == card.record["timings"]["tokenizer"]
     limits = study("limits")
