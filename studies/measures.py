@@ -17,14 +17,16 @@ from mage.evaluation.extractors import Extractor, build_extractor
 from mage.evaluation.generation import compare, one_number
 from mage.evaluation.generation_metrics import Compared
 from mage.evaluation.judge import JudgeConfig, judge_of
+from mage.evaluation.metric import Measured
 from mage.evaluation.seen import Reference, SeenImages, look_at
 from mage.runs.generation import look_at_dataset, look_at_model, random_subset
 from mage.runs.production import Production
 from mage.runs.showcase import MOST_JUDGED
 from mage.store import folder as store
 
-GUIDANCES, TOLERANCE = (0.0, 0.5, 1.0, 1.5, 2.0), 0.02
-"""Weights to try; of those within this share of the least distance the largest, which follows classes most."""
+GUIDANCES, TOLERANCE = (0.0, 0.5, 1.0, 1.5, 2.0), 0.05
+"""Weights to try; of those about as near as the best one, the largest, which follows classes most: farther from the
+distance of as many real images by no more than this share."""
 BATCH = 250
 
 
@@ -34,19 +36,26 @@ def every_class(model: mage.Mage) -> tuple[int, ...]:
 
 
 def choose_guidance(
-    folder: Path, model: mage.Mage, validation: ImageDataset, extractor: Extractor, *, num: int
+    folder: Path, model: mage.Mage, parts: Parts, extractor: Extractor, *, num: int
 ) -> dict[str, float]:
     """Store the largest guidance with about the least Frechet distance to validation images; all distances."""
-    seen = look_at_dataset(validation, extractor, size=model.image_size, batch_size=BATCH, device=model.device)
-    reference, found = Reference.of("validation", seen), dict[str, float]()
+    look = partial(look_at_dataset, extractor=extractor, size=model.image_size, batch_size=BATCH, device=model.device)
+    reference, found = Reference.of("validation", look(parts.validation)), dict[str, float]()
+    real = _distance(compare(look(random_subset(parts.train, num)), reference, extractor.name))
     for guidance in GUIDANCES:
         production = Production(num, 0, BATCH, every_class(model), {"guidance": guidance})
-        compared = compare(look_at_model(model, production, extractor), reference, extractor.name)
-        found[f"{guidance:g}"] = next(value for name, value in compared.metrics.items() if name.startswith("fd_"))
-    best = max(float(name) for name, value in found.items() if value <= (1 + TOLERANCE) * min(found.values()))
+        found[f"{guidance:g}"] = _distance(
+            compare(look_at_model(model, production, extractor), reference, extractor.name)
+        )
+    least = min(found.values())
+    best = max(float(name) for name, value in found.items() if value <= least + TOLERANCE * abs(least - real))
     model.recipe["sampling"] = model.recipe.get("sampling", {}) | {"guidance": best}
     store.write_settings(model.parts, folder)
-    return found
+    return found | {"real": real}
+
+
+def _distance(measured: Measured) -> float:
+    return next(value for name, value in measured.metrics.items() if name.startswith("fd_"))
 
 
 def measure_generation(model: mage.Mage, parts: Parts, *, num: int, mirrored: bool) -> dict[str, float]:

@@ -267,7 +267,7 @@ class Packaging:
             parts = Parts(model, recipe.data.name, self.options.data_root)
             extractor = build_extractor("efflite0", device=model.device)
             num = self.options.tuning_samples
-            found = choose_guidance(self.out / "mage" / "model", model, parts.validation, extractor, num=num)
+            found = choose_guidance(self.out / "mage" / "model", model, parts, extractor, num=num)
             atomic.write_json(self.out / "guidance.json", found)
 
     def write(self, recipe: Recipe) -> None:

@@ -9,12 +9,12 @@ from mage.cli.arguments import classes_of, sampling_of
 from mage.cli.console import emit, note
 from mage.cli.options.tune_sampler import Options
 from mage.data.datasets import ImageDataset, load_dataset
-from mage.evaluation.extractors import build_extractor
+from mage.evaluation.extractors import Extractor, build_extractor
 from mage.evaluation.generation import one_number
 from mage.evaluation.generation_metrics import Compared
 from mage.evaluation.metric import Metric
 from mage.evaluation.seen import Reference, SeenImages
-from mage.runs.generation import look_at_dataset, look_at_model
+from mage.runs.generation import look_at_dataset, look_at_model, random_subset
 from mage.runs.inputs import data_of_model, trained_on
 from mage.runs.production import Production
 from mage.runs.tuning import Sampling, Trial, TuningConfig, tune
@@ -57,15 +57,19 @@ def run(options: Options) -> None:
         last[:] = [one_number(options.metric, compared)]
         return -last[0].value if last[0].better == "higher" else last[0].value
 
+    floor = _floor(options, data, model, reference, extractor)
+
     def report_trial(trial: Trial) -> None:
         note(options, f"{last[0].name} {last[0].value:.5g}   {_words(trial.sampling)}   seed {trial.seed}")
 
-    tuned = tune(score, config, fixed=sampling_of(options), seed=options.seed, on_trial=report_trial)
+    tuned = tune(
+        score, config, fixed=sampling_of(options), seed=options.seed, floor=floor or 0.0, on_trial=report_trial
+    )
     sign = -1.0 if last[0].better == "higher" else 1.0
     trials = [asdict(trial) | {"value": sign * trial.value} for trial in tuned.trials]
     result: dict[str, Any] = {
         "metric": last[0].name, "best": tuned.best.sampling, "value": sign * tuned.best.value, "trials": trials,
-        "warnings": warnings,
+        "real": floor, "warnings": warnings,
     }  # fmt: skip
     if options.out is not None:
         atomic.write_json(options.out, result)
@@ -87,6 +91,17 @@ def _real_images(options: Options, data: str, model: mage.Mage) -> ImageDataset:
     if options.split == "validation":
         return data_of_model(model, data, options.data_root).validation
     return load_dataset(data, split=options.split, data_root=options.data_root, channels=model.channels)
+
+
+def _floor(options: Options, data: str, model: mage.Mage, reference: Reference, extractor: Extractor) -> float | None:
+    """The Frechet distance of as many training images as are generated; none for other metrics, or too few images."""
+    if options.metric != "frechet" or options.split not in ("validation", "test"):
+        return None
+    train = data_of_model(model, data, options.data_root).train
+    if len(train) < options.num:
+        return None
+    some = look_at_dataset(random_subset(train, options.num), extractor, size=model.image_size, device=model.device)
+    return one_number(options.metric, Compared(some, reference, extractor.name)).value
 
 
 def _warnings(options: Options, seen: SeenImages, data: str) -> list[str]:

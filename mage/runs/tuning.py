@@ -42,7 +42,8 @@ class TuningConfig:
     finalists: int = 3
     """Number of best settings that are compared again with other random numbers."""
     tolerance: float = 0.02
-    """Fewer steps and reused passes are preferred if they are worse by no more than this share."""
+    """Fewer steps and reused passes are preferred if they are worse by no more than this share of the metric, or of its
+    distance from that of real images."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for empty grids."""
@@ -78,9 +79,14 @@ def tune(
     *,
     fixed: Sampling | None = None,
     seed: int = 0,
+    floor: float = 0.0,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> Tuned:
-    """Search. fixed: settings of every candidate, which are not searched."""
+    """Search. fixed: settings of every candidate, which are not searched.
+
+    floor: the metric of as many real images. A Frechet distance of few images is large even between real ones, and a
+    share of all of it would hide a lot of what samples lack.
+    """
     fixed_settings = dict(fixed or {})
     trials: list[Trial] = []
 
@@ -113,14 +119,19 @@ def tune(
                 break
     candidates = sorted(_without_repeats(candidates), key=lambda trial: trial.value)
     repeated = [attempt(trial.sampling, seed + 1) for trial in candidates[: config.finalists]]
-    best = _cheapest(repeated, config.tolerance)
+
+    def about_as_good(trials: Sequence[Trial], value: float) -> list[Trial]:
+        return [trial for trial in trials if trial.value <= value + config.tolerance * abs(value - floor)]
+
+    good = about_as_good(repeated, _best(repeated).value)
+    best = min(good, key=lambda trial: (trial.sampling["steps"], trial.value))
     if "encoder_keep" not in fixed_settings:
         parts = [attempt(best.sampling | {"encoder_keep": share}, seed + 1) for share in config.encoder_keeps]
-        good = _about_as_good([best, *parts], _best([best, *parts]).value, config.tolerance)
+        good = about_as_good([best, *parts], _best([best, *parts]).value)
         best = min(good, key=lambda trial: trial.sampling.get("encoder_keep", 1.0))
     if "reuse" not in fixed_settings:
         reused = [attempt(best.sampling | {"reuse": every}, seed + 1) for every in config.reuses]
-        good = _about_as_good([best, *reused], best.value, config.tolerance)
+        good = about_as_good([best, *reused], best.value)
         best = max(good, key=lambda trial: trial.sampling.get("reuse", 1))
     return Tuned(best, tuple(trials))
 
@@ -165,13 +176,3 @@ def _between(grid: Sequence[float], values: Sequence[float]) -> list[float]:
 
 def _best(trials: Sequence[Trial]) -> Trial:
     return min(trials, key=lambda trial: trial.value)
-
-
-def _cheapest(trials: Sequence[Trial], tolerance: float) -> Trial:
-    """The trial with the fewest steps among those about as good as the best; of these, the best."""
-    good = _about_as_good(trials, _best(trials).value, tolerance)
-    return min(good, key=lambda trial: (trial.sampling["steps"], trial.value))
-
-
-def _about_as_good(trials: Sequence[Trial], value: float, tolerance: float) -> list[Trial]:
-    return [trial for trial in trials if trial.value <= value + tolerance * abs(value)]

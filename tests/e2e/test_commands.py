@@ -173,6 +173,7 @@ def test_a_tuned_sampler_is_stored_with_its_model(run: SimpleNamespace, command:
     assert found["metric"] == "fd_efflite0_validation20"
     assert "digits validation has 75 images" in found["warnings"][0]
     assert "partly a lucky one" in found["warnings"][0]
+    assert 0 < found["real"] < found["value"]
     assert found["trials"] == json.loads((tmp_path / "all.json").read_text())["trials"]
     model = mage.load(tmp_path / "model")
     assert (model.sampling.order, model.sampling.steps, model.sampling.top_p) == ("halton", 2, 0.9)

@@ -35,6 +35,19 @@ def test_fewer_steps_win_when_about_as_good() -> None:
     assert tune(bowl, TuningConfig(orders=("confidence",), steps=(16, 64), tolerance=0.0)).best.sampling["steps"] == 64
 
 
+def test_what_real_images_reach_does_not_count_as_the_samplers_fault() -> None:
+    """20 % of a metric that is mostly the floor's is far more than 20 % of what samples add to it."""
+    config, floor = TuningConfig(orders=("confidence",), steps=(16, 64), tolerance=0.2), 1000.0
+
+    def raised(sampling: Mapping[str, Any], seed: int) -> float:
+        return floor + bowl(sampling, seed)
+
+    assert tune(raised, config, floor=floor).best.sampling == tune(bowl, config).best.sampling
+    strict = replace(config, tolerance=0.001)
+    assert tune(raised, strict).best.sampling["steps"] == 16
+    assert tune(raised, strict, floor=floor).best.sampling["steps"] == 64
+
+
 def test_finalists_are_compared_again_with_other_random_numbers() -> None:
     """One setting is lucky with seed 0; it does not win."""
 
