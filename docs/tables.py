@@ -374,6 +374,36 @@ def limits(metrics: dict[str, float]) -> list[str]:
     return ["| fd_efflite0 to validation images | value |", "|---|---|", *rows]
 
 
+TRIED = {
+    "Fréchet distance, without class": "fd_efflite0_test{n}",
+    "Fréchet distance, by class": "fd_efflite0_test{n}_classes",
+    "of their class": "class_accuracy",
+    "samples a judge is sure of": "sample_confident_share",
+    "near copies of training images": "near_copy_share",
+    "linear probe": "linear_probe_accuracy",
+    "k-NN": "knn_accuracy",
+    "25 labelled images of each class": "fewshot25_accuracy",
+}
+"""Rows of a trained model that does not ship; {n} is the number of samples in a metric's name."""
+
+
+def tried(name: str) -> Callable[[dict[str, float]], list[str]]:
+    """Measures of a model that was trained and does not ship, results/tried_MODEL_WHAT.json, beside the shipped one."""
+    shipped_metrics = packaged.card_of(name.split("_")[1]).record["metrics"]
+
+    def rows(metrics: dict[str, float]) -> list[str]:
+        longest = max(re.findall(r"fd_efflite0_test(\w+)_restored", " ".join(metrics)), key=len)
+        lines = ["| measure | ships | tried |", "|---|---|---|"]
+        for title, form in TRIED.items():
+            key = form.format(n=longest)
+            if key in metrics:
+                cells = [format_value(key, found[key]) if key in found else "" for found in (shipped_metrics, metrics)]
+                lines.append(f"| {title} | {' | '.join(cells)} |")
+        return lines
+
+    return rows
+
+
 GRAPHS = {
     "graph_breaks": ("graph breaks", "{:.0f}"),
     "recompilations": ("recompilations", "{:.0f}"),
@@ -547,6 +577,8 @@ def filled(text: str) -> str:
     def content(kind: str, name: str) -> str:
         if kind == "shipped":
             return shipped("docs/models.md" if name == "readme" else "models.md")
+        if kind == "tried":
+            return table(name, tried(name))
         return card(name) if kind == "card" else table(name, KINDS[kind])
 
     return form.sub(lambda match: f"{match[1]}\n{content(match[2], match[3])}\n\n{match[4]}", text)
