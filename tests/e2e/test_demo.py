@@ -108,6 +108,22 @@ def test_too_little_time_is_refused_with_what_is_needed(
     assert (tmp_path / "out" / "packaged" / "report.html").exists(), "what was there to show was shown"
 
 
+def test_a_slow_machine_leaves_training_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where showing would take all that is left, the demo is longer than asked for, and is not refused."""
+    now = [0.0]
+    monkeypatch.setattr(demo.time, "perf_counter", lambda: now[0])
+    clock = demo.Clock(2, start=0.0)
+    assert clock.left() == pytest.approx((120 - demo.SHOW_SECONDS) / 60)
+    now[0] = 40.0
+    clock.keep(10.0)
+    assert clock.left() == pytest.approx((80 - demo.SHOW_SECONDS - 10) / 60)
+    clock.keep(100.0)
+    assert clock.left() == pytest.approx(40 / 60)
+    now[0] = 200.0
+    clock.keep(1.0)
+    assert clock.left() == 0
+
+
 def test_other_images_have_no_packaged_model_to_show(digits: None, tmp_path: Path, capsys: Any) -> None:
     with pytest.raises(SystemExit):
         main(["demo", "--minutes", "0", "--recipe", "smoke", "--out", str(tmp_path / "out"), *QUIET])
