@@ -2,8 +2,9 @@
 
 `mage adapt` is run on 100, 1,000 and 10,000 training images of each data set, or on all of a smaller one, and the model
 is measured before and after on the same test images. The default data, 5,000 handwritten digits, comes by
-`pip install 'mage-vision[demo]'`; folders of images are taken as well. Finished runs and measures are not repeated.
-Writes results/adapt.json.
+`pip install 'mage-vision[demo]'`; folders of images are taken as well, such as the frames of a game that
+studies/crafter_frames.py writes. Finished runs and measures are not repeated. Writes results/adapt.json for the digits,
+and results/adapt_NAME.json for other data.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from mage.runs.generation import look_at_dataset, look_at_model, random_subset
 from mage.runs.production import Production
 from mage.runs.record import Record, write_record
 
+DIGITS = "mnist5k"
 COUNTS = (100, 1000, 10_000)
 """Training images; of fewer, all."""
 MOST_TEST = 1000
@@ -107,11 +109,27 @@ PROTOCOL = {
 }
 
 
+def record(subject: Subject, options: argparse.Namespace) -> Record:
+    """All adaptations to one data set."""
+    metrics: dict[str, float] = {}
+    timings: dict[str, float] = {}
+    for count in subject.counts:
+        found = subject.adapt(count)
+        metrics |= {f"{subject.name}.{count}.{name}": value for name, value in found.items()}
+        stored = json.loads((options.out / f"{subject.name}-{count}" / "adapt.json").read_text())
+        timings[f"{subject.name}.{count}"] = sum(stored["result"]["seconds"].values())
+        print(subject.name, count, json.dumps(found), flush=True)
+    command = f"python studies/adapt.py --model {Path(options.model).name} --minutes {options.minutes:g}"
+    if subject.data != DIGITS:
+        command += f" --data {'DATA/' if Path(subject.data).is_dir() else ''}{subject.name}"
+    return Record(command, 0, PROTOCOL, timings, metrics)
+
+
 def main() -> None:
     """Adapt, measure, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="name of a packaged model, model or run folder")
-    parser.add_argument("--data", nargs="+", default=["mnist5k"], help="data sets by name, or folders of images")
+    parser.add_argument("--data", nargs="+", default=[DIGITS], help="data sets by name, or folders of images")
     parser.add_argument("--minutes", type=float, required=True, help="training time of each adaptation")
     parser.add_argument("--counts", nargs="+", type=int, default=COUNTS, help="numbers of training images")
     parser.add_argument("--samples", type=int, default=1000, help="samples of a distance")
@@ -120,21 +138,11 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
-    metrics: dict[str, float] = {}
-    timings: dict[str, float] = {}
+    options.results.mkdir(parents=True, exist_ok=True)
     for data in options.data:
         subject = Subject(data, mage.load(options.model, device=options.device), options)
-        for count in subject.counts:
-            found = subject.adapt(count)
-            metrics |= {f"{subject.name}.{count}.{name}": value for name, value in found.items()}
-            stored = json.loads((options.out / f"{subject.name}-{count}" / "adapt.json").read_text())
-            timings[f"{subject.name}.{count}"] = sum(stored["result"]["seconds"].values())
-            print(subject.name, count, json.dumps(found), flush=True)
-    command = f"python studies/adapt.py --model {Path(options.model).name} --minutes {options.minutes:g}"
-    if options.data != ["mnist5k"]:
-        command += f" --data {' '.join(Path(data).name for data in options.data)}"
-    options.results.mkdir(parents=True, exist_ok=True)
-    write_record(options.results / "adapt.json", Record(command, 0, PROTOCOL, timings, metrics))
+        name = "adapt" if data == DIGITS else f"adapt_{subject.name}"
+        write_record(options.results / f"{name}.json", record(subject, options))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ apart are validation images, which training held out, and training images of the
 measure what was chosen. With one class alone there are no others, and its own such images choose.
 
 Digits take four to ten minutes a class on two cores, CIFAR-10 about half an hour. What is finished is not repeated, and
-what was interrupted is resumed. Results of all classes in OUT are written to results/surprise.json.
+what was interrupted is resumed. Results of all classes in OUT are written to results/surprise.json (digits) and
+results/surprise_cifar10.json.
 """
 
 import argparse
@@ -49,6 +50,8 @@ SUBJECTS = {
 """By the names of the results. Of CIFAR-10 automobile, cat and ship are left out: one and a half hours."""
 DIVISIONS = ((2, 1), (2, 4), (4, 1), (8, 1))
 """Pairs of parts and draws."""
+RECORDS = {"digits": "surprise", "cifar10": "surprise_cifar10"}
+"""Names of the records."""
 SURPRISE = {
     f"parts{parts}.draws{draws}.{scale}.{pool}": Scoring(parts, draws, 0, pool, scale)
     for parts, draws in DIVISIONS
@@ -203,26 +206,27 @@ class Study:
         return sum(max(line.get("seconds", 0.0) for line in log) for log in logs)
 
 
-def report(studies: list[Study], changes: list[str]) -> Record:
+def report(study: Study, changes: list[str]) -> Record:
     """Everything that is finished, as a record. changes: of the settings of every training."""
-    metrics, timings, protocol = {}, {}, dict(PROTOCOL)
-    for study in studies:
-        rows = study.validation()
-        tested: dict[str, dict[str, float]] = {}
-        for number in study.finished():
-            chosen = choose(rows, str(number))
-            tested[str(number)] = study.measured(number, chosen)
-            timings[f"{study.name}.{number}"] = study.seconds(number)
-            protocol[f"chosen.{study.name}.{number}"] = ", ".join(f"{key}: {name}" for key, name in chosen.items())
-            metrics |= {f"{study.name}.{number}.{method}": value for method, value in tested[str(number)].items()}
-            print(study.name, number, tested[str(number)], protocol[f"chosen.{study.name}.{number}"], flush=True)
-        for method, names in SETTINGS.items() if rows else ():
-            metrics[f"{study.name}.mean.{method}"] = mean(found[method] for found in tested.values())
-            for name in names:
-                key = f"{study.name}.validation.{method}.{name}"
-                metrics[key] = mean(found[method][name] for found in rows.values())
-    command = "python studies/surprise.py --data-root data" + "".join(f" --set {change}" for change in changes)
-    return Record(command, 0, protocol, timings, metrics)
+    metrics, timings, name = {}, {}, study.name
+    training = f"recipe {study.subject.recipe}, {' '.join([*study.subject.changes, *changes])}"
+    protocol = PROTOCOL | {"training": training}
+    rows = study.validation()
+    tested: dict[str, dict[str, float]] = {}
+    for number in study.finished():
+        chosen = choose(rows, str(number))
+        tested[str(number)] = study.measured(number, chosen)
+        timings[f"{name}.{number}"] = study.seconds(number)
+        protocol[f"chosen.{name}.{number}"] = ", ".join(f"{key}: {value}" for key, value in chosen.items())
+        metrics |= {f"{name}.{number}.{method}": value for method, value in tested[str(number)].items()}
+        print(name, number, tested[str(number)], protocol[f"chosen.{name}.{number}"], flush=True)
+    for method, names in SETTINGS.items():
+        metrics[f"{name}.mean.{method}"] = mean(found[method] for found in tested.values())
+        for setting in names:
+            key = f"{name}.validation.{method}.{setting}"
+            metrics[key] = mean(found[method][setting] for found in rows.values())
+    command = f"python studies/surprise.py --data {name} --data-root DATA"
+    return Record(command + "".join(f" --set {change}" for change in changes), 0, protocol, timings, metrics)
 
 
 PROTOCOL = {
@@ -235,9 +239,7 @@ PROTOCOL = {
     "features of length one; pixels in [0, 1]",
     "reconstruction": "root mean squared error of the tokenizer's reconstruction of each token's cell, pooled",
     "surprise": f"as `mage anomalies`; normal images: {MOST_NORMAL} of training",
-    "training": "; ".join(f"{name}: recipe {subject.recipe}, {' '.join(subject.changes)}"
-                          for name, subject in SUBJECTS.items()),
-}  # fmt: skip
+}
 
 
 def main() -> None:
@@ -251,14 +253,13 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="settings of every training, as of `mage pretrain`")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
     for name in options.data:
         study = Study(name, options)
         for number in study.subject.classes:
             if options.only is None or number in options.only:
                 study.prepare(number)
-    options.results.mkdir(parents=True, exist_ok=True)
-    record = report([Study(name, options) for name in SUBJECTS], options.set)
-    write_record(options.results / "surprise.json", record)
+        write_record(options.results / f"{RECORDS[name]}.json", report(study, options.set))
 
 
 if __name__ == "__main__":

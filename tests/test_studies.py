@@ -321,14 +321,14 @@ def test_test_images_of_left_out_classes_are_opened_after_the_choice(
     for number in (3, 4):
         work.prepare(number)
     assert "test" not in opened
-    metrics = module.report([work], []).metrics
+    metrics = module.report(work, []).metrics
     assert "test" in opened
     assert all(0 <= value <= 1 for value in metrics.values())
     assert metrics["digits.mean.surprise"] == pytest.approx(
         (metrics["digits.3.surprise"] + metrics["digits.4.surprise"]) / 2
     )
     opened.clear()
-    again = module.report([work], ["seed=1"])
+    again = module.report(work, ["seed=1"])
     assert again.metrics == metrics
     assert again.command.endswith("--set seed=1")
     assert not opened, "what is finished is not measured again"
@@ -370,6 +370,21 @@ def test_temperature_and_share_of_reused_passes_are_those_of_the_least_distance(
     assert measured.choose_share(warm)["encoder_keep"] == 0.25
 
 
+def test_frames_of_a_game_are_written_from_worlds_of_their_own(
+    study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("crafter")
+    module = study("crafter_frames")
+    monkeypatch.setattr(module, "WORLDS", {"train": range(2), "test": range(1000, 1001)})
+    monkeypatch.setattr("sys.argv", ["crafter_frames.py", "--out", str(tmp_path), "--frames", "3"])
+    module.main()
+    train, test = (load_dataset(str(tmp_path), split=split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (6, 3)
+    pictures = torch.stack([data.load(index) for data in (train, test) for index in range(len(data))])
+    assert pictures.shape == (9, 3, 64, 64)
+    assert len(torch.unique(pictures.flatten(1), dim=0)) > 6, "the explorer walks on"
+
+
 def test_gain_is_measured_by_the_number_of_new_images(
     study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -395,7 +410,7 @@ def test_gain_is_measured_by_the_number_of_new_images(
     monkeypatch.setattr("sys.argv", words)
     module.main()
     assert asked == [(100, 297, 5.0), (1500, 297, 5.0)]
-    metrics = json.loads((tmp_path / "adapt.json").read_text())["metrics"]
+    metrics = json.loads((tmp_path / "adapt_digits.json").read_text())["metrics"]
     assert metrics["digits.100.after.masked_loss"] == 4
     assert metrics["digits.1500.after.masked_loss"] == 3
     assert metrics["digits.100.after.knn_accuracy_high"] == 0.6
