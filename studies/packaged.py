@@ -166,9 +166,16 @@ def training_of(folder: Path, part: str) -> tuple[float, str]:
         record = json.loads((folder / packaged.CARD).read_text())["record"]
         words = dict(told.split(": ", 1) for told in record["protocol"]["training"].split("; "))
         return record["timings"][part], words[part]
-    optim = getattr(recipe_of(folder), SETTINGS[part])
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return max(line.get("seconds", 0.0) for line in lines), f"{optim.steps:,} steps of {optim.batch_size} images"
+    told = folder.parent / f"{part}.done"
+    words = told.read_text() if told.is_file() else schedule_of(recipe_of(folder), part)
+    return max(line.get("seconds", 0.0) for line in lines), words
+
+
+def schedule_of(recipe: Recipe, part: str) -> str:
+    """Steps and batch in words."""
+    optim = getattr(recipe, SETTINGS[part])
+    return f"{optim.steps:,} steps of {optim.batch_size} images"
 
 
 class Packaging:
@@ -234,7 +241,9 @@ class Packaging:
         else:
             first = mage.load(self.options.init_from, device="cpu") if self.options.init_from else None
             runs.pretrain(recipe, launch, tokenizer, cache=cache, init_from=first)
-        atomic.write_text(done, "")
+        words = schedule_of(recipe, part)
+        words += f", from the weights of {training_of(self.options.init_from, part)[1]}" if continued else ""
+        atomic.write_text(done, words)
         return recipe
 
     def trainings(self) -> dict[str, tuple[float, str]]:
@@ -247,11 +256,7 @@ class Packaging:
                 seconds, words = parts["mage"]
                 parts["mage"] = seconds, f"{words} ({record['command']}, commit {record['commit']})"
             return parts
-        parts = {"tokenizer": training_of(self.tokenizer, "tokenizer"), "mage": training_of(self.out / "mage", "mage")}
-        if self.options.init_from:
-            seconds, words = parts["mage"]
-            parts["mage"] = seconds, f"{words}, from the weights of {training_of(self.options.init_from, 'mage')[1]}"
-        return parts
+        return {"tokenizer": training_of(self.tokenizer, "tokenizer"), "mage": training_of(self.out / "mage", "mage")}
 
     def tune(self) -> None:
         """The sampler of the least distance to validation images."""
