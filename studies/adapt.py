@@ -4,7 +4,7 @@
 is measured before and after on the same test images. The default data, 5,000 handwritten digits, comes by
 `pip install 'mage-vision[demo]'`; folders of images are taken as well, such as the frames of a game that
 studies/crafter_frames.py writes. Finished runs and measures are not repeated. Writes results/adapt.json for the digits,
-and results/adapt_NAME.json for other data.
+and results/adapt_NAME.json for other data, and samples of all models beside it.
 """
 
 import argparse
@@ -12,10 +12,13 @@ import json
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from choices import RESULTS
+from measures import batches_of
+from torch import Tensor
 
 import mage
-from mage import atomic, runs
+from mage import atomic, images, pictures, runs
 from mage.data.datasets import DATASETS, ImageDataset, load_dataset
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.generation import compare
@@ -31,6 +34,8 @@ COUNTS = (100, 1000, 10_000)
 """Training images; of fewer, all."""
 MOST_TEST = 1000
 """Test images of a distance."""
+SHOWN = 12
+"""Samples of each model in the picture."""
 BATCH = 250
 """Images at a time while a distance is measured."""
 
@@ -125,6 +130,18 @@ def record(subject: Subject, options: argparse.Namespace) -> Record:
     return Record(command, 0, PROTOCOL, timings, metrics)
 
 
+def sheet(subject: Subject, options: argparse.Namespace) -> Tensor:
+    """Test images, and samples of the model before and after, none chosen: (c, h, w)."""
+    test = load_dataset(subject.data, split="test", data_root=options.data_root, channels=subject.model.channels)
+    some = random_subset(test, SHOWN)
+    rows = [("test images", torch.cat(list(batches_of(some, subject.model.image_size))))]
+    rows.append((f"samples of {Path(options.model).name}", subject.model.generate(SHOWN, seed=0)))
+    for count in subject.counts:
+        model = mage.load(options.out / f"{subject.name}-{count}", device=options.device)
+        rows.append((f"adapted to {count:,} images", model.generate(SHOWN, seed=0)))
+    return pictures.labelled_rows(rows, side=48)
+
+
 def main() -> None:
     """Adapt, measure, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -143,6 +160,7 @@ def main() -> None:
         subject = Subject(data, mage.load(options.model, device=options.device), options)
         name = "adapt" if data == DIGITS else f"adapt_{subject.name}"
         write_record(options.results / f"{name}.json", record(subject, options))
+        images.save_png(options.results / f"{name}.png", sheet(subject, options))
 
 
 if __name__ == "__main__":

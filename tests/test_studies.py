@@ -415,6 +415,7 @@ def test_gain_is_measured_by_the_number_of_new_images(
     assert metrics["digits.1500.after.masked_loss"] == 3
     assert metrics["digits.100.after.knn_accuracy_high"] == 0.6
     assert metrics["digits.100.before.fd_efflite0"] == pytest.approx(metrics["digits.1500.after.fd_efflite0"])
+    assert (tmp_path / "adapt_digits.png").is_file()
     rows = tables().adapted(metrics)
     assert "| digits | 1,500 | kept | 20.0 → 20.0 | 5.00 → 3.00 |" in rows[-1]
     assert rows[-1].endswith("| 50.0% → 50.0% (40 to 60) |")
@@ -493,6 +494,8 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     sampling = mage.load(folder).sampling
     assert (sampling.order, sampling.reuse) == ("halton", 4)
     assert "from the weights of 12 steps of 16 images (python" in continued["protocol"]["training"]
+    chain = module.training_of(tmp_path / "more" / "toy" / "mage", "mage")[1]
+    assert continued["protocol"]["training"].endswith(chain), "a run that goes on from this one tells of both"
     assert continued["timings"]["tokenizer"] == card.record["timings"]["tokenizer"]
     limits = study("limits")
     words = ["limits.py", "--model", str(folder), "--samples", "20", "--results", str(tmp_path / "limits")]
