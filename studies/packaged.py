@@ -113,9 +113,9 @@ PLANS = {
         "images (studies/emoji.py)",
         "weights: MIT, as this package; images: MIT, Microsoft",
         (
-            "Its samples have the colours, the shading and the outlines of emoji, and are seldom a recognisable thing: "
-            "it was trained for an hour on one core. Edits and variations, which have most of an image to go by, are "
-            "better.",
+            "Its samples have the colours, the shading and the outlines of emoji; some are faces and figures, few a "
+            "recognisable thing: it was trained for two hours on one core. Edits and variations, which have most of an "
+            "image to go by, are better.",
             "It has seen few images: samples resemble training images, see the nearest ones and the shares of "
             "authentic samples.",
             "Text, flags, and skin tones other than yellow were not in the data.",
