@@ -379,6 +379,7 @@ TRIED = {
     "Fréchet distance, by class": "fd_efflite0_test{n}_classes",
     "of their class": "class_accuracy",
     "samples a judge is sure of": "sample_confident_share",
+    "samples of a class a judge is sure of": "class_confident_share",
     "near copies of training images": "near_copy_share",
     "linear probe": "linear_probe_accuracy",
     "k-NN": "knn_accuracy",

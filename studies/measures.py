@@ -18,6 +18,7 @@ from mage.evaluation.generation import compare, one_number
 from mage.evaluation.generation_metrics import Compared
 from mage.evaluation.judge import JudgeConfig, judge_of
 from mage.evaluation.metric import Measured
+from mage.evaluation.recognisable import CONFIDENT
 from mage.evaluation.seen import Reference, SeenImages, look_at
 from mage.runs.generation import look_at_dataset, look_at_model, random_subset
 from mage.runs.production import Production
@@ -63,7 +64,7 @@ def measure_generation(model: mage.Mage, parts: Parts, *, num: int, mirrored: bo
 
     Also whether samples are new: authenticity needs the features of all training images, and is left out where there
     are many. It is measured of the test images, too, which are new. `class_accuracy`: the share of samples that a judge
-    takes for their class.
+    takes for their class; `class_confident_share`: the share of which it is sure, of whatever class.
     """
     extractor, size = build_extractor("efflite0", device=model.device), model.image_size
     look = partial(look_at_dataset, extractor=extractor, size=size, batch_size=BATCH, device=model.device)
@@ -79,7 +80,7 @@ def measure_generation(model: mage.Mage, parts: Parts, *, num: int, mirrored: bo
         judge = judge_of(
             parts.train, size, JudgeConfig(mirror=mirrored), cache=None, precision=model.precision, device=model.device
         )
-        right: list[Tensor] = []
+        right, sure = list[Tensor](), list[Tensor]()
 
         def watched() -> Iterator[Tensor]:
             production = Production(num, 1, BATCH, classes)
@@ -87,12 +88,16 @@ def measure_generation(model: mage.Mage, parts: Parts, *, num: int, mirrored: bo
                 numbers = range(first, min(first + BATCH, num))
                 pixels = images.to_uint8(production.make(model, numbers))
                 asked = torch.tensor([number % len(classes) for number in numbers])
-                right.append(judge(pixels).argmax(dim=1).cpu() == asked)
+                verdict = judge(pixels).softmax(dim=1).max(dim=1)
+                right.append(verdict.indices.cpu() == asked)
+                sure.append(verdict.values.cpu() > CONFIDENT)
                 yield pixels
 
         seen = look_at(watched(), extractor, num)
         metrics |= compare(seen, reference, extractor.name, suffix="_classes").metrics
-        metrics |= _new(seen, training, "_classes") | {"class_accuracy": float(torch.cat(right).double().mean())}
+        metrics |= _new(seen, training, "_classes")
+        metrics["class_accuracy"] = float(torch.cat(right).double().mean())
+        metrics["class_confident_share"] = float(torch.cat(sure).double().mean())
     return metrics
 
 

@@ -457,7 +457,8 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     assert card.record == json.loads((tmp_path / "results" / "models" / "toy.json").read_text())
     distances = {f"fd_efflite0_test20{suffix}" for suffix in ("", "_classes", "_restored", "_real")}
     new = {"authentic_share", "authenticity_efflite0_train20", "authenticity_efflite0_train297_real"}
-    measured = {*distances, *new, "linear_probe_accuracy", "class_accuracy", "control_surprise"}
+    measured = {*distances, *new, "linear_probe_accuracy", "class_accuracy", "class_confident_share"}
+    measured |= {"control_surprise"}
     assert measured <= set(card.record["metrics"])
     assert len(read_examples("toy")[0]) == len(card.examples) == 64
     guidances = json.loads((tmp_path / "runs" / "toy" / "guidance.json").read_text())

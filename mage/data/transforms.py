@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from mage import images, rng
+from mage.data.warp import warp
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 """(image uint8 (c, H, W), generator) -> image uint8 (c, h, w)."""
@@ -29,9 +30,10 @@ class TransformConfig:
 
     size: tuple[int, int] = (256, 256)
     """Height and width of the result, in pixels."""
-    augmentation: Literal["none", "flip", "crop_flip", "crop", "shift"] = "none"
+    augmentation: Literal["none", "flip", "crop_flip", "crop", "shift", "warp"] = "none"
     """none: scale to cover, crop the centre. flip: none plus random mirroring. crop: random resized crop.
-    crop_flip: the paper's, crop plus random mirroring. shift: random shift by whole pixels, filled with black."""
+    crop_flip: the paper's, crop plus random mirroring. shift: random shift by whole pixels, filled with black.
+    warp: random rotation, stretch, slant and smooth distortion, for few images."""
     scale: tuple[float, float] = (0.2, 1.0)
     """Smallest and largest share of the image's area in a random crop."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -44,6 +46,12 @@ class TransformConfig:
     """Interpolation of a random crop: bilinear in pre-training, bicubic in the paper's linear probe."""
     max_shift: int = 2
     """Largest shift, in pixels."""
+    max_rotation: float = 8.0
+    """Largest angle of a warp, in degrees."""
+    max_stretch: float = 0.1
+    """Largest change of length in a warp, along and across each side, as a share."""
+    distortion: float = 0.02
+    """Standard deviation of the smooth displacement of a warp, as a share of each side."""
     resize: int = 0
     """Length of the shorter side before the centre crop; 0: the largest centre crop.
     The paper's evaluation is 292 for a size of 256."""
@@ -59,6 +67,11 @@ class TransformConfig:
             raise ValueError(f"crop ratio needs 0 < low <= high, not {self.ratio}")
         if self.augmentation == "shift" and not 0 <= self.max_shift < min(self.size):
             raise ValueError(f"max_shift must be at least 0 and below the image size {self.size}, not {self.max_shift}")
+        if not 0 <= self.max_rotation <= 180 or not 0 <= self.max_stretch < 0.5 or not 0 <= self.distortion < 0.5:
+            raise ValueError(
+                "a warp needs max_rotation in [0, 180] and max_stretch and distortion in [0, 0.5), not "
+                f"{self.max_rotation}, {self.max_stretch} and {self.distortion}"
+            )
         if self.resize and self.resize < max(self.size):
             raise ValueError(f"resize {self.resize} is too small to cut {self.size} from; try {max(self.size)} or 0")
         if self.rand_augment and not re.fullmatch(r"rand(-(m|n|mstd|inc|p)\d+(\.\d+)?)+", self.rand_augment):
@@ -95,6 +108,14 @@ class _Transform:
             image = image.flip(-1)
         if config.augmentation == "shift":
             image = _shift(image, config.max_shift, generator)
+        if config.augmentation == "warp":
+            image = warp(
+                image,
+                generator,
+                rotation=config.max_rotation,
+                stretch=config.max_stretch,
+                distortion=config.distortion,
+            )
         if config.rand_augment:
             image = _rand_augment(image, config, generator)
         return image.contiguous()
@@ -111,6 +132,9 @@ def describe(config: TransformConfig) -> str:
         return description if config.interpolation == "bilinear" else f"{description} {config.interpolation}"
     if config.resize:
         description += f" resize {config.resize}"
+    if config.augmentation == "warp":
+        description += f" rotation {config.max_rotation:.9g} stretch {config.max_stretch:.9g}"
+        return f"{description} distortion {config.distortion:.9g}"
     return f"{description} by {config.max_shift}" if config.augmentation == "shift" else description
 
 

@@ -34,6 +34,13 @@ OTHERS = {
         "share",
         "higher",
     ),
+    "class_confident_share": Description(
+        "Samples of a class a judge is sure of",
+        "Share of images generated for a class, each class in turn, of which a classifier trained on real images is "
+        "more than 80 % sure.",
+        "share",
+        "higher",
+    ),
     "control_psnr_db": Description(
         "Control: PSNR", "Of 64 digits, whatever the model was trained on: tells the weights apart.", "decibel"
     ),

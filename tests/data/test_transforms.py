@@ -1,5 +1,6 @@
 """Transforms: what they cut, that only the given generator decides, and that their description tells them apart."""
 
+import math
 import pickle
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ def ramp(height: int, width: int) -> Tensor:
     return torch.stack([rows, columns]).to(torch.uint8)
 
 
-@pytest.mark.parametrize("augmentation", ["none", "flip", "crop", "crop_flip", "shift"])
+@pytest.mark.parametrize("augmentation", ["none", "flip", "crop", "crop_flip", "shift", "warp"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(16, 16), (12, 20), (64, 64)])
 def test_the_result_is_uint8_of_the_wanted_size_and_depends_on_the_generator_alone(augmentation, channels, size):
@@ -133,6 +134,45 @@ def test_bicubic_crops_differ_from_bilinear_ones():
     assert not torch.equal(*results)
 
 
+def test_a_warp_of_nothing_leaves_the_image():
+    still = TransformConfig((40, 60), augmentation="warp", max_rotation=0.0, max_stretch=0.0, distortion=0.0)
+    assert torch.equal(build_transform(still)(noise(), rng.generator(0)), noise())
+
+
+def test_a_warp_turns_about_the_centre_without_slanting_an_oblong_image():
+    image = torch.zeros(1, 41, 81, dtype=torch.uint8)
+    image[:, 5:36, 40] = 255  # an upright line of 31 pixels
+    turning = TransformConfig((41, 81), augmentation="warp", max_rotation=90.0, max_stretch=0.0, distortion=0.0)
+    angles = []
+    for number in range(30):
+        result = build_transform(turning)(image, rng.generator(0, number))[0].float()
+        assert result[20, 40] > 150, "the centre stays where it is"
+        rows, columns = (result > 100).nonzero().unbind(dim=1)
+        length = math.hypot(*((edge.max() - edge.min()).item() for edge in (rows, columns)))
+        assert length == pytest.approx(30, abs=3), "a rotation keeps lengths, whatever the shape of the image"
+        angles.append(
+            math.degrees(math.atan2(columns[rows.argmax()] - columns[rows.argmin()], rows.max() - rows.min()))
+        )
+    assert min(angles) < -50
+    assert max(angles) > 50
+
+
+def test_a_warp_continues_the_border_and_keeps_flat_images_flat():
+    flat = torch.full((3, 16, 16), 200, dtype=torch.uint8)
+    wild = TransformConfig((16, 16), augmentation="warp", max_rotation=180.0, max_stretch=0.4, distortion=0.2)
+    for number in range(20):
+        assert torch.equal(build_transform(wild)(flat, rng.generator(0, number)), flat)
+
+
+def test_the_distortion_of_a_warp_is_smooth_and_of_the_stated_size():
+    image = ramp(64, 64) * 2 + 60  # pixels tell where they came from, twice per pixel
+    transform = TransformConfig((64, 64), augmentation="warp", max_rotation=0.0, max_stretch=0.0, distortion=0.02)
+    moved = torch.stack([build_transform(transform)(image, rng.generator(0, number)) for number in range(50)])
+    displacement = (moved.float() - image.float())[..., 12:-12, 12:-12] / 2
+    assert displacement.std().item() == pytest.approx(0.02 * 64, rel=0.35)
+    assert displacement.diff(dim=-1).abs().max() <= 0.5, "neighbours move together"
+
+
 def test_descriptions_differ_where_results_do_and_are_one_line():
     plain = TransformConfig(size=(16, 16))
     crop = replace(plain, augmentation="crop")
@@ -143,6 +183,10 @@ def test_descriptions_differ_where_results_do_and_are_one_line():
         replace(plain, augmentation="flip"),
         replace(plain, augmentation="shift"),
         replace(plain, augmentation="shift", max_shift=3),
+        replace(plain, augmentation="warp"),
+        replace(plain, augmentation="warp", max_rotation=9.0),
+        replace(plain, augmentation="warp", max_stretch=0.2),
+        replace(plain, augmentation="warp", distortion=0.03),
         crop,
         replace(plain, augmentation="crop_flip"),
         replace(crop, scale=(0.2000001, 1.0)),
@@ -164,6 +208,9 @@ def test_descriptions_differ_where_results_do_and_are_one_line():
         ({"scale": (0.0, 1.0)}, "crop scale needs 0 < low"),
         ({"ratio": (2.0, 1.0)}, "crop ratio needs 0 < low"),
         ({"augmentation": "shift", "max_shift": 16}, "max_shift must be at least 0 and below"),
+        ({"max_rotation": -1.0}, "a warp needs max_rotation in"),
+        ({"max_stretch": 0.5}, "a warp needs max_rotation in"),
+        ({"distortion": float("nan")}, "a warp needs max_rotation in"),
         ({"resize": 12}, r"resize 12 is too small .* try 16 or 0"),
     ],
 )
