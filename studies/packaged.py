@@ -26,6 +26,7 @@ from mage import atomic, images, rng, runs
 from mage.cli.main import main as command
 from mage.data.datasets import ImageDataset, subset
 from mage.data.token_cache import TokenCache
+from mage.data.transforms import MIRRORING
 from mage.evaluation.control import control
 from mage.evaluation.extractors import build_extractor
 from mage.recipes import Recipe
@@ -34,7 +35,7 @@ from mage.runs.fitted import fitted_recipe
 from mage.runs.inputs import training_data
 from mage.runs.launch import Launch
 from mage.runs.record import Record, write_record
-from mage.runs.showcase import MIRRORING, PROBES, Showcase
+from mage.runs.showcase import PROBES, Showcase
 from mage.settings import from_dict
 from mage.store import folder as store
 from mage.store import packaged

@@ -5,6 +5,7 @@ from mage import atomic
 from mage.cli.console import emit, note
 from mage.cli.options.evaluate_representations import Options
 from mage.data.datasets import load_dataset
+from mage.data.transforms import evaluation_transform
 from mage.evaluation.classification import classification_accuracy
 from mage.evaluation.metric import Measured, Metric
 from mage.evaluation.representation import Representation
@@ -35,9 +36,10 @@ def run(options: Options) -> None:
         load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)
         for split in ("train", "test")
     )
+    cut = evaluation_transform(model.image_size) if options.cut == "paper" else None
     subject = Representation(
-        model, train, test, pool=options.pool, batch_size=options.batch_size, seed=options.seed
-    )  # fmt: skip
+        model, train, test, pool=options.pool, batch_size=options.batch_size, seed=options.seed, transform=cut
+    )
     result = measure_representation(subject, protocols, on_start=lambda part: note(options, f"{part} ..."))
     if options.finetune:
         assert options.out is not None

@@ -7,6 +7,7 @@ from mage import atomic, images, runs
 from mage.cli.console import counting, emit, note, skipped_sentence
 from mage.cli.options.evaluate_tokenizer import Options
 from mage.data.datasets import ImageDataset, default_root, load_dataset, subset
+from mage.data.transforms import MIRRORING
 from mage.evaluation.extractors import Extractor, build_extractor
 from mage.evaluation.judge import Judge, JudgeConfig, judge_extractor, judge_of
 from mage.evaluation.tokenizer import TokenizerQuality, evaluate_tokenizer
@@ -69,7 +70,7 @@ def run(options: Options) -> None:
 def _judge(options: Options, train: ImageDataset, model: mage.Mage) -> Judge:
     """A judge of the training images, mirrored if the tokenizer was trained on mirrored images."""
     augmentation = model.recipe.get("data", {}).get("transform", {}).get("augmentation", "")
-    config = JudgeConfig(mirror="flip" in augmentation)
+    config = JudgeConfig(mirror=augmentation in MIRRORING)
     cache = default_root() / "judges"
     return judge_of(train, model.image_size, config, cache=cache, precision=model.precision, device=model.device)
 

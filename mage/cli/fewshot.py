@@ -8,7 +8,7 @@ from mage.evaluation.fewshot import few_shot
 
 def run(options: Options) -> None:
     """Measure and print."""
-    train, test, skipped = train_and_test_features(options)
+    train, test, skipped, cut = train_and_test_features(options, published=options.protocol == "lars")
     with counting(len(options.counts) * options.draws, "draw", options) as done:
         results = few_shot(
             train, test, counts=options.counts, draws=options.draws, protocol=options.protocol, seed=options.seed,
@@ -18,7 +18,7 @@ def run(options: Options) -> None:
         "few_shot_accuracy": {result.per_class: result.mean for result in results},
         "interval_95": {result.per_class: result.interval for result in results},
         "draws": {result.per_class: result.draws for result in results},
-        "protocol": f"{options.protocol} {options.pool} {options.draws} draws",
+        "protocol": f"{options.protocol} {options.pool} {options.draws} draws, {cut}",
         "train_images": len(train.labels),
         "test_images": len(test.labels),
         "skipped": skipped,

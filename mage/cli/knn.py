@@ -13,7 +13,7 @@ def run(options: Options) -> None:
         raise ValueError(
             f"--neighbours needs at least one number and --temperature must be positive, not {options.temperature}"
         )
-    train, test, skipped = train_and_test_features(options)
+    train, test, skipped, cut = train_and_test_features(options)
     result = knn(train, test, neighbours=options.neighbours, temperature=options.temperature, seed=options.seed)
     count = len(test.labels)
     right = round(result.accuracy * count)
@@ -22,7 +22,7 @@ def run(options: Options) -> None:
         "interval": list(wilson_interval(right, count)),
         "k": result.k,
         "accuracy_per_k": result.accuracy_per_k,
-        "protocol": f"weighted cosine, temperature {result.temperature:g}, {options.pool}",
+        "protocol": f"weighted cosine, temperature {result.temperature:g}, {options.pool}, {cut}",
         "train_images": len(train.labels),
         "test_images": count,
         "skipped": skipped,

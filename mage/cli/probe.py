@@ -9,7 +9,7 @@ from mage.cli.console import counting, emit, skipped_sentence
 from mage.cli.options.base import FeatureOptions
 from mage.cli.options.probe import Options
 from mage.data.datasets import ImageDataset, load_dataset
-from mage.data.transforms import TransformConfig, evaluation_transform
+from mage.data.transforms import TransformConfig, cut_in_words, evaluation_transform
 from mage.evaluation.classification import ProbeResult
 from mage.evaluation.confusion import with_interval
 from mage.evaluation.features import Features, extract_features
@@ -30,7 +30,7 @@ def run(options: Options) -> None:
         check_new_folder(options.out)
     config = LarsConfig(epochs=options.epochs, base_learning_rate=options.base_learning_rate)
     model, (train, test) = _open(options)
-    cut = (evaluation_transform if options.protocol == "lars" else whole_centre)(model.image_size)
+    cut = cut_of(options, model.image_size, published=options.protocol == "lars")
     if options.crops == "random":
         transform, measured = probe_crops(model.image_size, options.crop_scale), _describe(options, model, test, cut)
         with counting(config.epochs * len(train), "image", options) as done:
@@ -43,9 +43,7 @@ def run(options: Options) -> None:
         known, measured = (_describe(options, model, dataset, cut) for dataset in (train, test))
         result = linear_probe(known, measured, protocol=options.protocol, seed=options.seed, lars=config)
         train_images = len(known.labels)
-    kind = RANDOM_CROPS if options.crops == "random" else "fixed centre crops"
-    if options.crops == "fixed" and options.protocol == "lars":
-        kind = "fixed centre crops of images scaled to 292/256 of the size"
+    kind = RANDOM_CROPS if options.crops == "random" else f"fixed {cut_in_words(cut)}"
     protocol = f"{result.protocol} {options.pool} {kind}"
     answers = result.confusion.named(train.class_names)
     skipped = [*train.skipped, *test.skipped]
@@ -98,23 +96,27 @@ def _keep(options: Options, model: mage.Mage, result: ProbeResult, config: Class
 
 
 class FeaturePair(NamedTuple):
-    """Features of both splits, and the image files that could not be read."""
+    """Features of both splits, the image files that could not be read, and how images were cut."""
 
     train: Features
     test: Features
     skipped: list[str]
+    cut: str
+    """What was cut from the images, in words."""
 
 
-def whole_centre(size: tuple[int, int]) -> TransformConfig:
-    """The centre crop that shows as much as it can."""
-    return TransformConfig(size=size)
+def cut_of(options: FeatureOptions, size: tuple[int, int], *, published: bool = False) -> TransformConfig:
+    """What `--cut` asks for; published: whether "auto" is the paper's."""
+    paper = options.cut == "paper" or (options.cut == "auto" and published)
+    return evaluation_transform(size) if paper else TransformConfig(size=size)
 
 
-def train_and_test_features(options: FeatureOptions) -> FeaturePair:
+def train_and_test_features(options: FeatureOptions, *, published: bool = False) -> FeaturePair:
     """Features of the images of both splits, cut to the model's size alike."""
     model, (train, test) = _open(options)
-    features = [_describe(options, model, dataset, whole_centre(model.image_size)) for dataset in (train, test)]
-    return FeaturePair(features[0], features[1], [*train.skipped, *test.skipped])
+    cut = cut_of(options, model.image_size, published=published)
+    features = [_describe(options, model, dataset, cut) for dataset in (train, test)]
+    return FeaturePair(features[0], features[1], [*train.skipped, *test.skipped], cut_in_words(cut))
 
 
 def _open(options: FeatureOptions) -> tuple[mage.Mage, tuple[ImageDataset, ImageDataset]]:

@@ -22,6 +22,10 @@ from mage.data.warp import warp
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 """(image uint8 (c, H, W), generator) -> image uint8 (c, h, w)."""
+MIRRORING = ("flip", "crop_flip", "warp_flip")
+"""Augmentations that mirror about half of the images."""
+WARPING = ("warp", "warp_flip")
+"""Those that warp them."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,10 @@ class TransformConfig:
 
     size: tuple[int, int] = (256, 256)
     """Height and width of the result, in pixels."""
-    augmentation: Literal["none", "flip", "crop_flip", "crop", "shift", "warp"] = "none"
+    augmentation: Literal["none", "flip", "crop_flip", "crop", "shift", "warp", "warp_flip"] = "none"
     """none: scale to cover, crop the centre. flip: none plus random mirroring. crop: random resized crop.
     crop_flip: the paper's, crop plus random mirroring. shift: random shift by whole pixels, filled with black.
-    warp: random rotation, stretch, slant and smooth distortion, for few images."""
+    warp: random rotation, stretch, slant and smooth distortion, for few images; warp_flip: and random mirroring."""
     scale: tuple[float, float] = (0.2, 1.0)
     """Smallest and largest share of the image's area in a random crop."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -87,6 +91,11 @@ def evaluation_transform(size: tuple[int, int], resize: float = 292 / 256) -> Tr
     return TransformConfig(size=size, resize=round(max(size) * resize) if resize > 1 else 0)
 
 
+def cut_in_words(config: TransformConfig) -> str:
+    """What a test transform cuts from images, for the protocol of a measure."""
+    return f"centre crops of images scaled to {config.resize} pixels" if config.resize else "centre crops"
+
+
 def build_transform(config: TransformConfig) -> Transform:
     """The function that a configuration describes."""
     return _Transform(config)
@@ -104,11 +113,11 @@ class _Transform:
             image = _random_resized_crop(image, config, generator)
         else:
             image = _centre(image, config)
-        if config.augmentation in ("flip", "crop_flip") and torch.rand((), generator=generator) < 0.5:
+        if config.augmentation in MIRRORING and torch.rand((), generator=generator) < 0.5:
             image = image.flip(-1)
         if config.augmentation == "shift":
             image = _shift(image, config.max_shift, generator)
-        if config.augmentation == "warp":
+        if config.augmentation in WARPING:
             image = warp(
                 image,
                 generator,
@@ -132,7 +141,7 @@ def describe(config: TransformConfig) -> str:
         return description if config.interpolation == "bilinear" else f"{description} {config.interpolation}"
     if config.resize:
         description += f" resize {config.resize}"
-    if config.augmentation == "warp":
+    if config.augmentation in WARPING:
         description += f" rotation {config.max_rotation:.9g} stretch {config.max_stretch:.9g}"
         return f"{description} distortion {config.distortion:.9g}"
     return f"{description} by {config.max_shift}" if config.augmentation == "shift" else description

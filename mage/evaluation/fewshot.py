@@ -17,6 +17,7 @@ from scipy import stats
 from torch import Tensor
 
 from mage import rng
+from mage.data.transforms import cut_in_words
 from mage.evaluation.features import Features, check_pair
 from mage.evaluation.linear_probe import linear_probe
 from mage.evaluation.metric import Description, Metric, NotMeasured
@@ -120,6 +121,7 @@ class FewShot(RepresentationProtocol):
                 f"few-shot: the smallest class has {smallest} training images, fewer than {min(self.counts)}"
             )
         for result in few_shot(subject.train, subject.test, counts=counts, draws=self.draws, seed=subject.seed):
-            protocol = f"lbfgs {subject.pool}, {self.draws} draws, ± {100 * result.interval:.2f} (95 %)"
+            protocol = f"lbfgs {subject.pool}, {cut_in_words(subject.transform)}, {self.draws} draws, "
+            protocol += f"± {100 * result.interval:.2f} (95 %)"
             details = {"per_class": result.per_class, "interval": result.interval, "draws": list(result.draws)}
             yield self.metric(f"fewshot{result.per_class}_accuracy", result.mean, protocol, **details)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mage import rng
+from mage.data.transforms import cut_in_words
 from mage.evaluation.confusion import wilson_interval
 from mage.evaluation.features import Features, check_pair
 from mage.evaluation.metric import Description, Metric
@@ -109,6 +110,7 @@ class NearestNeighbours(RepresentationProtocol):
         """Accuracy of the k that was chosen on held-out training images."""
         votes = knn(subject.train, subject.test, seed=subject.seed)
         protocol = f"k = {votes.k} chosen on training images, weighted cosine, temperature {votes.temperature:g}"
+        protocol += f", {cut_in_words(subject.transform)}"
         count = len(subject.test.labels)
         interval = list(wilson_interval(round(votes.accuracy * count), count))
         yield self.metric("knn_accuracy", votes.accuracy, protocol, interval=interval)

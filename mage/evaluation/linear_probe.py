@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from mage.data.transforms import cut_in_words
 from mage.evaluation.classification import ProbeResult
 from mage.evaluation.features import Features, check_pair, extract_features
 from mage.evaluation.lars_probe import LarsConfig, lars_probe
@@ -104,7 +105,7 @@ class LinearProbe(RepresentationProtocol):
             result = linear_probe(train, test, protocol=self.training, seed=subject.seed)
         words = [word for word in ("" if self.training == "lbfgs" else self.training, self.pool) if word]
         counts = f"{len(train.labels):,} training and {len(test.labels):,} test images"
-        protocol = f"{result.protocol} {pool}, fixed centre crops, {counts}"
+        protocol = f"{result.protocol} {pool}, fixed {cut_in_words(subject.transform)}, {counts}"
         answers = result.confusion.named(subject.test_images.class_names)
         name = "_".join(["linear_probe", *words, "accuracy"])
         yield self.metric(name, result.accuracy, protocol, **answers.as_dict())

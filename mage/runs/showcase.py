@@ -14,6 +14,7 @@ from torch import Tensor
 from mage import atomic, images, pictures, rng
 from mage.data.datasets import ImageDataset, default_root, subset
 from mage.data.loaders import decode_to_memory
+from mage.data.transforms import MIRRORING
 from mage.evaluation.extractors import build_extractor
 from mage.evaluation.fewshot import FewShot
 from mage.evaluation.generation import compare
@@ -34,8 +35,6 @@ from mage.tokenizers import VQGAN
 
 MOST_JUDGED = 10_000
 """Training images up to which a judge is trained, and a classifier of raw pixels, while a report is made."""
-MIRRORING = ("flip", "crop_flip")
-"""Augmentations that mirror images."""
 PROBES: dict[str, Callable[[], RepresentationProtocol]] = {
     "mean": lambda: LinearProbe(pool="mean"),
     "linear": LinearProbe,

@@ -23,7 +23,7 @@ def ramp(height: int, width: int) -> Tensor:
     return torch.stack([rows, columns]).to(torch.uint8)
 
 
-@pytest.mark.parametrize("augmentation", ["none", "flip", "crop", "crop_flip", "shift", "warp"])
+@pytest.mark.parametrize("augmentation", ["none", "flip", "crop", "crop_flip", "shift", "warp", "warp_flip"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(16, 16), (12, 20), (64, 64)])
 def test_the_result_is_uint8_of_the_wanted_size_and_depends_on_the_generator_alone(augmentation, channels, size):
@@ -157,6 +157,15 @@ def test_a_warp_turns_about_the_centre_without_slanting_an_oblong_image():
     assert max(angles) > 50
 
 
+def test_warp_flip_mirrors_about_half_of_what_warp_gives():
+    image, still = noise(), {"max_rotation": 0.0, "max_stretch": 0.0, "distortion": 0.0}
+    transform = build_transform(TransformConfig((40, 60), augmentation="warp_flip", **still))
+    results = [transform(image, rng.generator(0, number)) for number in range(100)]
+    mirrored = [torch.equal(result, image.flip(-1)) for result in results]
+    assert all(flipped or torch.equal(result, image) for flipped, result in zip(mirrored, results, strict=True))
+    assert 30 < sum(mirrored) < 70
+
+
 def test_a_warp_continues_the_border_and_keeps_flat_images_flat():
     flat = torch.full((3, 16, 16), 200, dtype=torch.uint8)
     wild = TransformConfig((16, 16), augmentation="warp", max_rotation=180.0, max_stretch=0.4, distortion=0.2)
@@ -184,6 +193,7 @@ def test_descriptions_differ_where_results_do_and_are_one_line():
         replace(plain, augmentation="shift"),
         replace(plain, augmentation="shift", max_shift=3),
         replace(plain, augmentation="warp"),
+        replace(plain, augmentation="warp_flip"),
         replace(plain, augmentation="warp", max_rotation=9.0),
         replace(plain, augmentation="warp", max_stretch=0.2),
         replace(plain, augmentation="warp", distortion=0.03),

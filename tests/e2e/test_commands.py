@@ -372,13 +372,35 @@ def test_the_lars_probe_cuts_test_images_as_published_whatever_the_training_crop
 
     monkeypatch.setattr("mage.cli.probe.extract_features", spy)
     words = ("probe", "--model", run.root / "model", "--data", "digits", "--epochs", 1, "--protocol")
-    for name, more in {"fixed": ("lars",), "random": ("lars", "--crops", "random"), "lbfgs": ("lbfgs",)}.items():
+    asked = {
+        "fixed": ("lars",),
+        "random": ("lars", "--crops", "random"),
+        "lbfgs": ("lbfgs",),
+        "all": ("lars", "--cut", "whole"),
+        "inner": ("lbfgs", "--cut", "paper"),
+    }
+    for name, more in asked.items():
         cuts[name] = []
         assert command(*words, *more).code == 0
     published, whole = TransformConfig(size=(8, 8), resize=9), TransformConfig(size=(8, 8))
     assert cuts["random"] == [("297 images", published)]
     assert cuts["fixed"] == [("1500 images", published), ("297 images", published)]
+    assert cuts["inner"] == cuts["fixed"]
     assert cuts["lbfgs"] == [("1500 images", whole), ("297 images", whole)]
+    assert cuts["all"] == cuts["lbfgs"]
+
+
+def test_votes_few_labels_and_the_whole_suite_say_which_cut_they_measured(
+    run: SimpleNamespace, command: Command
+) -> None:
+    words = ("--model", run.root / "model", "--data", "digits", "--json")
+    for name, more in {"knn": (), "fewshot": ("--counts", 1, "--draws", 1)}.items():
+        whole, paper = (
+            json.loads(command(name, *words, *more, "--cut", cut).out)["protocol"] for cut in ("whole", "paper")
+        )
+        assert paper == f"{whole} of images scaled to 9 pixels"
+    found = json.loads(command("evaluate", "representations", *words, "--parts", "knn", "--cut", "paper").out)
+    assert found["protocols"]["knn_accuracy"].endswith("centre crops of images scaled to 9 pixels")
 
 
 def test_few_labels_and_transfer_measure_what_the_probes_do(run: SimpleNamespace, command: Command) -> None:

@@ -136,6 +136,9 @@ class FeatureOptions(Common):
     """folder with the files of a named data set"""
     pool: Literal["mean", "class", "both"] = "mean"
     """mean over the tokens, the class token, or both concatenated"""
+    cut: Literal["auto", "whole", "paper"] = "auto"
+    """what is cut from an image. whole: all that a centre crop shows; paper: the centre after scaling to 292/256 of the
+    model's size, as published; auto: paper with the lars protocol, else whole"""
     seed: Seed = 0
     """seed of everything random"""
     batch_size: BatchSize = 256

@@ -25,6 +25,9 @@ class Options(Common):
     """protocols to run, these or those of other packages"""
     pool: Literal["mean", "class", "both"] = "mean"
     """features: mean over the tokens, the class token, or both concatenated"""
+    cut: Literal["whole", "paper"] = "whole"
+    """what is cut from an image. whole: all that a centre crop shows; paper: the centre after scaling to 292/256 of the
+    model's size, as published"""
     corruption_images: Count = 1000
     """largest number of test images that are corrupted in every way"""
     attack_images: Count = 500
