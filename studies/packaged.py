@@ -5,6 +5,7 @@ them, trains, chooses the sampler on validation images, rounds the weights to bf
 stopped call goes on where it was. Writes OUT/packaged/NAME (weights in files below 16 MB, and the card),
 RESULTS/models/NAME.json and pictures in RESULTS/models/NAME; `--install` puts the model into the package.
 
+`--decoder` trains the decoder alone of a model that there is, on tokens of which the model redraws a part.
 `--retune` trains nothing: it chooses the sampler of the packaged weights again, and measures them again.
 """
 
@@ -31,6 +32,7 @@ from mage.evaluation.control import control
 from mage.evaluation.extractors import build_extractor
 from mage.recipes import Recipe
 from mage.recipes.resolve import Choice, from_yaml, resolve
+from mage.runs.decoder import decoder_recipe
 from mage.runs.fitted import fitted_recipe
 from mage.runs.inputs import training_data
 from mage.runs.launch import Launch
@@ -41,6 +43,7 @@ from mage.store import folder as store
 from mage.store import packaged
 from mage.store.example_images import write_examples
 from mage.store.packaged import Card, weights_hash
+from mage.training.runlog import read_log
 
 LARGEST_FILE = 16 * 2**20
 """Bytes of a file of weights."""
@@ -190,7 +193,10 @@ class Packaging:
 
     def run(self) -> None:
         """All steps; those that are finished are not repeated."""
-        recipe = self.adopted() if self.options.retune else self.trained()
+        prepare = (
+            self.adopted if self.options.retune else self.decoder_trained if self.options.decoder else self.trained
+        )
+        recipe = prepare()
         if not self.options.no_tuning and not (self.out / "tuning.json").exists():
             self.tune()
         if not self.options.no_tuning and not (self.out / "guidance.json").exists():
@@ -221,6 +227,25 @@ class Packaging:
         tokenizer = runs.load_tokenizer(self.tokenizer, device=self.options.device)
         cache = runs.tokenize(recipe, replace(self.launch, out=self.out / "tokens"), tokenizer)
         return self.train(recipe, "mage", size, (1 - share) * self.options.minutes, tokenizer, cache)
+
+    @property
+    def source(self) -> Path:
+        """The model that is there before: an earlier one, or the packaged one."""
+        return self.options.init_from or packaged.FOLDER / self.name
+
+    def decoder_trained(self) -> Recipe:
+        """Train the decoder of a model on tokens that it redraws; the model's own recipe."""
+        launch, done = self.launch.inside("mage"), self.out / "decoder.done"
+        if not done.exists():
+            model = mage.load(self.source, device=self.options.device)
+            recipe = decoder_recipe(model, Choice(changes=self.options.set))
+            size = len(training_data(recipe, self.options.data_root).train)
+            recipe = fitted_recipe(recipe, launch, "tokenizer_training", size, self.options.minutes, continued=True)
+            runs.train_tokenizer(recipe, launch, redrawn_by=model)
+            share = recipe.tokenizer_loss.redrawn
+            words = f"{schedule_of(recipe, 'tokenizer')} for its decoder, up to {share:.0%} of their tokens redrawn"
+            atomic.write_text(done, words)
+        return recipe_of(self.source)
 
     def train(
         self,
@@ -257,6 +282,13 @@ class Packaging:
                 seconds, words = parts["mage"]
                 parts["mage"] = seconds, f"{words} ({record['command']}, commit {record['commit']})"
             return parts
+        if self.options.decoder:
+            places = {"tokenizer": self.options.tokenizer or packaged.FOLDER / self.name, "mage": self.source}
+            parts = {part: training_of(place, part) for part, place in places.items()}
+            seconds, words = parts["tokenizer"]
+            more = max(line.get("seconds", 0.0) for line in read_log(self.out / "mage"))
+            told = (self.out / "decoder.done").read_text()
+            return parts | {"tokenizer": (seconds + more, f"{words}, then {told}")}
         return {"tokenizer": training_of(self.tokenizer, "tokenizer"), "mage": training_of(self.out / "mage", "mage")}
 
     def tune(self) -> None:
@@ -331,6 +363,7 @@ class Packaging:
             return f"python studies/packaged.py --model {self.name} --retune{places}"
         places += " --tokenizer RUN" if self.options.tokenizer else ""
         places += " --init-from RUN" if self.options.init_from else ""
+        places += " --decoder" if self.options.decoder else ""
         places += " --no-tuning" if self.options.no_tuning else ""
         places += f" --samples {self.options.samples}" if self.options.samples < self.plan.samples else ""
         changes = "".join(f" --set {change}" for change in self.options.set)
@@ -349,6 +382,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--init-from", type=Path, help="an earlier model of this plan, run or packaged; MAGE starts from its weights"
+    )
+    parser.add_argument(
+        "--decoder", action="store_true", help="train the decoder alone, of the packaged model or that of --init-from"
     )
     parser.add_argument("--data-root", help="folder with the data set's files")
     parser.add_argument("--out", type=Path, default=Path("runs/packaged"), help="folder for the runs")

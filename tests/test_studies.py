@@ -498,6 +498,16 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     chain = module.training_of(tmp_path / "more" / "toy" / "mage", "mage")[1]
     assert continued["protocol"]["training"].endswith(chain), "a run that goes on from this one tells of both"
     assert continued["timings"]["tokenizer"] == card.record["timings"]["tokenizer"]
+    decoder = [*words[:3], "--decoder", *words[3:6], str(tmp_path / "decoder"), *words[7:]]
+    monkeypatch.setattr("sys.argv", decoder)
+    module.main()
+    assert trained[3:] == ["tokenizer_training 10.00 continued"]
+    tuned = module.packaged.card_of("toy")
+    assert tuned.weights != module.weights_hash(tmp_path / "more" / "toy" / "packaged" / "toy")
+    assert tuned.record["protocol"]["training"] == continued["protocol"]["training"].replace(
+        "; mage", ", then 12 steps of 32 images for its decoder, up to 50% of their tokens redrawn; mage"
+    )
+    assert tuned.record["command"] == "python studies/packaged.py --model toy --minutes 10 --decoder"
     limits = study("limits")
     words = ["limits.py", "--model", str(folder), "--samples", "20", "--results", str(tmp_path / "limits")]
     monkeypatch.setattr("sys.argv", [*words, "--device", "cpu"])

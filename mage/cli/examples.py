@@ -6,6 +6,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "mage train-tokenizer --recipe cifar10 --data photos/ --out runs/photos-tokenizer",
         "mage train-tokenizer --recipe cifar10 --data photos/ --minutes 30 --out runs/photos-tokenizer",
         "mage train-tokenizer --recipe cifar10 --data photos/ --minutes 30 --out runs/photos-tokenizer --resume",
+        "mage train-tokenizer --decoder-of runs/photos --data photos/ --minutes 20 --out runs/photos-decoder",
     ),
     "shards": (
         "mage shards photos/ --out shards --size 500MB",

@@ -2,11 +2,13 @@
 
 from dataclasses import asdict
 
+import mage
 from mage import runs
 from mage.cli.arguments import choice_of, launch_of
 from mage.cli.console import emit, note, skipped_sentence
 from mage.cli.options.train_tokenizer import Options
 from mage.recipes import resolve
+from mage.runs.decoder import decoder_recipe
 from mage.runs.fitted import fitted_recipe
 from mage.runs.inputs import training_data
 
@@ -15,14 +17,18 @@ PARALLEL = True
 
 def run(options: Options) -> None:
     """Train and print the quality of reconstructions."""
-    recipe, launch = resolve(choice_of(options)), launch_of(options)
-    if options.data is not None and not (options.recipe or options.config):
+    launch, choice = launch_of(options), choice_of(options)
+    model = None
+    if options.decoder_of is not None:
+        model = mage.load(options.decoder_of, precision=options.precision, device=options.device)
+    recipe = resolve(choice) if model is None else decoder_recipe(model, choice)
+    if model is None and options.data is not None and not (options.recipe or options.config):
         note(options, f"recipe: {recipe.name}, which fits the data; --recipe takes another")
     if options.minutes is not None:
         launch.check_out()
         size = len(training_data(recipe, launch.data_root).train)
-        recipe = fitted_recipe(recipe, launch, "tokenizer_training", size, options.minutes)
-    result = runs.train_tokenizer(recipe, launch)
+        recipe = fitted_recipe(recipe, launch, "tokenizer_training", size, options.minutes, continued=model is not None)
+    result = runs.train_tokenizer(recipe, launch, redrawn_by=model)
     metrics = result.metrics
     emit(
         options,

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mage import settings
 from mage.data.batches import Batch, Batches
+from mage.models import MAGETransformer
 from mage.recipes.schema import Recipe
 from mage.share import Share
 from mage.tokenizers import VQGAN
@@ -22,9 +23,11 @@ from mage.tokenizers.perceptual import build_perceptual
 from mage.training.engine import Trainer
 from mage.training.method import MethodInputs
 from mage.training.optim import OptimConfig
+from mage.training.redraw import Redraw
 from mage.training.run import RunConfig
 from mage.training.task import Task
 from mage.training.tokenizer import TokenizerTraining
+from mage.vocabulary import Vocabulary
 
 FEWEST, FEW = 2, 16
 """Images of the first measured step; and images from which on the fixed cost of a step hardly matters."""
@@ -58,6 +61,13 @@ def tokenizer_pace(recipe: Recipe, device: torch.device, precision: str) -> Pace
             loss.perceptual_network, weights=loss.perceptual_weights, size=loss.perceptual_size
         )
 
+    redraw = None
+    if loss.redrawn:
+        words = Vocabulary.fresh(config.quantizer.num_codes, 0)
+        with torch.random.fork_rng(devices=[]):
+            network = MAGETransformer(replace(recipe.model, num_classes=0), words, config.grid)
+        redraw = Redraw(network, recipe.sampling, largest=loss.redrawn, seed=recipe.seed)
+
     def build(source: Batches, optim: OptimConfig) -> Task:
         return TokenizerTraining(
             VQGAN(config),
@@ -69,6 +79,7 @@ def tokenizer_pace(recipe: Recipe, device: torch.device, precision: str) -> Pace
             validation=torch.zeros(1, recipe.channels, *recipe.image_size, dtype=torch.uint8),
             perceptual=perceptual,
             precision=precision,
+            redraw=redraw,
         )
 
     image = torch.zeros(1, recipe.channels, *recipe.image_size, dtype=torch.uint8)

@@ -13,17 +13,26 @@ from mage.runs.inputs import decoding_device, image_batches, tell_data, training
 from mage.runs.launch import Launch, announce, run_task
 from mage.tokenizers import VQGAN
 from mage.tokenizers.perceptual import build_perceptual
+from mage.training.redraw import Redraw
 from mage.training.run import TrainResult
 from mage.training.tokenizer import TokenizerTraining
 
 
-def train_tokenizer(recipe: Recipe, launch: Launch, *, init_from: VQGAN | None = None) -> TrainResult:
+def train_tokenizer(
+    recipe: Recipe, launch: Launch, *, init_from: VQGAN | None = None, redrawn_by: Mage | None = None
+) -> TrainResult:
     """Train the recipe's VQGAN; the run folder then holds it as a model.
 
-    init_from: a tokenizer of the recipe's sizes, whose weights it starts from. Raises ValueError for other sizes, and
-    for a recipe that freezes the encoder of a tokenizer with random weights.
+    init_from: a tokenizer of the recipe's sizes, whose weights it starts from. redrawn_by: for a recipe with
+    tokenizer_loss.redrawn, the model whose decoder is trained on tokens that it redraws; the run folder then holds all
+    of the model. Raises ValueError for other sizes, for a recipe that freezes the encoder of a tokenizer with random
+    weights, and for one that redraws tokens without a model.
     """
     launch.check_out()
+    if redrawn_by is not None:
+        words = redrawn_by.require_tokenizer()
+        assert isinstance(words, VQGAN)
+        init_from = words
     if recipe.tokenizer is None:
         raise ValueError(f"the recipe {recipe.name} has no tokenizer: its method reads pixels")
     if init_from is None and recipe.tokenizer_loss.freeze_encoder:
@@ -32,6 +41,7 @@ def train_tokenizer(recipe: Recipe, launch: Launch, *, init_from: VQGAN | None =
         )
     if init_from is not None and init_from.config != recipe.tokenizer:
         raise ValueError(f"the tokenizer to start from has other sizes than that of recipe {recipe.name}")
+    redraw = _redraw(recipe, redrawn_by)
     device = launch.start()
     perceptual, loss = None, recipe.tokenizer_loss
     if loss.perceptual:
@@ -65,10 +75,24 @@ def train_tokenizer(recipe: Recipe, launch: Launch, *, init_from: VQGAN | None =
             validation=validation_images(recipe, data.validation),
             perceptual=perceptual,
             precision=launch.resolved_precision(),
+            redraw=redraw,
+            whole=None if redrawn_by is None else redrawn_by.parts,
         )
     activity = "tuning a tokenizer's decoder" if loss.freeze_encoder else "training a tokenizer"
     announce(activity, recipe, launch, optim, len(data.train), recipe.tokenizer.grid)
     return run_task(task, recipe, launch, _learned(recipe, content_of(data.train)), data.train)
+
+
+def _redraw(recipe: Recipe, model: Mage | None) -> Redraw | None:
+    """What the recipe does to tokens before they are decoded; nothing if it redraws none."""
+    largest = recipe.tokenizer_loss.redrawn
+    if not largest:
+        return None
+    if model is None:
+        raise ValueError(
+            "tokenizer_loss.redrawn needs the model that redraws tokens: `mage train-tokenizer --decoder-of`"
+        )
+    return Redraw(model.require_generator(), model.sampling, largest=largest, seed=recipe.seed)
 
 
 def _learned(recipe: Recipe, content: str) -> dict[str, Any]:

@@ -221,8 +221,10 @@ class VQGAN(nn.Module):
         """Ids -> images in [0, 1]."""
         return self.decode_raw(ids).clamp(0, 1)
 
-    def forward(self, images: Float[Tensor, "n c H W"]) -> VQGANOutput:
-        """Encode, quantize and decode, with gradients."""
+    def forward(self, images: Float[Tensor, "n c H W"], instead: Int[Tensor, "n h w"] | None = None) -> VQGANOutput:
+        """Encode, quantize and decode, with gradients. instead: ids to decode in place of the images' own."""
+        if instead is not None:
+            return VQGANOutput(self.decoder(self.quantizer.lookup(instead)), instead, images.new_zeros(()))
         quantized = self.quantizer(self.encoder(images))
         return VQGANOutput(self.decoder(quantized.vectors), quantized.ids, quantized.loss)
 

@@ -5,7 +5,7 @@ The discriminator is a second module with its own optimizer and yields a second 
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from mage.tokenizers.vqgan import VQGAN
 from mage.training import adversarial
 from mage.training.adversarial import AdversarialConfig, Adversary
 from mage.training.optim import OptimConfig
+from mage.training.redraw import Redraw
 from mage.training.task import Loss, Observation, Reading, Task, TrainingWarning
 
 WATCHED = ("psnr_db", "codes_used", "codebook_perplexity")
@@ -53,6 +54,15 @@ class TokenizerLossConfig:
     """The discriminator."""
     freeze_encoder: bool = False
     """Train the decoder only, of a tokenizer that has weights: the ids of images do not change."""
+    redrawn: float = 0.0
+    """Largest share of each image's tokens that a trained network redraws before they are decoded, towards the same
+    image: the decoder learns to be good at generated tokens. Needs freeze_encoder."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.redrawn <= 1:
+            raise ValueError(f"tokenizer_loss.redrawn is a share of the tokens, from 0 to 1, not {self.redrawn}")
+        if self.redrawn and not self.freeze_encoder:
+            raise ValueError("tokenizer_loss.redrawn needs tokenizer_loss.freeze_encoder: a network knows these tokens")
 
 
 class TokenizerTraining(Task):
@@ -70,14 +80,19 @@ class TokenizerTraining(Task):
         validation: Tensor,
         perceptual: nn.Module | None = None,
         precision: str = "float32",
+        redraw: Redraw | None = None,
+        whole: ModelParts | None = None,
     ) -> None:
         """validation: held-out uint8 images (n, c, h, w). perceptual: called with (images, targets).
 
+        redraw: what happens to the tokens of images before they are decoded. whole: the model that the tokenizer is
+        part of, which is written with it.
         precision: of the discriminator in the tokenizer's loss; the same as the loop's.
         """
         super().__init__("tokenizer", tokenizer, source, optim, num_images=num_images)
         self._weights, self._recipe = loss, recipe
-        self._validation, self._perceptual = validation, perceptual
+        self._validation, self._perceptual, self._redraw = validation, perceptual, redraw
+        self._encode, self._whole = tokenizer.encode, whole
         self._adversary: Adversary | None = None
         if loss.adversarial.weight:
             network = build_discriminator(loss.adversarial.discriminator, tokenizer.channels, tokenizer.image_size)
@@ -94,7 +109,7 @@ class TokenizerTraining(Task):
     def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
         """Losses of reconstruction and codebook, then the discriminator's, once it is used."""
         targets = images.to_float(batch["images"])
-        output = modules["tokenizer"](targets)
+        output = modules["tokenizer"](targets, self._redrawn(targets, turn))
         reconstruction = output.reconstruction
         squared = functional.mse_loss(reconstruction, targets)
         absolute = functional.l1_loss(reconstruction, targets)
@@ -113,6 +128,13 @@ class TokenizerTraining(Task):
         if adversary is not None:
             wrapped = modules["discriminator"]
             yield Loss("discriminator", *adversary.learn(wrapped, targets, reconstruction, step=turn.step))
+
+    def _redrawn(self, targets: Tensor, turn: Turn) -> Tensor | None:
+        """Tokens of the images after a part was redrawn; nothing if nothing is."""
+        if self._redraw is None:
+            return None
+        with torch.no_grad():
+            return self._redraw(self._encode(targets), turn)
 
     def _perceptual_loss(self, reconstruction: Tensor, targets: Tensor, turn: Turn) -> Tensor:
         """Perceptual loss of a share of the step's images, evenly spread, so that all processes have some of them."""
@@ -141,11 +163,15 @@ class TokenizerTraining(Task):
         )
 
     def export(self, modules: Mapping[str, nn.Module], folder: Path) -> None:
-        """Write the averaged tokenizer as a model folder."""
+        """Write the averaged tokenizer as a model folder, or the whole model with it, which keeps its recipe."""
         tokenizer = modules["tokenizer"]
         assert isinstance(tokenizer, VQGAN)
         notes = {"tokenizer": self._notes} if self._notes else {}
-        store.write(ModelParts(tokenizer, None, self._recipe, notes), folder)
+        parts = ModelParts(tokenizer, None, self._recipe, notes)
+        if self._whole is not None:
+            told = {name: self._recipe[name] for name in ("tokenizer_loss", "tokenizer_training")}
+            parts = replace(self._whole, tokenizer=tokenizer, notes=self._whole.notes | notes | {"decoder": told})
+        store.write(parts, folder)
 
     def warnings(self, metrics: Mapping[str, float]) -> list[TrainingWarning]:
         """Warnings about a collapsed codebook or failed adversarial training.

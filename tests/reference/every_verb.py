@@ -64,6 +64,8 @@ def main(out: Path, settings: list[str]) -> None:
     runs.pretrain(smoke(["method={name: mage-c}"]), launch("online"), tokenizer)
     runs.pretrain(smoke(["pretraining.accumulation=2"]), launch("accumulated"), tokenizer, cache=cache)
     model = mage.load(out / "mage-shared-ratio", precision="float32", device="cpu")
+    decoder = ["tokenizer_loss.freeze_encoder=true", "tokenizer_loss.redrawn=0.5"]
+    runs.train_tokenizer(smoke(decoder), launch("decoder"), redrawn_by=model)
     changes = ["data.name=digits", "optim.steps=8", "optim.batch_size=16", "drop_path=0", "run.log_every=1"]
     changes += ["data.validation.images=40", "embedding_dropout=0"]
     runs.finetune(override(FINETUNES["small"](), [*settings, *changes]), launch("finetune"), model)

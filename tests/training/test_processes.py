@@ -55,7 +55,7 @@ def numbers(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("processes", ["two", "cut"])
-@pytest.mark.parametrize("name", [*TOKENIZERS, *METHODS, "online", "accumulated", "finetune"])
+@pytest.mark.parametrize("name", [*TOKENIZERS, *METHODS, "online", "accumulated", "decoder", "finetune"])
 def test_losses_and_results_are_those_of_one_process(everything: Path, name: str, processes: str) -> None:
     one, two = numbers(everything / "one" / name), numbers(everything / processes / name)
     assert [line.keys() for line in one] == [line.keys() for line in two]
