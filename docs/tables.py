@@ -374,6 +374,19 @@ def limits(metrics: dict[str, float]) -> list[str]:
     return ["| fd_efflite0 to validation images | value |", "|---|---|", *rows]
 
 
+def decoders(metrics: dict[str, float]) -> list[str]:
+    """Distances of the same tokens after decoders that were trained further, results/decoder_DATA.json."""
+    names = {"before": "as it is", "redrawn0": "trained further on the images' own tokens"}
+    names |= {f"redrawn{share}": f"up to {float(share):.0%} of the tokens redrawn" for share in ("0.5", "1")}
+    columns = {"free": "samples", "classes": "samples by class", "restored": "reconstructions"}
+    shown = [name for name in columns if f"before.{name}" in metrics]
+    lines = [f"| decoder | {' | '.join(columns[name] for name in shown)} |", "|---" * (len(shown) + 1) + "|"]
+    for key, title in names.items():
+        cells = [f"{metrics[f'{key}.{name}']:.1f}" for name in shown]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
 TRIED = {
     "Fréchet distance, without class": "fd_efflite0_test{n}",
     "Fréchet distance, by class": "fd_efflite0_test{n}_classes",
@@ -554,6 +567,7 @@ KINDS = {
     "table": measures,
     "reuse": reuse,
     "limits": limits,
+    "decoders": decoders,
     "speeds": speeds,
     "profile": profile,
     "variants": variants,

@@ -508,6 +508,20 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
         "; mage", ", then 12 steps of 32 images for its decoder, up to 50% of their tokens redrawn; mage"
     )
     assert tuned.record["command"] == "python studies/packaged.py --model toy --minutes 10 --decoder"
+    study_of_decoders = study("decoder")
+    words = ["decoder.py", "--model", str(folder), "--samples", "20", "--steps", "2", "--device", "cpu"]
+    words += ["--out", str(tmp_path / "decoders"), "--results", str(tmp_path / "decoders")]
+    monkeypatch.setattr("sys.argv", words)
+    study_of_decoders.main()
+    path = tmp_path / "decoders" / "decoder_digits.json"
+    first = json.loads(path.read_text())
+    names = [f"{decoder}.{tokens}" for decoder in ("before", "redrawn0", "redrawn0.5", "redrawn1")
+             for tokens in ("free", "classes", "restored")]  # fmt: skip
+    assert list(first["metrics"]) == names
+    assert len(set(first["metrics"].values())) == len(names), "every decoder makes other images"
+    study_of_decoders.main()
+    assert json.loads(path.read_text())["metrics"] == first["metrics"], "nothing is trained twice"
+    assert tables().decoders(first["metrics"])[2].startswith("| as it is | ")
     limits = study("limits")
     words = ["limits.py", "--model", str(folder), "--samples", "20", "--results", str(tmp_path / "limits")]
     monkeypatch.setattr("sys.argv", [*words, "--device", "cpu"])
