@@ -9,7 +9,7 @@ from mage import distributed
 from mage.data.token_cache import TokenCache
 from mage.nn.grids import area, written
 from mage.pipeline import Mage
-from mage.recipes.fitting import Fit, Training, fit_batch, fit_sizes, fit_steps, smaller
+from mage.recipes.fitting import ENOUGH_STEPS, Fit, Training, fit_batch, fit_sizes, fit_steps, smaller
 from mage.recipes.resolve import from_yaml
 from mage.recipes.schema import Recipe
 from mage.runs.launch import Launch
@@ -40,7 +40,7 @@ def fitted_recipe(
     share: of the minutes that is for this training. continued: from the weights of a trained model, which keeps its
     sizes.
     A few steps are timed first; of several processes the first one times its part of the batch. A resumed run keeps
-    what its recipe.yaml says. shrink: where the time is for few steps, take smaller batches and networks. Raises
+    what its recipe.yaml says. shrink: where the time is for few steps, take smaller networks and batches. Raises
     ValueError if the time is too short, or there is no network to time.
     """
     if launch.resume:
@@ -59,16 +59,18 @@ def fitted_recipe(
 
     def timed(candidate: Recipe) -> Fit:
         seconds = _seconds_per_step(candidate, launch, training, processes)
+        less = smaller(candidate, training) if shrink else None
         try:
-            return fit_steps(
+            fit = fit_steps(
                 candidate, training, num_images, seconds_per_step=seconds, minutes=minutes, share=share,
                 continued=continued,
             )  # fmt: skip
         except ValueError:
-            less = smaller(candidate, training) if shrink else None
             if less is None:
                 raise
-        return timed(less)
+            return timed(less)
+        few = training == "pretraining" and fit.bound == "minutes" and fit.steps < ENOUGH_STEPS
+        return timed(less) if few and less is not None else fit
 
     fit = distributed.by_first_process(lambda: timed(sized))
     if distributed.is_first():

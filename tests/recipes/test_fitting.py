@@ -50,6 +50,20 @@ def test_a_code_occurs_a_hundred_times_or_there_are_the_fewest(codes: int, token
     assert fit_codes(codes, tokens) == expected
 
 
+def test_a_short_training_has_codes_that_it_meets_often() -> None:
+    recipe = named("mnist5k")
+
+    def codes(minutes: float) -> int:
+        fit = fit_steps(recipe, "tokenizer_training", 3600, seconds_per_step=0.1, minutes=minutes)
+        assert fit.recipe.tokenizer is not None
+        return fit.recipe.tokenizer.quantizer.num_codes
+
+    assert codes(0.9) == 128, "459 steps of 32 images of 49 tokens, 5,600 for each code"
+    assert codes(2.5) == 512
+    longer = fit_steps(recipe, "tokenizer_training", 3600, seconds_per_step=0.1, minutes=0.9, continued=True)
+    assert longer.recipe.tokenizer == recipe.tokenizer, "the codes of a trained tokenizer stay"
+
+
 def test_codes_of_a_fixed_grid_stay() -> None:
     recipe = named("cifar10")
     assert recipe.tokenizer is not None
@@ -103,13 +117,15 @@ def test_too_few_minutes_are_refused_with_those_that_are_enough() -> None:
     assert fitting.FEWEST_STEPS > 60, "the codebook's warm-up"
 
 
-def test_a_smaller_recipe_halves_batch_then_network_and_ends() -> None:
-    recipe, seen = named("mnist5k"), []
+def test_a_smaller_recipe_has_fewer_blocks_then_smaller_batches_and_ends() -> None:
+    recipe, seen, peaks = named("mnist5k"), [], []
     current: Recipe | None = recipe
     while current is not None:
         seen.append((current.pretraining.batch_size, current.model.depth))
+        peaks.append(current.pretraining.peak_learning_rate / recipe.pretraining.peak_learning_rate)
         current = smaller(current, "pretraining")
-    assert seen == [(96, 8), (48, 8), (24, 8), (24, 4), (24, 2)]
+    assert seen == [(96, 8), (96, 4), (96, 2), (48, 2), (24, 2)]
+    assert peaks == [1, 2, 2, 2, 2], "smaller batches keep the learning rate"
     widths, current = [], recipe
     while current is not None:
         assert current.tokenizer is not None

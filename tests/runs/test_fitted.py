@@ -117,5 +117,11 @@ def test_where_time_is_short_smaller_networks_are_timed_until_one_has_enough_ste
     with pytest.raises(ValueError, match="too few to learn from"):
         fitted_recipe(recipe, launch, "pretraining", 3600, 1)
     found = fitted_recipe(recipe, launch, "pretraining", 3600, 1, shrink=True)
-    assert (found.pretraining.batch_size, found.model.depth) == (24, 4)
-    assert found.pretraining.steps == int(60 * 0.85 / 0.25)
+    assert (found.pretraining.batch_size, found.model.depth) == (24, 2)
+    assert found.pretraining.steps == int(60 * 0.85 / 0.125)
+    found = fitted_recipe(recipe, launch, "pretraining", 3600, 8, shrink=True)
+    assert (found.pretraining.batch_size, found.model.depth, found.pretraining.steps) == (48, 2, 1632)
+    assert found.pretraining.base_learning_rate == 4 * recipe.pretraining.base_learning_rate
+    assert fitted_recipe(recipe, launch, "pretraining", 3600, 8).model.depth == 8, "without shrink, as the recipe says"
+    found = fitted_recipe(recipe, launch, "pretraining", 3600, 40, shrink=True)
+    assert (found.pretraining.batch_size, found.model.depth, found.pretraining.steps) == (96, 8, 1020)
