@@ -505,7 +505,7 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     tuned = module.packaged.card_of("toy")
     assert tuned.weights != module.weights_hash(tmp_path / "more" / "toy" / "packaged" / "toy")
     assert tuned.record["protocol"]["training"] == continued["protocol"]["training"].replace(
-        "; mage", ", then 12 steps of 32 images for its decoder, up to 50% of their tokens redrawn; mage"
+        "; mage", ", then 12 steps of 16 images for its decoder, up to 50% of their tokens redrawn; mage"
     )
     assert tuned.record["command"] == "python studies/packaged.py --model toy --minutes 10 --decoder"
     study_of_decoders = study("decoder")
