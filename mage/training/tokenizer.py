@@ -3,6 +3,7 @@
 The discriminator is a second module with its own optimizer and yields a second loss per batch.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -92,7 +93,9 @@ class TokenizerTraining(Task):
         super().__init__("tokenizer", tokenizer, source, optim, num_images=num_images)
         self._weights, self._recipe = loss, recipe
         self._validation, self._perceptual, self._redraw = validation, perceptual, redraw
-        self._encode, self._whole = tokenizer.encode, whole
+        # A copy, since processes may hold only parts of the one that is trained outside of its forward pass.
+        self._own = None if redraw is None else copy.deepcopy(tokenizer).eval().requires_grad_(False)
+        self._whole = whole
         self._adversary: Adversary | None = None
         if loss.adversarial.weight:
             network = build_discriminator(loss.adversarial.discriminator, tokenizer.channels, tokenizer.image_size)
@@ -131,10 +134,10 @@ class TokenizerTraining(Task):
 
     def _redrawn(self, targets: Tensor, turn: Turn) -> Tensor | None:
         """Tokens of the images after a part was redrawn; nothing if nothing is."""
-        if self._redraw is None:
+        if self._redraw is None or self._own is None:
             return None
         with torch.no_grad():
-            return self._redraw(self._encode(targets), turn)
+            return self._redraw(self._own.to(targets.device).encode(targets), turn)
 
     def _perceptual_loss(self, reconstruction: Tensor, targets: Tensor, turn: Turn) -> Tensor:
         """Perceptual loss of a share of the step's images, evenly spread, so that all processes have some of them."""
