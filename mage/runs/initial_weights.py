@@ -2,7 +2,8 @@
 
 Parameters are matched by name. With the same tokenizer, codes keep their meaning and their embeddings. With another
 one, codes have another meaning, so that only the words for null class and mask are copied, and class words if their
-number is the same. Positions are resampled if the grid has changed.
+number is the same. Positions are resampled if the grid has changed. A deeper network starts as the shallower one:
+blocks beyond the other model's depth return their input until they have learned something (Net2Net, arXiv 1511.05641).
 """
 
 import logging
@@ -38,6 +39,8 @@ def start_from(network: MAGETransformer, model: Mage, tokenizer: Tokenizer | Non
     words = word_map(source.vocabulary, network.vocabulary, same_codes=own == theirs)
     source_state, target_state = source.state_dict(), network.state_dict()
     left = []
+    for name in idle_blocks(source, network):
+        target_state[name].zero_()
     for name, tensor in target_state.items():
         value = source_state.get(name)
         if value is None:
@@ -64,6 +67,22 @@ def start_from(network: MAGETransformer, model: Mage, tokenizer: Tokenizer | Non
         raise ValueError("no block of --init-from fits: its model has other sizes; choose the same model.width")
     logger.info("started from %s; new: %s", type(source).__name__, ", ".join(left) or "nothing")
     return left
+
+
+def idle_blocks(source: MAGETransformer, network: MAGETransformer) -> list[str]:
+    """Parameters of `network` that decide what blocks beyond the depths of `source` add to their input."""
+    last = ("attn.proj.weight", "attn.proj.bias", "mlp.fc2.weight", "mlp.fc2.bias")
+    stacks = (
+        ("encoder.blocks", source.config.depth, network.config.depth),
+        ("decoder_blocks", source.config.decoder_depth, network.config.decoder_depth),
+    )
+    return [
+        f"{stack}.{number}.{name}"
+        for stack, theirs, own in stacks
+        if theirs  # a first decoder has no other blocks whose output it would keep
+        for number in range(theirs, own)
+        for name in last
+    ]
 
 
 def word_map(source: Vocabulary, target: Vocabulary, *, same_codes: bool) -> Tensor:

@@ -1,11 +1,14 @@
 """Starting from another model: what is copied, mapped, resampled, or left alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import mage
+from mage.masking import Mask
 from mage.models import MAGEConfig, MAGETransformer
-from mage.runs.initial_weights import resample_positions, start_from, word_map
+from mage.runs.initial_weights import idle_blocks, resample_positions, start_from, word_map
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.vocabulary import Vocabulary
 
@@ -45,6 +48,24 @@ def test_another_tokenizer_keeps_blocks_and_special_words_and_resamples_position
     places = new.transformer.decoder_position
     assert torch.equal(places[0, 0], old.transformer.decoder_position[0, 0])
     assert not torch.equal(places, before["decoder_position"])
+
+
+def test_a_deeper_network_starts_as_the_shallower_one() -> None:
+    old = model(8, 8, 0)
+    torch.nn.init.normal_(old.transformer.encoder.norm.weight)
+    sizes = replace(SIZES, depth=3, decoder_depth=2)
+    new = MAGETransformer(sizes, old.transformer.vocabulary, old.transformer.grid).eval()
+    left = start_from(new, old, old.tokenizer)
+    assert {name.split(".attn")[0].split(".mlp")[0].split(".norm")[0] for name in left} == {
+        "encoder.blocks.1",
+        "encoder.blocks.2",
+        "decoder_blocks.1",
+    }
+    tokens = torch.randint(8, (5, 4, 4), generator=torch.Generator().manual_seed(0))
+    mask = Mask.nothing_dropped(torch.rand((5, 16), generator=torch.Generator().manual_seed(1)) < 0.5)
+    torch.testing.assert_close(new(tokens, mask).logits, old.transformer.eval()(tokens, mask).logits, rtol=0, atol=0)
+    new(tokens, mask).logits.square().sum().backward()
+    assert all(new.get_parameter(name).grad.abs().sum() > 0 for name in idle_blocks(old.transformer, new))
 
 
 def test_positions_of_a_finer_grid_lie_between_those_of_the_coarse_one() -> None:
