@@ -25,7 +25,7 @@ from mage.runs.production import Production
 from mage.runs.showcase import MOST_JUDGED
 from mage.store import folder as store
 
-GUIDANCES, TOLERANCE = (0.0, 0.5, 1.0, 1.5, 2.0), 0.05
+GUIDANCES, TOLERANCE = (0.0, 0.5, 1.0, 1.5, 2.0), 0.1
 """Weights to try; of those about as near as the best one, the largest, which follows classes most: farther from the
 distance of as many real images by no more than this share."""
 BATCH = 250

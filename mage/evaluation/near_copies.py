@@ -55,7 +55,7 @@ def near_copy_share(samples: Nearest, test: Nearest) -> float:
     return float((samples.distances < test.distances.quantile(0.01)).double().mean())
 
 
-def _spread(total: int) -> Int[Tensor, " k"]:
+def spread(total: int) -> Int[Tensor, " k"]:
     """Up to TEST_IMAGES indices, evenly spread: data sets come sorted by class."""
     count = min(total, TEST_IMAGES)
     return torch.arange(count) * total // max(1, count)
@@ -72,14 +72,20 @@ class NearCopies(SampleMetric):
             "are.",
             "share",
             "lower",
-        )
+        ),
+        "near_copy_share_restored": Description(
+            "Near copies, reconstructions",
+            "The same for test images after the tokenizer, which copy nothing: tokens make images smoother, and smooth "
+            "images are nearer to others.",
+            "share",
+        ),
     }
 
     def measure(self, subject: SamplesAndData) -> Iterator[Metric]:
         """The share; distance and index of each sample's nearest training image in the details."""
         train = images.to_float(subject.train)
         nearest = nearest_training_images(subject.samples, train, mirrored=subject.mirrored)
-        test = images.to_float(subject.test[_spread(len(subject.test))])
+        test = images.to_float(subject.test[spread(len(subject.test))])
         real = nearest_training_images(test, train, mirrored=subject.mirrored)
         protocol = f"pixel L2, below the first percentile of {len(real.distances):,} test images"
         protocol += ", mirror images too" if subject.mirrored else ""
@@ -90,3 +96,7 @@ class NearCopies(SampleMetric):
             "interval": list(wilson_interval(round(share * count), count)),
         }
         yield self.metric("near_copy_share", share, protocol, **details)
+        if subject.restored is not None:
+            control = nearest_training_images(subject.restored, train, mirrored=subject.mirrored)
+            protocol = f"{len(control.distances):,} test images after the tokenizer; {protocol}"
+            yield self.metric("near_copy_share_restored", near_copy_share(control, real), protocol)

@@ -29,6 +29,8 @@ class SamplesAndData:
     """Labels of the training images."""
     mirrored: bool = False
     """Whether mirrored images belong to the data, so that a judge is trained on them too."""
+    restored: Float[Tensor, "r c h w"] | None = None
+    """Test images after the tokenizer, in [0, 1]: what a model of its tokens would draw that copies nothing."""
     cache: Path | None = None
     """Folder for networks that are trained on the training images; None: not stored."""
     precision: str = "float32"

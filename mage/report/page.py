@@ -103,6 +103,7 @@ def _comparison(name: str, contents: Contents) -> str:
         "linear_probe_accuracy": ("raw_pixel_accuracy", "raw pixels"),
         "knn_accuracy": ("raw_pixel_accuracy", "raw pixels"),
         "codes_used": ("codebook_perplexity", "perplexity"),
+        "near_copy_share": ("near_copy_share_restored", "reconstructions of test images"),
     }
     partner, label = partners.get(name, (f"{name}_real", "real images"))
     against = [(label, partner, contents.part("metrics").get(partner))]

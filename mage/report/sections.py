@@ -93,7 +93,7 @@ def all_sections(contents: Contents) -> list[Section]:
             "Nearest images",
             "The generated images that are closest to a training image, with that image: copies would show here.",
             {"nearest": "Above, generated images; below, the training image with the smallest distance in pixels."},
-            ("near_copy_share",),
+            ("near_copy_share", "near_copy_share_restored"),
         ),
         _timings(contents),
     ]

@@ -21,6 +21,7 @@ from mage.evaluation.generation import compare
 from mage.evaluation.knn import NearestNeighbours
 from mage.evaluation.linear_probe import LinearProbe, RawPixels
 from mage.evaluation.metric import Measured
+from mage.evaluation.near_copies import spread
 from mage.evaluation.representation import Representation, RepresentationProtocol
 from mage.evaluation.sample_metrics import SamplesAndData
 from mage.evaluation.samples import measure_samples
@@ -107,6 +108,7 @@ class Showcase:
             test,
             torch.from_numpy(self._train.labels) if few and self._train.labels is not None else None,
             mirrored=self.recipe.data.transform.augmentation in MIRRORING,
+            restored=self._restored(test[spread(len(test))]),
             cache=default_root() / "judges",
             precision=self.model.precision,
             device=self.model.device,
@@ -120,6 +122,11 @@ class Showcase:
         self._gallery.figure("nearest", pictures.labelled_rows(pairs))
         if self.model.channels == 3:
             self._distances(samples, train, test)
+
+    def _restored(self, pixels: Tensor) -> Tensor:
+        """Images after the tokenizer, on the CPU."""
+        parts = (images.to_float(part).to(self.model.device) for part in pixels.split(250))
+        return torch.cat([self.model.decode_tokens(self.model.encode(part)).cpu() for part in parts])
 
     def _distances(self, samples: Tensor, train: Tensor, test: Tensor) -> None:
         """Metrics of generation against the test images, and those of as many training images."""

@@ -38,6 +38,16 @@ def test_copies_of_training_images_are_counted_and_named() -> None:
     assert metric.protocol.endswith("of 30 test images")
 
 
+def test_reconstructions_of_test_images_are_a_control() -> None:
+    train, test = pictures(50, "train"), pictures(30, "test")
+    restored = torch.cat([images.to_float(train[:3]), images.to_float(test[3:12])])
+    own, control = NearCopies().measure(SamplesAndData(images.to_float(test), train, test, restored=restored))
+    assert (own.name, control.name) == ("near_copy_share", "near_copy_share_restored")
+    assert own.value < 0.1
+    assert control.value == pytest.approx(3 / 12, abs=0.09)  # at most one of the test images below the percentile
+    assert control.protocol.startswith("12 test images after the tokenizer; pixel L2")
+
+
 def test_test_images_of_all_classes_set_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sets come sorted by class: the first ones alone, copies here, would set a threshold of 0."""
     monkeypatch.setattr("mage.evaluation.near_copies.TEST_IMAGES", 10)
