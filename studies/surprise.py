@@ -30,7 +30,7 @@ from torch import Tensor
 
 import mage
 from mage import atomic, images
-from mage.data.datasets import ImageDataset, subset
+from mage.data.datasets import ImageDataset, evenly
 from mage.data.transforms import TransformConfig
 from mage.evaluation.anomaly import Maps, Normal, Scoring, auroc, maps_of, pooled, scores
 from mage.evaluation.features import extract_features
@@ -85,8 +85,8 @@ class Scorer:
     """All scores of images by one model."""
 
     def __init__(self, model: mage.Mage, train: ImageDataset) -> None:
-        self._model, self._train = model, first(train, MOST_NEIGHBOURS)
-        self._usual = first(train, MOST_NORMAL)
+        self._model, self._train = model, evenly(train, MOST_NEIGHBOURS)
+        self._usual = evenly(train, MOST_NORMAL)
         self._maps = cache(self._maps_of)
         self._features = cache(self._features_of)
         self._pixels = cache(self._pixels_of)
@@ -122,14 +122,9 @@ class Scorer:
         return images.to_float(torch.stack([dataset.load(index) for index in range(len(dataset))])).flatten(1)
 
 
-def first(dataset: ImageDataset, count: int) -> ImageDataset:
-    """The first images of a data set."""
-    return subset(dataset, range(min(count, len(dataset))))
-
-
 def validate(scorer: Scorer, known: ImageDataset, new: ImageDataset) -> dict[str, dict[str, float]]:
     """AUROC of all settings of all methods on images that choose."""
-    known, new = first(known, MOST), first(new, MOST)
+    known, new = evenly(known, MOST), evenly(new, MOST)
     return {
         method: {name: auroc(scorer.score(known, method, name), scorer.score(new, method, name)) for name in names}
         for method, names in SETTINGS.items()
@@ -150,7 +145,7 @@ def choose(rows: Mapping[str, Rows], left_out: str) -> dict[str, str]:
 
 def judge(scorer: Scorer, known: ImageDataset, new: ImageDataset, chosen: Mapping[str, str]) -> dict[str, float]:
     """AUROC of the chosen settings on test images."""
-    known, new = first(known, MOST), first(new, MOST)
+    known, new = evenly(known, MOST), evenly(new, MOST)
     return {
         method: auroc(scorer.score(known, method, name), scorer.score(new, method, name))
         for method, name in chosen.items()

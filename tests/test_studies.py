@@ -297,6 +297,29 @@ def test_distance_to_neighbours_is_the_mean_of_the_nearest(study: Any) -> None:
         assert float(distance) == pytest.approx(sum(own[:3]) / 3, rel=1e-4)
 
 
+def test_images_of_all_classes_are_compared_though_data_sets_are_sorted_by_class(
+    study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = study("surprise")
+    monkeypatch.setattr(module, "MOST", 10)
+    monkeypatch.setattr(module, "MOST_NORMAL", 10)
+    monkeypatch.setattr(module, "MOST_NEIGHBOURS", 10)
+    pixels = torch.zeros(50, 1, 8, 8, dtype=torch.uint8)
+    data = ArrayDataset("sorted", pixels, np.repeat(np.arange(10), 5), tuple("0123456789"))
+    asked: list[ImageDataset] = []
+
+    class Watched(module.Scorer):  # type: ignore[misc, name-defined]  # a module that was loaded from a file
+        def score(self, dataset: ImageDataset, method: str, name: str) -> torch.Tensor:
+            asked.extend([dataset, self._train, self._usual])
+            return torch.zeros(len(dataset))
+
+    smoke = named("smoke")
+    scorer = Watched(mage.build(smoke.model, tokenizer=smoke.tokenizer), data)
+    module.validate(scorer, data, data)
+    module.judge(scorer, data, data, {"surprise": "any"})
+    assert all(dataset.labels.tolist() == list(range(10)) for dataset in asked)
+
+
 def test_test_images_of_left_out_classes_are_opened_after_the_choice(
     study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

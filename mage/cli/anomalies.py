@@ -6,7 +6,7 @@ from pathlib import Path
 import mage
 from mage.cli.console import counting, emit, note, skipped_sentence
 from mage.cli.options.anomalies import Options
-from mage.data.datasets import FolderDataset, ImageDataset, load_dataset, subset
+from mage.data.datasets import FolderDataset, ImageDataset, evenly, load_dataset
 from mage.data.storage import is_url
 from mage.data.tar_images import TarDataset
 from mage.evaluation.anomaly import Normal, Scoring
@@ -68,9 +68,8 @@ def _normal(options: Options, model: mage.Mage, scoring: Scoring) -> Normal:
     dataset = _normal_images(options, model)
     count = min(len(dataset), MOST_NORMAL)
     note(options, f"measuring {count:,} normal images ...")
-    chosen = subset(dataset, range(count))
     with counting(count, "image", options) as done:
-        return measure_normal(model, chosen, scoring, batch_size=options.batch_size, on_images=done)
+        return measure_normal(model, evenly(dataset, count), scoring, batch_size=options.batch_size, on_images=done)
 
 
 def _normal_images(options: Options, model: mage.Mage) -> ImageDataset:

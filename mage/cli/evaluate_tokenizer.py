@@ -6,7 +6,7 @@ import mage
 from mage import atomic, images, runs
 from mage.cli.console import counting, emit, note, skipped_sentence
 from mage.cli.options.evaluate_tokenizer import Options
-from mage.data.datasets import ImageDataset, default_root, load_dataset, subset
+from mage.data.datasets import ImageDataset, default_root, evenly, load_dataset
 from mage.data.transforms import MIRRORING
 from mage.evaluation.extractors import Extractor, build_extractor
 from mage.evaluation.judge import Judge, JudgeConfig, judge_extractor, judge_of
@@ -27,7 +27,7 @@ def run(options: Options) -> None:
     train = None
     if options.judge or options.histogram_probe:
         train = load_dataset(data, split="train", data_root=options.data_root, channels=channels)
-    dataset = subset(dataset, list(range(min(options.num, len(dataset)))))
+    dataset = evenly(dataset, options.num)
     perceptual: nn.Module | None = None
     if options.perceptual != "none" and channels in (1, 3):
         perceptual = build_perceptual(options.perceptual, weights=options.perceptual_weights)

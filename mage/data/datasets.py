@@ -21,6 +21,7 @@ from mage.data.image_sets import Labels as Labels
 from mage.data.image_sets import Subset as Subset
 from mage.data.image_sets import content_of as content_of
 from mage.data.image_sets import digest
+from mage.data.image_sets import evenly as evenly
 from mage.data.image_sets import subset as subset
 from mage.data.names import DATASETS as DATASETS
 from mage.data.names import DatasetLoader, check_folder, registered

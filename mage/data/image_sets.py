@@ -182,3 +182,9 @@ def subset(dataset: ImageDataset, indices: Sequence[int]) -> ImageDataset:
 def digest(data: bytes) -> str:
     """Eight hexadecimal digits that identify `data`."""
     return hashlib.sha256(data).hexdigest()[:8]
+
+
+def evenly(dataset: ImageDataset, most: int) -> ImageDataset:
+    """At most `most` images, at even distances, because data sets may be sorted by class."""
+    count = min(len(dataset), most)
+    return subset(dataset, [index * len(dataset) // count for index in range(count)])

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from mage import images
+from mage.data.datasets import evenly
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import build_transform
 from mage.evaluation.attacks import AttackConfig, AttackResult, Norm, attack_accuracy, fgsm
 from mage.evaluation.differentiable import differentiable_scorer, latent_of
 from mage.evaluation.metric import Description, Metric, NotMeasured
-from mage.evaluation.representation import REPRESENTATION_PROTOCOLS, Representation, RepresentationProtocol, evenly
+from mage.evaluation.representation import REPRESENTATION_PROTOCOLS, Representation, RepresentationProtocol
 
 
 def _attack(title: str, budget: str) -> Description:

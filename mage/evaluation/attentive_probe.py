@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage import images, rng
-from mage.data.datasets import ImageDataset
+from mage.data.datasets import ImageDataset, evenly
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import build_transform
 from mage.evaluation.classification import ProbeResult
@@ -26,7 +26,6 @@ from mage.evaluation.representation import (
     REPRESENTATION_PROTOCOLS,
     Representation,
     RepresentationProtocol,
-    evenly,
 )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import ClassVar
 
-from mage.data.datasets import ImageDataset, subset
+from mage.data.datasets import ImageDataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.classification import Scorer
 from mage.evaluation.features import Features, check_pair, extract_features
@@ -105,9 +105,3 @@ class RepresentationProtocol(Evaluator[Representation]):
 REPRESENTATION_PROTOCOLS: Registry[type[RepresentationProtocol]] = Registry(
     kind="protocol", group="mage.representation_protocols"
 )
-
-
-def evenly(dataset: ImageDataset, most: int) -> ImageDataset:
-    """At most `most` images, at even distances, because data sets may be sorted by class."""
-    count = min(len(dataset), most)
-    return subset(dataset, [index * len(dataset) // count for index in range(count)])

@@ -18,7 +18,7 @@ import torch
 
 from mage import images, rng
 from mage.array_files import open_integers
-from mage.data.datasets import ArrayDataset, ImageDataset, load_dataset
+from mage.data.datasets import ArrayDataset, ImageDataset, evenly, load_dataset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.classification import Scorer, classification_accuracy
@@ -28,7 +28,6 @@ from mage.evaluation.representation import (
     REPRESENTATION_PROTOCOLS,
     Representation,
     RepresentationProtocol,
-    evenly,
 )
 
 ALEXNET_ERROR = dict(

@@ -12,12 +12,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from mage import images
-from mage.data.datasets import CorruptImage, ImageDataset, load_dataset
+from mage.data.datasets import CorruptImage, ImageDataset, evenly, load_dataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.knn import NearestNeighbours
 from mage.evaluation.masked_loss import MaskedLoss, MaskedTokens
 from mage.evaluation.metric import Measured, measure
-from mage.evaluation.representation import Representation, evenly
+from mage.evaluation.representation import Representation
 from mage.evaluation.tokenizer import evaluate_tokenizer
 from mage.evaluation.tokenizer_metrics import TokenizerProtocol
 from mage.pipeline import Mage

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mage import atomic, checksums, images
-from mage.data.datasets import load_dataset
+from mage.data.datasets import evenly, load_dataset
 from mage.data.transforms import TransformConfig
 from mage.models import MAGETransformer
 from mage.pipeline import Mage, load
@@ -99,5 +99,5 @@ def _real_images(model: Mage, data_root: str | None) -> Float[Tensor, "n c h w"]
     dataset = data_of_model(model, name, data_root).validation
     if len(dataset) < SHOWN:
         dataset = load_dataset(name, split="test", data_root=data_root, channels=model.channels)
-    chosen = list(range(min(POOL, len(dataset))))
-    return images.to_float(load_images(dataset, chosen, TransformConfig(size=model.image_size)))
+    chosen = evenly(dataset, POOL)
+    return images.to_float(load_images(chosen, list(range(len(chosen))), TransformConfig(size=model.image_size)))

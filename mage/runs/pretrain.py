@@ -126,7 +126,8 @@ def _on_tokens(
                 f"{validation.folder} holds tokens below {validation.num_codes} on a grid of {validation.grid}, "
                 f"{cache.folder} below {cache.num_codes} on {cache.grid}: both must agree"
             )
-        chosen = np.arange(min(len(validation), recipe.data.validation.images))
+        count = min(len(validation), recipe.data.validation.images)
+        chosen = np.arange(count) * len(validation) // count  # tokens may be sorted by class, too
         held = validation.tokens(chosen, np.zeros_like(chosen))
     conditions, cache = from_cache(recipe.method.class_conditions, cache, init_from, launch, seed=recipe.seed)
     source = cached_batches(cache, recipe.pretraining, recipe.seed, pairs=recipe.method.pairs, device=launch.start())
