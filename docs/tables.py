@@ -2,6 +2,7 @@
 
 Text between `<!-- KIND NAME -->` and `<!-- end -->` is replaced by the table of results/NAME.json; kinds are in KINDS.
 `<!-- shipped PAGE -->` is the table of packaged models, for README (`readme`) or another page.
+`<!-- tried MODEL_WHAT_WHAT -->`: trainings that do not ship, results/tried_MODEL_WHAT.json, beside the one that does.
 `<!-- card NAME -->` is the card of a packaged model with its pictures, results/models/NAME/*.png.
 The charts of results/speed.json are drawn at the same time.
 """
@@ -11,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mage.report.card import card_text
 from mage.report.glossary import describe, format_value
@@ -26,13 +28,16 @@ def table(name: str, rows_of: Callable[[dict[str, float]], list[str]]) -> str:
     if not path.is_file():
         return ""
     record = json.loads(path.read_text())
-    rows = rows_of(record["metrics"])
-    about = (
+    return "\n".join([*rows_of(record["metrics"]), "", about(name, record)])
+
+
+def about(name: str, record: dict[str, Any]) -> str:
+    """How a record was made."""
+    text = (
         f"`{record['command']}`, seed {record['seed']}, commit {record['commit']}, {record['seconds'] / 60:.1f} "
         f"minutes on {record['machine']}; from `results/{name}.json`, which also states the protocols."
     )
-    about += f" {record['protocol']['validation']}" if "validation" in record["protocol"] else ""
-    return "\n".join([*rows, "", about])
+    return text + (f" {record['protocol']['validation']}" if "validation" in record["protocol"] else "")
 
 
 def measures(metrics: dict[str, float]) -> list[str]:
@@ -394,6 +399,7 @@ TRIED = {
     "samples a judge is sure of": "sample_confident_share",
     "samples of a class a judge is sure of": "class_confident_share",
     "near copies of training images": "near_copy_share",
+    "the same of test images after the tokenizer": "near_copy_share_restored",
     "linear probe": "linear_probe_accuracy",
     "k-NN": "knn_accuracy",
     "25 labelled images of each class": "fewshot25_accuracy",
@@ -401,21 +407,23 @@ TRIED = {
 """Rows of a trained model that does not ship; {n} is the number of samples in a metric's name."""
 
 
-def tried(name: str) -> Callable[[dict[str, float]], list[str]]:
-    """Measures of a model that was trained and does not ship, results/tried_MODEL_WHAT.json, beside the shipped one."""
-    shipped_metrics = packaged.card_of(name.split("_")[1]).record["metrics"]
+def tried(name: str) -> str:
+    """Measures of models that were trained and do not ship, beside the one that does, and how they were made.
 
-    def rows(metrics: dict[str, float]) -> list[str]:
-        longest = max(re.findall(r"fd_efflite0_test(\w+)_restored", " ".join(metrics)), key=len)
-        lines = ["| measure | ships | tried |", "|---|---|---|"]
-        for title, form in TRIED.items():
-            key = form.format(n=longest)
-            if key in metrics:
-                cells = [format_value(key, found[key]) if key in found else "" for found in (shipped_metrics, metrics)]
-                lines.append(f"| {title} | {' | '.join(cells)} |")
-        return lines
-
-    return rows
+    name: MODEL_WHAT_WHAT..., for the records results/tried_MODEL_WHAT.json, one column each.
+    """
+    model, *whats = name.split("_")
+    records = {what: json.loads((ROOT / "results" / f"tried_{model}_{what}.json").read_text()) for what in whats}
+    columns = [record["metrics"] for record in records.values()] + [packaged.card_of(model).record["metrics"]]
+    lines = [f"| measure | {' | '.join(whats)} | ships |", "|---" * (len(columns) + 1) + "|"]
+    longest = max(re.findall(r"fd_efflite0_test(\w+)_restored", " ".join(columns[-1])), key=len)
+    for title, form in TRIED.items():
+        key = form.format(n=longest)
+        cells = [format_value(key, metrics[key]) if key in metrics else "" for metrics in columns]
+        if any(cells):
+            lines.append(f"| {title} | {' | '.join(cells)} |")
+    made = [f"- {what}: {about(f'tried_{model}_{what}', record)}" for what, record in records.items()]
+    return "\n".join([*lines, "", *made])
 
 
 GRAPHS = {
@@ -593,7 +601,7 @@ def filled(text: str) -> str:
         if kind == "shipped":
             return shipped("docs/models.md" if name == "readme" else "models.md")
         if kind == "tried":
-            return table(name, tried(name))
+            return tried(name)
         return card(name) if kind == "card" else table(name, KINDS[kind])
 
     return form.sub(lambda match: f"{match[1]}\n{content(match[2], match[3])}\n\n{match[4]}", text)
