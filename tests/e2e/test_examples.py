@@ -156,7 +156,7 @@ def digits_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_images_from_onnx_files_are_those_of_the_model(digits_onnx: Path) -> None:
     certain = {"token_temperature": 0.0, "choice_temperature": 0.0}  # nothing is drawn at random
     model = mage.load("digits", precision="float32", device="cpu")
-    expected = model.generate(3, classes=7, **certain, encoder_keep=1.0, revisions=0)  # type: ignore[arg-type]
+    expected = model.generate(3, classes=7, **certain, order="confidence", encoder_keep=1.0, revisions=0)  # type: ignore[arg-type]
     made = loaded("generate_onnx").generate(digits_onnx, 3, label=7, **certain)
     assert made.shape == (3, 1, 28, 28)
     assert torch.allclose(torch.from_numpy(made), expected, atol=1e-4)
