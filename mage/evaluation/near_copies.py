@@ -46,8 +46,12 @@ def nearest_training_images(
 
 
 def _nearest(samples: Tensor, train_pixels: Tensor) -> Nearest:
-    parts = [torch.cdist(part, train_pixels).min(dim=1) for part in samples.flatten(1).float().split(250)]
-    return Nearest(torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts]))
+    distances, indices = [], []
+    for part in samples.flatten(1).float().split(250):
+        nearest = torch.cdist(part, train_pixels).argmin(dim=1)  # products, which are inexact where images are equal
+        distances.append((part - train_pixels[nearest]).norm(dim=1))
+        indices.append(nearest)
+    return Nearest(torch.cat(distances), torch.cat(indices))
 
 
 def near_copy_share(samples: Nearest, test: Nearest) -> float:

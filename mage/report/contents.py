@@ -49,6 +49,7 @@ class Contents:
 
     name: str
     date: datetime
+    """Start of the training; of a folder without run.json, when its newest file was written."""
     recipe: str = ""
     results: dict[str, Any] = field(default_factory=dict)
     log: list[dict[str, Any]] = field(default_factory=list)
@@ -89,19 +90,28 @@ def read_contents(folder: Path) -> Contents:
         raise ValueError(
             f"{folder} is not a run folder: it holds no recipe.yaml, metrics.jsonl, results.json, figures or samples"
         )
-    newest = max(path.stat().st_mtime for path in present)
-    contents = Contents(folder.resolve().name or "run", datetime.fromtimestamp(newest))
+    newest = datetime.fromtimestamp(max(path.stat().st_mtime for path in present))
+    contents = Contents(folder.resolve().name or "run", newest)
     for path in present:
         try:
             _read(path, folder, contents)
         except (ValueError, TypeError, OSError, Image.DecompressionBombError, SyntaxError) as error:
             reason = " ".join(str(error).split())[:200]
             contents.problems.append(f"{path.relative_to(folder)} could not be read: {reason}")
+    contents.date = _started(contents.run) or newest
     contents.progress = _spread(contents.progress)
     if (folder / PACKAGED / "results.json").is_file():
         contents.packaged = read_contents(folder / PACKAGED)
         contents.problems += [f"{PACKAGED}: {problem}" for problem in contents.packaged.problems]
     return contents
+
+
+def _started(run: Mapping[str, Any]) -> datetime | None:
+    """When the training started, which a copy of the folder does not change; None where run.json does not say."""
+    try:
+        return datetime.fromisoformat(str(run.get("started")))
+    except ValueError:
+        return None
 
 
 def _read(path: Path, folder: Path, contents: Contents) -> None:

@@ -22,6 +22,13 @@ def test_nearest_training_images_agree_with_plain_loops() -> None:
         assert float(nearest.distances[index]) == pytest.approx(min(distances), rel=1e-3)
 
 
+def test_a_copy_is_at_distance_zero() -> None:
+    train = torch.rand(40, 3, 32, 32, generator=rng.generator(0, "images"))
+    nearest = nearest_training_images(train[5:35], train)
+    assert nearest.distances.tolist() == [0.0] * 30
+    assert nearest.indices.tolist() == list(range(5, 35))
+
+
 def test_the_share_counts_samples_below_the_first_percentile_of_test_images() -> None:
     test = Nearest(torch.linspace(1, 2, 101), torch.zeros(101, dtype=torch.int64))
     samples = Nearest(torch.tensor([0.5, 1.005, 1.015, 1.5]), torch.zeros(4, dtype=torch.int64))

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -319,6 +321,15 @@ def test_the_log_of_a_tokenizer_alone_is_called_so(run_folder: Path) -> None:
 def test_a_page_is_written_again_without_reading_itself(full: Path) -> None:
     first = write_report(full).read_bytes()
     assert write_report(full).read_bytes() == first
+
+
+def test_the_date_of_a_report_is_that_of_the_training_not_of_a_copy_of_its_folder(full: Path) -> None:
+    os.utime(full / "recipe.yaml", (2e9, 2e9))
+    assert read_contents(full).date == datetime.fromtimestamp(2e9), "nothing else says when"
+    for started, date in {"2026-11-28 10:00:00": "28 November 2026", "soon": "May 2033"}.items():
+        (full / "run.json").write_text(json.dumps({"started": started}))
+        os.utime(full / "recipe.yaml", (2e9, 2e9))
+        assert date in page(full).text.replace("\N{NO-BREAK SPACE}", " "), started
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
