@@ -33,7 +33,9 @@ def run(options: Options) -> None:
         perceptual = build_perceptual(options.perceptual, weights=options.perceptual_weights)
     extractors: list[Extractor] = []
     if channels in (1, 3):
-        extractors.append(build_extractor("efflite0", device=model.device))
+        extractors.append(build_extractor(options.extractor, weights=options.extractor_weights, device=model.device))
+    elif options.extractor != Options.extractor:
+        raise ValueError(f"--extractor {options.extractor} sees grey and RGB images, not {channels} channels")
     if options.judge:
         assert train is not None
         note(options, f"training a judge on {len(train):,} images ...")

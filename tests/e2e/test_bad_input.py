@@ -250,6 +250,8 @@ CASES["evaluate"] = [
     ("samples --tokenizer {root}/tokenizer", "samples"),
     (f"{EVALUATE} --num 1", "at least 2"),
     (f"{EVALUATE} --perceptual magic", "must be efflite0"),
+    (f"{EVALUATE} --extractor magic", "no extractor 'magic'"),
+    (f"{EVALUATE} --extractor inception --extractor-weights {{root}}/text.png", "SHA-256"),
     (f"{EVALUATE} --perceptual lpips-vgg --perceptual-weights {{root}}/none", "vgg16"),
     (f"{EVALUATE} --out {{root}}/photo.png/x", "is a file"),
 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import timm
 import torch
 
 import mage
@@ -111,6 +112,20 @@ def test_a_metric_of_tokenizers_is_measured_with_the_others(model: Path, capsys:
     measured = json.loads(capsys.readouterr().out)
     assert measured["protocols"]["brightness_lost"] == "mean"
     assert describe("brightness_lost").better == "lower"
+
+
+def test_the_network_of_a_tokenizers_distance_can_be_chosen(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(timm.create_model("test_vit", pretrained=False).state_dict(), tmp_path / "weights.pth")
+    main(["evaluate", "tokenizer", "--tokenizer", str(model), "--data", "digits", "--perceptual", "none", "--num", "20",
+          "--device", "cpu", "--json", "--extractor", "timm:test_vit",
+          "--extractor-weights", str(tmp_path / "weights.pth")])  # fmt: skip
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    distances = [name for name in metrics if name.startswith("rf")]
+    assert len(distances) == 1, distances
+    assert "test_vit" in distances[0]
+    assert metrics[distances[0]] > 0
 
 
 def test_a_metric_of_samples_is_measured_with_the_others() -> None:

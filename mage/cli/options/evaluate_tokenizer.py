@@ -28,6 +28,10 @@ class Options(Common):
     """perceptual distance: efflite0, lpips-vgg, timm:NAME or none"""
     perceptual_weights: str = ""
     """file or folder of the perceptual network's weights"""
+    extractor: str = "efflite0"
+    """network of the Frechet distance: efflite0, inception (rFID), timm:NAME or fidelity:NAME"""
+    extractor_weights: str = ""
+    """file of the extractor's weights, if it is not in the default place"""
     judge: bool = False
     """also train a small classifier on the labelled training images, for a Frechet distance of its features"""
     histogram_probe: bool = False
