@@ -7,6 +7,7 @@ process of this host that writes into the folder; other hosts' are left alone, b
 import contextlib
 import ctypes
 import errno
+import hashlib
 import itertools
 import json
 import os
@@ -14,12 +15,21 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-HOST = re.sub(r"[^A-Za-z0-9]", "_", platform.node())[:24] or "host"
-"""This machine, as it stands in temporary names."""
+
+def _host() -> str:
+    """This machine in temporary names: numbers of processes say nothing on others, nor in other containers."""
+    node = platform.node()
+    with contextlib.suppress(OSError):
+        node += os.readlink("/proc/self/ns/pid")  # that of containers; Linux only
+    start = re.sub(r"[^A-Za-z0-9]", "_", platform.node())[:24] or "host"
+    return f"{start}_{hashlib.sha256(node.encode()).hexdigest()[:8]}"
+
+
+HOST = _host()
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>\w+)-(?P<pid>\d+)-\d+\.(?P<kind>tmp|old)")
 LOCK = re.compile(r"\.(.+\.)?lock")
 """Names of the locks of `mage.locks`."""
@@ -52,10 +62,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replacing_folder(path: str | Path) -> Iterator[Path]:
+def replacing_folder(path: str | Path, *, replaces: Collection[str] | None = None) -> Iterator[Path]:
     """The same for a folder: an older folder at `path` is kept until the new one is complete.
 
     Its files can be read by whom the folder can be: safetensors writes them for their owner alone.
+    replaces: names in the older folder that are gone then if they are not written anew; others, which someone else put
+    there, stay. None: all are gone.
     """
     path = Path(path)
     with _explained(path), _temporary(path) as temporary:
@@ -68,6 +80,8 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
                     file.chmod(permissions)
                     with open(file, "rb+") as handle:
                         os.fsync(handle.fileno())
+            if replaces is not None and path.is_dir():
+                _carry_over(path, temporary, replaces)
             _sync_folder(temporary)
             if not path.exists():
                 os.replace(temporary, path)
@@ -80,6 +94,25 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
             _sync_folder(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _carry_over(old: Path, new: Path, replaced: Collection[str]) -> None:
+    """Put what is in the old folder under other names into the new one, too."""
+    for entry in old.iterdir():
+        if entry.name in replaced or LOCK.fullmatch(entry.name) or TEMPORARY.fullmatch(entry.name):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=_link, dirs_exist_ok=True)
+        elif not (new / entry.name).exists():
+            _link(str(entry), str(new / entry.name))
+
+
+def _link(source: str, target: str) -> None:
+    """The same file under a second name, or a copy where the disk knows no such names."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -5,14 +5,34 @@ of the chosen ones.
 """
 
 import functools
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import mage
+from mage import atomic
 from mage.data.datasets import ImageDataset, load_dataset
 from mage.runs.inputs import data_of_model
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 """Folder of the records; trials with small sizes use another one, so that they do not replace these."""
+
+
+def ask(out: Path, request: Mapping[str, object]) -> None:
+    """Keep what a study was asked for beside its trainings, which a further call takes over as they are.
+
+    Raises SystemExit if OUT holds trainings of another request, which the record of this one would describe wrongly.
+    """
+    path, asked = out / "request.json", {name: str(value) for name, value in request.items()}
+    if not path.exists():
+        atomic.write_json(path, asked)
+        return
+    before = json.loads(path.read_text())
+    other = [
+        f"{name} {before.get(name)!r}, not {value!r}" for name, value in asked.items() if before.get(name) != value
+    ]
+    if other:
+        raise SystemExit(f"{out} holds what was made with {'; '.join(other)}: choose another --out, or delete it")
 
 
 class Parts:

@@ -36,9 +36,11 @@ class NewUser:
     def call(self, *words: str) -> float:
         """Run `mage` with these words; the seconds that it took."""
         environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("MAGE_", "PYTHONPATH"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("MAGE_", "PYTHONPATH", "TORCH_HOME", "HF_"))
         }
-        environment["HOME"] = str(self.folder / "home")
+        environment |= {"HOME": str(self.folder / "home"), "XDG_CACHE_HOME": str(self.folder / "home" / ".cache")}
         start = time.perf_counter()
         subprocess.run([*self.prefix, self.program, *words], cwd=self.folder, env=environment, check=True)
         return time.perf_counter() - start
@@ -72,6 +74,7 @@ def main() -> None:
     for minutes in options.minutes:
         folder = user.folder / f"minutes{minutes}"
         if not (folder / "seconds.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of an interrupted study, whose time would be short
             seconds = user.call("demo", "--minutes", str(minutes), "--out", folder.name)
             atomic.write_json(folder / "seconds.json", seconds)
         results = json.loads((folder / "results.json").read_text())["metrics"]

@@ -7,7 +7,7 @@ image is kept and what is left is a sample. Where the ladder rises most is where
 
 Also how well the model predicts tokens of training and of validation images: a gap between the two is overfitting,
 which more training does not mend; without a gap the model is too small, or trained too briefly. Writes
-results/limits_NAME.json and .svg.
+results/limits_NAME.json and .svg, by the model's name.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import emoji  # noqa: F401  # registers the data set
 import torch
 from choices import RESULTS, Parts
 from measures import batches_of
@@ -41,8 +42,7 @@ class Ladder:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.model = mage.load(options.model, device=options.device)
-        self.data = options.data or self.model.recipe["data"]["name"]
-        self.parts = Parts(self.model, self.data, options.data_root)
+        self.parts = Parts(self.model, options.data or self.model.recipe["data"]["name"], options.data_root)
         self.extractor = build_extractor("efflite0", device=self.model.device)
         self.some = random_subset(self.parts.train, options.samples)
         seen = look_at(self._pixels(self.parts.validation), self.extractor, len(self.parts.validation))
@@ -107,7 +107,8 @@ def main() -> None:
         {"total": time.perf_counter() - start},
         metrics,
     )
-    write_record(options.results / f"limits_{ladder.data}.json", record)
+    name = f"limits_{Path(options.model).name}"
+    write_record(options.results / f"{name}.json", record)
     points = [(0.0, metrics["restored.fd"]), *((share, metrics[f"redrawn{share:g}.fd"]) for share in SHARES)]
     real = [(0.0, metrics["real.fd"]), (1.0, metrics["real.fd"])]
     chart = line_chart(
@@ -117,7 +118,7 @@ def main() -> None:
         width=760,
         height=320,
     )
-    (options.results / f"limits_{ladder.data}.svg").write_text(standalone(chart))
+    (options.results / f"{name}.svg").write_text(standalone(chart))
     print(metrics)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import emoji  # noqa: F401  # registers the data set
 import sheets
 import torch
-from choices import RESULTS, Parts
+from choices import RESULTS, Parts, ask
 from measures import batches_of, choose_guidance, every_class, measure_generation
 
 import mage
@@ -193,6 +193,7 @@ class Packaging:
 
     def run(self) -> None:
         """All steps; those that are finished are not repeated."""
+        ask(self.out, {"command": self.command()})
         prepare = (
             self.adopted if self.options.retune else self.decoder_trained if self.options.decoder else self.trained
         )

@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from choices import RESULTS
+from choices import RESULTS, ask
 from left_out import Parts, Subject, folder_of, train
 from torch import Tensor
 
@@ -251,10 +251,14 @@ def main() -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     for name in options.data:
         study = Study(name, options)
+        ask(options.out / name, {"set": " ".join(options.set)})
         for number in study.subject.classes:
             if options.only is None or number in options.only:
                 study.prepare(number)
-        write_record(options.results / f"{RECORDS[name]}.json", report(study, options.set))
+        if study.finished():
+            write_record(options.results / f"{RECORDS[name]}.json", report(study, options.set))
+        else:
+            print(f"{name}: no class is finished, so there is no record", flush=True)
 
 
 if __name__ == "__main__":

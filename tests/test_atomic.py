@@ -120,6 +120,34 @@ def test_what_a_dead_process_left_is_removed_at_the_next_write(tmp_path: Path) -
     assert names(tmp_path) == sorted(kept)
 
 
+def test_other_files_stay_in_a_folder_that_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    for number in range(2):
+        with atomic.replacing_folder(path, replaces=("weights", "card", "parts")) as temporary:
+            (temporary / "weights").write_text(str(number))
+        if not number:
+            for name in ("card", "notes.txt", "parts/old", "mine/deep/table.csv", f".x.{atomic.HOST}-{DEAD}-0.tmp"):
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (path / name).write_text(name)
+            (path / "link").symlink_to("notes.txt")
+    assert names(path) == ["link", "mine", "notes.txt", "weights"]
+    assert (path / "weights").read_text() == "1"
+    assert (path / "mine" / "deep" / "table.csv").read_text() == "mine/deep/table.csv"
+    assert (path / "link").is_symlink()
+    with atomic.replacing_folder(path) as temporary:
+        (temporary / "weights").write_text("2")
+    assert names(path) == ["weights"]
+
+
+def test_machines_whose_names_begin_alike_have_other_temporary_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = []
+    for node in ("gke-ml-cluster-gpu-pool-a1", "gke-ml-cluster-gpu-pool-b2", "gke-ml-cluster-gpu-pool-a1"):
+        monkeypatch.setattr("platform.node", lambda node=node: node)
+        hosts.append(atomic._host())
+    assert hosts[0] == hosts[2] != hosts[1]
+    assert atomic.TEMPORARY.fullmatch(f".file.txt.{hosts[0]}-12-0.tmp")
+
+
 def test_a_folder_is_there_at_every_moment_of_its_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model"
     with atomic.replacing_folder(path) as temporary:

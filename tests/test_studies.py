@@ -549,13 +549,13 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     words = ["limits.py", "--model", str(folder), "--samples", "20", "--results", str(tmp_path / "limits")]
     monkeypatch.setattr("sys.argv", [*words, "--device", "cpu"])
     limits.main()
-    record = json.loads((tmp_path / "limits" / "limits_digits.json").read_text())
+    record = json.loads((tmp_path / "limits" / "limits_toy.json").read_text())
     assert record["command"] == "python studies/limits.py --model toy"
     assert set(record["metrics"]) == {
         *("real.fd", "restored.fd", "train.nats", "validation.nats"),
         *(f"redrawn{share:g}.fd" for share in limits.SHARES),
     }
-    assert "tokens redrawn" in (tmp_path / "limits" / "limits_digits.svg").read_text()
+    assert "tokens redrawn" in (tmp_path / "limits" / "limits_toy.svg").read_text()
 
 
 def test_plans_of_packaged_models_are_recipes_with_and_without_classes(study: Any) -> None:

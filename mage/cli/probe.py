@@ -13,7 +13,14 @@ from mage.data.transforms import TransformConfig, cut_in_words, evaluation_trans
 from mage.evaluation.classification import ProbeResult
 from mage.evaluation.confusion import with_interval
 from mage.evaluation.features import Features, extract_features
-from mage.evaluation.image_classifier import FORMAT, ClassifierConfig, ImageClassifier, check_new_folder
+from mage.evaluation.image_classifier import (
+    FILES,
+    FORMAT,
+    PROBED,
+    ClassifierConfig,
+    ImageClassifier,
+    check_new_folder,
+)
 from mage.evaluation.lars_probe import RANDOM_CROPS, LarsConfig, lars_probe_on_crops, probe_crops
 from mage.evaluation.linear_probe import linear_probe
 from mage.report import write_report
@@ -89,9 +96,9 @@ def _keep(options: Options, model: mage.Mage, result: ProbeResult, config: Class
         "protocols": {name: f"{config.protocol}, {options.data}" for name in metrics},
         "details": details,
     }
-    with atomic.replacing_folder(options.out) as folder:
+    with atomic.replacing_folder(options.out, replaces=FILES) as folder:
         ImageClassifier(model, result.head, replace(config, class_names=names)).write(folder)
-        atomic.write_json(folder / "representations.json", values)
+        atomic.write_json(folder / PROBED, values)
     write_report(options.out)
 
 

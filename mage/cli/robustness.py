@@ -7,9 +7,16 @@ from mage import atomic
 from mage.cli.console import counting, emit, note, skipped_sentence
 from mage.cli.options.robustness import Options
 from mage.data.datasets import load_dataset
+from mage.evaluation.corruptions import KINDS
 from mage.evaluation.metric import Measured
 from mage.evaluation.representation import Representation
-from mage.evaluation.robustness import CorruptionResult, Corruptions, baseline_error, official_corruption_accuracy
+from mage.evaluation.robustness import (
+    CorruptionResult,
+    Corruptions,
+    baseline_error,
+    check_baseline,
+    official_corruption_accuracy,
+)
 from mage.evaluation.suite import build_protocols, measure_representation
 
 
@@ -18,6 +25,8 @@ def run(options: Options) -> None:
     error = None
     if options.baseline is not None:
         error = baseline_error(options.baseline, official=options.official is not None)
+        if options.official is None:
+            check_baseline(error, KINDS)
     model = mage.load(options.model, precision=options.precision, device=options.device)
     train, test = (
         load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)
@@ -39,14 +48,19 @@ def run(options: Options) -> None:
         _official(options, subject, options.official, measured)
     if error is not None:
         accuracy = measured.details["corruption_accuracy"]["accuracy"]
-        mce = CorruptionResult(measured.metrics["corruption_clean_accuracy"], accuracy).mean_corruption_error(error)
-        measured.add(Corruptions().metric("mean_corruption_error", mce, f"relative to {options.baseline}"))
+        result = CorruptionResult(measured.metrics["corruption_clean_accuracy"], accuracy)
+        try:
+            mce = result.mean_corruption_error(error)
+            measured.add(Corruptions().metric("mean_corruption_error", mce, f"relative to {options.baseline}"))
+        except ValueError as reason:  # the kinds of an official folder are known when it was measured
+            measured.left_out.append(f"mean_corruption_error: {reason}")
     values = {"model": str(options.model), "data": options.data, **measured.as_dict()}
     if options.out is not None:
         atomic.write_json(options.out, values)
     lines = [f"{name:30} {value:.4f}   {measured.protocols[name]}" for name, value in measured.metrics.items()]
     per_kind = measured.details["corruption_accuracy"]["per_kind"]
     lines += [f"  {kind:20} {accuracy:.2%}" for kind, accuracy in per_kind.items()]
+    lines += [f"not measured: {reason}" for reason in measured.left_out]
     emit(options, values, "\n".join(lines) + skipped_sentence([*train.skipped, *test.skipped]))
 
 

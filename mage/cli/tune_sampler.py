@@ -26,6 +26,8 @@ ENOUGH_IMAGES = 1000
 
 def run(options: Options) -> None:
     """Search, store and print."""
+    if options.store:
+        _check_own(options)
     model = mage.load(options.model, precision=options.precision, device=options.device)
     sees_all = not model.require_generator().config.decoder_depth  # without a decoder nothing can be dropped
     config = replace(
@@ -84,6 +86,14 @@ def run(options: Options) -> None:
         stored = f"; stored in {folder}"
     sentence = f"{_words(tuned.best.sampling)}: {last[0].name} {result['value']:.5g} with fresh random numbers{stored}"
     emit(options, result, sentence)
+
+
+def _check_own(options: Options) -> None:
+    """Raise ValueError, before the search, if its result could not be stored."""
+    try:
+        store.check_own(store.find_folder(options.model))
+    except ValueError as error:
+        raise ValueError(f"{error}; or search with --no-store") from None
 
 
 def _real_images(options: Options, data: str, model: mage.Mage) -> ImageDataset:

@@ -69,6 +69,8 @@ class CacheIndex:
     """The data set by name, or its folder; None if unknown, as in caches of 0.1."""
     checksums: tuple[tuple[str, str], ...] = ()
     """Of each shard's tokens and labels; of the first two formats there are none."""
+    sizes: str | None = None
+    """Hash of the sizes of some of the image files, which tells files of the same names that have changed."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.format <= FORMAT:

@@ -11,8 +11,7 @@ import torch
 from mage import rng
 from mage.data.embedded import embedded_arrays
 from mage.data.idx import read_idx
-from mage.data.image_folders import TEST_FOLDERS as TEST_FOLDERS
-from mage.data.image_folders import classes_of, hold_out, image_files, labelled_first
+from mage.data.image_folders import classes_of, hold_out, image_files, labelled_first, split_folders
 from mage.data.image_sets import ArrayDataset as ArrayDataset
 from mage.data.image_sets import CorruptImage as CorruptImage
 from mage.data.image_sets import FolderDataset as FolderDataset
@@ -22,6 +21,7 @@ from mage.data.image_sets import Subset as Subset
 from mage.data.image_sets import content_of as content_of
 from mage.data.image_sets import digest
 from mage.data.image_sets import evenly as evenly
+from mage.data.image_sets import spread as spread
 from mage.data.image_sets import subset as subset
 from mage.data.names import DATASETS as DATASETS
 from mage.data.names import DatasetLoader, check_folder, registered
@@ -76,14 +76,16 @@ def load_dataset(
 
 def _folder(folder: Path, split: str, channels: int, name: str | None = None) -> FolderDataset:
     inside = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
-    tests = [test for test in TEST_FOLDERS if test in inside]
+    training, tests = split_folders(inside)
     root, other = folder, folder
     if (
-        split != "all" and "train" in inside and (tests or len(inside) == 1)
+        split != "all" and training and (tests or len(inside) == 1)
     ):  # a lone `train` among other folders is a class: railways
         if split == "test" and not tests:
-            raise ValueError(f"{folder} has train/ but no test/: add it, or give {folder}/train to hold out a tenth")
-        train, test = folder / "train", folder / (labelled_first(folder, tests) if tests else "train")
+            raise ValueError(
+                f"{folder} has {training}/ but no test/: add it, or give {folder}/{training} to hold out a tenth"
+            )
+        train, test = folder / training, folder / (labelled_first(folder, tests) if tests else training)
         root, other = (train, test) if split == "train" else (test, train)
     files = image_files(root)
     if not files:

@@ -2,12 +2,21 @@
 
 import hashlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from mage.pil_modes import SUFFIXES
 
-TEST_FOLDERS = ("test", "val", "valid", "validation")
-"""Folders beside train/ that hold test images."""
+TRAIN_FOLDERS = ("train", "training")
+TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
+"""Folders beside train/ that hold test images; of both, small and capital letters are the same."""
+
+
+def split_folders(names: Collection[str]) -> tuple[str, list[str]]:
+    """Of these folders, the one of training images, "" without one, and those of test images."""
+    train = [name for known in TRAIN_FOLDERS for name in sorted(names, reverse=True) if name.lower() == known]
+    tests = [name for known in TEST_FOLDERS for name in sorted(names, reverse=True) if name.lower() == known]
+    return (train[0] if train else ""), tests
 
 
 def labelled_first(folder: Path, tests: list[str]) -> str:

@@ -14,19 +14,28 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from mage import array_files, images
+from mage import array_files, images, rng
 from mage.data.epoch_order import Locality
 
 Labels = Int64[np.ndarray, " n"]
+SIZED = 1000
+"""Largest number of files whose sizes are compared."""
+
+
+def readable_name(path: str) -> str:
+    """The name of a file as text that can be written: bytes that are not UTF-8 as backslash escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class CorruptImage(ValueError):
     """The file `path` cannot be read as an image."""
 
     def __init__(self, path: str) -> None:
+        path = readable_name(path)
         super().__init__(path)
         self.path = path
 
@@ -118,12 +127,12 @@ class FolderDataset:
         return len(self.files)
 
     def file_name(self, index: int) -> str:
-        """Name of file `index`, relative to `root`; bytes that are not UTF-8 as backslash escapes."""
-        return bytes(self.files[index]).decode("utf-8", "backslashreplace")
+        """Name of file `index`, relative to `root`, as `readable_name`."""
+        return readable_name(os.fsdecode(bytes(self.files[index])))
 
     def names(self) -> list[str]:
         """Names of all files, relative to `root`."""
-        return [os.fsdecode(bytes(file)) for file in self.files]
+        return [self.file_name(index) for index in range(len(self))]
 
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Image `index`. Raises CorruptImage."""
@@ -139,6 +148,13 @@ class FolderDataset:
             return self._path(index).read_bytes()
         except (OSError, ValueError):
             raise CorruptImage(str(self._path(index))) from None
+
+    def file_size(self, index: int) -> int:
+        """Bytes of file `index`; -1 if it is gone."""
+        try:
+            return self._path(index).stat().st_size
+        except OSError:
+            return -1
 
     def _path(self, index: int) -> Path:
         return self.root / os.fsdecode(bytes(self.files[index]))
@@ -174,6 +190,21 @@ def file_of(dataset: ImageDataset, index: int) -> tuple[bytes, int] | None:
     return (dataset.file_bytes(index), dataset.channels) if isinstance(dataset, HasFiles) else None
 
 
+def sizes_of(dataset: ImageDataset) -> str | None:
+    """Hash of the sizes of up to SIZED files, spread over a data set; None for data that are not files of a folder.
+
+    Names are the content of a folder (`content_of`); the sizes tell whether its files were changed meanwhile.
+    """
+    sizes = [_size_of(dataset, index) for index in spread(len(dataset), SIZED)]
+    return None if None in sizes else digest(repr(sizes).encode())
+
+
+def _size_of(dataset: ImageDataset, index: int) -> int | None:
+    if isinstance(dataset, Subset):
+        return _size_of(dataset.dataset, int(dataset.indices[index]))
+    return dataset.file_size(index) if isinstance(dataset, FolderDataset) else None
+
+
 def subset(dataset: ImageDataset, indices: Sequence[int]) -> ImageDataset:
     """The images `indices` of a data set, in this order."""
     return Subset(dataset, indices)
@@ -184,7 +215,17 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:8]
 
 
+def spread(total: int, most: int) -> list[int]:
+    """At most `most` of `total` indices, in order: a random one of each of as many equal parts, always the same ones.
+
+    The parts, because data sets may be sorted by class; random, because in others the classes come in turn.
+    """
+    count = min(total, most)
+    starts = torch.arange(count + 1) * total // max(1, count)
+    shares = torch.rand(count, generator=rng.generator(0, "spread"), dtype=torch.float64)
+    return (starts[:-1] + (shares * starts.diff()).long()).tolist()
+
+
 def evenly(dataset: ImageDataset, most: int) -> ImageDataset:
-    """At most `most` images, at even distances, because data sets may be sorted by class."""
-    count = min(len(dataset), most)
-    return subset(dataset, [index * len(dataset) // count for index in range(count)])
+    """At most `most` images, spread over the data set."""
+    return subset(dataset, spread(len(dataset), most))

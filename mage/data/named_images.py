@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from mage.data.datasets import DATASETS, load_dataset
-from mage.data.image_folders import TEST_FOLDERS
+from mage.data.image_folders import split_folders
 from mage.data.image_sets import FolderDataset, ImageDataset, Labels
 from mage.data.tar_images import ShardConfig, TarDataset
 
@@ -46,7 +46,8 @@ class NamedImages:
         self.name, self.skipped = name, [path for _, dataset in parts for path in dataset.skipped]
         self._parts, self._starts = list(parts), np.cumsum([0, *(len(dataset) for _, dataset in parts)])
         tops = {self._file(dataset, index).split("/")[0] for _, dataset in parts for index in range(len(dataset))}
-        self._split_folders = "train" in tops and tops <= {"train", *TEST_FOLDERS} and len(tops) > 1
+        train, tests = split_folders(tops)
+        self._split_folders = bool(train and tests) and tops <= {train, *tests}
 
     def __len__(self) -> int:
         return int(self._starts[-1])

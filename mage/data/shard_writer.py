@@ -170,7 +170,7 @@ def _members(dataset: ImageDataset, index: int) -> Iterator[tuple[str, bytes]]:
     if isinstance(dataset, FolderDataset):
         file = dataset.file_name(index)
         suffix = file.rpartition(".")[2].lower()
-        data = (dataset.root / dataset.files[index].decode()).read_bytes() if suffix in SUFFIXES else b""
+        data = dataset.file_bytes(index) if suffix in SUFFIXES else b""
     elif isinstance(dataset, TarDataset):
         file = dataset.file_name(index)
         suffix, data = split_name(file)[1], dataset.file_bytes(index)

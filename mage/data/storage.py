@@ -122,7 +122,7 @@ def read_small(name: str, most: int) -> bytes | None:
 def matches(pattern: str) -> list[str]:
     """Names of the files that a pattern with *, ? or [] matches, sorted; a list of a folder is such a pattern."""
     if not is_url(pattern):
-        return sorted(path for path in glob.glob(pattern) if os.path.isfile(path))
+        return sorted(Path(path).as_posix() for path in glob.glob(pattern) if os.path.isfile(path))
     protocol = pattern.partition("://")[0]
     found = _patiently(pattern, lambda: _store(pattern).glob(pattern))
     return sorted(f"{protocol}://{str(name).lstrip('/')}" for name in found)

@@ -36,7 +36,7 @@ from mage.data.cache_index import (
     write_index,
     write_shard,
 )
-from mage.data.image_sets import CorruptImage, ImageDataset, content_of
+from mage.data.image_sets import CorruptImage, ImageDataset, content_of, sizes_of
 from mage.data.transforms import Transform, TransformConfig, build_transform, describe
 from mage.data.workers import compute
 from mage.nn.grids import area
@@ -126,6 +126,11 @@ class TokenCache:
         return np.memmap(path, kind, mode="r", shape=shape) if expected else np.empty(shape, kind)
 
 
+def part_of(dataset: ImageDataset, split: str) -> str:
+    """What a cache's key says of its images: the names of their files, or their values, the split and their number."""
+    return f"{content_of(dataset)} {split} {len(dataset)}"
+
+
 def write_cache(
     folder: str | Path,
     dataset: ImageDataset,
@@ -155,9 +160,7 @@ def write_cache(
     if tokenizer.num_codes > MOST_CODES:
         raise ValueError(f"{tokenizer.num_codes} codes do not fit into 16 bits; the cache takes up to {MOST_CODES}")
     folder = Path(folder)
-    key = CacheKey(
-        tokenizer.fingerprint(), describe(transform), f"{content_of(dataset)} {split} {len(dataset)}", views, seed
-    )
+    key = CacheKey(tokenizer.fingerprint(), describe(transform), part_of(dataset, split), views, seed)
     starts = range(0, len(dataset), shard_images)
     work = _Views(dataset, build_transform(transform), views, seed)
     _check_place(folder, key)
@@ -207,8 +210,14 @@ def _start(folder: Path, key: CacheKey, dataset: ImageDataset, tokenizer: Tokeni
     _check_place(folder, key)  # again, now that no other process writes there
     if is_cache(folder):
         index = read_index(folder)
+        if index.sizes not in (None, sizes_of(dataset)):
+            raise ValueError(
+                f"{folder} holds tokens of image files that have changed since then, under the same names: choose "
+                "another folder, or delete this one"
+            )
         return index if index.complete else with_checksums(folder, index)
-    index = CacheIndex(key, tuple(tokenizer.grid), tokenizer.num_codes, tuple(dataset.class_names))
+    classes, sizes = tuple(dataset.class_names), sizes_of(dataset)
+    index = CacheIndex(key, tuple(tokenizer.grid), tokenizer.num_codes, classes, sizes=sizes)
     write_index(folder, index)
     return index
 

@@ -66,17 +66,26 @@ def extract_features(
     return Features(torch.cat(parts), torch.cat(labels))
 
 
+class NoClasses(ValueError):
+    """Labels of which no classifier can be trained or measured, with the reason."""
+
+
 def check_pair(train: Features, test: Features) -> int:
-    """The number of classes. Raises ValueError for other widths, empty sets, or classes without training images."""
+    """The number of classes. Raises ValueError for other widths, and NoClasses for labels as `check_labels`."""
     if train.features.shape[1] != test.features.shape[1]:
         raise ValueError(f"features have {train.features.shape[1]} and {test.features.shape[1]} numbers: must agree")
-    if not len(train.labels) or not len(test.labels):
-        raise ValueError("a probe needs at least one training and one test image")
-    classes = int(train.labels.max()) + 1
-    if train.labels.min() == train.labels.max():
-        raise ValueError("the training images have a single class; a probe needs at least two")
-    if int(test.labels.max()) >= classes:
-        raise ValueError(f"the test images have class {int(test.labels.max())}, which no training image has")
+    return check_labels(train.labels, test.labels)
+
+
+def check_labels(train: Int[Tensor, " n"], test: Int[Tensor, " m"]) -> int:
+    """The number of classes. Raises NoClasses for empty sets, one class, or a last class without training images."""
+    if not len(train) or not len(test):
+        raise NoClasses("a probe needs at least one training and one test image")
+    classes = int(train.max()) + 1
+    if train.min() == train.max():
+        raise NoClasses("the training images have a single class; a probe needs at least two")
+    if int(test.max()) >= classes:
+        raise NoClasses(f"the test images have class {int(test.max())}, which no training image has")
     return classes
 
 

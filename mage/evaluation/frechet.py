@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mage.evaluation.feature_statistics import FeatureStatistics
 from mage.evaluation.generation_metrics import GENERATION_METRICS, Compared, GenerationMetric, distance
-from mage.evaluation.metric import Metric
+from mage.evaluation.metric import Metric, NotMeasured
 
 
 def frechet_distance(first: FeatureStatistics, second: FeatureStatistics) -> float:
@@ -65,6 +65,8 @@ class FrechetDistance(GenerationMetric):
     def measure(self, compared: Compared) -> Iterator[Metric]:
         """The distance."""
         n, m = compared.samples.count, compared.reference.moments.count
+        if 1 in (n, m):
+            raise NotMeasured(f"{compared.name(self._word(compared))}: a single image has no covariance")
         images = f"{n:,} images against {f'{m:,} of ' if m else ''}{compared.reference.name}"
         value = frechet_distance(compared.samples.moments, compared.reference.moments)
         yield self.named(compared, self._word(compared), value, images)

@@ -32,7 +32,9 @@ from mage.store.fitting import read_tensors
 from mage.tokenizers.base import weights_fingerprint
 
 FORMAT = 1
-CONFIG, HEAD = CLASSIFIER, "classifier.safetensors"
+CONFIG, HEAD, PROBED = CLASSIFIER, "classifier.safetensors", "representations.json"
+FILES = ("model", CONFIG, HEAD, PROBED, "report.html")
+"""What is written for a classifier; other files in its folder are somebody else's."""
 MOST_BYTES = 2**24
 """Largest size of classifier.json: a million class names."""
 

@@ -80,6 +80,8 @@ class KernelDistance(GenerationMetric):
             raise NotMeasured(f"{compared.name(word)}: the reference holds no features of single images")
         x, y = compared.samples.features, compared.reference.features
         size = min(protocol.subset_size, len(x), len(y))
+        if size < 2:
+            raise NotMeasured(f"{compared.name(word)}: subsets need at least two images")
         subsets = kernel_distance(x, y, subsets=protocol.subsets, subset_size=size, seed=protocol.seed)
         drawn = f"{protocol.subsets} subsets of {size:,} of {len(x):,} and {len(y):,} images"
         yield self.named(compared, word, subsets.mean, f"{drawn}, +- {subsets.deviation:.3g}")

@@ -12,12 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mage import images
+from mage.data.datasets import spread
 from mage.evaluation.confusion import wilson_interval
 from mage.evaluation.metric import Description, Metric
 from mage.evaluation.sample_metrics import SAMPLE_METRICS, SampleMetric, SamplesAndData
 
 TEST_IMAGES = 1000
-"""Test images, the first ones, that give the threshold."""
+"""Most test images that give the threshold."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,6 @@ def near_copy_share(samples: Nearest, test: Nearest) -> float:
     return float((samples.distances < test.distances.quantile(0.01)).double().mean())
 
 
-def spread(total: int) -> Int[Tensor, " k"]:
-    """Up to TEST_IMAGES indices, evenly spread: data sets come sorted by class."""
-    count = min(total, TEST_IMAGES)
-    return torch.arange(count) * total // max(1, count)
-
-
 @SAMPLE_METRICS.register("near_copies")
 class NearCopies(SampleMetric):
     """Share of samples that are unusually close to a training image."""
@@ -89,7 +84,7 @@ class NearCopies(SampleMetric):
         """The share; distance and index of each sample's nearest training image in the details."""
         train = images.to_float(subject.train)
         nearest = nearest_training_images(subject.samples, train, mirrored=subject.mirrored)
-        test = images.to_float(subject.test[spread(len(subject.test))])
+        test = images.to_float(subject.test[spread(len(subject.test), TEST_IMAGES)])
         real = nearest_training_images(test, train, mirrored=subject.mirrored)
         protocol = f"pixel L2, below the first percentile of {len(real.distances):,} test images"
         protocol += ", mirror images too" if subject.mirrored else ""

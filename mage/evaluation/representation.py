@@ -13,7 +13,7 @@ from typing import ClassVar
 from mage.data.datasets import ImageDataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.classification import Scorer
-from mage.evaluation.features import Features, check_pair, extract_features
+from mage.evaluation.features import Features, NoClasses, check_pair, extract_features
 from mage.evaluation.linear_head import FittedHead, LinearHead, fit_head
 from mage.evaluation.metric import Evaluator
 from mage.models import Classifier
@@ -40,11 +40,11 @@ class Representation:
         """pool: mean of the tokens, class token, or both. transform: of the images; default: centre crops.
 
         on_images: called with the number of images after every batch of features.
-        Raises ValueError for images without labels.
+        Raises NoClasses for images without labels.
         """
         for dataset in (train, test):
             if dataset.labels is None:
-                raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
+                raise NoClasses(f"{dataset.name} has no labels: put each class's images into a folder of its own")
         self.model, self.train_images, self.test_images = model, train, test
         self.pool, self.batch_size, self.seed = pool, batch_size, seed
         self.transform = transform or TransformConfig(size=model.image_size)

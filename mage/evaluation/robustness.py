@@ -8,7 +8,7 @@ Letters: n images, c channels, h w pixels, k classes.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -61,11 +61,16 @@ class CorruptionResult:
 
     def mean_corruption_error(self, baseline_error: dict[str, float]) -> float:
         """mCE relative to the mean errors of a baseline. Raises ValueError if it has no error, or 0, for a kind."""
-        lacking = [kind for kind in self.accuracy if not baseline_error.get(kind)]
-        if lacking:
-            raise ValueError(f"the baseline has no error for {', '.join(lacking)}")
+        check_baseline(baseline_error, self.accuracy)
         shares = [(1 - accuracy) / baseline_error[kind] for kind, accuracy in self.per_kind.items()]
         return sum(shares) / len(shares)
+
+
+def check_baseline(error: Mapping[str, float], kinds: Iterable[str]) -> None:
+    """Raise ValueError if a baseline has no error, or 0, for one of the kinds."""
+    lacking = [kind for kind in kinds if not error.get(kind)]
+    if lacking:
+        raise ValueError(f"the baseline has no error for {', '.join(lacking)}")
 
 
 def corruption_accuracy(

@@ -100,7 +100,7 @@ def _chosen(kind: type[Kind], known: Mapping[str, Callable[[], Kind]], choice: C
 
 def _read(kind: type[Kind], path: Path) -> Kind:
     try:
-        values = read_yaml(path.read_text())
+        values = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"there is no recipe file {path}") from None
     except (ValueError, OSError) as error:

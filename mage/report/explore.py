@@ -161,11 +161,7 @@ def _outliers(found: Exploration) -> Section:
 
 def _how(found: Exploration) -> Section:
     count = len(found.files)
-    chosen = (
-        "all"
-        if count + len(found.skipped) >= found.total
-        else f"{count:,}, at even distances in the order of their names"
-    )
+    chosen = "all" if count + len(found.skipped) >= found.total else f"{count:,}, spread over the order of their names"
     facts = [
         ("Features", f"{found.model}; each standardised to mean 0 and deviation 1"),
         ("Images", f"{chosen} of {found.total:,}"),

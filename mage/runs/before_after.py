@@ -14,6 +14,7 @@ from torch import Tensor
 from mage import images
 from mage.data.datasets import CorruptImage, ImageDataset, evenly, load_dataset
 from mage.data.transforms import TransformConfig
+from mage.evaluation.features import NoClasses
 from mage.evaluation.knn import NearestNeighbours
 from mage.evaluation.masked_loss import MaskedLoss, MaskedTokens
 from mage.evaluation.metric import Measured, measure
@@ -63,7 +64,7 @@ class TestedImages:
             _add(measured, measure({"masked_loss": MaskedLoss()}, MaskedTokens(model.require_generator(), tokens)))
         try:
             _add(measured, measure({"knn": NearestNeighbours()}, Representation(model, train, test)))
-        except ValueError as reason:  # no class folders, or classes without training images
+        except NoClasses as reason:
             measured.left_out.append(f"k-NN: {reason}")
         return measured
 

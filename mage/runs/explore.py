@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from mage import images
-from mage.data.datasets import CorruptImage
+from mage.data.datasets import CorruptImage, spread
 from mage.data.named_images import NamedImages, named_images
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.clusters import Clusters, find_clusters
@@ -62,14 +62,14 @@ def explore(
     on_start: Callable[[int], None] | None = None,
     on_images: Callable[[int], None] | None = None,
 ) -> Exploration:
-    """Describe at most `limit` images of a folder, taken at even distances in the order of their names.
+    """Describe at most `limit` images of a folder, spread over the order of their names.
 
     clusters: their number; None: chosen by the silhouette. on_start: called with the number of images, on_images after
     every batch. Raises ValueError for a folder without a readable image, and for more clusters than images.
     """
     source = named_images(data, split=split, data_root=data_root, channels=model.channels)
     count = min(limit, len(source))
-    chosen = [index * len(source) // count for index in range(count)]
+    chosen = spread(len(source), count)
     if on_start is not None:
         on_start(count)
     kept: list[int] = []
@@ -86,7 +86,7 @@ def explore(
                 thumbnails.append(thumbnail(picture))
                 batch.append(cut(picture, torch.Generator()))
         if batch:
-            features.append(model.features(images.to_float(torch.stack(batch)), pool).double().cpu())
+            features.append(model.features(images.to_float(torch.stack(batch)), pool).cpu().double())
         if on_images is not None:
             on_images(len(part))
     if not kept:

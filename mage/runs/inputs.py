@@ -73,15 +73,25 @@ def validation_images(recipe: Recipe, validation: ImageDataset) -> Tensor:
 
 def load_images(dataset: ImageDataset, indices: list[int], transform: TransformConfig) -> Tensor:
     """The images `indices` of a data set, cropped to size; corrupt ones are left out."""
-    batches = evaluation_batches(subset(dataset, indices), build_transform(transform), batch_size=256)
-    return torch.cat([batch["images"] for batch in batches])
+    return load_labelled(dataset, indices, transform)[0]
+
+
+def load_labelled(
+    dataset: ImageDataset, indices: list[int], transform: TransformConfig
+) -> tuple[Tensor, Tensor | None]:
+    """The same with their labels, if the data set has any: of the images that could be read."""
+    batches = list(evaluation_batches(subset(dataset, indices), build_transform(transform), batch_size=256))
+    labels = None if dataset.labels is None else torch.cat([batch["labels"] for batch in batches])
+    return torch.cat([batch["images"] for batch in batches]), labels
 
 
 def labelled_images(dataset: ImageDataset, count: int, transform: TransformConfig) -> tuple[Tensor, Tensor]:
     """Up to `count` randomly chosen images (uint8) and their labels."""
     order = torch.randperm(len(dataset), generator=rng.generator(0, "online probe")).tolist()[:count]
-    batches = list(evaluation_batches(subset(dataset, order), build_transform(transform), batch_size=256))
-    return torch.cat([batch["images"] for batch in batches]), torch.cat([batch["labels"] for batch in batches])
+    pixels, labels = load_labelled(dataset, order, transform)
+    if labels is None:
+        raise ValueError(f"{dataset.name} has no labels")
+    return pixels, labels
 
 
 def image_batches(

@@ -1,5 +1,6 @@
 """The online probe: k-NN and a closed-form linear probe while pre-training runs, on a few thousand labelled images."""
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from mage import images
 from mage.data.splits import TrainingData
-from mage.evaluation.features import Features
+from mage.evaluation.features import Features, NoClasses, check_labels
 from mage.evaluation.knn import neighbour_accuracy
 from mage.evaluation.linear_probe import ridge_probe
 from mage.pipeline import Mage
@@ -16,6 +17,7 @@ from mage.recipes.schema import Recipe
 from mage.runs.inputs import labelled_images
 from mage.training.task import Watch
 
+logger = logging.getLogger(__name__)
 NEIGHBOURS = 20
 
 
@@ -35,13 +37,18 @@ def watch_images(recipe: Recipe, data: TrainingData) -> Watch | None:
 
 
 def _labelled(recipe: Recipe, data: TrainingData) -> list[tuple[Tensor, Tensor]] | None:
-    """Images (uint8) and labels: `online_images` training images, `validation.images` held-out ones."""
+    """Images (uint8) and labels, `online_images` for training and held-out ones; None where no classes are known."""
     pairs = []
     plain = replace(recipe.data.transform, augmentation="none")
     for dataset, count in ((data.train, recipe.data.online_images), (data.validation, recipe.data.validation.images)):
         if dataset.labels is None:
             return None
         pairs.append(labelled_images(dataset, count, plain))
+    try:
+        check_labels(pairs[0][1], pairs[1][1])
+    except NoClasses as reason:
+        logger.warning("the representation is not measured during the training: %s", reason)
+        return None
     return pairs
 
 

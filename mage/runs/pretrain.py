@@ -1,13 +1,14 @@
 """Pre-train with any method: on a token cache, on images tokenized on the fly, on the user's tokens, on pixels."""
 
+import logging
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from mage import distributed, images, settings
-from mage.data.datasets import content_of
-from mage.data.token_cache import TokenCache
+from mage.data.datasets import ImageDataset, content_of
+from mage.data.token_cache import TokenCache, part_of
 from mage.pipeline import Mage
 from mage.recipes.schema import Recipe
 from mage.runs.conditions import from_cache, from_labels, picture
@@ -20,6 +21,8 @@ from mage.training.method import MethodInputs
 from mage.training.pretrain import Pretraining
 from mage.training.run import TrainResult
 from mage.training.task import Task
+
+logger = logging.getLogger(__name__)
 
 
 def pretrain(
@@ -62,6 +65,7 @@ def _on_images(
     tell_data(data, recipe.data.name, recipe.image_size)
     if cache is not None:
         cache.check_tokenizer(words)
+        _compare(cache, data.train)
         conditions, cache = from_cache(
             method.class_conditions, cache, init_from, launch, seed=recipe.seed, tokenizer=tokenizer
         )
@@ -105,6 +109,16 @@ def _on_images(
     learned = _learned(recipe, content) | {"tokenizer": words.fingerprint()}
     announce("pre-training", recipe, launch, optim, num_images, words.grid)
     return run_task(task, recipe, launch, learned, data.train)
+
+
+def _compare(cache: TokenCache, train: ImageDataset) -> None:
+    """Warn if the tokens are of other images than those of training now, of which others are held out."""
+    if cache.key.data != part_of(train, "train"):
+        logger.warning(
+            "%s holds tokens of other images than data.name, data.validation and seed give now (%s; now %s): loss and "
+            "accuracy on held-out images may be of images that are trained on; tokenize again into another folder",
+            cache.folder, cache.key.data, part_of(train, "train"),
+        )  # fmt: skip
 
 
 def _begin_at(task: Task, init_from: Mage | None, tokenizer: Tokenizer | None, recipe: Recipe, launch: Launch) -> None:

@@ -4,6 +4,7 @@ Metrics are measured on test images or on new samples; `protocols` describes eac
 """
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,16 +13,17 @@ import torch
 from torch import Tensor
 
 from mage import atomic, images, pictures, rng
-from mage.data.datasets import ImageDataset, default_root, subset
+from mage.data.datasets import ImageDataset, default_root, spread, subset
 from mage.data.loaders import decode_to_memory
 from mage.data.transforms import MIRRORING
 from mage.evaluation.extractors import build_extractor
+from mage.evaluation.features import NoClasses
 from mage.evaluation.fewshot import FewShot
 from mage.evaluation.generation import compare
 from mage.evaluation.knn import NearestNeighbours
 from mage.evaluation.linear_probe import LinearProbe, RawPixels
 from mage.evaluation.metric import Measured
-from mage.evaluation.near_copies import spread
+from mage.evaluation.near_copies import TEST_IMAGES
 from mage.evaluation.representation import Representation, RepresentationProtocol
 from mage.evaluation.sample_metrics import SamplesAndData
 from mage.evaluation.samples import measure_samples
@@ -31,9 +33,10 @@ from mage.evaluation.tokenizer import reconstruction_quality
 from mage.pipeline import Mage
 from mage.recipes.schema import Recipe
 from mage.runs.gallery import SHOWN, Gallery
-from mage.runs.inputs import load_images, open_data
+from mage.runs.inputs import load_images, load_labelled, open_data
 from mage.tokenizers import VQGAN
 
+logger = logging.getLogger(__name__)
 MOST_JUDGED = 10_000
 """Training images up to which a judge is trained, and a classifier of raw pixels, while a report is made."""
 PROBES: dict[str, Callable[[], RepresentationProtocol]] = {
@@ -100,15 +103,16 @@ class Showcase:
 
     def judge_samples(self, samples: Tensor) -> None:
         """A judge's confidence, copies of training images, and distances where the extractor's package is there."""
-        train, test = (load_images(part, list(range(len(part))), self._transform) for part in (self._train, self._test))
-        few = self._train.labels is not None and len(train) <= MOST_JUDGED
+        train, labels = load_labelled(self._train, list(range(len(self._train))), self._transform)
+        test = load_images(self._test, list(range(len(self._test))), self._transform)
+        judged = labels is not None and len(train) <= MOST_JUDGED and len(labels.unique()) > 1
         subject = SamplesAndData(
             samples,
             train,
             test,
-            torch.from_numpy(self._train.labels) if few and self._train.labels is not None else None,
+            labels if judged else None,
             mirrored=self.recipe.data.transform.augmentation in MIRRORING,
-            restored=self._restored(test[spread(len(test))]),
+            restored=self._restored(test[spread(len(test), TEST_IMAGES)]),
             cache=default_root() / "judges",
             precision=self.model.precision,
             device=self.model.device,
@@ -144,14 +148,15 @@ class Showcase:
         self._keep(compare(seen(train[chosen]), reference, extractor.name, suffix="_real"))
 
     def features(self) -> None:
-        """Linear probes and k-NN on features, and logistic regression on pixels."""
-        if self._train.labels is None:
-            return
+        """Linear probes and k-NN on features, and logistic regression on pixels; nothing where no classes are known."""
         protocols = {name: PROBES[name]() for name in self.probes}
-        if len(self._train.labels) > MOST_JUDGED:
+        if len(self._train) > MOST_JUDGED:
             protocols.pop("pixels", None)
-        subject = Representation(self.model, self._train, self._test, pool="both", transform=self._transform)
-        self._keep(measure_representation(subject, protocols))
+        try:
+            subject = Representation(self.model, self._train, self._test, pool="both", transform=self._transform)
+            self._keep(measure_representation(subject, protocols))
+        except NoClasses as reason:
+            logger.warning("the features are not measured: %s", reason)
 
     def _keep(self, measured: Measured) -> None:
         self.metrics |= measured.metrics

@@ -31,6 +31,7 @@ from mage.models import (
 from mage.nn.grids import check_grid
 from mage.settings import from_dict, to_dict
 from mage.store import hub, packaged
+from mage.store.example_images import EXAMPLES
 from mage.store.files import CONFIG as CONFIG
 from mage.store.files import EXTRA as EXTRA
 from mage.store.files import HASHES, check_written, hashes
@@ -46,6 +47,8 @@ from mage.vocabulary import Vocabulary
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+FILES = (CONFIG, TOKENIZER, TRANSFORMER, EXTRA, packaged.CARD, EXAMPLES)
+"""What is written for a model, or of what belongs to the one that it replaces; other files stay."""
 HEAD = ("num_classes", "pool", "head_kind")
 
 
@@ -65,7 +68,7 @@ def write(
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]) and not (folder / CONFIG).exists():
         raise ValueError(f"{folder} exists and is not a model folder; choose another name, nothing was overwritten")
     try:
-        with atomic.replacing_folder(folder) as temporary:
+        with atomic.replacing_folder(folder, replaces=FILES) as temporary:
             _write_files(parts, temporary, extra=extra, dtype=dtype)
     except SafetensorError as error:  # of the system, such as a full disk, whose number is in the text
         number = re.search(r"os error (\d+)", str(error))
@@ -73,11 +76,8 @@ def write(
     return folder
 
 
-def write_settings(parts: ModelParts, folder: Path) -> None:
-    """Write a changed recipe and changed notes into a model folder; weights and other settings are kept.
-
-    Raises ValueError for a packaged model, which belongs to the installation, and for a downloaded one.
-    """
+def check_own(folder: Path) -> None:
+    """Raise ValueError for a packaged model, which belongs to the installation, and for a downloaded one."""
     if folder.parent == packaged.FOLDER:
         raise ValueError(
             f"the packaged model {folder.name} belongs to the installation: write a copy of your own with "
@@ -85,6 +85,14 @@ def write_settings(parts: ModelParts, folder: Path) -> None:
         )
     if hub.is_cached(folder):
         raise ValueError(f"{folder} is a downloaded model: write a copy of your own with mage.load(NAME).save(PATH)")
+
+
+def write_settings(parts: ModelParts, folder: Path) -> None:
+    """Write a changed recipe and changed notes into a model folder; weights and other settings are kept.
+
+    Raises ValueError as `check_own`.
+    """
+    check_own(folder)
     config = json.loads((folder / CONFIG).read_text())
     atomic.write_json(folder / CONFIG, checksums.sealed(config | {"recipe": parts.recipe, "notes": parts.notes}))
 

@@ -33,7 +33,7 @@ class Limits:
     seed: int = 2**31 - 1
     """Largest seed."""
     mapped: int = 500
-    """Images on a map, taken at even distances from a larger folder."""
+    """Images on a map, spread over a larger folder."""
 
 
 LIMITS = Limits()

@@ -84,7 +84,7 @@ def nearest(model: Mage, picture: Float[Tensor, "1 c H W"], found: Exploration |
     """The images of the folder whose features are most alike, by cosine; the picture's own file comes first."""
     if found is None:
         return []
-    own = functional.normalize(model.features(picture).double().cpu(), dim=1)
+    own = functional.normalize(model.features(picture).cpu().double(), dim=1)
     alike = (functional.normalize(found.features, dim=1) @ own[0]).topk(min(NEIGHBOURS, len(found.files)))
     return [
         (found.thumbnails[index], f"{found.files[index]}, {value:.2f}")

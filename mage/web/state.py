@@ -18,6 +18,7 @@ from torch import Tensor
 
 import mage
 from mage import images
+from mage.data.datasets import spread
 from mage.data.named_images import named_images
 from mage.nn.grids import rows_and_columns
 from mage.pipeline import Mage
@@ -164,12 +165,11 @@ class Models:
 
 
 def _examples(folder: Path | None, model: Mage) -> tuple[Tensor, ...]:
-    """Pictures of a folder at even distances, at the model's size; none without a folder."""
+    """Pictures of a folder, spread over it, at the model's size; none without a folder."""
     if folder is None:
         return ()
     source = named_images(folder, split="all", channels=model.channels)
-    count = min(SHOWN, len(source))
-    return tuple(images.fit(source.load(index * len(source) // count), model.image_size) for index in range(count))
+    return tuple(images.fit(source.load(index), model.image_size) for index in spread(len(source), SHOWN))
 
 
 def thumbnails(served: Served) -> list[tuple[Image.Image, str]]:

@@ -14,8 +14,10 @@ import torchvision
 from PIL import Image
 
 from mage import images
-from mage.data.datasets import ArrayDataset, CorruptImage, FolderDataset, load_dataset, subset
+from mage.data.datasets import ArrayDataset, CorruptImage, FolderDataset, evenly, load_dataset, spread, subset
 from mage.data.embedded import embedded_arrays
+from mage.data.named_images import named_images
+from mage.data.shard_writer import write_shards
 
 
 def picture(path: Path, colour: tuple[int, int, int] = (200, 30, 90), size: tuple[int, int] = (6, 4)) -> None:
@@ -154,6 +156,48 @@ def test_train_is_a_class_among_other_classes_and_a_split_when_alone(tmp_path):
     with pytest.raises(ValueError, match=r"has train/ but no test/: add it, or give .*alone/train to hold out a tenth"):
         load_dataset(tmp_path / "alone", split="test")
     assert len(load_dataset(tmp_path / "alone" / "train", split="test")) == 2
+
+
+@pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("Training", "Testing"), ("TRAIN", "Validation")])
+def test_the_folders_of_splits_are_known_in_capital_letters_and_longer_names(tmp_path, train, test):
+    for split in (train, test):
+        for label in "ab":
+            picture(tmp_path / "set" / split / label / f"{split}.png")
+    for split, file in {"train": train, "test": test}.items():
+        dataset = load_dataset(tmp_path / "set", split=split)
+        assert dataset.class_names == ("a", "b")
+        assert names(dataset) == [f"a/{file}.png", f"b/{file}.png"]
+    listed = named_images(tmp_path / "set")
+    assert [listed.label(index) for index in range(4)] == ["a", "b"] * 2
+
+
+@pytest.mark.parametrize("total", [100, 97])
+def test_some_images_are_of_all_classes_whether_these_come_sorted_or_in_turn(total):
+    for labels in (np.arange(total) // 10, np.arange(total) % 10):
+        dataset = ArrayDataset("set", torch.zeros(total, 1, 2, 2, dtype=torch.uint8), labels)
+        chosen = evenly(dataset, 50)
+        assert len(chosen) == 50
+        assert set(chosen.labels) == set(labels)
+        assert sorted({*chosen.indices}) == list(chosen.indices), "in order, none twice"
+        assert torch.equal(torch.from_numpy(chosen.indices), torch.from_numpy(evenly(dataset, 50).indices))
+    assert spread(total, 200) == list(range(total))
+    assert spread(0, 5) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8")
+def test_names_that_are_not_utf_8_can_be_written_and_their_files_read(tmp_path):
+    picture(tmp_path / "a.png")
+    os.rename(os.fsencode(tmp_path / "a.png"), os.fsencode(tmp_path) + b"/caf\xe9.png")
+    (tmp_path / "b.png").write_text("no image")
+    os.rename(os.fsencode(tmp_path / "b.png"), os.fsencode(tmp_path) + b"/th\xe9.png")
+    dataset = load_dataset(tmp_path, split="all")
+    assert dataset.names() == [dataset.file_name(index) for index in range(2)] == ["caf\\xe9.png", "th\\xe9.png"]
+    assert dataset.load(0).shape == (3, 4, 6)
+    with pytest.raises(CorruptImage) as error:
+        dataset.load(1)
+    assert error.value.path.encode().endswith(b"th\\xe9.png")
+    written = write_shards(dataset, tmp_path / "shards", prefix="s", most_bytes=100_000)
+    assert (written.images, len(written.skipped)) == (1, 1)
 
 
 def test_data_sets_of_other_files_have_other_names(tmp_path):

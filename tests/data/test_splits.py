@@ -72,3 +72,16 @@ def test_training_opens_no_test_images(tmp_path: Path) -> None:
         DATASETS.remove("watched")
     assert set(opened) == {"train"}
     assert len(cache) == 57, "nor are held-out images in the cache"
+
+
+def test_a_cache_of_other_images_than_those_of_training_now_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = override(named("smoke"), ["data.name=digits"])
+    runs.train_tokenizer(recipe, quiet(tmp_path / "tokenizer"))
+    tokenizer = runs.load_tokenizer(tmp_path / "tokenizer")
+    cache = runs.tokenize(recipe, quiet(tmp_path / "tokens"), tokenizer)
+    for number, changes in enumerate(([], ["data.validation.share=0.3"])):
+        caplog.clear()
+        runs.pretrain(override(recipe, changes), quiet(tmp_path / f"run{number}"), tokenizer, cache=cache)
+        assert ("holds tokens of other images" in caplog.text) == bool(changes)

@@ -14,7 +14,7 @@ import torch
 
 import mage
 from mage import atomic, images, locks, rng
-from mage.data.datasets import load_dataset
+from mage.data.datasets import load_dataset, subset
 from mage.data.token_batches import token_batches
 from mage.data.token_cache import TokenCache, write_cache
 from mage.data.transforms import TransformConfig, build_transform
@@ -92,6 +92,22 @@ def test_corrupt_files_are_skipped_counted_and_named(parts: SimpleNamespace, tmp
     assert len(cache) == 5
     assert [Path(path).name for path in cache.index.skipped] == ["2.png"]
     assert cache.tokens(np.arange(5), np.zeros(5, dtype=np.int64)).shape == (5, 4, 4)
+
+
+def test_tokens_of_files_that_have_changed_since_are_not_taken_for_theirs(
+    parts: SimpleNamespace, tmp_path: Path
+) -> None:
+    for number in range(20):
+        pixels = torch.rand(1, 12, 12, generator=rng.generator(number, "photo"))
+        images.save_png(tmp_path / "photos" / "ab"[number % 2] / f"{number:02}.png", pixels)
+    given = SimpleNamespace(model=parts.model, data=subset(load_dataset(tmp_path / "photos", split="all"), range(18)))
+    given.data.dataset.channels = 1
+    whole = write(given, tmp_path / "cache")
+    assert len(write(given, tmp_path / "cache")) == len(whole) == 18
+    images.save_png(tmp_path / "photos" / "a" / "04.png", torch.zeros(1, 30, 20))
+    with pytest.raises(ValueError, match=r"image files that have changed since then, under the same names"):
+        write(given, tmp_path / "cache")
+    assert len(TokenCache(tmp_path / "cache")) == 18, "what there is can be opened without the images"
 
 
 def test_worker_processes_change_nothing(parts: SimpleNamespace, tmp_path: Path) -> None:

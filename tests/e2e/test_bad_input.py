@@ -95,6 +95,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         *((f"{arguments} --data digits", message) for arguments, message in MODEL[:4]),
         *((f"--model {{root}}/model --data digits {a}", m) for a, m in COMMON),
         ("--model {root}/model", "give --data"),
+        ("--model digits", r"belongs to the installation: .*--no-store"),
         ("--model {root}/model --data digits --num 1", "at least 2"),
         ("--model {root}/model --data digits --try-guidances 1", "guidance needs a model with classes"),
         ("--model {root}/model --data digits --try-steps 0", "--try-steps must be at least 1"),

@@ -303,7 +303,9 @@ def test_a_probe_with_out_keeps_its_classifier_with_intervals_and_a_report(
     assert result.code == 0, result.err
     assert re.search(r"\d+\.\d % \(\d+\.\d to \d+\.\d %\) of 297 test images", result.out)
     assert "is taken for" in result.out
+    (tmp_path / "classifier" / "notes.txt").write_text("mine")
     again = json.loads(command(*words, "--json").out)
+    assert (tmp_path / "classifier" / "notes.txt").read_text() == "mine"
     low, high = again["interval"]
     assert low < again["linear_probe_accuracy"] < high
     assert sum(map(sum, again["confusion"])) == 297

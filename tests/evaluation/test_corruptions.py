@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from mage import images, rng
+from mage.cli.main import main
 from mage.data.datasets import ArrayDataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation import distortions
@@ -173,6 +175,17 @@ def test_mean_corruption_error_is_relative_to_the_baseline() -> None:
     assert result.mean_corruption_error({"fog": 0.6, "jpeg": 0.4}) == pytest.approx((0.3 / 0.6 + 0.2 / 0.4) / 2)
     with pytest.raises(ValueError, match="no error for jpeg"):
         result.mean_corruption_error({"fog": 0.6})
+
+
+def test_a_baseline_that_lacks_a_kind_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mage.load", None)
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps({"details": {"corruption_accuracy": {"per_kind": {"fog": 0.25}}}}))
+    with pytest.raises(SystemExit):
+        main(["robustness", "--model", "digits", "--data", "digits", "--baseline", str(path)])
+    assert "the baseline has no error for gaussian_noise" in capsys.readouterr().err
 
 
 def test_baselines_by_name_and_file(tmp_path: Path) -> None:

@@ -127,10 +127,28 @@ def test_the_limit_bounds_the_page_and_takes_images_from_the_whole_folder(model:
     assert few.total == 32
     assert {file.split("/")[0] for file in few.files} == {"dark", "light"}
     page = build_exploration(few)
-    assert "at even distances" in page
+    assert "spread over the order" in page
     whole = build_exploration(explore(model, folder, clusters=1))
     group = whole.split('class="group k0"')[1].split("</section>")[0]
     assert group.count('class="t ') == IN_GROUP, "of a large group some are shown"
+
+
+class OnApple(torch.Tensor):
+    """Like a tensor on a GPU that has no float64."""
+
+    def double(self) -> torch.Tensor:
+        raise TypeError("the MPS framework has no float64")
+
+    def cpu(self) -> torch.Tensor:  # type: ignore[override]
+        return self.as_subclass(torch.Tensor)
+
+
+def test_devices_without_double_precision_will_do(
+    model: mage.Mage, folder: Path, found: Exploration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = model.features
+    monkeypatch.setattr(model, "features", lambda *given: features(*given).as_subclass(OnApple))
+    assert torch.equal(explore(model, folder, batch_size=8).features, found.features)
 
 
 def test_a_folder_without_a_readable_image_is_refused(model: mage.Mage, tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from mage.web.chooser import example, own_picture
 from mage.web.edit import MIDDLE, PAINTED, SIDE, UNCROP, VARY, edit, painted_mask, region
 from mage.web.generate import ANY, EACH, class_choices, classes_of, generate
 from mage.web.limits import kindly
-from mage.web.look import Maps, class_attention, look, map_page
+from mage.web.look import Maps, class_attention, look, map_page, nearest
 from mage.web.reconstruct import reconstruct
 from mage.web.state import Models
+from tests.report.test_explore import OnApple
 
 
 def same(first: Image.Image, second: Image.Image) -> bool:
@@ -131,7 +132,9 @@ def test_a_reconstruction_is_the_librarys_and_its_hidden_tokens_are_grey(models:
         reconstruct(models, "digits", picture, 1.5, 2)
 
 
-def test_a_look_finds_the_picture_itself_first_among_its_neighbours(models: Models) -> None:
+def test_a_look_finds_the_picture_itself_first_among_its_neighbours(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
     maps, served = Maps(models), models["digits"]
     found = maps.of("digits")
     assert found is not None
@@ -143,6 +146,10 @@ def test_a_look_finds_the_picture_itself_first_among_its_neighbours(models: Mode
     assert served.folder is not None
     assert torch.equal(images.load_image(served.folder / file, 1), served.examples[7])
     assert len(result.neighbours) == 8
+    features = served.model.features
+    monkeypatch.setattr(served.model, "features", lambda *given: features(*given).as_subclass(OnApple))
+    assert nearest(served.model, own[None], found)[0][1] == result.neighbours[0][1], "a device without float64"
+    monkeypatch.undo()
     assert maps.of("digits") is found, "the folder is described once"
     attention = class_attention(served.model, own[None], 7)
     assert attention.shape == (7, 7)
