@@ -268,8 +268,12 @@ def test_bfloat16_is_what_autocast_gives_and_leaves_the_weights_alone(photos: to
 def test_reconstructing_drops_nothing_whatever_the_recipe_samples_with(photos: torch.Tensor) -> None:
     plain = mage.build(SIZES, tokenizer=TOKENIZER, precision="float32")
     other = mage.build(SIZES, tokenizer=TOKENIZER, precision="float32")
-    other.recipe = {"sampling": {"encoder_keep": 0.5}}
-    assert torch.equal(plain.reconstruct(photos), other.reconstruct(photos))
+    other.recipe = {
+        "sampling": {"encoder_keep": 0.5, "revisions": 2, "revise_share": 0.5, "token_temperature_end": 2.0, "reuse": 4,
+                     "order": "halton"}
+    }  # fmt: skip
+    for steps in (1, 4):
+        assert torch.equal(plain.reconstruct(photos, steps=steps), other.reconstruct(photos, steps=steps))
     assert not torch.equal(plain.generate(2, steps=3), other.generate(2, steps=3))
 
 

@@ -496,6 +496,9 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     module.main()
     assert len(trained) == 2
     assert module.packaged.card_of("toy").weights == card.weights
+    monkeypatch.setattr("sys.argv", [*words[:4], "20", *words[5:]])
+    with pytest.raises(SystemExit, match=r"--minutes 10 .*, not .*--minutes 20 .*: choose another --out"):
+        module.main()
     again = [*words[:3], "--retune", *words[5:6], str(tmp_path / "again"), *words[7:]]
     monkeypatch.setattr("sys.argv", again)
     module.main()

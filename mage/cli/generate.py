@@ -16,6 +16,7 @@ from mage.evaluation.extractors import build_extractor
 from mage.runs.production import Production, check_job, claim, discard, part_lock, produce, units
 from mage.runs.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
 from mage.runs.workers import in_processes
+from mage.sampling.classes import class_numbers
 
 PARALLEL = True
 IN_A_ROW, MOST_ROWS = 10, 20
@@ -65,10 +66,10 @@ def run(options: Options) -> None:
         for count in produce(model, production, sink, part):
             done(count)
     distributed.wait_for_all()
-    distributed.by_first_process(lambda: _show(options, production, sink, model.class_names))
+    distributed.by_first_process(lambda: _show(options, production, sink, model))
 
 
-def _show(options: Options, production: Production, sink: Sink, names: tuple[str, ...]) -> None:
+def _show(options: Options, production: Production, sink: Sink, model: mage.Mage) -> None:
     missing = sum(not sink.has(unit) for unit in units(options.num, sink.unit))
     result = {"out": str(options.out), "images": options.num, "missing_units": missing}
     if missing:
@@ -79,25 +80,37 @@ def _show(options: Options, production: Production, sink: Sink, names: tuple[str
         emit(options, result, f"{options.out}: features of {options.num} images by {options.extractor}")
         return
     grid = options.out / "grid.png"
-    images.save_png(grid, _overview(torch.stack(shown), [production.class_of(k) for k in range(len(shown))], names))
+    images.save_png(grid, _overview(torch.stack(shown), [production.class_of(k) for k in range(len(shown))], model))
     emit(options, result | {"grid": str(grid)}, f"{options.num} images and {grid}")
 
 
-def _overview(shown: Tensor, classes: list[str | None], names: tuple[str, ...]) -> Tensor:
+def _overview(shown: Tensor, classes: list[int | str | None], model: mage.Mage) -> Tensor:
     """The first images: in a square, or, where few classes were asked for, in a labelled row for each class."""
     if None in classes or len(set(classes)) > MOST_ROWS:
         return images.enlarge(images.make_grid(shown))
-    words = {str(number): name for number, name in enumerate(names)}
     rows = []
     for asked in dict.fromkeys(classes):
         places = [place for place, other in enumerate(classes) if other == asked]
-        rows.append((words.get(str(asked), str(asked)), shown[places]))
+        number, names = _number(asked, model), model.class_names
+        rows.append((names[number] if 0 <= number < len(names) else str(asked), shown[places]))
     return pictures.labelled_rows(rows, most=IN_A_ROW)
+
+
+def _number(asked: int | str | None, model: mage.Mage) -> int:
+    """The number of a class that was given by number or by name."""
+    return int(class_numbers(asked, 1, model.require_generator().config.num_classes, model.class_names))
+
+
+def _label(asked: int | str | None, model: mage.Mage) -> str | None:
+    """What a .cls file says of it: the name that was given, or the number, also of a class whose name is a number."""
+    if isinstance(asked, str) and not asked.lstrip("-").isdecimal():
+        return asked
+    return None if asked is None else str(_number(asked, model))
 
 
 def _sink(options: Options, model: mage.Mage, production: Production) -> Sink:
     if options.to == "tar":
-        return TarShards(options.out, options.shard_size, production.class_of)
+        return TarShards(options.out, options.shard_size, lambda number: _label(production.class_of(number), model))
     if options.to == "features":
         extractor = build_extractor(options.extractor, weights=options.extractor_weights, device=model.device)
         return FeatureShards(options.out, options.shard_size, extractor)

@@ -181,7 +181,7 @@ class TimmEncoder(nn.Module):
             x = x[:, self.num_prefix_tokens :].float().mean(dim=1)
         elif self.global_pool == "token":
             x = x[:, 0]
-        x = self.head_drop(self.fc_norm(x))
+        x = self.head_drop(self.fc_norm(x.to(next(self.encoder.parameters()).dtype)))
         return x if pre_logits else self.head(self.head_norm(x))
 
     def forward(self, x: Tensor) -> Tensor:

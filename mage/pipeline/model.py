@@ -252,7 +252,8 @@ class Mage(Describing):
     ) -> Float[Tensor, "*n c H W"]:
         """Mask a random share of the tokens and predict them from the rest (the paper's figure 2).
 
-        steps=1 is one pass with the most probable codes. Nothing is dropped: the encoder sees every mask token.
+        steps=1 is one pass with the most probable codes. Nothing is dropped, revised or reused, whatever the model's
+        own sampler does: the encoder sees every mask token.
         """
         return self.variations(
             images,
@@ -261,7 +262,11 @@ class Mage(Describing):
             steps=steps,
             choice_temperature=choice_temperature,
             token_temperature=token_temperature,
+            token_temperature_end=token_temperature,
             encoder_keep=1.0,
+            order="confidence",
+            reuse=1,
+            revisions=0,
             batch_size=batch_size,
         )
 

@@ -31,7 +31,7 @@ from mage.runs.journal import Journal
 from mage.runs.launch import Launch
 from mage.runs.pretrain import pretrain
 from mage.runs.record import Record, command_line, write_record
-from mage.runs.tokenizer import load_tokenizer, train_tokenizer
+from mage.runs.tokenizer import load_tokenizer, tokenizer_of, train_tokenizer
 from mage.runs.tokenizer_check import TokenizerCheck, better, check_tokenizer, tokenizer_warnings
 from mage.runs.tokens import tokenize
 from mage.tokenizers import VQGAN
@@ -146,7 +146,7 @@ class Adaptation:
             self.say(3, "the tokenizer is kept")
         else:
             self.say(3, f"the tokenizer's decoder is tuned; its codes stay: {tuning.tokenizer_training.steps:,} steps")
-        tokenizer, recheck = self.own_tokenizer(), None
+        tokenizer, recheck = tokenizer_of(self.model), None
         if tuning is not None:
             tokenizer, recheck = self.tune(tuning, check)
         self.say(4, f"pre-training goes on with these images: {recipe.pretraining.steps:,} steps")
@@ -182,17 +182,9 @@ class Adaptation:
         """File of a figure in the run folder."""
         return self.launch.out / "figures" / f"{name}.png"
 
-    def own_tokenizer(self) -> Mage:
-        """The model's tokenizer; notes on classes stay behind."""
-        notes = {name: note for name, note in self.model.notes.items() if name not in ("class_names", "class_shares")}
-        model = self.model
-        return Mage(
-            model.tokenizer, None, recipe=model.recipe, notes=notes, precision=model.precision, device=model.device
-        )
-
     def tune(self, recipe: Recipe, check: TokenizerCheck) -> tuple[Mage, TokenizerCheck]:
         """The tokenizer after its decoder was trained, if that is better on held-out images, and its check."""
-        launch, own = self.launch.inside("tokenizer"), self.own_tokenizer()
+        launch, own = self.launch.inside("tokenizer"), tokenizer_of(self.model)
         words = own.require_tokenizer()
         assert isinstance(words, VQGAN)
         train_tokenizer(recipe, launch, init_from=words)

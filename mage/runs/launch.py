@@ -101,6 +101,8 @@ def run_task(
     """
     device = launch.start()
     with launch.locked():
+        if task.accumulation > 1 and task.of_parts and distributed.is_first():
+            logger.warning("batches are computed in %d parts, and %s", task.accumulation, task.of_parts)
         result = _run_task(task, recipe, launch, learned, dataset, device)
     return replace(result, skipped=tuple(dataset.skipped)) if dataset is not None else result
 

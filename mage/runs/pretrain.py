@@ -1,6 +1,7 @@
 """Pre-train with any method: on a token cache, on images tokenized on the fly, on the user's tokens, on pixels."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,8 @@ def _on_images(
             pairs=method.pairs,
             device=decoding_device(recipe, launch.start()),
         )
+    if method.class_conditions.source == "none" and recipe.sampling.guidance:  # of a model with classes, perhaps
+        recipe = replace(recipe, sampling=replace(recipe.sampling, guidance=0.0))
     held = tokenizer.encode(images.to_float(validation_images(recipe, data.validation))).cpu().clone()
     inputs = MethodInputs(
         model=recipe.model,

@@ -65,9 +65,9 @@ class Production:
             **self.sampling,
         )
 
-    def class_of(self, number: int) -> str | None:
-        """The class of image `number` as a string, or None."""
-        return str(self.classes[number % len(self.classes)]) if self.classes else None
+    def class_of(self, number: int) -> int | str | None:
+        """The class of image `number` as it was given, or None."""
+        return self.classes[number % len(self.classes)] if self.classes else None
 
 
 def units(num: int, size: int, part: tuple[int, int] = (0, 1)) -> Iterator[range]:

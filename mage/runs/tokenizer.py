@@ -17,6 +17,9 @@ from mage.training.redraw import Redraw
 from mage.training.run import TrainResult
 from mage.training.tokenizer import TokenizerTraining
 
+OF_NETWORK = ("class_names", "class_shares", "sampling_tuned")
+"""Notes of a model folder on the network that was trained on its tokenizer's tokens."""
+
 
 def train_tokenizer(
     recipe: Recipe, launch: Launch, *, init_from: VQGAN | None = None, redrawn_by: Mage | None = None
@@ -107,4 +110,10 @@ def load_tokenizer(path: str | Path, *, precision: str = "auto", device: str = "
     model = load(path, precision=precision, device=device)
     if model.tokenizer is None:
         raise ValueError(f"{path} holds no tokenizer")
-    return Mage(model.tokenizer, None, recipe=model.recipe, notes=model.notes, precision=precision, device=device)
+    return tokenizer_of(model)
+
+
+def tokenizer_of(model: Mage) -> Mage:
+    """The tokenizer of a model, without what its notes say of the classes and of the sampler of its network."""
+    notes = {name: note for name, note in model.notes.items() if name not in OF_NETWORK}
+    return Mage(model.tokenizer, None, recipe=model.recipe, notes=notes, precision=model.precision, device=model.device)

@@ -94,7 +94,7 @@ class SamplingConfig:
         """Token temperature of the step that ends at `progress`, from above 0 to 1."""
         if self.token_temperature_end is None or self.steps == 1:
             return self.token_temperature
-        done = (progress * self.steps - 1) / (self.steps - 1)
+        done = max(0.0, (progress * self.steps - 1) / (self.steps - 1))  # (1 / 49) * 49 < 1
         return self.token_temperature + done * (self.token_temperature_end - self.token_temperature)
 
     def drawing_at(self, progress: float) -> Drawing:

@@ -130,10 +130,7 @@ def read(path: str | Path, *, tokenizer: Tokenizer | None = None, revision: str 
     own_tokenizer = tokenizer
     folder = find_folder(path, revision)
     try:
-        config = json.loads((folder / CONFIG).read_text())
-        if config["format"] != FORMAT:
-            raise ValueError(f"{folder} has format {config['format']}; this version of mage reads {FORMAT}")
-        check_written(folder, config)
+        config = _whole_config(folder)
         _warn_of_changes(folder, config)
         transformer = None
         with torch.random.fork_rng(devices=[]):  # new networks draw random weights, which are replaced at once
@@ -147,6 +144,22 @@ def read(path: str | Path, *, tokenizer: Tokenizer | None = None, revision: str 
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder / CONFIG} is not a model configuration ({type(error).__name__}: {error})") from None
     return ModelParts(tokenizer, transformer, recipe, notes)
+
+
+def _whole_config(folder: Path) -> dict[str, Any]:
+    """config.json, with whose weights it was written; a run may replace both while they are looked at."""
+    for last in (False, False, True):
+        text = (folder / CONFIG).read_text()
+        config: dict[str, Any] = json.loads(text)
+        if config["format"] != FORMAT:
+            raise ValueError(f"{folder} has format {config['format']}; this version of mage reads {FORMAT}")
+        try:
+            check_written(folder, config)
+            break
+        except ValueError:
+            if last or (folder / CONFIG).read_text() == text:
+                raise
+    return config
 
 
 def _warn_of_changes(folder: Path, config: dict[str, Any]) -> None:

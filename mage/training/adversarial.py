@@ -109,11 +109,13 @@ class Adversary:
 
     def __init__(self, network: nn.Module, config: AdversarialConfig, *, steps: int, precision: str) -> None:
         self.module, self.config = DiscriminatorObjective(network, config), config
-        self._first, self._precision = round(config.start * steps), precision
+        self.first, self._precision = round(config.start * steps), precision
+        self.started = False
 
     def takes_part(self, step: int) -> bool:
-        """Whether the discriminator is used in this step."""
-        return step >= self._first
+        """Whether the discriminator is used in this step: from the share `start` of the steps on, and then always."""
+        self.started = self.started or step >= self.first
+        return self.started
 
     def push(
         self, reconstruction: Float[Tensor, "n c H W"], loss: Float[Tensor, ""], last: Tensor
@@ -133,7 +135,7 @@ class Adversary:
         self, wrapped: nn.Module, real: Float[Tensor, "n c H W"], fake: Float[Tensor, "n c H W"], *, step: int
     ) -> tuple[Float[Tensor, ""], dict[str, Reading]]:
         """The discriminator's loss; `wrapped` is its module as the training loop wrapped it."""
-        penalize = self.config.r1 > 0 and (step - self._first) % self.config.r1_every == 0
+        penalize = self.config.r1 > 0 and (step - self.first) % self.config.r1_every == 0
         verdicts: Verdicts = wrapped(real, fake.detach(), penalize=penalize)
         readings = {
             "discriminator/right": Reading(verdicts.right),

@@ -108,6 +108,8 @@ class Finetuning(Task):
         self._classes, self._tokenizer, self._mixing = classifier.num_classes, tokenizer, mixing
         self._recipe, self._seed, self._validation = recipe, seed, validation
         self._notes, self._precision = notes or {}, precision
+        if mixing.mixup or mixing.cutmix:
+            self.of_parts = "images are mixed with others of their part: let each have an even number"
 
     def losses(self, modules: Mapping[str, nn.Module], batch: dict[str, Tensor], turn: Turn) -> Iterator[Loss]:
         """Cross-entropy with the shares of the classes in mixed images."""

@@ -24,6 +24,9 @@ from mage.training.method import METHODS, MethodConfig, MethodInputs
 from mage.training.pretrain import Pretraining, new_network, task_settings
 from mage.training.task import Loss, Reading, Task
 
+CONTRASTED = "images are contrasted with those of their own part alone"
+"""What depends on the accumulation of methods that contrast."""
+
 
 class PairLosses(NamedTuple):
     """Losses of one pass over both views."""
@@ -58,6 +61,8 @@ class ContrastiveObjective(nn.Module):
 
 class ContrastivePretraining(Pretraining):
     """The task of MAGE-C: like MAGE's, on pairs of views."""
+
+    of_parts = CONTRASTED
 
     def __init__(self, network: MAGETransformer, *arguments: Any, contrastive: ContrastiveConfig, **more: Any) -> None:
         """Arguments as of Pretraining; the source gives "tokens" and "second", or "images" and "second" uint8."""

@@ -132,7 +132,7 @@ class Trainer:
         if first:
             self.log = RunLog(self.folder, step=self.step, trackers=run.trackers, settings=self.settings)
         self.progress = Progress(self.task.steps, self.step, self.task.batch_size, shown=progress and first)
-        self.clock, self.clock_step = time.perf_counter(), self.step
+        self.clock, self.told = time.perf_counter(), (self.step, self.seconds)
         try:
             yield
         finally:
@@ -179,8 +179,9 @@ class Trainer:
         self.check_finite()
         now = time.perf_counter()
         self.seconds += now - self.clock
-        pace = (self.step - self.clock_step) * self.task.batch_size / max(1e-9, now - self.clock)
-        self.clock, self.clock_step = now, self.step
+        steps, seconds = self.step - self.told[0], self.seconds - self.told[1]
+        pace = steps * self.task.batch_size / max(1e-9, seconds)
+        self.clock, self.told = now, (self.step, self.seconds)
         values = self.window.read()
         for name, config in self.task.optim.items():
             values[_name(name, self.modules, "lr")] = learning_rate(config, self.step - 1, self.task.steps)

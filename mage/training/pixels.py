@@ -20,6 +20,7 @@ from mage.nn.grids import area
 from mage.share import Turn
 from mage.store import folder as store
 from mage.store.parts import ModelParts
+from mage.training.contrastive import CONTRASTED
 from mage.training.method import METHODS, MethodConfig, MethodInputs
 from mage.training.optim import OptimConfig
 from mage.training.task import Loss, Observation, Reading, Task, Watch
@@ -109,6 +110,8 @@ class MAEPretraining(PixelPretraining):
 
 class SimCLRPretraining(PixelPretraining):
     """SimCLR: two views with different crops and colours."""
+
+    of_parts = CONTRASTED
 
     def __init__(self, network: SimCLR, source: Batches, *, colour: ColourConfig, **more: Any) -> None:
         super().__init__(network, source, **more)

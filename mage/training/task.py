@@ -65,6 +65,8 @@ class Task:
     """Submodules and parameters that are not trained; submodules run without dropout."""
     kept_whole: tuple[str, ...] = ()
     """Modules that no strategy cuts among processes, because they are also called outside of the loop's wrapper."""
+    of_parts: str = ""
+    """What is computed within each part of a batch, and so depends on `accumulation`; empty: nothing."""
     moved: Mapping[str, Sequence[tuple[nn.Module, str]]] = {}
     """For each module, parameters (owner, name) that its forward pass itself changes, such as unused words."""
 

@@ -48,7 +48,7 @@ class TokenizerLossConfig:
     perceptual_weights: str = ""
     """lpips-vgg, timm:NAME: weight file, or folder of them; empty: where PyTorch and timm cache or download them."""
     perceptual_size: int = 64
-    """Pixels per side of the perceptual network's input."""
+    """Pixels per side of the perceptual network's input; LPIPS sees images as they are."""
     perceptual_share: float = 0.5
     """Share of each batch that goes through the perceptual network, which costs more than a small tokenizer."""
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
@@ -106,6 +106,10 @@ class TokenizerTraining(Task):
         self.frozen = (tokenizer.encoder, tokenizer.quantizer) if loss.freeze_encoder else ()
         self._notes: dict[str, Any] = {}
         self._last_layer = tokenizer.decoder.out
+        if getattr(tokenizer.quantizer, "life", None) is not None:
+            self.of_parts = (
+                "the codebook moves with each of them: its warm-up and its running means are shorter by as many times"
+            )
         if isinstance(getattr(tokenizer.quantizer, "codebook", None), nn.Parameter):
             self.moved = {"tokenizer": [(tokenizer.quantizer, "codebook")]}
 
@@ -193,9 +197,11 @@ class TokenizerTraining(Task):
         return warnings
 
     def state(self) -> dict[str, Any]:
-        """Notes of the last observation for the model folder."""
-        return {"notes": self._notes}
+        """Notes of the last observation for the model folder, and whether the discriminator is used yet."""
+        return {"notes": self._notes, "adversary": self._adversary is not None and self._adversary.started}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore the notes."""
+        """Restore the same: a run that becomes longer does not leave its discriminator again."""
         self._notes = state.get("notes", {})
+        if self._adversary is not None:
+            self._adversary.started = bool(state.get("adversary", False))

@@ -54,7 +54,7 @@ def generate(
     settings: dict[str, Any] = {
         "steps": steps,
         "token_temperature": real(temperature, 0, 2, "the temperature"),
-        "guidance": guidance if classes is not None else 0.0,
+        "guidance": guidance if classes is not None or served.model.notes.get("class_shares") else 0.0,
         "seed": whole(seed, 0, limits.seed, "the seed"),
         "classes": classes,
     }

@@ -70,6 +70,23 @@ def test_features_and_scores_are_those_of_the_model(kind: str, images: Tensor) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("classes", [0, 7])
+def test_weights_of_sixteen_bits_give_about_the_same(kind: str, classes: int, images: Tensor) -> None:
+    encoder = made(kind, num_classes=classes).eval()
+    with torch.no_grad():
+        expected = encoder(normalised(images))
+        found = encoder.to(torch.bfloat16)(normalised(images).bfloat16())
+    assert found.shape == expected.shape
+    assert found.isfinite().all()
+
+
+def test_packaged_models_run_with_weights_of_sixteen_bits() -> None:
+    encoder = timm.create_model("mage_digits", pretrained=True, num_classes=10).eval().to(torch.bfloat16)
+    with torch.no_grad():
+        assert encoder(torch.zeros(2, 1, 28, 28, dtype=torch.bfloat16)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pool", ["avg", "token", ""])
 def test_forward_backward_and_head(kind: str, pool: str, images: Tensor) -> None:
     if (kind, pool) == ("fine-tuned", "token"):

@@ -137,6 +137,26 @@ def test_clusters_need_no_labels(base: SimpleNamespace, tmp_path: Path) -> None:
     assert base.cache.class_names == tuple("0123456789"), "the cache on disk keeps its labels"
 
 
+@pytest.mark.parametrize("source", ["none", "labels"])
+def test_the_tokenizer_of_a_model_with_classes_brings_none_of_them(
+    base: SimpleNamespace, tmp_path: Path, source: str
+) -> None:
+    clusters = recipe(
+        "method.conditions.source=clusters", "method.conditions.clusters=15", "method.conditions.freeze_encoder=true",
+        "model.class_input=decoder",
+    )  # fmt: skip
+    runs.pretrain(clusters, quiet(tmp_path / "first", **QUIET), base.tokenizer, cache=base.cache, init_from=base.model)
+    tokenizer = runs.load_tokenizer(tmp_path / "first", **QUIET)
+    assert not {"class_names", "class_shares"} & set(tokenizer.notes)
+    wanted = recipe(f"method.conditions.source={source}", "sampling.guidance=2")
+    runs.pretrain(wanted, quiet(tmp_path / "run", **QUIET), tokenizer, cache=base.cache)
+    model = mage.load(tmp_path / "run", precision="float32")
+    assert "class_shares" not in model.notes
+    assert model.class_names == (() if source == "none" else tuple("0123456789"))
+    assert model.generate(2, steps=2).shape == (2, 1, 8, 8)
+    assert model.sampling.guidance == (0.0 if source == "none" else 2.0)
+
+
 def test_clusters_are_numbered_from_the_largest() -> None:
     centres = 10 * torch.eye(3)
     truth = np.array([0] * 5 + [1] * 20 + [2] * 10)

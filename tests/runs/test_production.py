@@ -1,6 +1,7 @@
 """Many images: the same set for any number of processes, resumed without gap or duplicate."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 import mage
 from mage import images
+from mage.cli import generate
 from mage.data.datasets import load_dataset
 from mage.data.shard_index import BESIDE
 from mage.data.tar_images import open_shards
@@ -118,6 +120,16 @@ def test_pngs_are_the_models_images(model: mage.Mage, tmp_path: Path) -> None:
         assert torch.equal(shards.load(k), expected[k])
     assert len(first_images(tmp_path / "a", 9)) == len(first_images(tmp_path / "b", 9)) == 9
     assert first_images(tmp_path / "a", 12) == []
+
+
+def test_a_class_whose_name_is_a_number_is_not_taken_for_the_class_of_that_number(tmp_path: Path) -> None:
+    recipe = named("smoke")
+    made = mage.build(replace(recipe.model, num_classes=4, class_input="decoder"), tokenizer=recipe.tokenizer, precision="float32")
+    made.notes["class_names"] = ["1", "10", "11", "2"]
+    assert [generate._number(asked, made) for asked in ("2", "1", 2, -1)] == [3, 0, 2, -1]
+    assert [generate._label(asked, made) for asked in ("2", "1", 2, None)] == ["3", "0", "2", None]
+    made.notes["class_names"] = ["cat", "dog", "owl", "pig"]
+    assert [generate._label(asked, made) for asked in ("owl", 2)] == ["owl", "2"]
 
 
 def test_units_have_no_gap_and_no_duplicate() -> None:

@@ -12,6 +12,9 @@ def test_the_token_temperature_ramps_from_first_to_last_step() -> None:
     assert [config.token_temperature_at(step / 5) for step in range(1, 6)] == pytest.approx([1, 0.8, 0.6, 0.4, 0.2])
     assert SamplingConfig(steps=3).token_temperature_at(0.4) == 1
     assert SamplingConfig(steps=1, token_temperature_end=0.5).token_temperature_at(1.0) == 1
+    for steps in range(2, 200):
+        rising = SamplingConfig(steps=steps, token_temperature=0.0, token_temperature_end=0.5)
+        assert 0 <= rising.token_temperature_at(1 / steps) < 1e-9, "a negative one would draw the least probable codes"
 
 
 def complete_passes(**settings: Any) -> list[int]:

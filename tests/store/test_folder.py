@@ -266,6 +266,24 @@ def test_a_flipped_bit_of_a_weight_is_noticed(model: Mage, tmp_path: Path, file:
         mage.load(tmp_path / "model")
 
 
+def test_a_model_that_is_replaced_while_it_is_read_is_read_again(
+    model: Mage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = model.save(tmp_path / "model")
+    other = mage.build(SIZES, tokenizer=tokenizer_config(), seed=4, precision="float32", device="cpu")
+    with torch.no_grad():
+        other.require_generator().head.bias.fill_(3.0)
+    check = store.check_written
+
+    def replaced(where: Path, config: Any) -> None:
+        monkeypatch.setattr(store, "check_written", check)
+        other.save(folder)  # the weights are new, and the configuration is the one before
+        check(where, config)
+
+    monkeypatch.setattr(store, "check_written", replaced)
+    assert float(mage.load(folder, device="cpu").require_generator().head.bias.detach().min()) == 3.0
+
+
 def test_a_changed_configuration_is_told_and_a_rewritten_one_is_not(
     model: Mage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,5 +1,6 @@
 """The training loop: resuming, stopping, logging, on the smoke recipe."""
 
+import itertools
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -189,6 +191,22 @@ def test_a_finished_run_gets_longer_with_more_steps(recipe: Recipe, tokenizer: P
     pretrain(override(recipe, ["pretraining.steps=15"]), tokenizer, tmp_path / "run", resume=True)
     assert read_log(tmp_path / "run")[-1]["step"] == 15
     assert newest_checkpoint(tmp_path / "run") == tmp_path / "run" / "checkpoints" / "step-000000015.pt"
+
+
+def test_the_pace_counts_the_time_of_all_its_steps(
+    recipe: Recipe, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with a checkpoint between two lines of the log."""
+    times = itertools.count()
+    monkeypatch.setattr("mage.training.engine.time", SimpleNamespace(perf_counter=lambda: float(next(times))))
+    changes = ["run.log_every=4", "run.checkpoint_every=3", "run.observe_every=12", "pretraining.steps=12"]
+    pretrain(override(recipe, changes), tokenizer, tmp_path / "run")
+    lines = [line for line in read_log(tmp_path / "run") if "images_per_second" in line]
+    before = (0, 0.0)
+    for line in lines:
+        steps, seconds = line["step"] - before[0], line["seconds"] - before[1]
+        assert line["images_per_second"] == pytest.approx(steps * recipe.pretraining.batch_size / seconds)
+        before = line["step"], line["seconds"]
 
 
 def test_resuming_a_finished_tokenizer_run_keeps_its_notes(recipe: Recipe, tmp_path: Path) -> None:

@@ -78,6 +78,20 @@ def test_the_discriminator_is_used_from_its_start_on(tmp_path: Path) -> None:
     runs.train_tokenizer(recipe, quiet(tmp_path / "run"))
     joined = [line["step"] for line in read_log(tmp_path / "run") if "discriminator/loss" in line]
     assert joined == list(range(4, 13))  # of 12 steps the first quarter is without
+    longer = recipe_with(["run.log_every=1", "tokenizer_training.steps=60"])  # of which it would be 15
+    stopped = override(longer, ["tokenizer_training.steps=14"])
+    runs.train_tokenizer(stopped, quiet(tmp_path / "run", resume=True))
+    runs.train_tokenizer(override(longer, ["tokenizer_training.steps=60"]), quiet(tmp_path / "run", resume=True))
+    joined = [line["step"] for line in read_log(tmp_path / "run") if "discriminator/loss" in line]
+    assert joined == list(range(4, 61)), "nor does it leave again when the run becomes longer"
+
+
+def test_what_depends_on_the_parts_of_a_batch_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for kind, told in (("ema", True), ("vq", False)):
+        caplog.clear()
+        changes = [f"tokenizer.quantizer.kind={kind}", "tokenizer_training.accumulation=2"]
+        runs.train_tokenizer(override(named("smoke"), changes), quiet(tmp_path / kind))
+        assert ("computed in 2 parts, and the codebook moves with each" in caplog.text) == told
 
 
 def test_each_loss_moves_its_own_network_only() -> None:

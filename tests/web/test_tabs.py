@@ -40,6 +40,17 @@ def test_generate_shows_every_step_and_ends_with_the_librarys_images(models: Mod
     assert "2 images of 49 tokens" in shown[-1].text
 
 
+def test_guidance_counts_where_classes_are_drawn_as_the_library_draws_them(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = models["digits"].model
+    monkeypatch.setitem(model.notes, "class_shares", [0.1] * 10)
+    shown = list(generate(models, "digits", ANY, 3.0, 4, 1.0, 3, 2))
+    tokens = model.generate_tokens(2, guidance=3.0, steps=4, token_temperature=1.0, seed=3)
+    assert same(shown[-1].pictures, views.sheet(model.decode_tokens(tokens)))
+    assert not torch.equal(tokens, model.generate_tokens(2, guidance=0.0, steps=4, token_temperature=1.0, seed=3))
+
+
 def test_classes_are_drawn_in_turn_one_or_none(models: Models) -> None:
     served = models["digits"]
     assert class_choices(served) == [EACH, *"0123456789", ANY]

@@ -120,7 +120,8 @@ class RunningMeanQuantizer(Quantizer):
 
     def affinity(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m k"]:
         """Negative squared distances, up to a constant per vector; cosines if normalized."""
-        return self._affinity(functional.normalize(vectors, dim=1) if self.spherical else vectors, self.codebook)
+        vectors = functional.normalize(vectors, dim=1) if self.spherical else vectors
+        return self._affinity(vectors, in_full(self.codebook))
 
     def rule(self) -> str:
         """Empty where the largest cosine is also the smallest distance: of words on the unit sphere."""
