@@ -124,7 +124,8 @@ def test_pngs_are_the_models_images(model: mage.Mage, tmp_path: Path) -> None:
 
 def test_a_class_whose_name_is_a_number_is_not_taken_for_the_class_of_that_number(tmp_path: Path) -> None:
     recipe = named("smoke")
-    made = mage.build(replace(recipe.model, num_classes=4, class_input="decoder"), tokenizer=recipe.tokenizer, precision="float32")
+    sizes = replace(recipe.model, num_classes=4, class_input="decoder")
+    made = mage.build(sizes, tokenizer=recipe.tokenizer, precision="float32")
     made.notes["class_names"] = ["1", "10", "11", "2"]
     assert [generate._number(asked, made) for asked in ("2", "1", 2, -1)] == [3, 0, 2, -1]
     assert [generate._label(asked, made) for asked in ("2", "1", 2, None)] == ["3", "0", "2", None]
