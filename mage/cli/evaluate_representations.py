@@ -7,12 +7,13 @@ from mage.cli.options.evaluate_representations import Options
 from mage.data.datasets import load_dataset
 from mage.data.transforms import evaluation_transform
 from mage.evaluation.classification import classification_accuracy
-from mage.evaluation.metric import Measured, Metric
+from mage.evaluation.metric import Metric
 from mage.evaluation.representation import Representation
 from mage.evaluation.suite import build_protocols, measure_representation
 from mage.recipes import FINETUNES, Choice
 from mage.recipes.finetune import protocol
 from mage.recipes.resolve import resolve_finetune
+from mage.report.contents import intervals_of
 from mage.report.glossary import describe, format_seconds, format_value
 from mage.runs import Launch, finetune
 from mage.runs.record import commit, machine
@@ -72,9 +73,10 @@ def run(options: Options) -> None:
     }
     if options.out is not None:
         atomic.write_json(options.out / "representations.json", values)
+    intervals = intervals_of(values)
     width = max((len(describe(name).title) for name in result.metrics), default=0)
     lines = [
-        f"{describe(name).title:{width}}  {format_value(name, value)}{_interval(result, name)}   "
+        f"{describe(name).title:{width}}  {format_value(name, value)}{_interval(intervals.get(name))}   "
         f"{result.protocols[name]}"
         for name, value in result.metrics.items()
     ]
@@ -84,7 +86,6 @@ def run(options: Options) -> None:
     emit(options, values, "\n".join(lines))
 
 
-def _interval(result: Measured, name: str) -> str:
+def _interval(bounds: tuple[float, float] | None) -> str:
     """The 95 % interval of an accuracy that has one."""
-    low, high = result.details.get(name, {}).get("interval", (None, None))
-    return "" if low is None else f" ({100 * low:.1f} to {100 * high:.1f} %)"
+    return "" if bounds is None else f" ({100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %)"

@@ -135,9 +135,11 @@ def _main(arguments: list[str] | None) -> None:
     except Interrupted as error:
         if not distributed.is_first():
             raise SystemExit(error.exit_code) from None
+        from mage.runs.record import shell_line
+
         known = any(field.name == "resume" for field in fields(options))
-        resume = "mage " + " ".join([name, *rest, *(["--resume"] if known and "--resume" not in rest else [])])
-        print(f"\n{error}\ncontinue with: {resume}", file=sys.stderr)
+        resume = ["--resume"] if known and "--resume" not in rest else []
+        print(f"\n{error}\ncontinue with: {shell_line([name, *rest, *resume])}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt as stop:
         print(f"\nmage {name}: stopped", file=sys.stderr)

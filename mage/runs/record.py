@@ -2,8 +2,10 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 
 import mage
-from mage import atomic
+from mage import atomic, distributed
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,17 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def command_line(command: str) -> str:
-    """The command line, if the program is `mage`; else `command`, for scripts and tests."""
-    return "mage " + " ".join(sys.argv[1:]) if Path(sys.argv[0]).name == "mage" else command
+    """The command line, if the program is `mage` or `python -m mage`; else `command`, for scripts and tests."""
+    program = Path(sys.argv[0])
+    own = program.stem == "mage" or program == Path(mage.__file__).with_name("__main__.py")
+    return shell_line(sys.argv[1:]) if own else command
+
+
+def shell_line(words: Sequence[str]) -> str:
+    """`mage` with these words as a shell takes them, behind torchrun, whose options are not known, if it started us."""
+    program = ["torchrun ...", "-m", "mage"] if distributed.world_size() > 1 else ["mage"]
+    quoted = subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    return " ".join([*program, quoted])
 
 
 def commit() -> str:

@@ -403,6 +403,12 @@ def test_votes_few_labels_and_the_whole_suite_say_which_cut_they_measured(
         assert paper == f"{whole} of images scaled to 9 pixels"
     found = json.loads(command("evaluate", "representations", *words, "--parts", "knn", "--cut", "paper").out)
     assert found["protocols"]["knn_accuracy"].endswith("centre crops of images scaled to 9 pixels")
+    told = command("evaluate", "representations", *words[:-1], "--parts", "knn", "fewshot")
+    assert told.code == 0, told.err
+    lines = {line.split("  ")[0]: line for line in told.out.splitlines()}
+    for title in ("k-NN", "1 per class"):  # an interval from low to high, and half a width around a mean of draws
+        low, high = map(float, re.search(r"\(([\d.]+) to ([\d.]+) %\)", lines[title]).groups())  # type: ignore[union-attr]
+        assert 0 <= low < high <= 100
 
 
 def test_few_labels_and_transfer_measure_what_the_probes_do(run: SimpleNamespace, command: Command) -> None:

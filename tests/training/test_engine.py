@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -244,16 +245,19 @@ def test_a_checkpoint_of_any_device_is_read_to_the_cpu(
 
 def test_sigterm_saves_like_ctrl_c(tokenizer: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "mage", "pretrain", "--recipe", "smoke", "--json", "--tokenizer", str(tokenizer)]
-    arguments += ["--set", "pretraining.steps=100000", "--set", "run.log_every=1", "--out", str(tmp_path / "run")]
+    folder = tmp_path / "my run {1..2}"
+    arguments += ["--set", "pretraining.steps=100000", "--set", "run.log_every=1", "--out", str(folder)]
     process = subprocess.Popen(arguments, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
-    while not any("loss" in line for line in read_log(tmp_path / "run")):
+    while not any("loss" in line for line in read_log(folder)):
         assert process.poll() is None, "the run ended before it could be stopped"
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "continue with: mage pretrain" in error
-    newest = newest_checkpoint(tmp_path / "run")
+    again = shlex.split(error.strip().splitlines()[-1].removeprefix("continue with: "))
+    assert again == ["mage", *arguments[3:], "--resume"]
+    assert shlex.split(json.loads((folder / "run.json").read_text())["command"]) == ["mage", *arguments[3:]]
+    newest = newest_checkpoint(folder)
     assert newest is not None
     assert f"after step {int(newest.stem.removeprefix('step-'))} of 100000" in error
 
