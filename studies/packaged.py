@@ -262,7 +262,8 @@ class Packaging:
         if done.exists():
             return from_yaml(launch.out / "recipe.yaml")
         continued = part == "mage" and self.options.init_from is not None
-        recipe = fitted_recipe(recipe, launch, SETTINGS[part], size, minutes, continued=continued)
+        changes = self.options.set
+        recipe = fitted_recipe(recipe, launch, SETTINGS[part], size, minutes, continued=continued, changes=changes)
         if tokenizer is None:
             runs.train_tokenizer(recipe, launch)
         else:

@@ -6,9 +6,8 @@ from pathlib import Path
 import mage
 from mage.cli.console import counting, emit, note, skipped_sentence
 from mage.cli.options.anomalies import Options
-from mage.data.datasets import FolderDataset, ImageDataset, evenly, load_dataset
-from mage.data.storage import is_url
-from mage.data.tar_images import TarDataset
+from mage.data.datasets import ImageDataset, evenly, load_dataset
+from mage.data.named_images import named_images
 from mage.evaluation.anomaly import Normal, Scoring
 from mage.report.anomalies import AnomalyPage, Shown, write_anomalies
 from mage.runs.anomalies import MOST_NORMAL, Scored, measure_normal, pictures, rank_images, write_scores
@@ -21,21 +20,18 @@ def run(options: Options) -> None:
     table, page = options.out / "scores.csv", options.out / "anomalies.html"
     model = mage.load(options.model, precision=options.precision, device=options.device)
     check_parts(model.require_generator().grid, options.parts, options.draws)
-    dataset = load_dataset(
-        options.folder if is_url(options.folder) else Path(options.folder), split="all", channels=model.channels
-    )
-    assert isinstance(dataset, FolderDataset | TarDataset)
+    dataset = named_images(options.folder, data_root=options.data_root, channels=model.channels)
     scoring = Scoring(options.parts, options.draws, options.seed, options.pool, options.scale)
     normal = _normal(options, model, scoring) if options.scale in COMPARED else None
     with counting(len(dataset), "image", options) as done:
         ranked = rank_images(model, dataset, scoring, normal, batch_size=options.batch_size, on_images=done)
-    names = dataset.names()
+    names = [dataset.file(index) for index in range(len(dataset))]
     write_scores(table, ranked, names)
     count = min(options.top, len(ranked))
     high, low = ranked[:count], ranked[::-1][: min(options.top, len(ranked) - count)]
     write_anomalies(
         AnomalyPage(
-            options.folder if is_url(options.folder) else str(Path(options.folder).resolve()),
+            str(Path(options.folder).resolve()) if Path(options.folder).exists() else options.folder,
             str(options.model),
             _method(scoring),
             "on the scale of the score" if options.scale in COMPARED else "nats",

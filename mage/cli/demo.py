@@ -1,5 +1,7 @@
 """`mage demo`: what the package holds, then all steps from images to a report, in the minutes that are given."""
 
+import json
+import math
 import shutil
 import time
 from dataclasses import dataclass, field, replace
@@ -11,12 +13,13 @@ from mage.cli.arguments import choice_of, launch_of
 from mage.cli.console import counting, emit, note
 from mage.cli.options.demo import Options
 from mage.recipes import Recipe, named, resolve
-from mage.recipes.fitting import Training
+from mage.recipes.fitting import TooFewMinutes, Training
 from mage.report import write_report
 from mage.runs.fitted import fitted_recipe
 from mage.runs.gallery import Gallery
 from mage.runs.inputs import training_data
 from mage.runs.launch import Launch
+from mage.runs.reading import Reading
 from mage.runs.record import Record, command_line, write_record
 from mage.runs.showcase import Showcase
 from mage.store import packaged
@@ -33,6 +36,8 @@ TOKENIZER_SHARE = 0.3
 """Of the time for training."""
 SHOW_FACTOR, SHOW_SECONDS = 3.0, 20.0
 """Time kept for showing the trained model: so many times what showing the packaged one took, and so much more."""
+MINUTES_FILE = "minutes.json"
+"""What a demo keeps its minutes in."""
 
 
 @dataclass
@@ -49,9 +54,9 @@ class Clock:
         left = 60 * self.minutes - (time.perf_counter() - self.start)
         self.kept = min(self.kept + seconds, max(0.0, left / 2))
 
-    def left(self, share: float = 1.0) -> float:
-        """Minutes for training; share: of what is left."""
-        return share * max(0.0, self.minutes - (time.perf_counter() - self.start + self.kept) / 60)
+    def left(self) -> float:
+        """Minutes for training."""
+        return max(0.0, self.minutes - (time.perf_counter() - self.start + self.kept) / 60)
 
 
 def run(options: Options) -> None:
@@ -64,6 +69,8 @@ def run(options: Options) -> None:
     if minutes == 0 and not has_packaged:
         raise ValueError(f"--minutes 0 shows the packaged model of {RECIPE}'s images: leave out --recipe and --data")
     with launch.locked():
+        if minutes:
+            distributed.by_first_process(lambda: _keep_to(launch.out, minutes))
         if has_packaged:
             begin = time.perf_counter()
             distributed.by_first_process(lambda: _show_packaged(options, last=minutes == 0))
@@ -104,31 +111,57 @@ def _show_packaged(options: Options, *, last: bool) -> None:
 
 def _train(options: Options, recipe: Recipe, launch: Launch, clock: Clock | None) -> None:
     """Tokenizer, tokens and MAGE; clock: what they must keep to, if not to the recipe's steps."""
-    timings, size = dict[str, float](), len(training_data(recipe, options.data_root).train)
+    timings, train = dict[str, float](), training_data(recipe, options.data_root).train
     note(options, "1 of 5: train the tokenizer")
     part = launch.inside("tokenizer")
-    recipe = _fitted(recipe, part, "tokenizer_training", size, clock, TOKENIZER_SHARE)
+    reading = Reading(train, recipe.data.tokenizer_transform, launch.workers)
+    recipe = _fitted(options, recipe, part, "tokenizer_training", len(train), clock, TOKENIZER_SHARE, reading)
     timings["train_tokenizer"] = runs.train_tokenizer(recipe, part).seconds
     note(options, "2 of 5: encode every image once")
     tokenizer = runs.load_tokenizer(part.out, precision=options.precision, device=options.device)
     begin = time.perf_counter()
-    with counting(size, "image", options) as done:
+    with counting(len(train), "image", options) as done:
         cache = runs.tokenize(recipe, launch.inside("tokens"), tokenizer, on_images=done)
     timings["tokenize"] = time.perf_counter() - begin
     note(options, "3 of 5: pre-train MAGE on the tokens")
-    recipe = _fitted(recipe, launch, "pretraining", size, clock, 1.0)
+    recipe = _fitted(options, recipe, launch, "pretraining", len(cache), clock)
     result = runs.pretrain(recipe, launch, tokenizer, cache=cache)
     timings["pretrain"] = result.seconds
     distributed.by_first_process(lambda: _show(options, recipe, result, timings))
 
 
-def _fitted(recipe: Recipe, launch: Launch, training: Training, size: int, clock: Clock | None, share: float) -> Recipe:
+def _keep_to(out: Path, minutes: int) -> None:
+    """Keep the minutes in the folder. Raises ValueError if it holds a demo of other minutes, whose steps are set."""
+    begun = newest_checkpoint(out / "tokenizer") is not None
+    before = json.loads((out / MINUTES_FILE).read_text())["minutes"] if (out / MINUTES_FILE).exists() else None
+    if begun and before not in (None, minutes):
+        raise ValueError(f"{out} holds a demo of {before} minutes: give --out another folder for one of {minutes}")
+    atomic.write_json(out / MINUTES_FILE, {"minutes": minutes})
+
+
+def _fitted(
+    options: Options,
+    recipe: Recipe,
+    launch: Launch,
+    training: Training,
+    size: int,
+    clock: Clock | None,
+    share: float = 1.0,
+    reading: Reading | None = None,
+) -> Recipe:
     if clock is None:
         return recipe
+    left = clock.left()
     try:
-        return fitted_recipe(recipe, launch, training, size, clock.left(share), shrink=True)
-    except ValueError as error:
-        raise ValueError(f"of {clock.minutes:g} minutes too little is left: {error}; see mage demo --minutes") from None
+        return fitted_recipe(
+            recipe, launch, training, size, share * left, shrink=True, reading=reading, changes=options.set
+        )
+    except TooFewMinutes as error:
+        needed = math.ceil(clock.minutes + error.needed / share - left)
+        raise ValueError(
+            f"of {clock.minutes:g} minutes {share * left:.1f} are left for this training: {error.sentence}; "
+            f"give at least --minutes {needed}"
+        ) from None
 
 
 def _show(options: Options, recipe: Recipe, result: TrainResult, timings: dict[str, float]) -> None:

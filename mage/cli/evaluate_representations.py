@@ -1,5 +1,7 @@
 """`mage evaluate representations`: probes, few-shot, corruptions, attacks and fine-tuning of one model."""
 
+from typing import Any
+
 import mage
 from mage import atomic
 from mage.cli.console import emit, note
@@ -42,19 +44,35 @@ def run(options: Options) -> None:
         model, train, test, pool=options.pool, batch_size=options.batch_size, seed=options.seed, transform=cut
     )
     result = measure_representation(subject, protocols, on_start=lambda part: note(options, f"{part} ..."))
+
+    def keep() -> dict[str, Any]:
+        values = {
+            "commit": commit(),
+            "machine": machine(),
+            "model": str(options.model),
+            "data": options.data,
+            "seed": options.seed,
+            **result.as_dict(),
+            "skipped": [*train.skipped, *test.skipped],
+        }
+        if options.out is not None:
+            atomic.write_json(options.out / "representations.json", values)
+        return values
+
+    values = keep()
     if options.finetune:
         assert options.out is not None
         note(options, "finetune ...")
         choice = Choice(options.finetune, None, options.finetune_set, options.data, options.seed)
         recipe = resolve_finetune(choice)
         launch = Launch(
-            options.out / "finetune",
+            options.out,
             device=options.device,
             precision=options.precision,
             workers=options.workers,
             progress=not options.json,
             data_root=options.data_root,
-        )
+        ).inside("finetune")
         result_of_run = finetune(recipe, launch, model)
         tuned = mage.load(options.out / "finetune", precision=options.precision, device=options.device)
         accuracy = classification_accuracy(tuned.classify, test, recipe.data.test_transform(tuned.image_size))
@@ -62,17 +80,7 @@ def run(options: Options) -> None:
         details = {"interval": list(accuracy.confusion.interval)}
         result.add(Metric("finetune_accuracy", accuracy.top1, described, "higher", details))
         result.timings["finetune"] = result_of_run.seconds
-    values = {
-        "commit": commit(),
-        "machine": machine(),
-        "model": str(options.model),
-        "data": options.data,
-        "seed": options.seed,
-        **result.as_dict(),
-        "skipped": [*train.skipped, *test.skipped],
-    }
-    if options.out is not None:
-        atomic.write_json(options.out / "representations.json", values)
+        values = keep()
     intervals = intervals_of(values)
     width = max((len(describe(name).title) for name in result.metrics), default=0)
     lines = [

@@ -13,6 +13,7 @@ from mage.data.token_cache import TokenCache
 from mage.recipes import Recipe, resolve
 from mage.runs.fitted import check_words, fitted_recipe
 from mage.runs.inputs import training_data
+from mage.runs.reading import Reading
 from mage.training.run import TrainResult
 
 PARALLEL = True
@@ -32,8 +33,14 @@ def run(options: Options) -> None:
         raise ValueError("give --tokenizer, or as --data a cache of tokens made by `mage tokenize --array`")
     if options.minutes is not None:
         check_words(recipe, tokenizer, cache)
-        size = len(training_data(recipe, options.data_root).train) if cache is None else len(cache)
-        recipe = fitted_recipe(recipe, launch, "pretraining", size, options.minutes)
+        train = training_data(recipe, options.data_root).train if cache is None else cache
+        reading = None
+        if not isinstance(train, TokenCache) and (options.online or recipe.method.reads == "images"):
+            views = 2 if recipe.method.pairs else 1
+            reading = Reading(train, recipe.data.transform, launch.workers, views, tokenizer)
+        recipe = fitted_recipe(
+            recipe, launch, "pretraining", len(train), options.minutes, reading=reading, changes=options.set
+        )
     if tokenizer is not None and cache is None and not options.online and recipe.method.reads == "tokens":
         size = len(training_data(recipe, options.data_root).train)
         note(options, f"token cache: {options.out / 'tokens'}")
@@ -51,12 +58,14 @@ def run(options: Options) -> None:
 
 
 def _recipe(options: Options, cache: TokenCache | None, base: dict[str, Any] | None) -> Recipe:
-    """The recipe; with a cache, its data are the images that the cache was made from."""
+    """The recipe; with a cache, its data are the images that the cache was made from, unless a setting names them."""
     choice = choice_of(options)
     if cache is None:
         return resolve(choice, base=base)
     if cache.key.tokenizer == "none":
         return resolve(replace(choice, data=None), default="tokens")
+    if any(change.startswith("data.name=") for change in choice.changes):
+        return resolve(replace(choice, data=None), base=base)
     trained_on = (base or {}).get("data", {}).get("name")
     return resolve(replace(choice, data=cache.source or trained_on), base=base)
 

@@ -11,6 +11,7 @@ from mage.recipes import resolve
 from mage.runs.decoder import decoder_recipe
 from mage.runs.fitted import fitted_recipe
 from mage.runs.inputs import training_data
+from mage.runs.reading import Reading
 
 PARALLEL = True
 
@@ -26,8 +27,11 @@ def run(options: Options) -> None:
         note(options, f"recipe: {recipe.name}, which fits the data; --recipe takes another")
     if options.minutes is not None:
         launch.check_out()
-        size = len(training_data(recipe, launch.data_root).train)
-        recipe = fitted_recipe(recipe, launch, "tokenizer_training", size, options.minutes, continued=model is not None)
+        train = training_data(recipe, launch.data_root).train
+        recipe = fitted_recipe(
+            recipe, launch, "tokenizer_training", len(train), options.minutes, continued=model is not None,
+            reading=Reading(train, recipe.data.tokenizer_transform, launch.workers), changes=choice.changes,
+        )  # fmt: skip
     result = runs.train_tokenizer(recipe, launch, redrawn_by=model)
     metrics = result.metrics
     emit(

@@ -45,6 +45,10 @@ class LoadedBatch(NamedTuple):
     """Files that could not be read."""
 
 
+IN_MEMORY = 1 << 30
+"""Bytes of the images of a data set that are kept in memory."""
+
+
 class TrainLoader:
     """Endless shuffled, augmented batches from step `start` on: this process's parts of each.
 
@@ -172,7 +176,7 @@ def _evaluate(work: _Evaluation, chunks: list[range], num_workers: int) -> Itera
             raise none_readable(work.dataset)
 
 
-def decode_to_memory(dataset: ImageDataset, limit_bytes: int = 1 << 30) -> ImageDataset:
+def decode_to_memory(dataset: ImageDataset, limit_bytes: int = IN_MEMORY) -> ImageDataset:
     """Read all images into memory if they have one size and fit into `limit_bytes`; else return `dataset` unchanged.
 
     Unreadable files are left out, with their labels. Raises ValueError if no image is readable.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from mage import atomic, images, rng
+from mage import atomic, images, locks, rng
 from mage.data.image_sets import CorruptImage, FolderDataset, ImageDataset, content_of
 from mage.data.shard_index import BESIDE, SUFFIXES, make_index, split_name
 from mage.data.storage import look_at
@@ -81,11 +81,20 @@ def write_shards(
     """Write a data set as OUT/PREFIX-000000.tar and so on; finished shards of a stopped call are kept.
 
     most_bytes: size of a shard. on_images: called with the number of images done since the last call.
-    Raises ValueError for a folder that holds something else.
+    Raises ValueError for a folder that holds something else, or into which another process writes.
     """
     if most_bytes < LEAST_BYTES:
         raise ValueError(f"a shard of {most_bytes:,} bytes is too small: give at least {LEAST_BYTES:,}, such as 500MB")
-    written = _begin(out, prefix, WrittenShards(content_of(dataset), most_bytes, seed))
+    if out.is_file():
+        raise ValueError(f"{out} is a file: choose a folder")
+    with locks.run_lock(out):
+        return _write(dataset, out, prefix, most_bytes, seed, on_images)
+
+
+def _write(
+    dataset: ImageDataset, out: Path, prefix: str, most_bytes: int, seed: int, on_images: Callable[[int], None] | None
+) -> WrittenShards:
+    written = _begin(out, WrittenShards(content_of(dataset), most_bytes, seed))
     report = on_images or (lambda count: None)
     report(written.places)
     if written.complete:
@@ -138,11 +147,11 @@ class _Pending:
         return files, count, skipped
 
 
-def _begin(out: Path, prefix: str, wanted: WrittenShards) -> WrittenShards:
+def _begin(out: Path, wanted: WrittenShards) -> WrittenShards:
     """What is in the folder by now. Raises ValueError for anything else than shards of the same images."""
     journal = out / JOURNAL
     if not journal.is_file():
-        if out.exists() and (out.is_file() or any(out.iterdir())):
+        if not atomic.is_empty(out):
             raise ValueError(f"{out} is not empty, and holds no {JOURNAL}: choose another folder")
         return wanted
     try:
@@ -155,8 +164,7 @@ def _begin(out: Path, prefix: str, wanted: WrittenShards) -> WrittenShards:
                 f"{out} holds shards with {name} {getattr(found, name)!r}, not {getattr(wanted, name)!r}: "
                 "choose another folder, or delete this one"
             )
-    for left in out.glob(f".{prefix}-*.tar*.tmp"):  # of a killed process
-        left.unlink(missing_ok=True)
+    atomic.clear(out)
     gone = [name for name in found.shards if not (out / name).is_file()]
     if gone:
         raise ValueError(f"{out} lacks {gone[0]}, which {JOURNAL} lists: delete this folder, and write it again")

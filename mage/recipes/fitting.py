@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from mage.models import MAGEConfig
 from mage.nn.grids import area
+from mage.recipes.named import RECIPES
 from mage.recipes.schema import Recipe
 from mage.training.optim import OptimConfig
 from mage.training.run import RunConfig
@@ -46,6 +47,15 @@ FEWEST_STEPS_CONTINUED = 50
 """The same from the weights of a trained model, whose loss falls from the first steps on."""
 ANY_NUMBER = ("vq", "ema", "normalized", "simvq")
 """Quantizers whose number of codes can be any."""
+
+
+class TooFewMinutes(ValueError):
+    """The time is for too few steps."""
+
+    def __init__(self, sentence: str, needed: float) -> None:
+        """sentence: of what there is. needed: minutes of the training, with all that is not steps."""
+        super().__init__(f"{sentence}: give at least {math.ceil(needed)}, or a smaller recipe or batch")
+        self.sentence, self.needed = sentence, needed
 
 
 @dataclass(frozen=True)
@@ -123,8 +133,8 @@ def fit_steps(
 
     share: of the minutes that is for this training. continued: from the weights of a trained model.
 
-    Validation, checkpoints and log lines come at least a few times in a short training. Raises ValueError if the time
-    is for less than FEWEST_STEPS.
+    Validation, checkpoints and log lines come at least a few times in a short training. Raises TooFewMinutes
+    if the time is for less than FEWEST_STEPS.
     """
     optim: OptimConfig = getattr(recipe, training)
     affordable = int(minutes * share * 60 * SHARE_OF_STEPS / seconds_per_step)
@@ -133,13 +143,13 @@ def fit_steps(
     useful = max(fewest, math.ceil(passes * num_images / optim.batch_size))
     steps = min(affordable, useful)
     if steps < fewest:
-        needed = math.ceil(fewest * seconds_per_step / SHARE_OF_STEPS / 60 / share)
         part = f", {share:.0%} of them for this training," if share < 1 else ""
-        raise ValueError(
-            f"{minutes:g} minutes{part} are {affordable} steps of {seconds_per_step:.2g} s by recipe {recipe.name}, "
-            f"too few to learn from: give at least {needed}, or a smaller recipe or batch"
+        raise TooFewMinutes(
+            f"{minutes:.3g} minutes{part} are {affordable} steps of {seconds_per_step:.2g} s by recipe {recipe.name}, "
+            "too few to learn from",
+            fewest * seconds_per_step / SHARE_OF_STEPS / 60 / share,
         )
-    changed: dict[str, Any] = {training: replace(optim, steps=steps), "run": _run(recipe.run, steps)}
+    changed: dict[str, Any] = {training: replace(optim, steps=steps), "run": _run(recipe, steps)}
     fitted = replace(recipe, **changed)
     if training == "tokenizer_training" and not continued:
         fitted = _fewer_codes(fitted, steps * optim.batch_size, SEEN_PER_CODE)
@@ -171,10 +181,12 @@ def smaller(recipe: Recipe, training: Training) -> Recipe | None:
     return None
 
 
-def _run(run: RunConfig, steps: int) -> RunConfig:
+def _run(recipe: Recipe, steps: int) -> RunConfig:
+    """Intervals for so many steps, from those of the named recipe: one of a trained model may hold those of few."""
+    usual = RECIPES[recipe.name]().run if recipe.name in RECIPES else RunConfig()
     return replace(
-        run,
-        log_every=min(run.log_every, max(1, steps // 20)),
-        observe_every=min(run.observe_every, max(1, steps // 4)),
-        checkpoint_every=min(run.checkpoint_every, max(1, steps // 4)),
+        recipe.run,
+        log_every=min(usual.log_every, max(1, steps // 20)),
+        observe_every=min(usual.observe_every, max(1, steps // 4)),
+        checkpoint_every=min(usual.checkpoint_every, max(1, steps // 4)),
     )

@@ -111,8 +111,15 @@ def _read(kind: type[Kind], path: Path) -> Kind:
         raise ValueError(f"{path}: {error}") from None
 
 
+def _without_steps(changes: Sequence[str]) -> list[str]:
+    """Changes that let the epochs count which the user sets: steps, which a recipe may have, go before them."""
+    changed = {change.split("=")[0] for change in changes}
+    parts = [name.removesuffix(".epochs") for name in sorted(changed) if name.endswith(".epochs")]
+    return [f"{part}.steps=0" for part in parts if f"{part}.steps" not in changed]
+
+
 def _changed(recipe: Kind, choice: Choice) -> Kind:
-    recipe = override(recipe, list(choice.changes))
+    recipe = override(recipe, [*_without_steps(choice.changes), *choice.changes])
     if choice.data is not None:
         recipe = replace(recipe, data=replace(recipe.data, name=choice.data))
     return recipe if choice.seed is None else replace(recipe, seed=choice.seed)

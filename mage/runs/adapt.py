@@ -30,6 +30,7 @@ from mage.runs.inputs import open_data, training_data, validation_images
 from mage.runs.journal import Journal
 from mage.runs.launch import Launch
 from mage.runs.pretrain import pretrain
+from mage.runs.reading import Reading
 from mage.runs.record import Record, command_line, write_record
 from mage.runs.tokenizer import load_tokenizer, tokenizer_of, train_tokenizer
 from mage.runs.tokenizer_check import TokenizerCheck, better, check_tokenizer, tokenizer_warnings
@@ -163,7 +164,13 @@ class Adaptation:
     def fitted(self, recipe: Recipe, training: Training, num_images: int, minutes: float, share: float) -> Recipe:
         """The recipe with a batch and steps for the minutes; of a training that has begun, with those that it has."""
         launch = self.started() if training == "pretraining" else self.launch.inside("tokenizer")
-        return fitted_recipe(recipe, launch, training, num_images, minutes, share=share, continued=True)
+        reading = None  # of cached tokens
+        if training == "tokenizer_training":
+            reading = Reading(self.parts.train, recipe.data.tokenizer_transform, launch.workers)
+        return fitted_recipe(
+            recipe, launch, training, num_images, minutes, share=share, continued=True, reading=reading,
+            changes=self.journal.values["asked"]["changes"],
+        )  # fmt: skip
 
     def started(self) -> Launch:
         """The launch of pre-training, which resumes if it has begun."""

@@ -1,10 +1,11 @@
 """Cost of a recipe: number of images, parameters and FLOPs, from networks on the meta device."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from mage.data.datasets import DOWNLOADED
+from mage.data.datasets import DATASETS, DOWNLOADED
 from mage.data.splits import held_out
 from mage.masking import MaskRatioConfig
 from mage.models import MAGEConfig, MAGETransformer
@@ -58,7 +59,8 @@ def count_images(recipe: Recipe, data_root: str | None = None, images: int | Non
     if images is not None:
         held = held_out(images, config)
         return Extent(images - held, held, 0, f"of {images:,} as given")
-    if name in KNOWN and (name in DOWNLOADED or data_root is None):
+    own = name not in DATASETS and Path(name).is_dir()
+    if name in KNOWN and not own and (name in DOWNLOADED or data_root is None):
         total, classes = KNOWN[name]
         held = held_out(total, config)
         return Extent(total - held, held, classes, f"of the {total:,} of {name}; for your own: --data or --images")

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,8 @@ from mage.recipes.resolve import from_yaml
 from mage.recipes.schema import Recipe
 from mage.runs.launch import Launch
 from mage.runs.pace import pretraining_pace, tokenizer_pace
+from mage.runs.reading import Reading
+from mage.settings import override
 from mage.training.progress import duration
 
 logger = logging.getLogger(__name__)
@@ -34,18 +37,23 @@ def fitted_recipe(
     share: float = 1.0,
     continued: bool = False,
     shrink: bool = False,
+    reading: Reading | None = None,
+    changes: Sequence[str] = (),
 ) -> Recipe:
     """The recipe with codes, sizes, batch and steps for these images and minutes.
 
     share: of the minutes that is for this training. continued: from the weights of a trained model, which keeps its
     sizes.
     A few steps are timed first; of several processes the first one times its part of the batch. A resumed run keeps
-    what its recipe.yaml says. shrink: where the time is for few steps, take smaller networks and batches. Raises
-    ValueError if the time is too short, or there is no network to time.
+    what its recipe.yaml says. shrink: where the time is for few steps, take smaller networks and batches. reading: what
+    the steps read. changes: the user's own settings; those of `run` hold, also in a resumed run. Raises ValueError if
+    the time is too short, there is no network to time, or the changes set the steps.
     """
+    _check_changes(changes, training)
+    of_run = [change for change in changes if change.startswith("run.")]
     if launch.resume:
         recorded = from_yaml(launch.out / "recipe.yaml")
-        return replace(recipe, **{name: getattr(recorded, name) for name in RECORDED[training]})
+        return override(replace(recipe, **{name: getattr(recorded, name) for name in RECORDED[training]}), of_run)
     if recipe.tokenizer is None and (training == "tokenizer_training" or recipe.method.reads == "tokens"):
         raise ValueError(
             f"--minutes needs a recipe with a tokenizer, which {recipe.name} has not: give the steps instead"
@@ -58,7 +66,7 @@ def fitted_recipe(
     processes = distributed.world_size()
 
     def timed(candidate: Recipe) -> Fit:
-        seconds = _seconds_per_step(candidate, launch, training, processes)
+        seconds = _seconds_per_step(candidate, launch, training, processes, reading)
         less = smaller(candidate, training) if shrink else None
         try:
             fit = fit_steps(
@@ -75,7 +83,13 @@ def fitted_recipe(
     fit = distributed.by_first_process(lambda: timed(sized))
     if distributed.is_first():
         logger.info("%s", sentence(fit, training, num_images, minutes))
-    return fit.recipe
+    return override(fit.recipe, of_run)
+
+
+def _check_changes(changes: Sequence[str], training: Training) -> None:
+    for change in changes:
+        if change.split("=")[0] in (f"{training}.steps", f"{training}.epochs"):
+            raise ValueError(f"the steps follow from the minutes: leave out --set {change}, or the minutes")
 
 
 def check_words(recipe: Recipe, tokenizer: Mage | None, cache: TokenCache | None) -> None:
@@ -92,14 +106,17 @@ def check_words(recipe: Recipe, tokenizer: Mage | None, cache: TokenCache | None
         )
 
 
-def _seconds_per_step(recipe: Recipe, launch: Launch, training: Training, processes: int) -> float:
+def _seconds_per_step(
+    recipe: Recipe, launch: Launch, training: Training, processes: int, reading: Reading | None
+) -> float:
     logger.info("timing a few steps ...")
     optim = getattr(recipe, training)
     mine = max(1, optim.batch_size // processes)
     pieces = math.gcd(mine, optim.accumulation)
     part = replace(recipe, **{training: replace(optim, batch_size=mine, accumulation=pieces)})
     measure = tokenizer_pace if training == "tokenizer_training" else pretraining_pace
-    return measure(part, launch.start(), launch.resolved_precision()).seconds
+    seconds = measure(part, launch.start(), launch.resolved_precision()).seconds
+    return seconds if reading is None else reading.added_to(seconds, mine)
 
 
 def sentence(fit: Fit, training: Training, num_images: int, minutes: float) -> str:

@@ -45,7 +45,9 @@ class Journal:
             return {}
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:120]
-            raise ValueError(f"{self.path} cannot be read: {reason}; delete it to begin the steps again") from None
+            raise ValueError(
+                f"{self.path} cannot be read: {reason}; delete its folder to begin again, or choose another one"
+            ) from None
         if not isinstance(values, dict):
             raise ValueError(f"{self.path} does not hold a mapping of names to values")
         return values

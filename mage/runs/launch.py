@@ -20,7 +20,7 @@ from mage.runs.facts import write_facts
 from mage.training.checkpoint import newest_checkpoint
 from mage.training.engine import train
 from mage.training.optim import OptimConfig
-from mage.training.run import TrainResult
+from mage.training.run import Interrupted, TrainResult
 from mage.training.task import Task
 from mage.training.tokenizer import TokenizerTraining
 
@@ -116,10 +116,7 @@ def _run_task(
     device: torch.device,
 ) -> TrainResult:
     if not launch.resume and distributed.is_first():
-        recipe_yaml = (
-            to_yaml(recipe) if isinstance(recipe, Recipe) else yaml.safe_dump(settings.to_dict(recipe), sort_keys=False)
-        )
-        atomic.write_text(launch.out / "recipe.yaml", recipe_yaml)
+        _write_recipe(recipe, launch.out)
         weights = [weight for module in task.modules.values() for weight in module.parameters() if weight.requires_grad]
         write_facts(
             launch.out,
@@ -130,17 +127,35 @@ def _run_task(
             dataset=dataset,
         )
     with launch.numerics():
-        return train(
-            task,
-            recipe.run,
-            launch.out,
-            seed=recipe.seed,
-            settings=dict(learned),
-            resume=launch.resume,
-            precision=launch.precision,
-            device=device,
-            progress=launch.progress,
-        )
+        try:
+            result = train(
+                task,
+                recipe.run,
+                launch.out,
+                seed=recipe.seed,
+                settings=dict(learned),
+                resume=launch.resume,
+                precision=launch.precision,
+                device=device,
+                progress=launch.progress,
+            )
+        except Interrupted:
+            _keep_up(recipe, launch)
+            raise
+    _keep_up(recipe, launch)
+    return result
+
+
+def _keep_up(recipe: Recipe | FinetuneRecipe, launch: Launch) -> None:
+    """Write the recipe of a run that was resumed, since it may be longer now."""
+    if launch.resume and distributed.is_first():
+        _write_recipe(recipe, launch.out)
+
+
+def _write_recipe(recipe: Recipe | FinetuneRecipe, out: Path) -> None:
+    plain = settings.to_dict(recipe)
+    text = to_yaml(recipe) if isinstance(recipe, Recipe) else yaml.safe_dump(plain, sort_keys=False)
+    atomic.write_text(out / "recipe.yaml", text)
 
 
 def _kind(task: Task, recipe: Recipe | FinetuneRecipe) -> str:

@@ -62,7 +62,12 @@ def _on_images(
     tokenizer.to(launch.start())
     words = tokenizer.require_tokenizer()
     optim, method = recipe.pretraining, recipe.method
-    data = training_data(recipe, launch.data_root)
+    try:
+        data = training_data(recipe, launch.data_root)
+    except ValueError as error:
+        if cache is None:
+            raise
+        raise ValueError(f"{error}; where the images of the tokens are now is said by --set data.name=FOLDER") from None
     tell_data(data, recipe.data.name, recipe.image_size)
     if cache is not None:
         cache.check_tokenizer(words)

@@ -33,14 +33,20 @@ class RunLog:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Log the numbers of a step; numbers that are not finite become null."""
         finite: dict[str, Any] = {name: _rounded(value) for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, **finite}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise atomic.explain(error, self.path) from None
         for tracker in self._trackers:
             tracker.log(step, values)
 
     def close(self) -> None:
         """Flush everything to disk."""
-        self._opened.close()
+        try:
+            self._opened.close()
+        except OSError as error:  # what could not be written is written again
+            raise atomic.explain(error, self.path) from None
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mage import images, runs
+from mage import atomic, images, runs
 from mage.data.datasets import ArrayDataset, load_dataset
 from mage.data.shard_writer import JOURNAL, parse_bytes, write_shards
 
@@ -64,13 +64,13 @@ def test_images_without_files_become_png_and_splits_become_folders(tmp_path: Pat
 KILLED = """
 import os, sys
 from pathlib import Path
-from mage import runs
+from mage import atomic, runs
 from mage.data import shard_writer
 write, calls = shard_writer.write_shard, []
 def stopping(path, files):
     calls.append(path)
-    if len(calls) == 3:
-        path.with_name(f".{path.name}.1.tmp").write_bytes(b"half")
+    if len(calls) == int(sys.argv[3]):
+        path.with_name(f".{path.name}.{atomic.HOST}-{os.getpid()}-0.tmp").write_bytes(b"half")
         os.kill(os.getpid(), 9)
     write(path, files)
 shard_writer.write_shard = stopping
@@ -78,16 +78,22 @@ runs.shards(sys.argv[1], sys.argv[2], most_bytes=20_000)
 """
 
 
-def test_a_killed_call_goes_on_and_gives_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed_at", [1, 3])
+def test_a_killed_call_goes_on_and_gives_the_bytes_of_an_undisturbed_one(tmp_path: Path, killed_at: int) -> None:
     folder = photos(tmp_path / "photos")
-    words = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "x" / "out")]
+    words = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "x" / "out"), str(killed_at)]
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run(words, env=os.environ | {"PYTHONPATH": str(root)}, check=False).returncode == -9
-    assert json.loads((tmp_path / "x" / "out" / JOURNAL).read_text())["complete"] is False
+    journal = tmp_path / "x" / "out" / JOURNAL
+    assert journal.exists() == (killed_at > 1)
+    assert killed_at == 1 or json.loads(journal.read_text())["complete"] is False
+    alive = tmp_path / "x" / "out" / f".out-000009.tar.{atomic.HOST}-1-0.tmp"
+    alive.write_bytes(b"of another process")
     done: list[int] = []
     written = runs.shards(folder, tmp_path / "x" / "out", most_bytes=20_000, on_images=done.append)[""]
-    assert not list((tmp_path / "x" / "out").glob("*.tmp")), "nothing half-written is left"
-    assert done[0] > 1, "two shards were there"
+    assert [*(tmp_path / "x" / "out").glob(".*.tmp")] == [alive], "nothing half-written of the dead process is left"
+    alive.unlink()
+    assert (done[0] > 1) == (killed_at == 3), "two shards were there"
     assert sum(done) == 31
     whole = runs.shards(folder, tmp_path / "y" / "out", most_bytes=20_000)[""]
     assert hashes(tmp_path / "x" / "out") == hashes(tmp_path / "y" / "out")
@@ -104,6 +110,24 @@ def test_other_images_sizes_and_seeds_need_another_folder(tmp_path: Path) -> Non
         runs.shards(folder, tmp_path / "out", most_bytes=20_000, seed=1)
     with pytest.raises(ValueError, match=r"is not empty, and holds no shards\.json"):
         runs.shards(folder, folder, most_bytes=20_000)
+    with pytest.raises(ValueError, match="is a file: choose a folder"):
+        runs.shards(folder, folder / "cat" / "broken.jpg", most_bytes=20_000)
+
+
+def test_one_process_at_a_time_writes_shards_into_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = photos(tmp_path / "photos", count=4)
+    code = "import sys, time; from mage import locks; from pathlib import Path\n"
+    code += "with locks.run_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=rf"process {other.pid}"):
+            runs.shards(folder, tmp_path / "out", most_bytes=20_000)
+    finally:
+        other.kill()
+        other.communicate()
+    assert runs.shards(folder, tmp_path / "out", most_bytes=20_000)[""].complete
     (tmp_path / "out" / "out-000000.tar").unlink()
     with pytest.raises(ValueError, match=r"lacks out-000000\.tar, which shards\.json lists"):
         runs.shards(folder, tmp_path / "out", most_bytes=20_000)

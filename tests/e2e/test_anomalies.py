@@ -56,6 +56,15 @@ def test_normal_images_may_be_a_folder(disk: SimpleNamespace, command: Command, 
     assert json.loads(made.out)["scoring"]["scale"] == "position"
 
 
+def test_a_data_set_by_name_is_ranked(disk: SimpleNamespace, command: Command, tmp_path: Path) -> None:
+    words = ("anomalies", "digits", "--model", disk.root / "model", "--parts", 2, "--draws", 1, "--batch-size", 256)
+    made = command(*words, "--out", tmp_path / "out", "--json")
+    assert made.code == 0, made.err
+    found = json.loads(made.out)
+    assert found["images"] == 1797
+    assert found["highest"][0]["file"].split("/")[0] in ("train", "test")
+
+
 def test_a_folder_of_one_image_has_no_lowest_scores(disk: SimpleNamespace, command: Command, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     shutil.copy(disk.root / "photo.png", tmp_path / "one" / "photo.png")

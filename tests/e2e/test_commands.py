@@ -445,6 +445,11 @@ def test_fine_tuning_then_robustness_then_comparison(run: SimpleNamespace, comma
         )
         assert result.code == 0, result.err
         assert json.loads((out / "representations.json").read_text())["metrics"]["knn_accuracy"] > 0.2
+    measure = ("evaluate", "representations", "--model", run.root / "model", "--data", "digits", "--parts", "knn")
+    measure += ("--out", tmp_path / "measured", "--finetune", "small", "--finetune-set", "optim.steps=3", "--json")
+    first, again = command(*measure), command(*measure)  # as one that was stopped after its training
+    assert (first.code, again.code) == (0, 0), again.err
+    assert "finetune_accuracy" in json.loads(again.out)["metrics"]
     page = tmp_path / "comparison.html"
     assert command("compare", run.root / "model", tuned, "--out", page).code == 0
     assert "Corruptions, by kind" in page.read_text()
@@ -603,6 +608,13 @@ def test_a_cache_made_from_a_folder_is_trained_on(run: SimpleNamespace, command:
     assert made.code == 0, made.err
     trained = command("pretrain", *words, "--data", tmp_path / "cache", "--out", tmp_path / "run")
     assert trained.code == 0, trained.err
+    photos.rename(tmp_path / "moved")
+    words = (*words, "--data", tmp_path / "cache", "--out", tmp_path / "again")
+    refused = command("pretrain", *words)
+    assert refused.code == 2
+    assert "where the images of the tokens are now is said by --set data.name=FOLDER" in refused.err
+    again = command("pretrain", *words, "--set", f"data.name={tmp_path / 'moved'}")
+    assert again.code == 0, again.err
 
 
 def test_info_says_what_a_model_was_trained_on_its_classes_and_its_sampler(

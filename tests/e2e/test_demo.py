@@ -15,6 +15,8 @@ from mage.cli.main import main
 from mage.models import MAGEConfig
 from mage.recipes import named
 from mage.recipes.resolve import from_yaml
+from mage.runs import fitted
+from mage.runs.pace import Pace
 from mage.store import folder as store
 from mage.store import packaged
 from mage.store.example_images import write_examples
@@ -70,7 +72,10 @@ def test_training_keeps_to_the_minutes_and_is_shown_beside_the_packaged_model(
     """Minutes too short for the recipe's batch and depth: both are halved until there is time for enough steps."""
     asked: list[tuple[str, float, bool]] = []
 
-    def fitted(recipe: Any, launch: Any, training: str, size: int, minutes: float, *, shrink: bool = False) -> Any:
+    def fitted(
+        recipe: Any, launch: Any, training: str, size: int, minutes: float, *, shrink: bool, reading: Any, changes: Any
+    ) -> Any:
+        assert (reading is not None) == (training == "tokenizer_training"), "MAGE reads cached tokens"
         asked.append((training, minutes, shrink))
         small = named("smoke")
         assert recipe.tokenizer is not None
@@ -95,16 +100,24 @@ def test_training_keeps_to_the_minutes_and_is_shown_beside_the_packaged_model(
     assert "More minutes" in page
     assert "a &lt;slow&gt; laptop" in page
     assert from_yaml(out / "recipe.yaml").pretraining.steps == 4
+    with pytest.raises(SystemExit):
+        main(["demo", "--minutes", "30", "--out", str(out), *QUIET])
+    assert "holds a demo of 9 minutes: give --out another folder for one of 30" in capsys.readouterr().err
 
 
 def test_too_little_time_is_refused_with_what_is_needed(
     digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(demo.Clock, "left", lambda self, share=1.0: 0.0)
+    monkeypatch.setattr(demo.Clock, "left", lambda self: 0.5)
+    monkeypatch.setattr(fitted, "tokenizer_pace", lambda *_: Pace(1.0, 2))
+    monkeypatch.setattr(fitted, "smaller", lambda *_: None)
     with pytest.raises(SystemExit):
         main(["demo", "--minutes", "1", "--out", str(tmp_path / "out"), *QUIET])
     complaint = capsys.readouterr().err
-    assert "of 1 minutes too little is left" in complaint
+    assert "of 1 minutes 0.1 are left for this training" in complaint, "three tenths of half a minute"
+    needed = int(complaint.split("give at least --minutes ")[1].split()[0])
+    whole = 200 / 0.85 / 60 / demo.TOKENIZER_SHARE + 0.5  # 200 steps of a second, and half a minute of showing
+    assert needed == pytest.approx(whole, abs=1.1)
     assert (tmp_path / "out" / "packaged" / "report.html").exists(), "what was there to show was shown"
 
 

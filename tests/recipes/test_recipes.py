@@ -68,6 +68,14 @@ def test_overrides_reach_their_place() -> None:
     assert changed.tokenizer.multipliers == (1,)
 
 
+def test_epochs_that_a_user_sets_count_though_the_recipe_has_steps() -> None:
+    recipe = resolve(Choice("mnist5k", changes=("pretraining.epochs=50",)))
+    assert recipe.pretraining.num_steps(9600) == 50 * 9600 // recipe.pretraining.batch_size
+    assert recipe.tokenizer_training == named("mnist5k").tokenizer_training
+    both = resolve(Choice("mnist5k", changes=("pretraining.epochs=50", "pretraining.steps=7")))
+    assert both.pretraining.num_steps(9600) == 7
+
+
 def test_tables_in_readme_and_docs_are_those_of_the_results() -> None:
     subprocess.run([sys.executable, str(ROOT / "docs" / "tables.py"), "--check"], check=True)
 

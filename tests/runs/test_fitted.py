@@ -3,16 +3,21 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import Tensor
 
 import mage
+from mage.data.transforms import TransformConfig
 from mage.recipes import named
 from mage.recipes.resolve import from_yaml
 from mage.recipes.schema import Recipe
 from mage.runs import fitted
 from mage.runs.fitted import check_words, fitted_recipe
 from mage.runs.pace import Pace
+from mage.runs.reading import Reading
 from tests.reference.launches import quiet
 
 
@@ -66,6 +71,77 @@ def test_a_resumed_run_keeps_its_schedule_and_times_nothing(timed: list[int], tm
     assert timed == []
     other = fitted_recipe(replace(recipe, seed=3), quiet(tmp_path, resume=True), "pretraining", 300, 5)
     assert other == replace(recipe, seed=3), "of a pre-training, the tokenizer's steps are not taken"
+
+
+def test_settings_of_the_run_hold_and_those_of_steps_are_refused(timed: list[int], tmp_path: Path) -> None:
+    """Other settings of a resumed run are those that were fitted: the command that is printed repeats all of them."""
+    recipe = named("smoke")
+    changes = ["run.timeout=3600", "run.observe_every=1000", "tokenizer_training.batch_size=64"]
+    (tmp_path / "recipe.yaml").write_text(mage.recipes.schema.to_yaml(recipe))
+    for launch in (quiet(tmp_path, resume=True), quiet(tmp_path / "new")):
+        found = fitted_recipe(recipe, launch, "tokenizer_training", 300, 5, changes=changes)
+        assert (found.run.timeout, found.run.observe_every) == (3600, 1000)
+        assert found.tokenizer_training.batch_size == recipe.tokenizer_training.batch_size
+        for change in ("tokenizer_training.steps=9", "tokenizer_training.epochs=9"):
+            with pytest.raises(ValueError, match=f"leave out --set {change}, or the minutes"):
+                fitted_recipe(recipe, launch, "tokenizer_training", 300, 5, changes=[change])
+
+
+class Slow:
+    """Forty images, each of which takes a hundredth of a second on a clock of its own."""
+
+    name, labels, class_names, skipped = "slow", None, (), []
+    sizes: tuple[int, ...] = (7, 8)
+
+    def __init__(self, now: list[float]) -> None:
+        self.now = now
+
+    def __len__(self) -> int:
+        return 40
+
+    def load(self, index: int) -> Tensor:
+        self.now[0] += 0.01
+        return torch.zeros(1, 8, self.sizes[index % len(self.sizes)], dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("workers", "online", "sizes", "expected"),
+    [
+        (0, False, (7, 8), 0.2 + 0.32),
+        (2, False, (7, 8), 0.2),  # the processes read 32 images in 0.16 s, while a step is computed
+        (1, False, (7, 8), 0.32),
+        (0, False, (8,), 0.2),  # of one size: kept in memory
+        (0, True, (7, 8), 0.2 + 0.32 + 0.64),
+        (1, True, (7, 8), 0.2 + 0.64),
+    ],
+)
+def test_steps_that_wait_for_images_take_longer(
+    monkeypatch: pytest.MonkeyPatch, workers: int, online: bool, sizes: tuple[int, ...], expected: float
+) -> None:
+    """A step computes for a fifth of a second; an image takes a hundredth to read, and two to encode."""
+    now = [0.0]
+
+    def encode(self: mage.Mage, pictures: Tensor) -> Tensor:
+        now[0] += 0.02 * len(pictures)
+        return torch.zeros(len(pictures), 4, 4, dtype=torch.int64)
+
+    monkeypatch.setattr("mage.runs.reading.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(mage.Mage, "encode", encode)
+    recipe, data = named("smoke"), Slow(now)
+    data.sizes = sizes
+    tokenizer = mage.build(recipe.model, tokenizer=recipe.tokenizer, precision="float32") if online else None
+    reading = Reading(data, TransformConfig(size=(8, 8)), workers, tokenizer=tokenizer)
+    assert reading.added_to(0.2, 32) == pytest.approx(expected)
+
+
+def test_fewer_steps_fit_where_images_are_read(
+    timed: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, launch = named("cifar10"), quiet(tmp_path / "run")
+    monkeypatch.setattr(Reading, "added_to", lambda self, step, batch: step + batch * 0.01)
+    reading = Reading(Slow([0.0]), recipe.data.tokenizer_transform)
+    found = fitted_recipe(recipe, launch, "tokenizer_training", 300, 3, reading=reading)
+    assert found.tokenizer_training.steps == int(180 * 0.85 / (0.2 + 0.32))
 
 
 def test_what_cannot_be_timed_is_refused(timed: list[int], tmp_path: Path) -> None:

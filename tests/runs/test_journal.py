@@ -31,7 +31,7 @@ def test_a_damaged_journal_is_not_believed(tmp_path: Path) -> None:
     whole = path.read_text()
     for text in (whole.replace('"value": 2', '"value": 3'), whole[:-9]):
         path.write_text(text)
-        with pytest.raises(ValueError, match=r"journal\.json cannot be read: .*; delete it to begin the steps again"):
+        with pytest.raises(ValueError, match=r"journal\.json cannot be read: .*; delete its folder to begin again"):
             Journal(path, ASKED)
 
 

@@ -40,6 +40,16 @@ def test_public_data_sets_are_planned_without_a_download() -> None:
     assert count_images(named("cifar10")).train == 48_000
 
 
+def test_a_folder_called_as_a_public_data_set_is_counted(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training opens the folder; only CIFAR's and MNIST's names are data sets of the library."""
+    photos.rename(photos.with_name("imagenet"))
+    monkeypatch.chdir(photos.parent)
+    extent = count_images(resolve(Choice("cifar10", data="imagenet")))
+    assert (extent.train + extent.held_out, extent.source) == (36, "counted in imagenet")
+
+
 def test_a_recipe_whose_data_is_not_there_asks_how_many_images_there_are() -> None:
     with pytest.raises(ValueError, match=r"no data set.*'photos'.*--images 1000"):
         count_images(named("photos64"))

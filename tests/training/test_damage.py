@@ -22,7 +22,7 @@ from mage.settings import override
 from mage.share import Turn
 from mage.training.checkpoint import intact_checkpoint, newest_checkpoint, read_checkpoint, write_checkpoint
 from mage.training.run import NonFiniteLoss
-from mage.training.runlog import read_log
+from mage.training.runlog import RunLog, read_log
 from mage.training.task import Loss
 from mage.training.tokenizer import TokenizerTraining
 from tests.reference.contents import same, same_checkpoint
@@ -148,6 +148,18 @@ def test_a_full_disk_is_named_and_the_checkpoint_before_is_intact(tmp_path: Path
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000000002.pt"]
     assert intact_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-000000002.pt"
+
+
+def test_a_disk_that_is_full_when_the_log_is_written_is_named(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        for work in (lambda: log.write(1, {f"metric {number}": 1.0 for number in range(20)}), log.close):
+            with pytest.raises(OSError, match=r"^the disk is full: .*metrics\.jsonl was not written"):
+                work()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("spoiled", ["loss", "gradient"])

@@ -19,6 +19,7 @@ import mage
 from mage import images, rng, runs
 from mage.device import exact
 from mage.recipes import FINETUNES, named
+from mage.recipes.resolve import from_yaml
 from mage.recipes.schema import Recipe
 from mage.runs import Launch, pace
 from mage.settings import override
@@ -191,6 +192,10 @@ def test_a_finished_run_gets_longer_with_more_steps(recipe: Recipe, tokenizer: P
     pretrain(recipe, tokenizer, tmp_path / "run")
     pretrain(override(recipe, ["pretraining.steps=15"]), tokenizer, tmp_path / "run", resume=True)
     assert read_log(tmp_path / "run")[-1]["step"] == 15
+    assert from_yaml(tmp_path / "run" / "recipe.yaml").pretraining.steps == 15
+    with pytest.raises(ValueError, match="with other settings"):
+        pretrain(override(recipe, ["pretraining.batch_size=8"]), tokenizer, tmp_path / "run", resume=True)
+    assert from_yaml(tmp_path / "run" / "recipe.yaml").pretraining.steps == 15, "a refused call changes nothing"
     assert newest_checkpoint(tmp_path / "run") == tmp_path / "run" / "checkpoints" / "step-000000015.pt"
 
 

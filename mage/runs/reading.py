@@ -1,0 +1,67 @@
+"""Seconds that reading and encoding images add to a training step: what `pace` leaves out."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from mage import images, rng
+from mage.data.datasets import ImageDataset
+from mage.data.image_sets import ArrayDataset, CorruptImage, locality_of, spread
+from mage.data.loaders import IN_MEMORY
+from mage.data.transforms import TransformConfig, build_transform
+from mage.pipeline import Mage
+
+TIMED = 16
+"""Images that are read: spread over the data set, but of shards the first ones, since each other shard is fetched."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a training reads for each step."""
+
+    dataset: ImageDataset
+    transform: TransformConfig
+    workers: int = 0
+    """Processes that read while the step before is computed; 0: the step waits."""
+    views: int = 1
+    """Of each image."""
+    tokenizer: Mage | None = None
+    """Encodes every batch, if no cache of tokens is made."""
+
+    def added_to(self, step: float, batch: int) -> float:
+        """Seconds of a step of `batch` images with all that it waits for; `step`: of its computation alone."""
+        if self.tokenizer is not None:
+            step += self.views * batch * self._encoding(self.tokenizer, batch)
+        reading = batch * self._reading()
+        return max(step, reading / self.workers) if self.workers else step + reading
+
+    def _reading(self) -> float:
+        """Seconds to load and to augment one image; only to augment it where all are kept in memory."""
+        transform, loading, augmenting, sizes = build_transform(self.transform), 0.0, 0.0, list[torch.Size]()
+        count = len(self.dataset)
+        spread_out = spread(count, TIMED) if locality_of(self.dataset) is None else range(min(count, TIMED))
+        for index in spread_out:
+            start = time.perf_counter()
+            try:
+                image = self.dataset.load(index)
+            except CorruptImage:
+                continue
+            loaded = time.perf_counter()
+            for view in range(self.views):
+                transform(image, rng.generator(0, "timing", index, view))
+            loading, augmenting = loading + loaded - start, augmenting + time.perf_counter() - loaded
+            sizes.append(image.shape)
+        equal = len(set(sizes)) == 1 and sizes[0].numel() * count <= IN_MEMORY
+        kept = isinstance(self.dataset, ArrayDataset) or equal
+        return (augmenting + (0.0 if kept else loading)) / max(1, len(sizes))
+
+    @staticmethod
+    def _encoding(tokenizer: Mage, batch: int) -> float:
+        """Seconds to encode one image, in batches of at most so many."""
+        count = min(batch, TIMED)
+        black = torch.zeros(count, tokenizer.channels, *tokenizer.image_size, dtype=torch.uint8)
+        for _ in range(2):  # the first one is for warm-up
+            start = time.perf_counter()
+            tokenizer.encode(images.to_float(black)).cpu()
+        return (time.perf_counter() - start) / count
