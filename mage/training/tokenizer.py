@@ -22,6 +22,7 @@ from mage.share import Turn
 from mage.store import folder as store
 from mage.store.parts import ModelParts
 from mage.tokenizers.discriminator import build_discriminator
+from mage.tokenizers.quantizers.life import CodebookLife
 from mage.tokenizers.vqgan import VQGAN
 from mage.training import adversarial
 from mage.training.adversarial import AdversarialConfig, Adversary
@@ -106,10 +107,8 @@ class TokenizerTraining(Task):
         self.frozen = (tokenizer.encoder, tokenizer.quantizer) if loss.freeze_encoder else ()
         self._notes: dict[str, Any] = {}
         self._last_layer = tokenizer.decoder.out
-        if getattr(tokenizer.quantizer, "life", None) is not None:
-            self.of_parts = (
-                "the codebook moves with each of them: its warm-up and its running means are shorter by as many times"
-            )
+        if isinstance(life := getattr(tokenizer.quantizer, "life", None), CodebookLife):
+            life.parts = self.accumulation
         if isinstance(getattr(tokenizer.quantizer, "codebook", None), nn.Parameter):
             self.moved = {"tokenizer": [(tokenizer.quantizer, "codebook")]}
 

@@ -14,8 +14,9 @@ from mage.recipes.schema import Recipe
 from mage.settings import override
 from mage.share import Share, Turn
 from mage.tokenizers import VQGAN
+from mage.tokenizers.quantizers import QuantizerConfig, RunningMeanQuantizer
 from mage.training import adversarial
-from mage.training.checkpoint import newest_checkpoint
+from mage.training.checkpoint import newest_checkpoint, read_checkpoint
 from mage.training.optim import OptimConfig
 from mage.training.runlog import read_log
 from mage.training.tokenizer import TokenizerLossConfig, TokenizerTraining
@@ -86,12 +87,39 @@ def test_the_discriminator_is_used_from_its_start_on(tmp_path: Path) -> None:
     assert joined == list(range(4, 61)), "nor does it leave again when the run becomes longer"
 
 
-def test_what_depends_on_the_parts_of_a_batch_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for kind, told in (("ema", True), ("vq", False)):
-        caplog.clear()
-        changes = [f"tokenizer.quantizer.kind={kind}", "tokenizer_training.accumulation=2"]
-        runs.train_tokenizer(override(named("smoke"), changes), quiet(tmp_path / kind))
-        assert ("computed in 2 parts, and the codebook moves with each" in caplog.text) == told
+@pytest.mark.parametrize("quantizer", ["kind=ema", "kind=normalized", "keep_alive=true"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_codebook_moves_once_a_step_however_many_parts_the_batch_has(
+    tmp_path: Path, quantizer: str, parts: int
+) -> None:
+    """One step from a codebook that has begun: words, their sums and use are those of the whole batch."""
+    changes = [f"tokenizer.quantizer.{quantizer}", "tokenizer.quantizer.warmup_steps=2", "tokenizer_training.steps=4"]
+    recipe = override(named("smoke"), changes)
+    runs.train_tokenizer(recipe, quiet(tmp_path / "begun"))
+    begun = mage.load(tmp_path / "begun", device="cpu").require_tokenizer()
+    found = []
+    for count in (1, parts):
+        out, changes = tmp_path / str(count), [f"tokenizer_training.accumulation={count}", "tokenizer_training.steps=1"]
+        runs.train_tokenizer(override(recipe, changes), quiet(out), init_from=begun)
+        newest = newest_checkpoint(out)
+        assert newest is not None
+        found.append(read_checkpoint(newest)["modules"]["tokenizer"])
+    names = [name for name in found[0] if name.startswith("quantizer.")]
+    if quantizer == "keep_alive=true":
+        names.remove("quantizer.codebook")  # moved by the optimizer
+    assert int(found[1]["quantizer.life.steps"]) == 5
+    assert not torch.equal(found[0]["quantizer.life.usage"], begun.state_dict()["quantizer.life.usage"])
+    for name in names:
+        torch.testing.assert_close(found[1][name], found[0][name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_warm_up_is_counted_in_steps_and_not_in_parts() -> None:
+    quantizer = RunningMeanQuantizer(QuantizerConfig(kind="ema", num_codes=4, warmup_steps=2), 4).train()
+    quantizer.life.parts = 3
+    latent = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    through = [torch.equal(quantizer(latent).vectors, latent) for _ in range(9)]
+    assert through == [True] * 6 + [False] * 3
+    assert int(quantizer.life.steps) == 3
 
 
 def test_each_loss_moves_its_own_network_only() -> None:

@@ -44,15 +44,15 @@ class VectorQuantizer(Quantizer):
         """Quantize; loss = |sg(latent) - word|^2 + commitment x |latent - sg(word)|^2 (+ entropy)."""
         latent = in_full(latent)
         if self.training and self.life is not None:
-            step = self.life.begin_step()
+            step, first = self.life.begin()
             if step < 0:
                 # Words are not used yet, but DDP waits for a gradient of every parameter.
                 return Quantized(latent, self.ids(latent), 0 * in_full(self.words()).sum())
             # Words move before the graph is built: backward needs the values that forward used.
-            if step == 0:
+            if first and step == 0:
                 everywhere = torch.ones_like(self.life.usage[:, None]).bool()
                 self._move(everywhere, self.life.place(rows(latent.detach()), spherical=False))
-            else:
+            elif first:
                 self._move(*self.life.revive(rows(latent.detach())))
         ids = self.ids(latent)
         words = in_full(self.lookup(ids))
@@ -61,8 +61,8 @@ class VectorQuantizer(Quantizer):
         if self.config.entropy:
             affinity = self.affinity(rows(latent))
             loss = loss + self.config.entropy * entropy_loss(affinity, self.config.entropy_temperature)
-        if self.training and self.life is not None:
-            self.life.census(ids.flatten())
+        if self.training and self.life is not None and (whole := self.life.whole(ids.flatten())) is not None:
+            self.life.census(*whole)
         return Quantized(straight_through(latent, words), ids, loss)
 
     @torch.no_grad()
@@ -129,13 +129,16 @@ class RunningMeanQuantizer(Quantizer):
         return self.config.kind if self.spherical and off_sphere > 0.01 else super().rule()
 
     def forward(self, latent: Float[Tensor, "n d h w"]) -> Quantized:
-        """Quantize; in training mode also move the codebook. loss = commitment x |latent - word|^2 (+ entropy)."""
+        """Quantize; in training mode also move the codebook, once a step.
+
+        loss = commitment x |latent - word|^2 (+ entropy)
+        """
         latent = functional.normalize(in_full(latent), dim=1) if self.spherical else in_full(latent)
         if self.training:
-            step = self.life.begin_step()
+            step, first = self.life.begin()
             if step < 0:
                 return Quantized(latent, self.ids(latent), latent.new_zeros(()))
-            if step == 0:
+            if step == 0 and first:
                 self.codebook.copy_(self.life.place(rows(latent.detach()), spherical=self.spherical))
                 self.sums.copy_(self.codebook)
         ids = self.ids(latent)
@@ -146,8 +149,8 @@ class RunningMeanQuantizer(Quantizer):
             affinity = self._affinity(rows(latent), self.codebook.clone()) * (2 if self.spherical else 1)
             loss = loss + self.config.entropy * entropy_loss(affinity, self.config.entropy_temperature)
         vectors = straight_through(latent, words)
-        if self.training:
-            self._follow(rows(latent.detach()), ids.flatten())
+        if self.training and (whole := self.life.whole(rows(latent.detach()), ids.flatten())) is not None:
+            self._follow(*whole)
         return Quantized(vectors, ids, loss)
 
     def _affinity(self, vectors: Float[Tensor, "m d"], words: Float[Tensor, "k d"]) -> Float[Tensor, "m k"]:

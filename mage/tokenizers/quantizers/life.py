@@ -29,10 +29,16 @@ class Census(NamedTuple):
 
 
 class CodebookLife(nn.Module):
-    """Counts steps and uses of the words, and decides which words to move where."""
+    """Counts steps and uses of the words, and decides which words to move where.
+
+    A step's batch may come in several parts, one forward pass each: words are moved and counted once a step, after the
+    last one. Only k-means and VQ's unused words take their vectors from the first part.
+    """
 
     usage: Tensor
     steps: Tensor
+    parts: int = 1
+    """Of the batch of a training step, on each process."""
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
@@ -40,14 +46,29 @@ class CodebookLife(nn.Module):
         self.register_buffer("usage", torch.ones(config.num_codes))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
         self._step = 0  # a copy that is read without waiting for the device
+        self._part, self._waiting = 0, list[tuple[Tensor, ...]]()
         self.register_load_state_dict_post_hook(_read_step)  # type: ignore[no-untyped-call]
 
-    def begin_step(self) -> int:
-        """Number of this training step; 0 is the step of k-means, steps of the warm-up are negative."""
-        step = self._step - self.config.warmup_steps
-        self.steps += 1
-        self._step += 1
-        return step
+    def begin(self) -> tuple[int, bool]:
+        """Number of this training step, and whether this is its first part.
+
+        0 is the step of k-means, steps of the warm-up are negative.
+        """
+        first = self._part == 0
+        if first:
+            self.steps += 1
+            self._step += 1
+            self._waiting = []
+        self._part = (self._part + 1) % self.parts
+        return self._step - 1 - self.config.warmup_steps, first
+
+    def whole(self, *of_part: Tensor) -> tuple[Tensor, ...] | None:
+        """These tensors of all parts of the step, along the first axis; None until the last part has come."""
+        self._waiting.append(of_part)
+        if self._part:
+            return None
+        parts, self._waiting = self._waiting, []
+        return tuple(map(torch.cat, zip(*parts, strict=True)))
 
     @torch.no_grad()
     def place(self, vectors: Float[Tensor, "m d"], *, spherical: bool) -> Float[Tensor, "k d"]:
@@ -102,4 +123,4 @@ def negative_distances(vectors: Float[Tensor, "m d"], words: Float[Tensor, "k d"
 
 def _read_step(module: nn.Module, keys: object) -> None:
     assert isinstance(module, CodebookLife)
-    module._step = int(module.steps)
+    module._step, module._part = int(module.steps), 0
