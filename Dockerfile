@@ -10,7 +10,7 @@ ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim-bookworm AS build
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY mage ./mage
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 

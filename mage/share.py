@@ -2,7 +2,8 @@
 
 A step of training has one batch of B images, numbered from 0. It is cut into parts x processes pieces of equal length:
 a process computes its pieces one after the other (accumulation), all processes at the same time. Everything random
-about row r of step s follows from (seed, s, r) alone, so that images, masks and losses do not depend on the division.
+about row r of step s follows from (seed, s, r) alone, so that images, masks and losses do not depend on the division;
+only dropout is drawn by each process for its pieces.
 """
 
 from dataclasses import dataclass

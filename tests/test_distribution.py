@@ -126,6 +126,7 @@ def test_the_images_files_are_enough_for_the_wheel(tmp_path: Path) -> None:
     for source in copied():
         if (ROOT / source).is_file():
             shutil.copy(ROOT / source, tmp_path / source)
+    assert all((tmp_path / name).is_file() for name in PROJECT["license-files"]), "the wheel leaves out what is missing"
     (tmp_path / "mage").mkdir()
     shutil.copy(ROOT / "mage" / "__init__.py", tmp_path / "mage")
     run("-m", "build", "--no-isolation", "--wheel", "--outdir", "out", ".", folder=tmp_path)

@@ -246,6 +246,17 @@ def test_expanding_puts_the_image_where_the_margins_say() -> None:
     assert mask.sum() == 6 * 8 - 16
 
 
+@pytest.mark.parametrize(("asked", "on_meta"), [("auto", "bf16"), ("float32", "float32"), ("bf16", "bf16")])
+def test_auto_precision_is_chosen_anew_for_another_device(
+    monkeypatch: pytest.MonkeyPatch, asked: str, on_meta: str
+) -> None:
+    monkeypatch.setattr("mage.device.bf16_is_fast", lambda device: device.type == "meta")
+    model = mage.build(SIZES, tokenizer=TOKENIZER, precision=asked)
+    assert model.precision == ("float32" if asked == "auto" else asked)
+    monkeypatch.setattr("mage.device.resolve_device", lambda device: torch.device(device))
+    assert model.to("meta").precision == on_meta
+
+
 def test_bfloat16_is_what_autocast_gives_and_leaves_the_weights_alone(photos: torch.Tensor) -> None:
     model = mage.build(SIZES, tokenizer=TOKENIZER, precision="bf16")
     ids = model.encode(photos)

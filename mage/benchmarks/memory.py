@@ -1,6 +1,5 @@
 """Peak memory of a training step, each implementation in a separate process."""
 
-import resource
 import subprocess
 import sys
 import tempfile
@@ -54,6 +53,8 @@ def main(size: str, batch: int, way: str, precision: str, device: str) -> None:
     if resolved.type == "cuda":
         print(torch.cuda.max_memory_allocated(resolved))
     else:
+        import resource  # Windows has none
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(peak if sys.platform == "darwin" else peak * 1024)
 

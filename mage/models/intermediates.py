@@ -35,6 +35,8 @@ def intermediates(
 
 def block_numbers(depth: int, indices: int | Sequence[int] | None) -> set[int]:
     """The block numbers that `indices` selects. Raises ValueError for a block that does not exist."""
+    if not depth:
+        raise ValueError("an encoder without blocks has no outputs of blocks")
     if indices is None:
         return set(range(depth))
     wanted = range(depth - indices, depth) if isinstance(indices, int) else indices

@@ -11,6 +11,7 @@ Letters: n images, c channels, H W pixels, l patches, k kept patches, d encoder 
 patch.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from mage.masking import Mask
 from mage.models.pixels import PatchEncoder, PatchEncoderConfig, to_patches
 from mage.nn.blocks import choose_attention, transformer_blocks, xavier_linears
+from mage.nn.grids import area
 from mage.nn.positions import sincos_positions
 from mage.nn.precision import in_full
 
@@ -51,6 +53,11 @@ class MAE(nn.Module):
 
     def __init__(self, encoder: PatchEncoderConfig, config: MAEConfig) -> None:
         super().__init__()
+        patches = area(encoder.grid)
+        if math.ceil(config.mask_ratio * patches) >= patches:
+            raise ValueError(
+                f"a mask_ratio of {config.mask_ratio} leaves out all {patches} patches: take a smaller one, or patches"
+            )
         self.config = config
         self.encoder = PatchEncoder(encoder)
         self.decoder_embed = nn.Linear(encoder.width, config.decoder_width)

@@ -159,9 +159,9 @@ class TimmMaps(nn.Module):
     def __init__(self, name: str, weights: str = "") -> None:
         """weights: a local file; empty: timm's own, downloaded or cached. Raises ValueError if they cannot be read."""
         super().__init__()
-        source: dict[str, Any] = {"checkpoint_path": weights} if weights else {"pretrained": True}
+        overlay = {"file": weights} if weights else None  # read as timm's own, whose classifier is left out
         try:
-            self.network = timm.create_model(name, features_only=True, **source)
+            self.network = timm.create_model(name, pretrained=True, features_only=True, pretrained_cfg_overlay=overlay)
         except Exception as error:  # timm and the hub raise many types: unknown name, no connection, wrong file
             reason = " ".join(str(error).split())[:160]
             raise ValueError(f"timm cannot load features of {name!r} ({type(error).__name__}: {reason})") from None

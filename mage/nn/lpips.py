@@ -86,7 +86,7 @@ def load_lpips(path: str | Path = "") -> LPIPS:
         raise ValueError(f"LPIPS needs its channel weights: pip install lpips, or put its {HEADS} into {folder}")
     try:
         return LPIPS(*(torch.load(file, map_location="cpu", weights_only=True) for file in (backbone, heads)))
-    except (RuntimeError, KeyError, AttributeError, EOFError) as error:
+    except Exception as error:  # damaged files and web pages raise many types
         reason = " ".join(str(error).split())[:120]
         raise ValueError(f"{backbone} and {heads} are not weights of VGG-16 and LPIPS: {reason}") from None
 

@@ -51,8 +51,8 @@ class Networks:
         self._tokenizer, self._transformer = tokenizer, transformer
         self.graphs = graphs
         self.recipe, self.notes = recipe or {}, notes or {}
+        self._policy = precision
         self.to(device)
-        self.precision = device_policy.resolve(precision, self.device)
         if tokenizer is not None and isinstance(transformer, MAGETransformer | MAGEClassifier):
             words = (transformer.vocabulary.num_codes, tuple(transformer.grid))
             if words != (tokenizer.num_codes, tuple(tokenizer.grid)):
@@ -115,8 +115,12 @@ class Networks:
             return hub.push(folder, shared, private=private, commit_message=commit_message)
 
     def to(self: Model, device: str | torch.device) -> Model:
-        """The same model, its networks moved to `device`; returns itself, as modules do."""
+        """The same model, its networks moved to `device`; returns itself, as modules do.
+
+        The precision "auto" is chosen anew. Raises ValueError for another one that the device does not have.
+        """
         self.device = device_policy.resolve_device(device)
+        self.precision = device_policy.resolve(self._policy, self.device)
         for module in (self._tokenizer, self._transformer):
             if isinstance(module, nn.Module):
                 module.to(self.device)

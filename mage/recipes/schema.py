@@ -86,6 +86,9 @@ class Recipe:
         if self.model.num_classes:
             raise ValueError("model.num_classes follows from the data: set method.conditions.source instead")
         self.method.check(self.model)
+        for name in ("tokenizer_training", "pretraining"):
+            if getattr(self, name).layer_decay != 1:
+                raise ValueError(f"{name}.layer_decay must be 1: only fine-tuning has rates that differ by layer")
 
     def _check_images(self, tokenizer: VQGANConfig) -> None:
         if self.data.channels not in (0, tokenizer.channels):

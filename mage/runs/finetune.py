@@ -1,11 +1,12 @@
 """Fine-tune a pre-trained model on labels."""
 
+import logging
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from mage import rng, settings
+from mage import distributed, rng, settings
 from mage.data.datasets import ImageDataset, content_of, load_dataset
 from mage.data.splits import carve
 from mage.models import Classifier, MAGEClassifier, MAGETransformer, PatchClassifier, PatchEncoder
@@ -16,6 +17,8 @@ from mage.runs.inputs import image_batches, labelled_images, tell_data
 from mage.runs.launch import Launch, announce, run_task
 from mage.training.classify import Finetuning
 from mage.training.run import TrainResult
+
+logger = logging.getLogger(__name__)
 
 
 def finetune(recipe: FinetuneRecipe, launch: Launch, model: Mage) -> TrainResult:
@@ -58,6 +61,9 @@ def finetune(recipe: FinetuneRecipe, launch: Launch, model: Mage) -> TrainResult
         notes=model.notes | {"class_names": list(dataset.class_names)},
         precision=launch.resolved_precision(),
     )
+    piece = recipe.optim.batch_size // (recipe.optim.accumulation * distributed.world_size())
+    if task.of_parts and piece % 2 and distributed.world_size() > 1 and distributed.is_first():
+        logger.warning("each process computes %d images at a time, and %s", piece, task.of_parts)
     values = settings.to_dict(recipe)
     learned: dict[str, Any] = {name: value for name, value in values.items() if name not in ("name", "run")}
     announce("fine-tuning", recipe, launch, recipe.optim, len(data.train))

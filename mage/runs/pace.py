@@ -58,7 +58,10 @@ def tokenizer_pace(recipe: Recipe, device: torch.device, precision: str) -> Pace
     perceptual = None
     if loss.perceptual:
         perceptual = build_perceptual(
-            loss.perceptual_network, weights=loss.perceptual_weights, size=loss.perceptual_size
+            loss.perceptual_network,
+            channels=recipe.channels,
+            weights=loss.perceptual_weights,
+            size=loss.perceptual_size,
         )
 
     redraw = None

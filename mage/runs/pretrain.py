@@ -130,8 +130,18 @@ def _compare(cache: TokenCache, train: ImageDataset) -> None:
 
 
 def _begin_at(task: Task, init_from: Mage | None, tokenizer: Tokenizer | None, recipe: Recipe, launch: Launch) -> None:
-    """Initialise a task's network with another model's weights, except in a resumed run."""
-    if init_from is None or launch.resume:
+    """Initialise a task's network with another model's weights, except in a resumed run.
+
+    Raises ValueError for a method that cannot, and for a network of random weights whose encoder would stay as it is.
+    """
+    if launch.resume:
+        return
+    if init_from is None:
+        conditions = recipe.method.class_conditions
+        if conditions.source != "none" and conditions.freeze_encoder:
+            raise ValueError(
+                "method.conditions.freeze_encoder keeps the encoder as it is: give --init-from, a model that is trained"
+            )
         return
     if not isinstance(task, Pretraining):
         raise ValueError(f"the method {recipe.method.name} cannot start from another model: leave out --init-from")

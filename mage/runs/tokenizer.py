@@ -48,13 +48,11 @@ def train_tokenizer(
     device = launch.start()
     perceptual, loss = None, recipe.tokenizer_loss
     if loss.perceptual:
-        if recipe.channels not in (1, 3):
-            raise ValueError(
-                f"a perceptual loss takes grey or RGB images, not {recipe.channels} channels: "
-                "--set tokenizer_loss.perceptual=0"
-            )
         perceptual = build_perceptual(
-            loss.perceptual_network, weights=loss.perceptual_weights, size=loss.perceptual_size
+            loss.perceptual_network,
+            channels=recipe.channels,
+            weights=loss.perceptual_weights,
+            size=loss.perceptual_size,
         )
     data = training_data(recipe, launch.data_root)
     transform, optim = recipe.data.tokenizer_transform, recipe.tokenizer_training

@@ -43,11 +43,16 @@ def _unit(features: Tensor) -> Tensor:
     return functional.normalize(features, dim=1, eps=1e-6)
 
 
-def build_perceptual(name: str, *, weights: str = "", size: int = 64) -> nn.Module:
+def build_perceptual(name: str, *, channels: int = 3, weights: str = "", size: int = 64) -> nn.Module:
     """The distance named `efflite0`, `lpips-vgg` or `timm:NAME`: (images, targets) in [0, 1] -> a number.
 
-    weights: local file or folder (lpips-vgg, timm). Raises ValueError if they are missing.
+    channels: of the images. weights: local file or folder (lpips-vgg, timm). Raises ValueError if they are missing, and
+    for images that are neither grey nor RGB.
     """
+    if channels not in (1, 3):
+        raise ValueError(
+            f"a perceptual loss takes grey or RGB images, not {channels} channels: --set tokenizer_loss.perceptual=0"
+        )
     if name == "efflite0":
         return PerceptualLoss(StageFeatures(efflite0()), size=size)
     if name == "lpips-vgg":

@@ -12,11 +12,13 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mage.nn.norms import GroupNorm, added, in_fast_layout
+from mage.nn.precision import in_full
 from mage.tokenizers.base import check_images, weights_fingerprint
 from mage.tokenizers.quantizers import QuantizerConfig, build_quantizer
 
@@ -225,7 +227,9 @@ class VQGAN(nn.Module):
         """Encode, quantize and decode, with gradients. instead: ids to decode in place of the images' own."""
         if instead is not None:
             return VQGANOutput(self.decoder(self.quantizer.lookup(instead)), instead, images.new_zeros(()))
-        quantized = self.quantizer(self.encoder(images))
+        latent = in_full(self.encoder(images))
+        with torch.autocast(images.device.type, enabled=False):  # distances, means and entropies need all digits
+            quantized = self.quantizer(latent)
         return VQGANOutput(self.decoder(quantized.vectors), quantized.ids, quantized.loss)
 
     def fingerprint(self) -> str:

@@ -60,7 +60,7 @@ def mix(
     """Mix each image with its neighbour in the batch, by mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019).
 
     Neighbours are rows 2k and 2k + 1; in a batch of odd length the last row is not mixed. So the mixing does not depend
-    on the number of processes.
+    on the number of processes, as long as the part of each has an even number.
     """
     targets = functional.one_hot(labels, num_classes).float()
     generator = np.random.default_rng(seed)

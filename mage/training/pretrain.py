@@ -1,5 +1,6 @@
 """Pre-training of MAGE: cross-entropy of the masked tokens (paper, section 3.2)."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from mage.device import autocast
 from mage.evaluation.masked_loss import MaskedTokens, masked_loss
 from mage.masking import Mask, MaskRatioConfig, step_mask
 from mage.models import MAGEConfig, MAGETransformer
+from mage.nn.grids import area
 from mage.sampling.generator import fill, unknown_grids
 from mage.sampling.settings import SamplingConfig
 from mage.share import Turn
@@ -69,6 +71,11 @@ class Pretraining(Task):
         watch: called at every observation with the averaged network.
         """
         super().__init__("mage", PretrainObjective(network), source, optim, num_images=num_images)
+        length = area(network.grid)
+        if masking.drop and math.ceil(masking.drop_ratio * length) >= length:
+            raise ValueError(
+                f"method.masking.low={masking.low} drops all {length} tokens before the encoder: it must see some"
+            )
         self.network = network
         self._tokenizer, self._masking = tokenizer, masking
         self._sampling, self._recipe, self._seed, self._validation = sampling, recipe, seed, validation

@@ -109,6 +109,12 @@ class TokenizerTraining(Task):
         self._last_layer = tokenizer.decoder.out
         if isinstance(life := getattr(tokenizer.quantizer, "life", None), CodebookLife):
             life.parts = self.accumulation
+        of_parts = (
+            ["the weight of the adversarial loss"] if loss.adversarial.weight and loss.adversarial.adaptive else []
+        )
+        of_parts += ["the codebook's entropy"] if tokenizer.config.quantizer.entropy else []
+        if of_parts:
+            self.of_parts = f"{' and '.join(of_parts)} {'are' if len(of_parts) > 1 else 'is'} computed in each of them"
         if isinstance(getattr(tokenizer.quantizer, "codebook", None), nn.Parameter):
             self.moved = {"tokenizer": [(tokenizer.quantizer, "codebook")]}
 

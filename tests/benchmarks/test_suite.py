@@ -1,6 +1,8 @@
 """The benchmarks run, count what they say they count, and name their ratios; nothing here is timed."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -17,6 +19,12 @@ from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.vocabulary import Vocabulary
 
 CPU = torch.device("cpu")
+
+
+def test_the_command_starts_where_no_memory_can_be_measured() -> None:
+    """Windows has no module `resource`; what cannot be measured is left out."""
+    code = "import sys; sys.modules['resource'] = None; import mage.cli.benchmark"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_path_runs_and_gets_a_ratio(monkeypatch: pytest.MonkeyPatch) -> None:

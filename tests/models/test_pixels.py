@@ -88,6 +88,12 @@ def test_mae_knows_where_a_missing_patch_lies(images: Tensor) -> None:
             torch.testing.assert_close(seen[0][image, position + 1], vector + network.decoder_position[0, position])
 
 
+def test_a_ratio_that_leaves_no_patch_is_refused() -> None:
+    """Of 6 patches, ceil(0.9 x 6) are all."""
+    with pytest.raises(ValueError, match=r"mask_ratio of 0\.9 leaves out all 6 patches"):
+        MAE(SIZES, MAEConfig(decoder_width=8, decoder_depth=1, decoder_heads=2, mask_ratio=0.9))
+
+
 def test_mae_and_simclr_learn_from_a_few_images(images: Tensor) -> None:
     torch.manual_seed(0)
     mae, simclr = MAE(SIZES, DECODER), SimCLR(SIZES, ContrastiveConfig(width=8))
@@ -130,6 +136,8 @@ def test_intermediates_are_the_blocks_outputs(images: Tensor) -> None:
     for wrong in (0, [6], 7):
         with pytest.raises(ValueError, match="numbered 0 to 5"):
             block_numbers(6, wrong)
+    with pytest.raises(ValueError, match="without blocks"):
+        block_numbers(0, None)
 
 
 def test_an_image_of_another_size_is_refused_by_the_encoders_own_name() -> None:

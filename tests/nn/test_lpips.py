@@ -97,6 +97,9 @@ def test_missing_and_foreign_files_are_named(
         load_lpips()
     torch.save(heads, folder / HEADS)
     assert isinstance(load_lpips(folder / BACKBONE), LPIPS)
+    (folder / BACKBONE).write_bytes(b"<html>the server is busy</html>")
+    with pytest.raises(ValueError, match="are not weights"):
+        load_lpips()
     torch.save({"x": torch.zeros(1)}, folder / BACKBONE)
     with pytest.raises(ValueError, match="are not weights"):
         load_lpips()

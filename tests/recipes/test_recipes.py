@@ -55,6 +55,9 @@ def test_flops_of_a_block_counted_by_hand() -> None:
         ("data.transform.size=[16, 16]", "must agree"),
         ("pretraining.accumulation=3", "must be a multiple of accumulation 3"),
         ("pretraining.betas=0.9", "pretraining.betas must be"),
+        ("pretraining.layer_decay=0.75", "pretraining.layer_decay must be 1: only fine-tuning"),
+        ("tokenizer_training.layer_decay=0.75", "tokenizer_training.layer_decay must be 1: only fine-tuning"),
+        ("pretraining.clip=-1", "clip, warmup and weight_decay must be 0 or more, not -1"),
     ],
 )
 def test_a_wrong_setting_is_named(change: str, message: str) -> None:

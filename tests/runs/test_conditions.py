@@ -84,6 +84,15 @@ def test_a_decoder_for_labels_leaves_the_encoder_as_it_was(base: SimpleNamespace
     assert not torch.equal(one, two), "six steps teach little, which a large guidance shows"
 
 
+def test_an_encoder_of_random_weights_is_not_frozen(base: SimpleNamespace, tmp_path: Path) -> None:
+    wanted = recipe(
+        "method.conditions.source=labels", "method.conditions.freeze_encoder=true", "model.class_input=decoder"
+    )
+    with pytest.raises(ValueError, match="freeze_encoder keeps the encoder as it is: give --init-from"):
+        runs.pretrain(wanted, quiet(tmp_path / "run", **QUIET), base.tokenizer, cache=base.cache)
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
 def test_a_frozen_encoder_runs_without_dropout(
     base: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

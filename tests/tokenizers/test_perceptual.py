@@ -1,13 +1,15 @@
 """The perceptual loss, with a network small enough to be followed by hand."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mage import rng
-from mage.tokenizers.perceptual import PerceptualLoss
+from mage.nn.backbones import TimmMaps
+from mage.tokenizers.perceptual import PerceptualLoss, build_perceptual
 
 
 class TwoStages(nn.Module):
@@ -79,3 +81,26 @@ def test_the_network_sees_single_precision_under_autocast() -> None:
         found = PerceptualLoss(network)(pictures("one").bfloat16(), pictures("other").bfloat16())
     assert network.seen.dtype == torch.float32
     assert found.dtype == torch.float32
+
+
+def test_maps_of_a_timm_model_are_those_of_its_whole_weight_file(tmp_path: Path) -> None:
+    """The file holds the classifier, too, as downloaded ones do."""
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        whole = timm.create_model("test_resnet").eval()
+    torch.save(whole.state_dict(), tmp_path / "weights.pth")
+    network = TimmMaps("test_resnet", str(tmp_path / "weights.pth"))
+    pictures = torch.rand(2, 3, 64, 64, generator=rng.generator(0))
+    with torch.no_grad():
+        found = network(pictures)[-1]
+        expected = whole.forward_features((pictures - network.mean) / network.deviation)
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(ValueError, match="timm cannot load features"):
+        TimmMaps("test_resnet", str(tmp_path / "missing.pth"))
+
+
+def test_images_that_are_neither_grey_nor_rgb_are_refused() -> None:
+    with pytest.raises(ValueError, match="takes grey or RGB images, not 12 channels"):
+        build_perceptual("efflite0", channels=12)

@@ -210,6 +210,8 @@ def test_fsq_is_the_papers_grid(latent: Tensor) -> None:
     assert torch.equal(quantizer(torch.zeros(1, 3, 1, 1)).vectors.flatten(), torch.zeros(3))
     far = torch.tensor([[-50.0, -50.0, -50.0], [50.0, 50.0, 50.0]]).T.reshape(1, 3, 2, 1)
     assert quantizer.ids(far).flatten().tolist() == [0, 239]
+    many = FSQ(QuantizerConfig(kind="fsq", num_codes=4096, levels=(4096,)), 1)
+    assert many.ids(far[:, :1]).flatten().tolist() == [0, 4095], "the last level is not rounded past"
 
 
 def test_lfq_reads_signs_as_bits(latent: Tensor) -> None:

@@ -1,7 +1,9 @@
 """Fine-tuning: layer decay against a table made by hand, mixing conserves shares, a model learns its labels."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -147,11 +149,16 @@ def test_starts_at_the_encoder_and_learns(pretrained: Mage, tmp_path: Path) -> N
     assert tuned.classify(torch.rand(2, 1, 28, 28, generator=rng.generator(0))).shape == (2, 10)
 
 
-def test_a_model_of_pixels_is_tuned_without_tokenizer(tmp_path: Path) -> None:
+def test_a_model_of_pixels_is_tuned_without_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     encoder = PatchEncoder(PatchEncoderConfig((28, 28), 1, 7, 32, 2, 2))
-    recipe = override(FINETUNES["small"](), ["optim.batch_size=16", "optim.steps=3", "data.validation.images=20"])
+    recipe = override(FINETUNES["small"](), ["optim.batch_size=18", "optim.steps=3", "data.validation.images=20"])
+    two = SimpleNamespace(world_size=lambda: 2, is_first=lambda: True)
+    monkeypatch.setattr(sys.modules[finetune.__module__], "distributed", two)
     finetune(recipe, quiet(tmp_path / "run", precision="float32", device="cpu"), Mage(None, encoder))
     assert isinstance(mage.load(tmp_path / "run").transformer, PatchClassifier)
+    assert "each process computes 9 images at a time, and images are mixed with others of their part" in caplog.text
 
 
 def test_settings_are_the_published_ones() -> None:

@@ -124,6 +124,14 @@ def test_ctrl_c_saves_and_can_be_resumed(recipe: Recipe, tokenizer: Path, tmp_pa
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
+def test_a_network_must_see_some_tokens(recipe: Recipe, tokenizer: Path, tmp_path: Path) -> None:
+    """Of 16 tokens, ceil(0.95 x 16) are all."""
+    changes = ["method.masking.low=0.95", "method.masking.mode=0.95", "method.masking.std=0"]
+    with pytest.raises(ValueError, match=r"method\.masking\.low=0\.95 drops all 16 tokens before the encoder"):
+        pretrain(override(recipe, changes), tokenizer, tmp_path / "run")
+    pretrain(override(recipe, [*changes, "method.masking.drop=false"]), tokenizer, tmp_path / "run")
+
+
 @pytest.mark.parametrize("per_image", ["true", "false"])
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(
     recipe: Recipe, tokenizer: Path, tmp_path: Path, per_image: str

@@ -113,6 +113,43 @@ def test_a_codebook_moves_once_a_step_however_many_parts_the_batch_has(
         torch.testing.assert_close(found[1][name], found[0][name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["tokenizer_loss.adversarial.adaptive=false"], ""),
+        ([], "the weight of the adversarial loss is computed in each of them"),
+        (
+            ["tokenizer.quantizer.entropy=0.1"],
+            "the weight of the adversarial loss and the codebook's entropy are",
+        ),
+    ],
+)
+def test_what_depends_on_the_parts_of_a_batch_is_known(changes: list[str], told: str) -> None:
+    found = task_of(recipe_with(changes)).of_parts
+    assert found.startswith(told)
+    assert bool(found) == bool(told)
+
+
+@pytest.mark.parametrize("quantizer", ["kind=vq", "kind=normalized", "kind=lfq"])
+def test_a_codebook_keeps_all_digits_under_autocast(quantizer: str) -> None:
+    """Of vectors of length 30, whose distances bfloat16 rounds to whole units: the loss, and words from k-means."""
+    changes = [quantizer, "entropy=0.1", "num_codes=16", "warmup_steps=0"]
+    changes = [f"tokenizer.quantizer.{change}" for change in changes] + ["tokenizer.code_width=4"]
+    vectors = 15 * torch.randn(8, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = []
+    for enabled in (False, True):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = VQGAN(override(named("smoke"), changes).tokenizer).train()
+        network.encoder = torch.nn.Identity()
+        network.decoder = torch.nn.Identity()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            losses = [network(vectors).quantizer_loss for _ in range(3)]
+        found.append((torch.stack(losses), network.quantizer.words()))
+    for exact, under_autocast in zip(*found, strict=True):
+        torch.testing.assert_close(under_autocast, exact, rtol=1e-5, atol=1e-5)
+
+
 def test_a_warm_up_is_counted_in_steps_and_not_in_parts() -> None:
     quantizer = RunningMeanQuantizer(QuantizerConfig(kind="ema", num_codes=4, warmup_steps=2), 4).train()
     quantizer.life.parts = 3

@@ -76,6 +76,7 @@ class FSQ(Quantizer):
     def _bounded(self, vectors: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
         """Squash to a range that rounds to the levels; 0 stays 0, also for an even, asymmetric number of levels."""
         half = (self.codebook_levels - 1) * (1 + 1e-3) / 2
+        half = half.minimum((self.codebook_levels - 1) / 2 + 0.25)  # of many levels, too, the last one is rounded to
         offset = torch.where(self.codebook_levels % 2 == 0, 0.5, 0.0)
         return torch.tanh(vectors + torch.atanh(offset / half)) * half - offset
 
