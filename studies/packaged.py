@@ -19,7 +19,7 @@ from pathlib import Path
 import emoji  # noqa: F401  # registers the data set
 import sheets
 import torch
-from choices import RESULTS, Parts, ask
+from choices import RESULTS, Parts, ask, place
 from measures import batches_of, choose_guidance, every_class, measure_generation
 
 import mage
@@ -193,7 +193,8 @@ class Packaging:
 
     def run(self) -> None:
         """All steps; those that are finished are not repeated."""
-        ask(self.out, {"command": self.command()})
+        given = {"tokenizer": place(self.options.tokenizer), "init_from": place(self.options.init_from)}
+        ask(self.out, {"command": self.command(), **given, "tuning_samples": self.options.tuning_samples})
         prepare = (
             self.adopted if self.options.retune else self.decoder_trained if self.options.decoder else self.trained
         )
