@@ -153,13 +153,31 @@ def digits_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_images_from_onnx_files_are_those_of_the_model(digits_onnx: Path) -> None:
-    certain = {"token_temperature": 0.0, "choice_temperature": 0.0}  # nothing is drawn at random
+@pytest.mark.parametrize(
+    "guided",
+    [
+        {},
+        {"guidance": 3.0, "guidance_schedule": "constant"},
+        {"guidance": 3.0, "guidance_schedule": "interval", "guidance_interval": (0.2, 0.6)},
+    ],
+)
+def test_images_from_onnx_files_are_those_of_the_model(digits_onnx: Path, guided: dict[str, Any]) -> None:
+    certain = {"token_temperature": 0.0, "choice_temperature": 0.0, **guided}  # nothing is drawn at random
     model = mage.load("digits", precision="float32", device="cpu")
     expected = model.generate(3, classes=7, **certain, order="confidence", encoder_keep=1.0, revisions=0)  # type: ignore[arg-type]
     made = loaded("generate_onnx").generate(digits_onnx, 3, label=7, **certain)
     assert made.shape == (3, 1, 28, 28)
     assert torch.allclose(torch.from_numpy(made), expected, atol=1e-4)
+
+
+def test_the_sampler_of_onnx_files_takes_no_temperature_of_another_order_and_no_other_number_of_steps() -> None:
+    sampler = loaded("generate_onnx").sampler
+    own = {"order": "halton", "choice_temperature": 24.0, "steps": 20}
+    assert sampler(own, {})["choice_temperature"] == 6.0
+    assert sampler(own, {"choice_temperature": 9.0})["choice_temperature"] == 9.0
+    assert sampler(own | {"order": "confidence"}, {"steps": 20})["choice_temperature"] == 24.0
+    with pytest.raises(ValueError, match="in place of steps give still_unknown"):
+        sampler(own, {"steps": 8})
 
 
 def test_images_from_onnx_files_are_of_the_class_and_differ(digits_onnx: Path) -> None:
