@@ -616,6 +616,13 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     assert "tokens redrawn" in (tmp_path / "limits" / "limits_toy.svg").read_text()
 
 
+def test_distances_of_a_packaged_model_are_not_replaced_by_those_of_its_pictures(study: Any) -> None:
+    """With as many samples both have the same names."""
+    measured = {"fd_efflite0_test500": 1.0}
+    shown = {"fd_efflite0_test500": 2.0, "psnr_db": 20.0}
+    assert measured | study("packaged").without(shown, measured) == {"fd_efflite0_test500": 1.0, "psnr_db": 20.0}
+
+
 def test_plans_of_packaged_models_are_recipes_with_and_without_classes(study: Any) -> None:
     module = study("packaged")
     for name, plan in module.PLANS.items():
