@@ -60,6 +60,9 @@ def test_characters_of_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     results = example.measure([str(tmp_path / "text.txt")], tmp_path / "out", 2)
     assert 0 < results["text.order_2"] < 1 < results["text.order_0"] < results["text.chance"]
     assert results["text.bits_per_character"] == pytest.approx(results["text.chance"], abs=1), "two steps teach little"
+    (tmp_path / "other.txt").write_text(text.replace("fox", "cat"))
+    with pytest.raises(ValueError, match="holds other tokens; choose another folder"):
+        example.measure([str(tmp_path / "other.txt")], tmp_path / "out", 2)
     example.show(tmp_path / "out")
     printed = capsys.readouterr().out
     assert printed.count("given ") == 8
@@ -106,12 +109,16 @@ def test_speech(tmp_path: Path) -> None:
     assert names == {"recording", "gap", "straight-line", "filled"}
     again = example.measure(tmp_path / "waves", tmp_path / "out", 2)
     assert again == results, "what is trained is used again"
+    (tmp_path / "waves" / "00.wav").unlink()
+    with pytest.raises(ValueError, match="was made of other inputs"):
+        example.measure(tmp_path / "waves", tmp_path / "out", 2)
     (tmp_path / "silent").mkdir()
     with pytest.raises(ValueError, match=r"no \.wav files"):
         example.write_pictures(tmp_path / "silent", tmp_path / "none")
     loaded("spectrograms").write_wave(tmp_path / "silent" / "silence.wav", torch.zeros(16000))
     with pytest.raises(ValueError, match="or silent"):
-        example.write_pictures(tmp_path / "silent", tmp_path / "none")
+        example.trained(tmp_path / "silent", tmp_path / "none", 2)
+    assert not (tmp_path / "none" / "pictures").exists(), "half of the pictures would be taken for all"
 
 
 def test_clips_of_moving_squares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
