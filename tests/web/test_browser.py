@@ -11,8 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
+import mage
+from mage import images
+from mage.report.explore import build_exploration
+from mage.runs.explore import explore
 from tests.web.conftest import CHROMIUM, ROOT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
@@ -122,6 +127,21 @@ def test_the_study_of_the_first_click_waits_for_images_and_not_for_the_grey_pict
         html = html.replace(f"{{{name}}}", f"data:image/svg+xml;base64,{base64.b64encode(pixel.encode()).decode()}")
     page.set_content(html)
     assert [0.5 < module.click(page) < 5 for _ in range(2)] == [True, True]
+    page.close()
+
+
+def test_the_map_of_a_folder_lights_images_outside_of_its_sub_folders(browser: Any, tmp_path: Path) -> None:
+    for number in range(8):
+        images.save_png(tmp_path / "photos" / ("." if number < 3 else "town") / f"{number}.png", torch.rand(1, 28, 28))
+    model = mage.load("digits", device="cpu", precision="float32")
+    page = browser.new_page()
+    page.set_content(build_exploration(explore(model, tmp_path / "photos", model_name="digits")))
+    page.locator(".controls select").select_option("labels")
+    button = page.get_by_role("button", name="no sub-folder")
+    for lit in (5, 0):
+        button.click()
+        assert page.locator(".field b.faint").count() == lit
+        assert button.get_attribute("aria-pressed") == str(lit > 0).lower()
     page.close()
 
 
