@@ -15,6 +15,4 @@ def made_of(out: Path, inputs: dict[str, Any]) -> None:
     if not path.exists():
         atomic.write_json(path, inputs)
     elif json.loads(path.read_text()) != inputs:
-        raise ValueError(
-            f"{out} was made of other inputs, see {FILE} there: choose another --out, or delete it"
-        )
+        raise ValueError(f"{out} was made of other inputs, see {FILE} there: choose another --out, or delete it")
