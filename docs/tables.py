@@ -435,7 +435,7 @@ GRAPHS = {
 
 
 CLICKS = {
-    "first_seconds": ("first click after the start, seconds until images are seen", "{:.2f}"),
+    "first_seconds": ("first click after the start, seconds until the first pictures", "{:.2f}"),
     "first_seconds_most": ("the same, the longest", "{:.2f}"),
     "later_seconds": ("later clicks", "{:.2f}"),
     "start_seconds": ("from the command until the page can be opened", "{:.1f}"),

@@ -43,9 +43,10 @@ def text_of(ids: torch.Tensor) -> str:
 
 
 def divided(files: list[str], out: Path) -> tuple[TokenCache, TokenCache]:
-    """Token caches of training and of every twentieth file, which is held out; of a single file, its last part."""
-    if (out / "test").exists():
-        return TokenCache(out / "train"), TokenCache(out / "test")
+    """Token caches of training and of every twentieth file, which is held out; of a single file, its last part.
+
+    Raises ValueError if there are caches of other files.
+    """
     paths = [Path(file) for file in files] or sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
     texts = [path.read_text(errors="replace") for path in paths]
     held = [text for index, text in enumerate(texts) if index % 20 == 19]

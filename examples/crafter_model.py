@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from crafter_tokens import ACTIONS, FIRST_ACTION, GRID, NUMBER, WORDS, Sequence, explored
+from made_of import made_of
 
 import mage
 from mage import runs
@@ -67,8 +68,12 @@ def held_out(settings: Options, *, every: int, keep_games: bool = False) -> list
 
 
 def training_tokens(settings: Options) -> TokenCache:
-    """The explorer's sequences, each with its three mirror images as further views."""
+    """The explorer's sequences, each with its three mirror images as further views.
+
+    Raises ValueError if there are those of other worlds.
+    """
     folder = settings.out / "train"
+    made_of(settings.out, {"worlds": settings.worlds, "world_steps": settings.world_steps})
     if not folder.exists():
         sequences = [
             sequence.tokens for seed in range(settings.worlds) for sequence in explored(seed, settings.world_steps)

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from made_of import made_of
 from ngrams import Ngrams
 from spectrograms import BANDS, COLUMNS, DECIBELS, clips, read_wave, sound_of, spectrogram, write_wave
 from torch import Tensor
 
 import mage
-from mage import images, runs
+from mage import atomic, images, runs
 from mage.data.token_cache import TokenCache
 from mage.pictures import labelled_rows
 from mage.recipes import named
@@ -84,9 +85,12 @@ def recipe(out: Path, steps: int) -> Recipe:
 
 
 def trained(recordings: Path, out: Path, steps: int) -> mage.Mage:
-    """The model; trained once, and resumed where a stop left it."""
+    """The model; trained once, and resumed where a stop left it. Raises ValueError if it was of other recordings."""
+    sounds = {str(path.relative_to(recordings)): path.stat().st_size for path in sorted(recordings.rglob("*.wav"))}
+    made_of(out, {"recordings": sounds})
     if not (out / "pictures").exists():
-        write_pictures(recordings, out / "pictures")
+        with atomic.replacing_folder(out / "pictures") as unfinished:
+            write_pictures(recordings, unfinished)
     settings, launch = recipe(out, steps), runs.Launch(out)
     runs.train_tokenizer(settings, launch.inside("tokenizer"))
     tokenizer = runs.load_tokenizer(out / "tokenizer")

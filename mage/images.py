@@ -23,6 +23,8 @@ from mage.pil_modes import Ground
 PIL_MODES = {1: "L", 3: "RGB"}
 PROGRAMS = ("EPS", "WMF")
 """Formats for which Pillow starts another program."""
+LONGEST = 8
+"""What is kept of a long strip before it is scaled, as a multiple of the side that is cut from it."""
 Rounding = Literal["nearest", "truncate"]
 """Conversion of a float to one of 256 levels: the nearest, or, as in much public code, the next lower one (on average
 half a level darker)."""
@@ -186,6 +188,7 @@ def fit(
 
     The image is uint8 or float in [0, 1]. For a square this is torchvision's Resize(side) and CenterCrop(side).
     """
+    image = shorten(image, size)
     height, width = image.shape[-2:]
     scaled = _covering((height, width), size)
     if scaled != [height, width]:
@@ -197,10 +200,25 @@ def fit(
 
 def fit_mask(mask: Bool[Tensor, "h0 w0"], size: tuple[int, int]) -> Bool[Tensor, "h w"]:
     """The same for a mask: a pixel of the result is marked if it covers any part of a marked pixel."""
+    mask = shorten(mask, size)
     scaled = _covering((mask.shape[0], mask.shape[1]), size)
     marked = functional.adaptive_max_pool2d(mask[None].float(), scaled)
     cut: Tensor = v2.functional.center_crop(marked, list(size))[0] > 0
     return cut
+
+
+def shorten(image: Shaped[Tensor, "*c h0 w0"], size: tuple[int, int]) -> Shaped[Tensor, "*c h w"]:
+    """The middle of a strip that is very long for `size` (height, width), with enough around what is cut from it.
+
+    Other images are returned as they are. Scaled as a whole, a strip of 1 x 1,000,000 pixels would fill the memory.
+    """
+    (rows, columns), (height, width) = image.shape[-2:], size
+    for dim, have, need in ((-2, rows, height * columns / width), (-1, columns, width * rows / height)):
+        most = LONGEST * (math.ceil(need) + 1)
+        if have > most:
+            kept = most + (have - most) % 2  # as many pixels are cut from both ends
+            image = image.narrow(dim, (have - kept) // 2, kept)
+    return image
 
 
 def _covering(pixels: tuple[int, int], size: tuple[int, int]) -> list[int]:

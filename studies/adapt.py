@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from choices import RESULTS
+from choices import RESULTS, ask, place
 from measures import batches_of
 from torch import Tensor
 
@@ -40,12 +40,17 @@ BATCH = 250
 """Images at a time while a distance is measured."""
 
 
+def name_of(data: str) -> str:
+    """Of a data set; of a folder its last part."""
+    return Path(data).resolve().name if Path(data).is_dir() else data
+
+
 class Subject:
     """A data set that the model has not seen, and the model's adaptations to parts of it."""
 
     def __init__(self, data: str, model: mage.Mage, options: argparse.Namespace) -> None:
         self.data, self.model, self._options = data, model, options
-        self.name = Path(data).resolve().name if Path(data).is_dir() else data
+        self.name = name_of(data)
 
     def _open(self, split: str) -> ImageDataset:
         return load_dataset(self.data, split=split, data_root=self._options.data_root, channels=self.model.channels)
@@ -156,6 +161,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
+    request = {"model": place(options.model), "minutes": options.minutes, "samples": options.samples}
+    ask(options.out, request | {f"data {name_of(data)}": place(data) for data in options.data})
     for data in options.data:
         subject = Subject(data, mage.load(options.model, device=options.device), options)
         name = "adapt" if data == DIGITS else f"adapt_{subject.name}"

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from choices import NO_CHOICE, RESULTS
+from choices import NO_CHOICE, RESULTS, ask, place
 
 import mage
 from mage.data.datasets import load_dataset
@@ -83,6 +83,8 @@ def main() -> None:
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
+    request = {"model": place(options.model), "data": place(options.data)}
+    ask(options.out, request | {"steps": options.steps, "set": " ".join(options.set)})
     metrics, seconds = {}, {}
     for name in ("before", "adapted", "from_scratch"):
         folder = options.model if name == "before" else train(name, options)

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import torch
-from choices import RESULTS, Parts
+from choices import RESULTS, Parts, ask, place, stated
 from measures import BATCH, batches_of, every_class
 from torch import Tensor
 
@@ -81,6 +81,7 @@ def main() -> None:
     data = model.recipe["data"]["name"]
     out: Path = options.out / data
     out.mkdir(parents=True, exist_ok=True)
+    ask(out, {"model": place(options.model), "steps": options.steps, "samples": options.samples})
     samples = Samples(model, Parts(model, data, options.data_root), options.samples, out)
     metrics = {f"before.{name}": value for name, value in samples.distances(model).items()}
     timings = dict[str, float]()
@@ -104,7 +105,7 @@ def main() -> None:
         "training": f"{options.steps:,} steps of {batch} images; encoder, codebook and network as they are",
     }
     words = " --data-root DATA" if options.data_root else ""
-    words += f" --steps {options.steps}" if options.steps != parser.get_default("steps") else ""
+    words += stated(parser, options, "steps", "samples")
     command = f"python studies/decoder.py --model {Path(options.model).name}{words}"
     write_record(options.results / f"decoder_{data}.json", Record(command, 0, protocol, timings, metrics))
     print(metrics)

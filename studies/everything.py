@@ -18,7 +18,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from choices import RESULTS
+from choices import RESULTS, ask
 
 HERE = Path(__file__).resolve().parent
 STUDIES = ("generation", "representations", "mage_c")
@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES), help="studies to run")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the records")
     options = parser.parse_args()
+    ask(options.out, {"scale": options.scale})
     results = ("--results", options.results)
     scale, runner = SCALES[options.scale], Runner(options.out, options.data_root)
     tokenizer = runner.train("train-tokenizer", "tokenizer", "--recipe", "cifar10", *scale.tokenizer)

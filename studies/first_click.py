@@ -1,7 +1,7 @@
 """How long a visitor of `mage serve` waits: `python studies/first_click.py` writes results/serve.json.
 
 Starts the server anew in every round, opens its page in a headless Chromium, and clicks Generate with the settings that
-the page has: seconds until the first grid of images is seen, of the first click and of later ones. Needs the extra
+the page has: seconds until images of the first step are seen, of the first click and of later ones. Needs the extra
 web, Playwright, and the system's Chromium.
 """
 
@@ -50,21 +50,29 @@ def measure(model: str, chromium: str) -> dict[str, list[float]]:
     return {"start": [started], "first": clicks[:1], "later": clicks[1:]}
 
 
+SEEN = """before => {
+    const image = document.querySelector('img[alt="The generated images"]');
+    const told = [...document.querySelectorAll('.said')].map(said => said.textContent).join(' ');
+    const source = image && image.getAttribute('src');
+    if (told.includes('Every token is unknown')) before.grey.push(source);
+    const step = /[1-9]\\d* of \\d+ steps/.test(told);
+    return step && image.complete && image.naturalWidth > 0 && ![...before.sources, ...before.grey].includes(source);
+}"""
+"""Whether the page shows a picture of a step, which is none of those before and not the grey one."""
+
+
 def click(page: Any) -> float:
-    """Seconds from a click on Generate until another grid of images than before is seen."""
+    """Seconds from a click on Generate until images of the first step, or of a later one, are seen.
+
+    Before it a grey picture is shown, in which no token is known yet.
+    """
     button = page.get_by_role("button", name="Generate", exact=True)
     button.wait_for()
-    before = [image.get_attribute("src") for image in page.get_by_alt_text("The generated images", exact=True).all()]
+    shown = page.get_by_alt_text("The generated images", exact=True).all()
+    before = page.evaluate_handle("sources => ({sources, grey: []})", [image.get_attribute("src") for image in shown])
     start = time.perf_counter()
     button.click()
-    page.wait_for_function(
-        """before => {
-            const image = document.querySelector('img[alt="The generated images"]');
-            return image && image.complete && image.naturalWidth > 0 && !before.includes(image.getAttribute('src'));
-        }""",
-        arg=before,
-        polling=20,
-    )
+    page.wait_for_function(SEEN, arg=before, polling=20)
     seconds = time.perf_counter() - start
     page.get_by_text("4 images of").or_(page.get_by_text("16 images of")).first.wait_for()
     return seconds
@@ -86,8 +94,8 @@ def main() -> None:
     metrics = {f"{name}_seconds": statistics.median(values) for name, values in all_of.items()}
     metrics |= {f"{name}_seconds_most": max(values) for name, values in all_of.items()}
     protocol = {
-        "first_seconds": f"from the first click on Generate after the server's start until images are seen, in "
-        f"headless Chromium on the same machine; median of {options.rounds} starts; most: the largest",
+        "first_seconds": "from the first click on Generate after the server's start until images of the first step are "
+        f"seen, in headless Chromium on the same machine; median of {options.rounds} starts; most: the largest",
         "later_seconds": f"the same of the {LATER} clicks that follow",
         "start_seconds": "from the command `mage serve` until its page can be opened",
     }

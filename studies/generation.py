@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from choices import RESULTS
+from choices import RESULTS, ask, place, published
 from generation_study import CHOICE_SEED, FINAL_SEED, LARGE, SMALL, SUBJECTS, Study
 
 import mage
@@ -163,15 +163,16 @@ def edits(study: Study) -> None:
         model = max(with_classes)
         sampler = best_sampler(study, model, 2.0)[1]
         for number, name in enumerate(names):
-            samples = study.models[model].generate(12, classes=number, **sampler)
+            samples = study.models[model].generate(12, classes=number, **published(sampler))
             rows.append((name, samples.float().cpu()))
         images.save_png(path(study, "_classes.png"), pictures.labelled_rows(rows, side=48))
-    base = study.base.generate(48, **study.sampler()).float().cpu()
+    base = study.base.generate(48, **published(study.sampler())).float().cpu()
     shown = [("as it was", base[k : k + 12]) for k in range(0, 48, 12)]
     for count in study.options.clusters:
         name = f"clusters{count}"
         if name in study.models:
-            samples = study.models[name].generate(24, **best_sampler(study, name, 1.0)[1]).float().cpu()
+            sampler = best_sampler(study, name, 1.0)[1]
+            samples = study.models[name].generate(24, **published(sampler)).float().cpu()
             shown += [(f"{count} clusters", samples[k : k + 12]) for k in range(0, 24, 12)]
     images.save_png(path(study, "_clusters.png"), pictures.labelled_rows(shown, side=48))
 
@@ -215,6 +216,14 @@ def main() -> None:
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
+    request = {"model": place(options.model), "data": options.data, "set": " ".join(options.set)}
+    if "classes" in options.parts:
+        request |= {"set_classes": " ".join(options.set_classes), "classes_from_model": options.classes_from_model}
+    if "whole" in options.parts:
+        request["set_whole"] = " ".join(options.set_whole)
+    if not options.train_only:
+        request |= {"epochs": options.epochs, "samples": options.samples, "large": options.large}
+    ask(options.out, request)
     study = Study(options)
     if "labels" in options.parts:
         study.pretrain("labels", "labels")

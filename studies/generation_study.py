@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from choices import Parts
+from choices import Parts, published
 from torch import Tensor
 
 import mage
@@ -181,12 +181,13 @@ class Study:
         self, model: str, sampling: dict[str, Any], num: int, split: Literal["validation", "test"], by_class: bool
     ) -> dict[str, float]:
         seed = CHOICE_SEED if split == "validation" else FINAL_SEED
-        name = json.dumps([model, sampling, num, seed, by_class, split])
+        settings = published(sampling)
+        name = json.dumps([model, settings, num, seed, by_class, split])
         self.read()
         if name in self.measured:
             return self.measured[name]
         network = self.models[model]
-        production = Production(num, seed, 250, tuple(range(10)) if by_class else (), sampling)
+        production = Production(num, seed, 250, tuple(range(10)) if by_class else (), settings)
         seen, right, start = SeenImages(self.extractor.fingerprint, num), 0, time.perf_counter()
         for first in range(0, num, 250):
             numbers = range(first, min(first + 250, num))

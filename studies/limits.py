@@ -17,7 +17,7 @@ from pathlib import Path
 
 import emoji  # noqa: F401  # registers the data set
 import torch
-from choices import RESULTS, Parts
+from choices import RESULTS, Parts, stated
 from measures import batches_of
 from torch import Tensor
 
@@ -100,6 +100,7 @@ def main() -> None:
         "nats": "mean of -ln p of a token given the other half of its image; train: of the same training images",
     }
     words = " --data-root DATA" if options.data_root else ""
+    words += stated(parser, options, "data", "samples")
     record = Record(
         f"python studies/limits.py --model {Path(options.model).name}{words}",
         0,

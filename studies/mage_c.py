@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from choices import RESULTS, Parts
+from choices import RESULTS, Parts, ask, place
 
 import mage
 from mage.data.datasets import ImageDataset
@@ -144,6 +144,8 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     options.results.mkdir(parents=True, exist_ok=True)
+    request = {"model": place(options.model), "tokens": place(options.tokens), "steps": options.steps}
+    ask(options.out, request | {"set": " ".join(options.set), "samples": options.samples})
     parts = Parts(mage.load(options.model), "cifar10", options.data_root)
     rows = compare_forms(parts, options)
     metrics = {f"{name}.{key}": value for name, values in rows.items() for key, value in values.items()}

@@ -15,11 +15,12 @@ import shlex
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import emoji  # noqa: F401  # registers the data set
 import sheets
 import torch
-from choices import RESULTS, Parts, ask
+from choices import RESULTS, Parts, ask, place
 from measures import batches_of, choose_guidance, every_class, measure_generation
 
 import mage
@@ -45,6 +46,7 @@ from mage.store.example_images import write_examples
 from mage.store.packaged import Card, weights_hash
 from mage.training.runlog import read_log
 
+Value = TypeVar("Value")
 LARGEST_FILE = 16 * 2**20
 """Bytes of a file of weights."""
 MOST_JUDGED_SAMPLES = 1000
@@ -182,6 +184,11 @@ def schedule_of(recipe: Recipe, part: str) -> str:
     return f"{optim.steps:,} steps of {optim.batch_size} images"
 
 
+def without(shown: dict[str, Value], measured: dict[str, float]) -> dict[str, Value]:
+    """What a showcase tells, less what is measured under the same name, by other samples and other real images."""
+    return {name: value for name, value in shown.items() if name not in measured}
+
+
 class Packaging:
     """One model from images to a card."""
 
@@ -193,7 +200,8 @@ class Packaging:
 
     def run(self) -> None:
         """All steps; those that are finished are not repeated."""
-        ask(self.out, {"command": self.command()})
+        given = {"tokenizer": place(self.options.tokenizer), "init_from": place(self.options.init_from)}
+        ask(self.out, {"command": self.command(), **given, "tuning_samples": self.options.tuning_samples})
         prepare = (
             self.adopted if self.options.retune else self.decoder_trained if self.options.decoder else self.trained
         )
@@ -326,12 +334,13 @@ class Packaging:
         mirrored = recipe.data.transform.augmentation in MIRRORING
         num = min(self.plan.samples, self.options.samples)
         whole = mage.load(folder, device=self.options.device, precision="float32")  # the same on every processor
-        metrics = measure_generation(model, parts, num=num, mirrored=mirrored) | showcase.metrics | control(whole)
+        generated = measure_generation(model, parts, num=num, mirrored=mirrored)
+        metrics = generated | without(showcase.metrics, generated) | control(whole)
         sheets.draw(model, parts.train, parts.test, self.options.results / "models" / self.name, mirrored=mirrored)
         chosen = KEPT if self.options.no_tuning else parts.sentence("The sampler was chosen")
         trainings = self.trainings()
         schedule = "; ".join(f"{part}: {words}" for part, (_, words) in trainings.items())
-        protocol = {"validation": chosen, "training": schedule} | showcase.protocols
+        protocol = {"validation": chosen, "training": schedule} | without(showcase.protocols, generated)
         record = Record(
             self.command(),
             recipe.seed,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from choices import NO_CHOICE, RESULTS
+from choices import NO_CHOICE, RESULTS, ask
 
 import mage
 from mage import images, runs
@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
+    ask(options.out, {"steps": options.steps})
     start = time.perf_counter()
     trained = train_all(options.out, options.steps)
     curves = {name: losses(run) for name, run in trained.items()}

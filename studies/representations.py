@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from choices import NO_CHOICE, RESULTS
+from choices import NO_CHOICE, RESULTS, ask, place
 from torch import Tensor
 
 from mage.data.datasets import load_dataset
@@ -202,6 +202,11 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
+    request = {"tokenizer": place(options.tokenizer), "minutes": options.minutes, "set": " ".join(options.set)}
+    if not options.train_only:
+        images = {"corruption_images": options.corruption_images, "attack_images": options.attack_images}
+        request |= {"finetune_set": " ".join(options.finetune_set)} | images
+    ask(options.out, request)
     if not (options.out / "tokens").exists():
         start = time.perf_counter()
         words = ("--tokenizer", options.tokenizer, "--data-root", options.data_root, "--out", options.out / "tokens")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from choices import RESULTS, Parts
+from choices import RESULTS, Parts, ask, place, published, stated
 
 import mage
 from mage import atomic
@@ -50,6 +50,7 @@ class Study:
         self.parts = Parts(self.model, self.data, options.data_root)
         self.samples = {"validation": options.choice_samples, "test": options.samples}
         self.out = options.out
+        ask(self.out, {"model": place(options.model), "data": place(self.data)})
         self.extractor = build_extractor("efflite0", device=self.model.device)
         self.path = self.out / "measured.json"
         self.measured: dict[str, float] = json.loads(self.path.read_text()) if self.path.exists() else {}
@@ -65,9 +66,10 @@ class Study:
 
     def distance(self, sampling: dict[str, Any], split: str) -> float:
         """Frechet distance of samples to a split; the test split has random numbers of its own."""
-        key = json.dumps([sampling, split, self.samples[split]])
+        settings = published(sampling)
+        key = json.dumps([settings, split, self.samples[split]])
         if key not in self.measured:
-            production = Production(self.samples[split], int(split == "test"), 250, (), sampling)
+            production = Production(self.samples[split], int(split == "test"), 250, (), settings)
             seen = look_at_model(self.model, production, self.extractor)
             metrics = compare(seen, self.reference(split), "efflite0").metrics
             self.measured[key] = next(value for name, value in metrics.items() if name.startswith("fd_"))
@@ -77,7 +79,7 @@ class Study:
 
     def choose_temperature(self, order: str) -> dict[str, Any]:
         """The settings of an order, its encoder seeing all tokens, with the least distance on validation images."""
-        base = {"steps": STEPS, "encoder_keep": 1.0, "reuse": 1, "order": order}  # not the tuned settings of the model
+        base = {"steps": STEPS, "encoder_keep": 1.0, "reuse": 1, "order": order}
         return min((base | one for one in ORDERS[order]), key=lambda sampling: self.distance(sampling, "validation"))
 
     def choose_share(self, sampling: dict[str, Any]) -> dict[str, Any]:
@@ -85,20 +87,20 @@ class Study:
         ways = [sampling | {"encoder_keep": share} for share in SHARES]
         return min(ways, key=lambda way: self.distance(way, "validation"))
 
-    def recommend(self, sampling: dict[str, Any], published: dict[str, Any]) -> int:
+    def recommend(self, sampling: dict[str, Any], paper: dict[str, Any]) -> int:
         """The largest reuse that costs no more than the tolerance over the paper's sampler, on validation images."""
-        limit = (1 + TOLERANCE) * self.distance(published, "validation")
+        limit = (1 + TOLERANCE) * self.distance(paper, "validation")
         return max(n for n in REUSES if n == 1 or self.distance(sampling | {"reuse": n}, "validation") <= limit)
 
 
 def speedups(
-    model: mage.Mage, published: dict[str, Any], chosen: dict[str, dict[str, Any]], batch: int, rounds: int
+    model: mage.Mage, paper: dict[str, Any], chosen: dict[str, dict[str, Any]], batch: int, rounds: int
 ) -> dict[str, float]:
     """How many times faster than the paper's sampler, decoding to pixels included."""
-    ways = {"published": lambda: model.generate(batch, batch_size=batch, seed=0, **published)}
+    ways = {"published": lambda: model.generate(batch, batch_size=batch, seed=0, **published(paper))}
     ways |= {
         f"{order}.reuse{every}": lambda sampling=sampling | {"reuse": every}: model.generate(
-            batch, batch_size=batch, seed=0, **sampling
+            batch, batch_size=batch, seed=0, **published(sampling)
         )
         for order, sampling in chosen.items()
         for every in REUSES
@@ -125,12 +127,12 @@ def main() -> None:
     start = time.perf_counter()
     study = Study(options)
     warm = {order: study.choose_temperature(order) for order in ORDERS}
-    published = warm["confidence"]
+    paper = warm["confidence"]
     chosen = {order: study.choose_share(sampling) for order, sampling in warm.items()}
-    recommended = {order: study.recommend(sampling, published) for order, sampling in chosen.items()}
-    faster = speedups(study.model, published, chosen, options.batch, options.rounds)
+    recommended = {order: study.recommend(sampling, paper) for order, sampling in chosen.items()}
+    faster = speedups(study.model, paper, chosen, options.batch, options.rounds)
     metrics = {f"{name}.speedup": value for name, value in faster.items()}
-    metrics["published.fd"] = study.distance(published, "test")
+    metrics["published.fd"] = study.distance(paper, "test")
     lines = []
     for order, sampling in chosen.items():
         distances = {every: study.distance(sampling | {"reuse": every}, "test") for every in REUSES}
@@ -142,7 +144,8 @@ def main() -> None:
     metrics["fd_over_published"] = metrics[f"{best}.reuse{recommended[best]}.fd"] / metrics["published.fd"]
     protocol = {
         "validation": study.parts.sentence("Temperatures, shares and the recommended reuse were chosen"),
-        "published": f"the paper's sampler: {STEPS} steps, confidence, encoder_keep 1, its best temperature",
+        "published": f"the paper's sampler: {STEPS} steps, confidence, encoder_keep 1, its best temperature; of "
+        "every sampler, what is not stated is as published, not as the model was tuned",
         "speedup": f"seconds of {options.batch} images by the paper's sampler over those of each way, decoding "
         f"included, medians of {options.rounds} rounds taken in turns, {study.model.precision}",
         "fd": f"fd_efflite0 of {options.samples:,} samples against {len(study.parts.test):,} test images; choices by "
@@ -151,6 +154,7 @@ def main() -> None:
         "settings": json.dumps(chosen),
     }
     words = " --data-root DATA" if options.data_root else ""
+    words += stated(parser, options, "data", "samples", "choice_samples", "batch", "rounds")
     command = f"python studies/reuse.py --model {options.model.name}{words}"
     record = Record(command, 0, protocol, {"total": time.perf_counter() - start}, metrics)
     write_record(options.results / f"reuse_{study.data}.json", record)

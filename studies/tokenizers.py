@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import torch
-from choices import RESULTS, Parts
+from choices import RESULTS, Parts, ask
 from torch import Tensor
 
 from mage import images, pictures, runs
@@ -177,6 +177,7 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record and the picture")
     options = parser.parse_args()
+    ask(options.out, {"set": " ".join(options.set), "jobs": options.jobs})
     train_all(options.only, options.out, options.data_root, options.jobs, options.set)
     done = [name for name in VARIANTS if (options.out / name / "finished").exists()]
     options.results.mkdir(parents=True, exist_ok=True)

@@ -415,6 +415,28 @@ def test_small_masks_grow_with_their_image() -> None:
     assert torch.equal(images.fit_mask(mask, (6, 6)), expected)
 
 
+@pytest.mark.parametrize("pixels", [(1, 25_000_000), (25_000_000, 1)])
+@pytest.mark.parametrize("size", [(32, 32), (8, 64)])
+def test_a_strip_of_any_length_takes_no_more_memory_than_its_middle(
+    pixels: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """Scaled as a whole, it would have 32 x 800,000,000 pixels."""
+    fitted = images.fit(torch.full((1, *pixels), 200, dtype=torch.uint8), size)
+    assert (fitted.shape, int(fitted.min()), int(fitted.max())) == ((1, *size), 200, 200)
+    assert images.fit_mask(torch.ones(pixels, dtype=torch.bool), size).all()
+
+
+@pytest.mark.parametrize("pixels", [(40, 4000), (4001, 40)])
+def test_the_middle_of_a_strip_is_where_it_was(pixels: tuple[int, int]) -> None:
+    wave = (128 + 100 * torch.sin(torch.arange(max(pixels)) / 9)).to(torch.uint8)
+    strip = wave.expand(1, *pixels) if pixels[1] > pixels[0] else wave[:, None].expand(1, *pixels)
+    whole = v2.Compose([v2.Resize(32, v2.InterpolationMode.BICUBIC), v2.CenterCrop(32)])(strip)
+    assert (images.fit(strip, (32, 32)).int() - whole.int()).abs().max() <= 8, "within half a pixel"
+    assert images.shorten(strip, (32, 32)).shape != strip.shape
+    ordinary = strip[:, :300, :300]
+    assert images.shorten(ordinary, (32, 32)) is ordinary
+
+
 @given(pixels=st.tuples(st.integers(1, 40), st.integers(1, 40)), size=st.tuples(st.integers(1, 24), st.integers(1, 24)))
 def test_a_mask_gets_the_size_of_its_image(pixels: tuple[int, int], size: tuple[int, int]) -> None:
     fitted = images.fit_mask(torch.ones(pixels, dtype=torch.bool), size)

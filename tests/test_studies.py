@@ -27,10 +27,12 @@ from mage.evaluation.anomaly import Scoring
 from mage.evaluation.extractors import Extractor, Seen
 from mage.evaluation.metric import Measured
 from mage.evaluation.seen import Reference, SeenImages
+from mage.pipeline.generating import changed_settings
 from mage.recipes import named
 from mage.runs.adapt import Adapted
 from mage.runs.production import Production
 from mage.runs.tokenizer_check import TokenizerCheck
+from mage.sampling.settings import SamplingConfig
 from mage.store.example_images import read_examples
 
 STUDIES = Path(__file__).resolve().parent.parent / "studies"
@@ -184,6 +186,53 @@ def test_where_no_form_keeps_generation_intact_the_nearest_is_chosen(study: Any)
     assert study("mage_c").choose(found) == "near"
 
 
+REQUESTS = {  # words of a call -> what is in OUT was made with other ones
+    "everything": ("--data-root x --scale trial", {"scale": "cpu"}),
+    "precision": ("--steps 5", {"steps": "1000"}),
+    "tokenizers": ("--data-root x --set seed=1", {"set": ""}),
+    "representations": ("--data-root x --tokenizer x --minutes 5", {"minutes": "20.0"}),
+    "mage_c": ("--data-root x --model new --tokens x", {"model": "old"}),
+    "adaptation": ("--data-root x --model new", {"model": "old"}),
+    "adapt": ("--minutes 5 --model new", {"data mnist5k": "other"}),
+    "generation": ("--model new --set seed=1", {"set": "seed=2"}),
+    "decoder/mnist5k": ("--model digits --samples 5", {"samples": "2000"}),
+    "reuse": ("--model digits", {"model": "cifar10"}),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_what_another_request_made_is_not_taken_over_under_the_new_command(
+    study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    script, _, inside = name.partition("/")
+    words, before = REQUESTS[name]
+    (tmp_path / inside).mkdir(exist_ok=True)
+    (tmp_path / inside / "request.json").write_text(json.dumps(before))
+    monkeypatch.setattr(subprocess, "run", None)
+    out = ["--out", str(tmp_path), "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", [f"{script}.py", *words.split(), *out])
+    wrong = next(iter(before))
+    with pytest.raises(SystemExit, match=f"was made with .*{wrong} .*, not .*choose another --out"):
+        study(script).main()
+
+
+def test_an_earlier_request_that_stated_less_is_still_taken_over(study: Any, tmp_path: Path) -> None:
+    choices = study("choices")
+    (tmp_path / "request.json").write_text('{"command": "python x"}')
+    choices.ask(tmp_path, {"command": "python x", "tokenizer": choices.place(tmp_path)})
+    with pytest.raises(SystemExit, match="tokenizer"):
+        choices.ask(tmp_path, {"command": "python x", "tokenizer": choices.place("digits")})
+    assert json.loads((tmp_path / "request.json").read_text())["tokenizer"] == str(tmp_path.resolve())
+
+
+def test_settings_of_a_sampler_that_are_not_stated_are_the_published_ones(study: Any) -> None:
+    published = study("choices").published
+    own = SamplingConfig(revisions=2, top_p=0.5, guidance=3, token_temperature_end=0.1)
+    found = changed_settings(own, published({"order": "halton", "token_temperature": 0.8}))
+    paper = SamplingConfig()
+    assert found == replace(paper, order="halton", token_temperature=0.8, token_temperature_end=0.8)
+
+
 @pytest.fixture
 def generation(study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     """studies/generation.py with a model that has learned nothing. Distances are a table's: validation images like low
@@ -195,7 +244,11 @@ def generation(study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S
     looked: list[tuple[str, float, int]] = []
 
     def production(num: int, seed: int, batch: int, classes: tuple[int, ...], sampling: dict[str, Any]) -> Production:
-        drawn.append((sampling.get("choice_temperature", sampling.get("token_temperature")), seed))
+        assert sampling["revisions"] in (0, 2), "what is not stated is as published"
+        assert sampling["token_temperature_end"] == sampling["token_temperature"]
+        drawn.append(
+            (sampling["choice_temperature" if sampling["order"] == "confidence" else "token_temperature"], seed)
+        )
         return Production(num, seed, batch, classes, sampling)
 
     def compare(seen: SeenImages, reference: Reference, extractor: str) -> SimpleNamespace:
@@ -211,7 +264,9 @@ def generation(study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S
     subject = replace(module.SUBJECTS["digits"], data="digits", steps=(2, 3))
     monkeypatch.setitem(module.SUBJECTS, "digits", subject)
     smoke = named("smoke")
-    mage.build(smoke.model, tokenizer=smoke.tokenizer, precision="float32").save(tmp_path / "model")
+    tuned = mage.build(smoke.model, tokenizer=smoke.tokenizer, precision="float32")
+    tuned.recipe["sampling"] = {"revisions": 3, "top_k": 2, "token_temperature_end": 0.3}
+    tuned.save(tmp_path / "model")
     options = argparse.Namespace(
         data="digits", data_root=None, model=tmp_path / "model", out=tmp_path, results=tmp_path, tag="", samples=2,
         large=2,
@@ -553,12 +608,19 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     monkeypatch.setattr("sys.argv", [*words, "--device", "cpu"])
     limits.main()
     record = json.loads((tmp_path / "limits" / "limits_toy.json").read_text())
-    assert record["command"] == "python studies/limits.py --model toy"
+    assert record["command"] == "python studies/limits.py --model toy --samples 20"
     assert set(record["metrics"]) == {
         *("real.fd", "restored.fd", "train.nats", "validation.nats"),
         *(f"redrawn{share:g}.fd" for share in limits.SHARES),
     }
     assert "tokens redrawn" in (tmp_path / "limits" / "limits_toy.svg").read_text()
+
+
+def test_distances_of_a_packaged_model_are_not_replaced_by_those_of_its_pictures(study: Any) -> None:
+    """With as many samples both have the same names."""
+    measured = {"fd_efflite0_test500": 1.0}
+    shown = {"fd_efflite0_test500": 2.0, "psnr_db": 20.0}
+    assert measured | study("packaged").without(shown, measured) == {"fd_efflite0_test500": 1.0, "psnr_db": 20.0}
 
 
 def test_plans_of_packaged_models_are_recipes_with_and_without_classes(study: Any) -> None:

@@ -20,7 +20,7 @@ def run(options: Options) -> None:
     facts = facts_of(options.model)
     facts = replace(facts, title=options.title or facts.title, license=options.license)
     with hub.copied(folder) as copy:
-        hub.prepare(copy, card_of(shared.model, model.parts, facts))
+        hub.prepare(copy, card_of(shared.model, model.parts, facts, loaded_by=str(shared)))
         address = hub.push(copy, shared, private=options.private or None, commit_message=options.message)
     values = {"model": shared.model, "revision": shared.revision, "commit": address}
     emit(options, values, f'{address}\nload it with mage.load("{shared}"), or --model {shared}')

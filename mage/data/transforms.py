@@ -150,6 +150,7 @@ def describe(config: TransformConfig) -> str:
 def _centre(image: Tensor, config: TransformConfig) -> Tensor:
     if not config.resize:
         return images.fit(image, config.size)
+    image = images.shorten(image, (config.resize, config.resize))
     image = v2.functional.resize(image, [config.resize], v2.InterpolationMode.BICUBIC, antialias=True)
     cut: Tensor = v2.functional.center_crop(image, list(config.size))
     return cut

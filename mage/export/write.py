@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mage import atomic
 from mage.export.check import can_run, check
 from mage.export.manifest import FILE, describe
-from mage.export.parts import parts_of
+from mage.export.parts import PartName, parts_of
 from mage.export.programs import SUFFIXES, check_installed, traced, write_onnx, write_torch
 from mage.models.pooling import Pool
 from mage.pipeline import Mage
+
+FILES = (FILE, *(name + end for name in get_args(PartName) for end in (*SUFFIXES.values(), f"{SUFFIXES['onnx']}.data")))
+"""What an export may have written, in any form; other files of the folder stay."""
 
 
 def export(
@@ -29,15 +32,15 @@ def export(
     parts: of encode, decode, features, logits and classes; default: all that the model has. pool: of the features.
     checked: run every file, if onnxruntime is installed, and compare it with the model before anything is kept.
     on_part: called with the name of each part before it is written.
-    An older export at the same path is replaced. Raises ValueError for anything else there, for parts that the model
-    does not have, and for files that compute something else than the model.
+    An older export at the same path is replaced; other files beside it stay. Raises ValueError for anything else there,
+    for parts that the model does not have, and for files that compute something else than the model.
     """
     check_installed(form)
     folder = Path(folder)
     check_free(folder)
     chosen = parts_of(model, parts, pool)
     differences: dict[str, float] | None = {} if checked and can_run(form) else None
-    with atomic.replacing_folder(folder) as temporary:
+    with atomic.replacing_folder(folder, replaces=FILES) as temporary:
         for part in chosen:
             if on_part is not None:
                 on_part(part.name)

@@ -111,7 +111,7 @@ class Networks:
         shared = name_to_write(name, revision)
         with tempfile.TemporaryDirectory() as temporary:
             folder = store.write(self.parts, Path(temporary) / "model")
-            hub.prepare(folder, card_of(shared.model, self.parts, card or CardFacts()))
+            hub.prepare(folder, card_of(shared.model, self.parts, card or CardFacts(), loaded_by=str(shared)))
             return hub.push(folder, shared, private=private, commit_message=commit_message)
 
     def to(self: Model, device: str | torch.device) -> Model:

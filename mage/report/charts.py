@@ -15,6 +15,10 @@ from mage.report.axes import Axis, factors_axis, grows_by_factors, linear_axis, 
 from mage.report.glossary import finite, format_number
 
 NUM_COLOURS = 5
+DASHES = ("", "8 4", "2 4")
+"""Of the first five lines, the next five, and the five after these, which have the same colours."""
+MOST_OF_NAMES = 0.4
+"""Largest share of a bar chart's width that names of bars take."""
 TITLE_LETTER = 8.5
 """Approximate width of a letter of a title, in pixels."""
 MOST_POINTS = 400
@@ -55,10 +59,13 @@ def line_chart(
         return ""
     xs = [x for line in lines for x, y in line.points if y is not None]
     ys = [y for line in lines for _, y in line.points if y is not None]
+    right = width - 14.0
     names = [line.name for line in lines] if len(lines) > 1 else []
-    # If title and legend do not fit into one row, the legend has its own.
+    legend = _legend_rows(names, right)
+    # If title and legend do not fit into one row, the legend has rows of its own.
     crowded = TITLE_LETTER * len(title) + sum(map(_legend_width, names)) > width - 30
-    top, bottom, right = 56.0 if names and crowded else 34.0, height - 42.0, width - 14.0
+    height += 18 * (len(legend) - 1)
+    top, bottom = 38.0 + 18 * len(legend) if names and crowded else 34.0, height - 42.0
     if min(ys) > 0 and 12 < max(ys) / min(ys) < 1e5:
         y_axis = log_axis(min(ys) / 1.1, max(ys) * 1.1, bottom, top)
     else:
@@ -71,8 +78,8 @@ def line_chart(
         x_axis = linear_axis(first, max(xs), left, right, count=max(3, width // 120), tight=True)
     body = [_frame(x_axis, y_axis, x_label, width, height)]
     for index, line in enumerate(lines):
-        body.append(_line(line, index % NUM_COLOURS, x_axis, y_axis, x_label))
-    body.append(_legend(names, right, 40 if crowded else 18))
+        body.append(_line(line, index, x_axis, y_axis, x_label))
+    body.append(_legend(legend, right, 40 if crowded else 18))
     return _svg(width, height, title, "".join(body))
 
 
@@ -82,14 +89,16 @@ def bar_chart(bars: Sequence[Bar], *, title: str, most: float | None = None, wid
         return ""
     longest = most or max(bar.value for bar in bars) or 1.0
     row, top = 34, 30
-    left = 24.0 + 6.6 * max(len(bar.name) for bar in bars)
+    names = [_clipped(bar.name, int((MOST_OF_NAMES * width - 24) / 6.6)) for bar in bars]
+    left = 24.0 + 6.6 * max(map(len, names))
     room = width - left - 30.0 - 7.4 * max(len(bar.text) for bar in bars)
     body = []
     for index, bar in enumerate(bars):
         y = top + index * row
         length = max(1.5, min(1.0, max(0.0, bar.value) / longest) * room)
+        name = _told(names[index], bar.name)
         body.append(
-            f'<text class="name" x="{left - 10:.1f}" y="{y + 17}" text-anchor="end">{escape(bar.name)}</text>'
+            f'<text class="name" x="{left - 10:.1f}" y="{y + 17}" text-anchor="end">{name}</text>'
             f'<rect class="track" x="{left:.1f}" y="{y + 4}" width="{room:.1f}" height="18" rx="4"/>'
             f'<rect class="{"muted" if bar.muted else "fill-0"}" x="{left:.1f}" y="{y + 4}" width="{length:.1f}" '
             f'height="18" rx="4"/>'
@@ -143,7 +152,8 @@ def _thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, 
     return kept
 
 
-def _line(line: Series, colour: int, x_axis: Axis, y_axis: Axis, x_label: str) -> str:
+def _line(line: Series, number: int, x_axis: Axis, y_axis: Axis, x_label: str) -> str:
+    colour = number % NUM_COLOURS
     path, dots, pen_down = [], [], False
     for index, (x, y) in enumerate(line.points):
         if y is None:
@@ -162,7 +172,12 @@ def _line(line: Series, colour: int, x_axis: Axis, y_axis: Axis, x_label: str) -
             dots.append(
                 f'<circle class="{shown} fill-{colour}" cx="{cx}" cy="{cy}" r="{radius}"><title>{text}</title></circle>'
             )
-    return f'<path class="line series-{colour}" d="{"".join(path)}"/>{"".join(dots)}'
+    return f'<path class="line series-{colour}"{_dashes(number)} d="{"".join(path)}"/>{"".join(dots)}'
+
+
+def _dashes(number: int) -> str:
+    dashes = DASHES[number // NUM_COLOURS % len(DASHES)]
+    return f' stroke-dasharray="{dashes}"' if dashes else ""
 
 
 def _frame(x_axis: Axis, y_axis: Axis, x_label: str, width: int, height: int) -> str:
@@ -191,15 +206,43 @@ def _legend_width(name: str) -> float:
     return 6.8 * len(name) + 32
 
 
-def _legend(names: Sequence[str], right: float, y: float) -> str:
-    """Names with their colours in one row, aligned to the right edge."""
-    parts, x = [], right
-    for index in reversed(range(len(names))):
-        x -= _legend_width(names[index])
-        parts.append(f'<text class="tick" x="{x + 28:.1f}" y="{y}">{escape(names[index])}</text>')
-        colour = index % NUM_COLOURS
-        parts.append(f'<rect class="fill-{colour}" x="{x + 8:.1f}" y="{y - 7}" width="14" height="5" rx="2.5"/>')
+def _legend_rows(names: Sequence[str], right: float) -> list[list[str]]:
+    """Names in rows of at most the width of a chart."""
+    rows: list[list[str]] = [[]]
+    for name in names:
+        if rows[-1] and sum(map(_legend_width, [*rows[-1], name])) > right:
+            rows.append([])
+        rows[-1].append(name)
+    return rows
+
+
+def _legend(rows: Sequence[Sequence[str]], right: float, y: float) -> str:
+    """Names with their colours in rows, aligned to the right edge."""
+    parts, number = [], 0
+    for row, names in enumerate(rows):
+        x, middle = right, y + 18 * row
+        for index in reversed(range(len(names))):
+            shown = _clipped(names[index], int((right - 32) / 6.8))
+            x -= _legend_width(shown)
+            parts.append(f'<text class="tick" x="{x + 28:.1f}" y="{middle}">{_told(shown, names[index])}</text>')
+            colour, dashes = (number + index) % NUM_COLOURS, _dashes(number + index)
+            sample = f'<rect class="fill-{colour}" x="{x + 8:.1f}" y="{middle - 7}" width="14" height="5" rx="2.5"/>'
+            if dashes:
+                line = f'x1="{x + 8:.1f}" x2="{x + 22:.1f}" y1="{middle - 4}" y2="{middle - 4}" stroke-width="4"'
+                sample = f'<line class="series-{colour}" {line}{dashes}/>'
+            parts.append(sample)
+        number += len(names)
     return "".join(parts)
+
+
+def _clipped(name: str, most: int) -> str:
+    """A name of at most so many letters, without its middle: ends tell names apart as often as beginnings."""
+    return name if len(name) <= most else f"{name[: most // 2]}\u2026{name[len(name) - (most - most // 2 - 1) :]}"
+
+
+def _told(shown: str, name: str) -> str:
+    """The content of a text element, with the whole name as a tip if it is clipped."""
+    return escape(shown) if shown == name else f"<title>{escape(name)}</title>{escape(shown)}"
 
 
 def standalone(svg: str) -> str:

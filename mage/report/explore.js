@@ -4,7 +4,7 @@
   const map = document.querySelector(".map"), field = map.querySelector(".field"), card = map.querySelector(".card");
   const dots = [...field.querySelectorAll("b")], legend = document.querySelector(".legend");
   const REACH = 40; // pixels from the pointer within which a dot is taken
-  let chosen = -1, lit = "", by = "groups";
+  let chosen = -1, lit = null, by = "groups";
 
   const keyOf = (index) => (by === "groups" ? String(data.groups[index]) : data.labels[index]);
   const names = () => (by === "groups" ? data.group_names.map((_, number) => String(number)) : data.label_names);
@@ -37,7 +37,7 @@
     const box = field.getBoundingClientRect();
     let best = -1, least = REACH * REACH;
     for (let index = 0; index < dots.length; index++) {
-      if (lit && keyOf(index) !== lit) continue;
+      if (lit !== null && keyOf(index) !== lit) continue;
       const dx = data.x[index] * box.width - (event.clientX - box.left);
       const dy = data.y[index] * box.height - (event.clientY - box.top);
       if (dx * dx + dy * dy < least) [best, least] = [index, dx * dx + dy * dy];
@@ -48,15 +48,15 @@
   function paint() {
     dots.forEach((dot, index) => {
       const sheet = Math.floor(index / (data.columns * data.columns));
-      dot.className = `${colourOf(keyOf(index))} s${sheet}` + (lit && keyOf(index) !== lit ? " faint" : "");
+      dot.className = `${colourOf(keyOf(index))} s${sheet}` + (lit !== null && keyOf(index) !== lit ? " faint" : "");
     });
     legend.replaceChildren(...names().map((key) => {
       const button = document.createElement("button");
       button.type = "button";
       button.className = colourOf(key);
       button.textContent = titleOf(key);
-      button.setAttribute("aria-pressed", String(lit === key && lit !== ""));
-      button.addEventListener("click", () => { lit = lit === key ? "" : key; show(-1); paint(); });
+      button.setAttribute("aria-pressed", String(lit === key));
+      button.addEventListener("click", () => { lit = lit === key ? null : key; show(-1); paint(); });
       return button;
     }));
   }
@@ -72,13 +72,13 @@
     let next = chosen;
     for (let tries = 0; tries < dots.length; tries++) {
       next = (next + step + dots.length) % dots.length;
-      if (!lit || keyOf(next) === lit) break;
+      if (lit === null || keyOf(next) === lit) break;
     }
     show(next);
   });
   const pictures = document.querySelector(".controls input");
   pictures.addEventListener("change", () => map.classList.toggle("pictures", pictures.checked));
   const select = document.querySelector(".controls select");
-  if (select) select.addEventListener("change", () => { by = select.value; lit = ""; show(-1); paint(); });
+  if (select) select.addEventListener("change", () => { by = select.value; lit = null; show(-1); paint(); });
   paint();
 })();

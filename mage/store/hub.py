@@ -101,7 +101,8 @@ def copied(folder: Path) -> Iterator[Path]:
 def prepare(folder: Path, card: str) -> None:
     """Make a model folder ready for upload: a card, and in config.json the hashes of the weights.
 
-    Absolute paths in recipe and notes, which tell of a machine and its user, are shortened to the last name.
+    Absolute paths in recipe and notes, which tell of a machine and its user, are shortened to the last name; names of
+    classes stay.
     """
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     config |= {part: without_paths(config.get(part, {})) for part in ("recipe", "notes")}

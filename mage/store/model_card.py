@@ -13,6 +13,8 @@ from mage.nn.grids import written
 from mage.store.parts import ModelParts
 
 LIBRARY = "mage-vision"
+CLASS_NAMES = "class_names"
+"""A note of the model; some names begin with a slash and are no paths."""
 MARK = "<!-- Written by mage; a card without this line is not overwritten. -->"
 USES = {
     "unconditional-image-generation": "images = model.generate(16, seed=0)  # {shape}, float in [0, 1]",
@@ -59,8 +61,11 @@ def task_of(parts: ModelParts) -> str:
     return "image-classification" if isinstance(parts.transformer, Classifier) else "image-feature-extraction"
 
 
-def card_of(name: str, parts: ModelParts, facts: CardFacts) -> str:
-    """The card as Markdown. name: user/name, or what else `mage.load` is given."""
+def card_of(name: str, parts: ModelParts, facts: CardFacts, *, loaded_by: str = "") -> str:
+    """The card as Markdown.
+
+    name: user/name, or that of a folder. loaded_by: what `mage.load` is given, such as user/name@branch; default: name.
+    """
     parts = replace(parts, recipe=without_paths(parts.recipe))
     trained_on = facts.data or str(_recipe(parts, "data").get("name", ""))
     method = str(_recipe(parts, "method").get("name", "")) or ("mage" if parts.transformer is not None else "vqgan")
@@ -69,11 +74,11 @@ def card_of(name: str, parts: ModelParts, facts: CardFacts) -> str:
     lines += [f"- **Method**: {method}, of [mage](https://pypi.org/project/{LIBRARY}/)"]
     lines += [f"- **Training images**: {trained_on}"] if trained_on else []
     lines += [f"- **{title}**: {text}" for title, text in _networks(parts)]
-    names = parts.notes.get("class_names", ())
+    names = parts.notes.get(CLASS_NAMES, ())
     lines += [f"- **Classes**: {', '.join(map(str, names[:20]))}{' ...' if len(names) > 20 else ''}"] if names else []
     use = USES[task_of(parts)].format(shape=_shape(parts))
     lines += ["", "```python", "# pip install mage-vision[hub]", "import mage", ""]
-    lines += [f'model = mage.load("{name}")', use, "```"]
+    lines += [f'model = mage.load("{loaded_by or name}")', use, "```"]
     if facts.measures:
         lines += ["", "| measure | value | meaning |", "|---|---|---|"]
         lines += [f"| {measure.title} | {measure.shown} | {measure.meaning} |" for measure in facts.measures]
@@ -86,9 +91,9 @@ def card_of(name: str, parts: ModelParts, facts: CardFacts) -> str:
 
 
 def without_paths(value: Any) -> Any:
-    """JSON values with absolute paths, of any operating system, shortened to their last name."""
+    """JSON values with absolute paths, of any operating system, shortened to their last name; not in class names."""
     if isinstance(value, dict):
-        return {name: without_paths(inner) for name, inner in value.items()}
+        return {name: inner if name == CLASS_NAMES else without_paths(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [without_paths(inner) for inner in value]
     if isinstance(value, str):

@@ -13,6 +13,7 @@ from mage.sampling.decode import UNKNOWN
 from mage.sampling.edit import token_mask
 from mage.web import views
 from mage.web.chooser import Page, chooser, first_picture, shown
+from mage.web.components import painting, unchecked
 from mage.web.generate import ANY, classes_of
 from mage.web.limits import real, whole
 from mage.web.said import said
@@ -143,7 +144,7 @@ def edit_tab(page: Page) -> None:
             task = gr.Radio(list(TASKS), value=PAINTED, label="Task")
             side = gr.Dropdown(list(SIDES), value="right", label="Side that is redrawn", visible=False)
             strength = gr.Slider(0, 1, 0.5, step=0.05, label="Share that is redrawn", visible=False)
-            word = gr.Dropdown(
+            word = unchecked(gr.Dropdown)(
                 choices(first), value=ANY, label="Class of the new content", visible=bool(first.classes),
                 info="any: what fits the rest; a class changes what is there",
             )  # fmt: skip
@@ -153,7 +154,7 @@ def edit_tab(page: Page) -> None:
             steps = gr.Slider(1, limits.steps, first.model.sampling.steps, step=1, label="Steps")
             seed = gr.Number(0, precision=0, minimum=0, maximum=limits.seed, label="Seed")
         with gr.Column(scale=3, min_width=300):
-            editor = gr.ImageEditor(
+            editor = painting(gr.ImageEditor, limits)(
                 background(first.name, first_picture(models, first)),
                 type="pil",
                 label="Paint here",

@@ -8,6 +8,7 @@ from PIL import Image
 from mage.sampling.trace import Trace
 from mage.web import views
 from mage.web.chooser import Page
+from mage.web.components import unchecked
 from mage.web.limits import real, whole
 from mage.web.said import said
 from mage.web.state import Models, Served
@@ -86,7 +87,7 @@ def generate_tab(page: Page) -> None:
     own_guidance, own_steps, own_temperature = defaults(first)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            word = gr.Dropdown(
+            word = unchecked(gr.Dropdown)(
                 class_choices(first),
                 value=class_choices(first)[0],
                 label="Class",

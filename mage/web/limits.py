@@ -65,12 +65,21 @@ def read_picture(path: str | Path | None, channels: int, limits: Limits = LIMITS
     if not path:
         raise ValueError("there is no picture: choose one of the examples, or upload your own")
     file = Path(path)
+    check_file(file, limits)
     try:
-        if regular_size(file) > limits.upload_megabytes * 1_000_000:
-            raise ValueError(f"{file} is larger than {limits.upload_megabytes} MB: save it smaller")
         return images.load_image(file, channels, most_pixels=limits.pixels)
     except ValueError as error:
         raise ValueError(str(error).replace(str(file), file.name)) from None
+
+
+def check_file(file: Path, limits: Limits) -> None:
+    """Raise ValueError, without the server's path, for what is no file or too large a one."""
+    try:
+        size = regular_size(file)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(file), file.name)) from None
+    if size > limits.upload_megabytes * 1_000_000:
+        raise ValueError(f"{file.name} is larger than {limits.upload_megabytes} MB: save it smaller")
 
 
 def kindly(function: Callable[..., Any], answer: Callable[[Any], Any] = lambda result: result) -> Callable[..., Any]:

@@ -17,6 +17,7 @@ from mage.report.explore import build_exploration
 from mage.runs.explore import Exploration, explore
 from mage.web import views
 from mage.web.chooser import Page, chooser
+from mage.web.components import unchecked
 from mage.web.limits import whole
 from mage.web.said import said
 from mage.web.state import Models
@@ -111,6 +112,11 @@ def look_tab(page: Page) -> None:
     maps = Maps(models)
     first = models[models.names[0]].model
 
+    def blocks(model: Mage) -> dict[str, Any]:
+        """Range of the slider, which needs two places at least, and its first value."""
+        depth = depth_of(model)
+        return {"maximum": max(2, depth), "value": depth, "visible": depth > 1}
+
     def picture(label: str, alt: str) -> Any:
         return gr.Image(
             label=label, alt_text=alt, interactive=False, format="png", height=300, min_width=200,
@@ -119,9 +125,9 @@ def look_tab(page: Page) -> None:
 
     source = chooser(page).source
     with gr.Row():
-        block = gr.Slider(
-            1, depth_of(first), depth_of(first), step=1, label="Block of the encoder", scale=3, min_width=280,
-            info="Whose attention is shown: what its class token looks at",
+        block = unchecked(gr.Slider)(
+            1, step=1, label="Block of the encoder", scale=3, min_width=280,
+            info="Whose attention is shown: what its class token looks at", **blocks(first),
         )  # fmt: skip
         start = gr.Button("Look at this picture", variant="primary", size="md", scale=1, min_width=200)
     text = gr.HTML(said("Choose a picture and press the button."))
@@ -147,8 +153,7 @@ def look_tab(page: Page) -> None:
     draw.click(page.answers(partial(map_page, maps)), page.model, drawn, api_visibility="private", **event)
 
     def changed(name: str) -> list[Any]:
-        depth = depth_of(models[name].model)
-        return [gr.Slider(maximum=depth, value=depth), None, None, None, None, said("Press the button."), said("")]
+        return [gr.Slider(**blocks(models[name].model)), None, None, None, None, said("Press the button."), said("")]
 
     page.model.change(
         changed, page.model, [block, shown, attention, surprise, neighbours, text, drawn], show_progress="hidden",

@@ -7,6 +7,7 @@ import hashlib
 import io
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 
 import mage
 from mage import images
-from mage.data.datasets import spread
+from mage.data.datasets import CorruptImage, spread
 from mage.data.named_images import named_images
 from mage.nn.grids import rows_and_columns
 from mage.pipeline import Mage
@@ -165,11 +166,15 @@ class Models:
 
 
 def _examples(folder: Path | None, model: Mage) -> tuple[Tensor, ...]:
-    """Pictures of a folder, spread over it, at the model's size; none without a folder."""
+    """Pictures of a folder, spread over it, at the model's size; without those that cannot be read."""
     if folder is None:
         return ()
     source = named_images(folder, split="all", channels=model.channels)
-    return tuple(images.fit(source.load(index), model.image_size) for index in spread(len(source), SHOWN))
+    pictures = []
+    for index in spread(len(source), SHOWN):
+        with suppress(CorruptImage):
+            pictures.append(images.fit(source.load(index), model.image_size))
+    return tuple(pictures)
 
 
 def thumbnails(served: Served) -> list[tuple[Image.Image, str]]:

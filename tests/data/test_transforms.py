@@ -53,6 +53,13 @@ def test_the_centre_crop_shows_the_whole_shorter_side_unless_resize_is_larger():
     assert torch.equal(inner, image[:, 5:35, 25:55])
 
 
+@pytest.mark.parametrize("resize", [0, 36])
+def test_a_strip_of_any_length_is_cut_before_it_is_scaled(resize: int) -> None:
+    """Scaled as a whole, it would have 36 x 180,000,000 pixels."""
+    transform = build_transform(TransformConfig(size=(32, 32), resize=resize))
+    assert transform(torch.full((1, 1, 5_000_000), 9, dtype=torch.uint8), rng.generator(0)).unique().tolist() == [9]
+
+
 def test_flip_mirrors_about_half_of_the_images_and_changes_nothing_else():
     image, transform = noise(), build_transform(TransformConfig(size=(40, 60), augmentation="flip"))
     results = [transform(image, rng.generator(0, number)) for number in range(200)]

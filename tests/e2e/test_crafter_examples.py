@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,8 @@ def test_three_questions_to_one_network(tmp_path: Path) -> None:
     over = results["actions.accuracy"] - results["actions.most_frequent"]
     assert results["actions.accuracy_over_chance"] == pytest.approx(over)
     assert (tmp_path / "frames.png").exists()
+    with pytest.raises(ValueError, match="was made of other inputs"):
+        frames.measure(replace(settings, worlds=2))
 
 
 def test_the_record_holds_what_every_example_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

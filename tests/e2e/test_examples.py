@@ -60,6 +60,9 @@ def test_characters_of_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     results = example.measure([str(tmp_path / "text.txt")], tmp_path / "out", 2)
     assert 0 < results["text.order_2"] < 1 < results["text.order_0"] < results["text.chance"]
     assert results["text.bits_per_character"] == pytest.approx(results["text.chance"], abs=1), "two steps teach little"
+    (tmp_path / "other.txt").write_text(text.replace("fox", "cat"))
+    with pytest.raises(ValueError, match="holds other tokens; choose another folder"):
+        example.measure([str(tmp_path / "other.txt")], tmp_path / "out", 2)
     example.show(tmp_path / "out")
     printed = capsys.readouterr().out
     assert printed.count("given ") == 8
@@ -106,12 +109,16 @@ def test_speech(tmp_path: Path) -> None:
     assert names == {"recording", "gap", "straight-line", "filled"}
     again = example.measure(tmp_path / "waves", tmp_path / "out", 2)
     assert again == results, "what is trained is used again"
+    (tmp_path / "waves" / "00.wav").unlink()
+    with pytest.raises(ValueError, match="was made of other inputs"):
+        example.measure(tmp_path / "waves", tmp_path / "out", 2)
     (tmp_path / "silent").mkdir()
     with pytest.raises(ValueError, match=r"no \.wav files"):
         example.write_pictures(tmp_path / "silent", tmp_path / "none")
     loaded("spectrograms").write_wave(tmp_path / "silent" / "silence.wav", torch.zeros(16000))
     with pytest.raises(ValueError, match="or silent"):
-        example.write_pictures(tmp_path / "silent", tmp_path / "none")
+        example.trained(tmp_path / "silent", tmp_path / "none", 2)
+    assert not (tmp_path / "none" / "pictures").exists(), "half of the pictures would be taken for all"
 
 
 def test_clips_of_moving_squares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,13 +160,31 @@ def digits_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_images_from_onnx_files_are_those_of_the_model(digits_onnx: Path) -> None:
-    certain = {"token_temperature": 0.0, "choice_temperature": 0.0}  # nothing is drawn at random
+@pytest.mark.parametrize(
+    "guided",
+    [
+        {},
+        {"guidance": 3.0, "guidance_schedule": "constant"},
+        {"guidance": 3.0, "guidance_schedule": "interval", "guidance_interval": (0.2, 0.6)},
+    ],
+)
+def test_images_from_onnx_files_are_those_of_the_model(digits_onnx: Path, guided: dict[str, Any]) -> None:
+    certain = {"token_temperature": 0.0, "choice_temperature": 0.0, **guided}  # nothing is drawn at random
     model = mage.load("digits", precision="float32", device="cpu")
     expected = model.generate(3, classes=7, **certain, order="confidence", encoder_keep=1.0, revisions=0)  # type: ignore[arg-type]
     made = loaded("generate_onnx").generate(digits_onnx, 3, label=7, **certain)
     assert made.shape == (3, 1, 28, 28)
     assert torch.allclose(torch.from_numpy(made), expected, atol=1e-4)
+
+
+def test_the_sampler_of_onnx_files_takes_no_temperature_of_another_order_and_no_other_number_of_steps() -> None:
+    sampler = loaded("generate_onnx").sampler
+    own = {"order": "halton", "choice_temperature": 24.0, "steps": 20}
+    assert sampler(own, {})["choice_temperature"] == 6.0
+    assert sampler(own, {"choice_temperature": 9.0})["choice_temperature"] == 9.0
+    assert sampler(own | {"order": "confidence"}, {"steps": 20})["choice_temperature"] == 24.0
+    with pytest.raises(ValueError, match="in place of steps give still_unknown"):
+        sampler(own, {"steps": 8})
 
 
 def test_images_from_onnx_files_are_of_the_class_and_differ(digits_onnx: Path) -> None:

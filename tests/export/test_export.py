@@ -261,7 +261,10 @@ def test_a_file_that_computes_something_else_is_refused_and_not_kept(
 def test_an_export_replaces_an_export_and_nothing_else(tmp_path: Path) -> None:
     model = MODELS["pixels"]()
     export(model, tmp_path / "out", "torch")
+    (tmp_path / "out" / "samples.ppm").write_text("of my own")
+    (tmp_path / "out" / "encode.onnx.data").write_text("of an older export")
     export(model, tmp_path / "out", "torch")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"features.pt2", "manifest.json", "samples.ppm"}
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_text("")
     with pytest.raises(ValueError, match="holds no export; choose another name"):

@@ -116,6 +116,31 @@ def test_bars_are_as_long_as_their_values() -> None:
     assert by_class(bar_chart([Bar("nothing", 0.0, "0 s")], title=""), "track"), "zero is the longest"
 
 
+@pytest.mark.parametrize("width", [500, 1000])
+def test_long_names_leave_room_for_bars_and_are_told_in_full_as_a_tip(width: int) -> None:
+    names = [f"runs/photographs of the harbour/2026-03-0{day} with a wider decoder and more steps" for day in (1, 2)]
+    chart = bar_chart([Bar(name, 0.5, "50 %") for name in names], title="Accuracy", width=width)
+    for track in by_class(chart, "track"):
+        assert float(track.attrib["width"]) > 0.45 * width
+    shown = by_class(chart, "name")
+    assert [text[0].text for text in shown] == names
+    assert all(len(text[0].tail or "") * 6.6 < 0.4 * width for text in shown)
+
+
+def test_more_than_five_lines_differ_and_their_legend_stays_inside_the_chart() -> None:
+    lines = [Series(f"a run with rather a long name {number}", [(0, number), (1, 2 * number)]) for number in range(12)]
+    chart = line_chart(lines, title="Loss", width=500, height=260)
+    looks = [(line.attrib["class"], line.get("stroke-dasharray")) for line in by_class(chart, "line")]
+    assert len(set(looks)) == 12
+    root = ElementTree.fromstring(chart)
+    texts = [each for each in by_class(chart, "tick") if "long name" in (each.text or "")]
+    assert len(texts) == 12
+    assert all(0 <= float(text.attrib["x"]) < 500 for text in texts)
+    lowest = max(float(text.attrib["y"]) for text in texts)
+    assert all(y >= lowest for piece in strokes(chart) for _, y in piece), "no name lies on a line"
+    assert int(root.attrib["viewBox"].split()[-1]) - lowest > 200, "the lines keep their room"
+
+
 def test_frequencies_are_sorted_and_the_even_level_is_marked() -> None:
     chart = frequency_chart([1, 0, 6, 3], title="Codes", x_label="code", y_label="% of tokens")
     path = by_class(chart, "fill-0")[0].attrib["d"]

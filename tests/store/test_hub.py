@@ -94,6 +94,10 @@ def test_a_branch_is_made_written_and_read(model: mage.Mage, server: Hub) -> Non
     model.push_to_hub(NAME)
     tokenizer = mage.Mage(model.tokenizer, None, device="cpu")
     tokenizer.push_to_hub(NAME, revision="small/tokenizer")
+    repository = server.models[NAME]
+    card = repository.commits[repository.branches["small/tokenizer"]]["README.md"].decode()
+    assert f'mage.load("{NAME}@small/tokenizer")' in card
+    assert "# photos\n" in card
     assert load(NAME).transformer is not None
     for other in (load(NAME, revision="small/tokenizer"), load(f"{NAME}@small/tokenizer")):
         assert other.transformer is None, "weights that the new model does not have are deleted"
@@ -122,6 +126,15 @@ def test_a_card_says_what_the_model_is_and_no_path_of_the_machine(model: mage.Ma
     assert "license" not in server.models["somebody/other"].commits[
         server.models["somebody/other"].branches["main"]
     ]["README.md"].decode().split("---")[1], "nobody said which"  # fmt: skip
+
+
+def test_names_of_classes_are_no_paths(model: mage.Mage, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["/b/", "and/or", "C:\\classes"]
+    monkeypatch.setitem(model.notes, "class_names", names)
+    model.push_to_hub(NAME)
+    content = server.models[NAME].commits[result_of(server)]
+    assert json.loads(content["config.json"])["notes"]["class_names"] == names
+    assert "- **Classes**: /b/, and/or" in content["README.md"].decode()
 
 
 def test_a_card_that_somebody_wrote_stays(model: mage.Mage, server: Hub) -> None:

@@ -1,6 +1,9 @@
 """A person's way through every tab, in Chromium without a network: what is shown, keyboard, widths, accessibility."""
 
+import base64
+import importlib.util
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
-from tests.web.conftest import CHROMIUM
+import mage
+from mage import images
+from mage.report.explore import build_exploration
+from mage.runs.explore import explore
+from tests.web.conftest import CHROMIUM, ROOT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"the browser tests need {CHROMIUM}")
@@ -90,6 +98,51 @@ def test_generate_fills_in_step_by_step_and_repeats_itself_with_the_seed(visit: 
     page.get_by_role("button", name="Next seed").click()
     playwright.expect(page.get_by_label("Seed").locator("visible=true")).to_have_value("1")
     page.wait_for_function(f"!document.querySelector('img[alt=\"The generated images\"]').src.includes({first!r})")
+
+
+SLOW_PAGE = """<p class="said">16 images of 49 tokens, in 5 steps</p><img alt="The generated images" src="{old}">
+<button onclick="go()">Generate</button><script>
+const [said, image] = [document.querySelector('.said'), document.querySelector('img')];
+function show(after, text, source) { setTimeout(() => { said.textContent = text; image.src = source; }, after); }
+function go() {
+    show(100, 'Every token is unknown', '{grey}');
+    show(600, '1 of 5 steps', '{step}');
+    show(700, '16 images of 49 tokens, in 5 steps', '{old}');
+}
+</script>"""
+
+
+def test_the_study_of_the_first_click_waits_for_images_and_not_for_the_grey_picture_before_them(browser: Any) -> None:
+    found = importlib.util.spec_from_file_location("first_click", ROOT / "studies" / "first_click.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "studies"))
+        found.loader.exec_module(module)
+        sys.modules.pop("choices", None)
+    html, page = SLOW_PAGE, browser.new_page()
+    for name in ("old", "grey", "step"):
+        pixel = f'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><desc>{name}</desc></svg>'
+        html = html.replace(f"{{{name}}}", f"data:image/svg+xml;base64,{base64.b64encode(pixel.encode()).decode()}")
+    page.set_content(html)
+    assert [0.5 < module.click(page) < 5 for _ in range(2)] == [True, True]
+    page.close()
+
+
+def test_the_map_of_a_folder_lights_images_outside_of_its_sub_folders(browser: Any, tmp_path: Path) -> None:
+    for number in range(8):
+        images.save_png(tmp_path / "photos" / ("." if number < 3 else "town") / f"{number}.png", torch.rand(1, 28, 28))
+    model = mage.load("digits", device="cpu", precision="float32")
+    page = browser.new_page()
+    page.set_content(build_exploration(explore(model, tmp_path / "photos", model_name="digits")))
+    page.locator(".controls select").select_option("labels")
+    button = page.get_by_role("button", name="no sub-folder")
+    for lit in (5, 0):
+        button.click()
+        assert page.locator(".field b.faint").count() == lit
+        assert button.get_attribute("aria-pressed") == str(lit > 0).lower()
+    page.close()
 
 
 def test_stop_ends_a_generation(visit: Any) -> None:

@@ -221,9 +221,10 @@ def test_a_folder_gives_examples_neighbours_and_a_map(tmp_path: Path) -> None:
     for number in range(20):
         pixels = torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(number))
         images.save_png(tmp_path / "photos" / f"{number:02}.png", pixels)
+    (tmp_path / "photos" / "17.png").write_bytes(b"half a")
     models = Models((str(run),), folder=tmp_path / "photos", device="cpu", precision="float32")
     try:
-        assert [picture.shape for picture in models["run"].examples] == [(3, 16, 16)] * 16
+        assert [picture.shape for picture in models["run"].examples] == [(3, 16, 16)] * 15, "one cannot be read"
         path = example(models, "run", 2)
         result = look(models, Maps(models), "run", path, 1)
         assert result.neighbours[0][1] == "02.png, 1.00"

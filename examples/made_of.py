@@ -1,0 +1,18 @@
+"""What the files of an example were made of, so that other inputs are refused and not silently left unused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mage import atomic
+
+FILE = "made_of.json"
+
+
+def made_of(out: Path, inputs: dict[str, Any]) -> None:
+    """Write the inputs into `out` before anything is made of them. Raises ValueError if it was made of others."""
+    path = out / FILE
+    if not path.exists():
+        atomic.write_json(path, inputs)
+    elif json.loads(path.read_text()) != inputs:
+        raise ValueError(f"{out} was made of other inputs, see {FILE} there: choose another --out, or delete it")
