@@ -513,6 +513,7 @@ SHIPPED = {
     "of their class": "class_accuracy",
     "linear probe": "linear_probe_accuracy",
     "k-NN": "knn_accuracy",
+    "25 per class": "fewshot25_accuracy",
 }
 """Columns of the table of packaged models; {n} is the number of samples in a metric's name."""
 
