@@ -156,7 +156,7 @@ def open_shards(
 ) -> TarDataset:
     """The images of the shards that a name stands for (`shard_names`).
 
-    split: of a folder with train/ and test/; otherwise a tenth of the images, chosen by name, is the test split.
+    split: of a folder with train/ (and test/); otherwise a tenth of the images, chosen by name, is the test split.
     Raises ValueError if there are no shards or images, and for a broken shard unless the configuration skips it.
     """
     if channels not in images.PIL_MODES:
@@ -165,7 +165,7 @@ def open_shards(
     own, others = shard_names(name, split)
     parts, broken = _opened(own, config)
     classes = _classes([index for _, index in parts + (_opened(others, config)[0] if others else [])])
-    if not others and split != "all":
+    if others == [] and split != "all":
         parts = _held(parts, split)
     if not any(len(index.names) for _, index in parts):
         left = f"; {len(broken)} broken shards were skipped" if broken else ""

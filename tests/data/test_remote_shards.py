@@ -5,7 +5,9 @@ import importlib.util
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,27 @@ def test_copies_make_room_for_each_other_and_what_a_killed_process_left_goes(tmp
     assert not copies.worth_it(stored[0], 0)
     assert copies.worth_it(stored[0], 1)
     assert not Copies(tmp_path, 999).worth_it(stored[0], 10**9), "it would not fit"
+
+
+def test_threads_that_copy_one_shard_wait_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards(tmp_path / "local", count=1)
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    memory.pipe("/threads/s-0.tar", (tmp_path / "local" / "s-0.tar").read_bytes())
+    monkeypatch.setenv("MAGE_DATA", str(tmp_path / "kept"))
+    monkeypatch.setattr("mage.data.shard_copies.REQUEST_BYTES", 2**30)
+    copied: list[int] = []
+
+    def slow(stored: Stored, start: int, count: int) -> bytes:
+        copied.append(start)
+        time.sleep(0.05)
+        return storage.read(stored, start, count)
+
+    monkeypatch.setattr("mage.data.shard_copies.read", slow)
+    dataset = load_dataset("memory://threads/s-0.tar", split="all")
+    with ThreadPoolExecutor(4) as threads:
+        loaded = list(threads.map(dataset.load, range(10)))
+    assert [int(image[0, 0, 0]) for image in loaded] == list(range(10))
+    assert copied == [0]
 
 
 def test_a_full_disk_says_where_room_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,6 +211,14 @@ def test_train_and_test_folders_are_the_splits(tmp_path: Path) -> None:
     assert open_shards(tmp_path, split="all").names()[-1] == "val/s.tar/0003.png"
 
 
+def test_of_a_folder_with_train_alone_nothing_is_held_out(tmp_path: Path) -> None:
+    numbered(tmp_path / "train" / "s.tar", range(20))
+    assert greys(load_dataset(tmp_path)) == list(range(20))
+    with pytest.raises(ValueError, match="has train/ but no test/"):
+        load_dataset(tmp_path, split="test")
+    assert len(load_dataset(tmp_path / "train")) == 18
+
+
 def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no \.tar files"):
         open_shards(tmp_path)
