@@ -110,7 +110,7 @@ def test_a_run_goes_on_only_with_the_network_that_redraws(model: mage.Mage, tmp_
     runs.train_tokenizer(few, launch, redrawn_by=model)
     with torch.no_grad():
         next(model.transformer.parameters()).add_(1)
-    with pytest.raises(ValueError, match="started with other settings: redrawn_by: .* is not"):
+    with pytest.raises(ValueError, match=r"started with other settings: redrawn_by: .* is not"):
         runs.train_tokenizer(
             override(few, ["tokenizer_training.steps=2"]), replace(launch, resume=True), redrawn_by=model
         )

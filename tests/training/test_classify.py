@@ -156,7 +156,7 @@ def test_a_run_goes_on_only_with_the_tokenizer_that_it_began_with(pretrained: Ma
     other = copy.deepcopy(pretrained.tokenizer)
     with torch.no_grad():
         next(other.parameters()).add_(1)
-    with pytest.raises(ValueError, match="started with other settings: tokenizer: .* is not"):
+    with pytest.raises(ValueError, match=r"started with other settings: tokenizer: .* is not"):
         finetune(recipes[1], replace(launch, resume=True), Mage(other, pretrained.transformer))
     assert finetune(recipes[1], replace(launch, resume=True), pretrained).steps == 2
 
