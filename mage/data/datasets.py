@@ -19,7 +19,7 @@ from mage.data.image_sets import ImageDataset as ImageDataset
 from mage.data.image_sets import Labels as Labels
 from mage.data.image_sets import Subset as Subset
 from mage.data.image_sets import content_of as content_of
-from mage.data.image_sets import digest
+from mage.data.image_sets import digest, readable_name
 from mage.data.image_sets import evenly as evenly
 from mage.data.image_sets import spread as spread
 from mage.data.image_sets import subset as subset
@@ -91,7 +91,8 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
     if not files:
         raise ValueError(f"{root} holds no images: expected {', '.join(SUFFIXES)} in it or in a folder per class")
     # classes of both splits, so that a class has one number even if a split lacks another class
-    classes = tuple(sorted(classes_of(files) | (classes_of(image_files(other)) if other != root else set())))
+    folders = classes_of(files) | (classes_of(image_files(other)) if other != root else set())
+    classes = tuple(sorted(set(map(readable_name, folders))))
     labelled = bool(classes_of(files))
     if root == folder:
         files = hold_out(files, split)
@@ -101,7 +102,7 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
         name or f"{folder.resolve().name}-{digest(encoded.tobytes())}",
         root,
         encoded,
-        np.array([number[file.split("/")[0]] for file in files], dtype=np.int64) if labelled else None,
+        np.array([number[readable_name(file.split("/")[0])] for file in files], dtype=np.int64) if labelled else None,
         classes if labelled else (),
         channels,
     )

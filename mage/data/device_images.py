@@ -35,7 +35,8 @@ class Packed(NamedTuple):
     """Of the part, counted over all steps."""
     epoch: int
     indices: list[int]
-    corrupt: list[str]
+    corrupt: dict[str, str]
+    """Files that could not be read, with the reasons."""
     lengths: list[int]
     """Bytes of each image's file; 0: the worker has decoded and augmented it."""
     files: Tensor
@@ -58,12 +59,12 @@ class DeviceImages:
             batch, corrupt = self._batch(packed)
             note_corrupt(loader.dataset, corrupt)
             if batch is None:
-                raise none_readable(loader.dataset)
+                raise none_readable(loader.dataset, corrupt)
             yield {name: value.to(self.device) for name, value in batch.items()}
 
     def packed(self, number: int) -> Packed:
         """The files of part `number`; what a device does not decode is decoded here."""
-        loader, done, corrupt = self.loader, Items([], [], [], []), list[str]()
+        loader, done, corrupt = self.loader, Items([], [], {}, []), dict[str, str]()
         indices, files, epoch = list[int](), list[Tensor](), 0
         for epoch, index, loaded in loader.readable(*divmod(number, loader.share.parts), self._load, corrupt):
             indices.append(index)

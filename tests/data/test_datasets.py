@@ -227,7 +227,7 @@ def test_a_corrupt_file_raises_an_error_with_its_path(tmp_path, content):
     with pytest.raises(CorruptImage) as caught:
         load_dataset(tmp_path).load(0)
     assert caught.value.path == str(tmp_path / "a.png")
-    assert str(caught.value) == f"cannot read {tmp_path / 'a.png'} as an image"
+    assert str(caught.value).startswith(f"cannot read {tmp_path / 'a.png'} as an image (")
 
 
 def test_a_truncated_jpeg_is_corrupt(tmp_path):
@@ -336,6 +336,21 @@ def test_links_are_followed_once_and_circles_of_them_end(tmp_path):
     dataset = load_dataset(root, split="all")
     assert names(dataset) == ["cat/b.png", "dog/a.png"]
     assert dataset.class_names == ("cat", "dog")
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, caplog):
+    for name in ("a", "b"):
+        picture(tmp_path / name / "0.png")
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert names(load_dataset(tmp_path, split="all")) == ["a/0.png"]
+    assert f"the folder {tmp_path / 'b'} cannot be read (Permission denied): its images are left out" in caplog.text
 
 
 def test_a_pipe_among_images_is_a_corrupt_image_and_not_waited_for(tmp_path):
