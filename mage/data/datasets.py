@@ -1,14 +1,14 @@
 """Data sets by name, from a folder of images, or from tar shards, on disk or in an object store."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mage import rng
+from mage import locks, rng
 from mage.data.embedded import embedded_arrays
 from mage.data.idx import read_idx
 from mage.data.image_folders import classes_of, hold_out, image_files, labelled_first, split_folders
@@ -121,6 +121,18 @@ def _embedded(name: str, split: str, channels: int | None) -> ArrayDataset:
     return ArrayDataset(name, array[chosen], labels[chosen].astype(np.int64), DIGITS, channels)
 
 
+def _once_downloaded(open_set: Callable[[bool], Any], root: Path, name: str) -> Any:
+    """A data set of torchvision, which one of several processes downloads if it is not there.
+
+    open_set: opens it, and downloads it before if it is told to.
+    """
+    try:
+        return open_set(False)
+    except RuntimeError:  # not found
+        with locks.turns(root / f".{name}.lock"):
+            return open_set(True)  # nothing is downloaded twice
+
+
 def _downloaded(name: str, split: str, data_root: str | Path | None, channels: int | None) -> ImageDataset:
     from torchvision import datasets
 
@@ -139,7 +151,7 @@ def _downloaded(name: str, split: str, data_root: str | Path | None, channels: i
         if any(folder.glob("*-images-idx3-ubyte*")):
             return _idx_files(name, folder, split, kind.classes, channels)
     try:
-        data = kind(str(root), train=split == "train", download=True)  # does nothing if the files are there
+        data = _once_downloaded(lambda download: kind(str(root), train=split == "train", download=download), root, name)
     except Exception as error:  # for every failure the advice is the same
         raise ValueError(
             f"{name} is not in {root} and could not be downloaded ({type(error).__name__}): "

@@ -45,6 +45,10 @@ class Packed(NamedTuple):
     """What the worker has decoded: the views, uint8 (n, c, h, w), and for pairs the second ones."""
 
 
+class _Undecodable(RuntimeError):
+    """A file is damaged, or of a kind that this decoder does not know."""
+
+
 class DeviceImages:
     """The batches of a loader, on `device`."""
 
@@ -85,7 +89,7 @@ class DeviceImages:
     def _batch(self, packed: Packed) -> LoadedBatch:
         try:
             return collate(self.loader.dataset, self._items(packed))
-        except RuntimeError as error:  # a file is damaged, or of a kind that this decoder does not know
+        except _Undecodable as error:
             if not self.told:
                 self.told = True
                 reason = str(error).splitlines()[0]
@@ -108,7 +112,11 @@ class DeviceImages:
 
     def _decoded(self, files: list[Tensor]) -> Iterator[Tensor]:
         for start in range(0, len(files), AT_ONCE):
-            yield from self._decode(files[start : start + AT_ONCE], mode="UNCHANGED", device=self.device)
+            try:
+                decoded = self._decode(files[start : start + AT_ONCE], mode="UNCHANGED", device=self.device)
+            except RuntimeError as error:
+                raise _Undecodable(*error.args) from error
+            yield from decoded
 
 
 def is_plain_jpeg(data: bytes, channels: int) -> bool:

@@ -4,6 +4,8 @@ import gzip
 import os
 import struct
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -300,6 +302,28 @@ def test_a_failed_download_is_one_sentence_that_says_where_files_belong(tmp_path
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"there is no folder .*nowhere to look for"):
         load_dataset(name, data_root=tmp_path / "nowhere")
+
+
+def test_what_several_ask_for_is_downloaded_by_one(tmp_path, monkeypatch):
+    downloads = []
+
+    def cifar(root: str, train: bool, download: bool) -> SimpleNamespace:
+        there = (tmp_path / "there").exists()
+        if not there and not download:
+            raise RuntimeError("Dataset not found or corrupted. You can use download=True to download it")
+        if not there:
+            downloads.append(root)
+            time.sleep(0.1)
+            (tmp_path / "there").touch()
+        pixels = np.zeros((1, 32, 32, 3), dtype=np.uint8)
+        return SimpleNamespace(data=pixels, targets=[0], classes=["a"])
+
+    cifar.base_folder = "cifar-10-batches-py"
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", cifar)
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: load_dataset("cifar10", data_root=tmp_path), range(3)))
+    assert [len(dataset) for dataset in found] == [1, 1, 1]
+    assert len(downloads) == 1
 
 
 def test_torchvisions_arrays_are_put_channels_first(tmp_path, monkeypatch):

@@ -269,3 +269,37 @@ def test_a_token_cache_in_a_store_is_copied_once_and_continued_if_it_was_cut_sho
     store.client().put_object(Bucket="tokens", Key="bad/index.json", Body=json.dumps({"format": 99}).encode())
     with pytest.raises(ValueError, match=r"s3://tokens/bad/index\.json is damaged"):
         open_cache("s3://tokens/bad")
+
+
+def test_a_damaged_copy_of_a_token_cache_is_copied_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    monkeypatch.setenv("MAGE_DATA", str(tmp_path / "kept"))
+    tokens = np.random.default_rng(0).integers(0, 50, (30, 12))
+    write_tokens(tmp_path / "cache", tokens, num_codes=50, shard_images=10)
+    for path in (tmp_path / "cache").iterdir():
+        memory.pipe(f"/tokens/{path.name}", path.read_bytes())
+    assert open_cache("memory://tokens") is not None
+    (copy,) = (path for path in (tmp_path / "kept" / "tokens").iterdir() if path.is_dir())
+    for name, damage in (("tokens-00001.u16", b"\1" * 240), ("labels-00002.i32", b"short")):
+        (copy / name).write_bytes(damage)
+    copied: list[str] = []
+    copy_file = sys.modules["mage.data.stored_tokens"].copy_file
+
+    def noted(stored: Stored, path: Path) -> None:
+        copied.append(path.name)
+        copy_file(stored, path)
+
+    monkeypatch.setattr("mage.data.stored_tokens.copy_file", noted)
+    cache = open_cache("memory://tokens")
+    assert cache is not None
+    assert np.array_equal(cache.tokens(np.arange(30), np.zeros(30, int)).numpy(), tokens)
+    assert sorted(copied) == ["labels-00002.i32", "tokens-00001.u16"]
+    memory.pipe("/tokens/tokens-00001.u16", b"\2" * 240)
+    (copy / "tokens-00001.u16").write_bytes(b"\1" * 240)
+    with pytest.raises(ValueError, match=r"memory://tokens is damaged itself, as its copy shows: .*tokens-00001\.u16"):
+        open_cache("memory://tokens")
+    values = json.loads((tmp_path / "cache" / "index.json").read_text()) | {"complete": False}
+    del values["checksum"]
+    memory.pipe("/tokens/index.json", json.dumps(values).encode())
+    with pytest.raises(ValueError, match=r"^the token cache .* is unfinished"):
+        open_cache("memory://tokens")
