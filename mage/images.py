@@ -30,6 +30,17 @@ Rounding = Literal["nearest", "truncate"]
 half a level darker)."""
 
 
+class Unreadable(ValueError):
+    """A file cannot be read as an image; `problem` says why in a few words, such as its number of pixels."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name, self.problem = name, problem
+
+    def __str__(self) -> str:
+        return f"cannot read {self.name} as an image ({self.problem})"
+
+
 def load_image(
     path: str | Path, channels: int = 3, ground: Ground = "white", *, most_pixels: int | None = None
 ) -> UInt8[Tensor, "c h w"]:
@@ -78,9 +89,11 @@ def _decoded(
                 problem = f"{image.format} is not a format of pixels: convert it to PNG"
             else:
                 return from_pil(image, channels, ground)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own, before it tells the size
+        problem = f"its pixels are more than PIL.Image.MAX_IMAGE_PIXELS, {pixel_limit()}"
     except Exception as error:  # decoders can raise any exception for damaged files
         problem = type(error).__name__
-    raise ValueError(f"cannot read {name} as an image ({problem})")
+    raise Unreadable(name, problem)
 
 
 def pixel_limit() -> int:

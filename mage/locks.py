@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,8 @@ PAUSE = 0.05
 
 _held: set[tuple[int, str]] = set()
 """Process and path of the locks that this process holds: a forked process holds none of its parent's."""
+_turns: dict[tuple[int, str], threading.RLock] = {}
+"""Process and path of the turns that were ever taken: the system's locks do not tell threads apart."""
 
 
 class Busy(ValueError):
@@ -76,9 +79,12 @@ def file_lock(path: Path) -> contextlib.AbstractContextManager[None]:
     return held(path.with_name(f".{path.name}{NAME}"), path)
 
 
-def turns(path: Path) -> contextlib.AbstractContextManager[None]:
-    """The lock file `path` of work that one process of this machine should do; the others wait for their turn."""
-    return held(path, path, wait=math.inf)
+@contextlib.contextmanager
+def turns(path: Path) -> Iterator[None]:
+    """The lock file `path` of work that one thread of one process should do; the others wait for their turn."""
+    turn = _turns.setdefault((os.getpid(), os.path.abspath(path)), threading.RLock())
+    with turn, held(path, path, wait=math.inf):
+        yield
 
 
 def check_free(folder: Path) -> None:

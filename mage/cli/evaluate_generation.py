@@ -1,5 +1,6 @@
 """`mage evaluate generation`: all metrics of generated images, from one pass."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import mage
@@ -12,6 +13,7 @@ from mage.device import resolve_device
 from mage.evaluation.extractors import Extractor, build_extractor
 from mage.evaluation.seen import Reference, SeenImages
 from mage.runs.generation import (
+    Samples,
     compare_with_real,
     look_at_dataset,
     look_at_features,
@@ -31,21 +33,21 @@ def run(options: Options) -> None:
     extractor = build_extractor(
         options.extractor, weights=options.extractor_weights, device=resolve_device(options.device)
     )
-    seen, shape, known = _samples(options, extractor)
-    data = options.data or (known if options.reference is None else None)
-    if options.reference is not None:
-        reference = Reference.load(options.reference, extractor=extractor.fingerprint)
-        real = _other_part(options, data, shape) if data is not None else None
-    elif data is not None:
-        real_images = _dataset(options, data, options.split, shape)
+    samples = _opened(options)
+    shape = samples.shape
+    data = options.data or (samples.trained_on if options.reference is None else None)
+    # all that can be wrong with the real images comes to light before images are generated
+    reference = _reference(options.reference, extractor) if options.reference is not None else None
+    real_images = _dataset(options, data, options.split, shape) if data is not None and reference is None else None
+    real = _other_part(options, data, shape) if data is not None else None
+    seen = _look_at_samples(options, samples, extractor)
+    if reference is None:
+        assert real_images is not None
         note(options, f"reference: {len(real_images):,} images of {data} {options.split}")
         looked = _look(options, real_images, extractor, shape)
         if options.save_reference is not None:
             looked.save(options.save_reference)
         reference = Reference.of(options.split, looked)
-        real = _other_part(options, data, shape)
-    else:
-        raise _nothing_to_compare_with()
     seen_real = None
     if options.real and real is not None:
         seen_real = _look(options, random_subset(real, seen.count), extractor, shape)
@@ -63,39 +65,56 @@ def run(options: Options) -> None:
     emit(options, result, "\n".join(lines + [f"WARNING: {warning}" for warning in quality.warnings]))
 
 
-class _Samples(NamedTuple):
-    """Features of the samples, with shape and training data if known."""
+class _Opened(NamedTuple):
+    """The samples before they are looked at, with shape and training data if known."""
 
-    seen: SeenImages
+    source: Samples
     shape: tuple[int, int, int] | None
     """Channels, height and width of the images."""
+    model: mage.Mage | None = None
     trained_on: str | None = None
     """Data set on which the model was trained."""
 
 
-def _samples(options: Options, extractor: Extractor) -> _Samples:
-    samples = open_samples(options.samples)
-    if samples.features is not None:
-        return _Samples(look_at_features(samples.features, extractor), image_shape_in(samples.features))
-    if samples.images is not None:
-        channels, height, width = samples.images.load(0).shape
-        note(options, f"{len(samples.images):,} images of {height} x {width} pixels")
-        shape = (channels, height, width)
-        return _Samples(_look(options, samples.images, extractor, shape), shape)
+def _opened(options: Options) -> _Opened:
+    """The samples. Raises ValueError if neither options nor model say what they are compared with."""
+    opened = _source(options)
+    if options.data is None and options.reference is None and opened.trained_on is None:
+        raise ValueError("give --data or --reference, the real images that the samples are compared with")
+    return opened
+
+
+def _source(options: Options) -> _Opened:
+    source = open_samples(options.samples)
+    if source.features is not None:
+        return _Opened(source, image_shape_in(source.features))
+    if source.images is not None:
+        channels, height, width = source.images.load(0).shape
+        note(options, f"{len(source.images):,} images of {height} x {width} pixels")
+        return _Opened(source, (channels, height, width))
     model = mage.load(options.samples, precision=options.precision, device=options.device)
     known = None if options.data is not None or options.reference is not None else trained_on(model)
-    if options.data is None and options.reference is None and known is None:
-        raise _nothing_to_compare_with()  # before images are generated
+    return _Opened(source, (model.channels, *model.image_size), model, known)
+
+
+def _look_at_samples(options: Options, samples: _Opened, extractor: Extractor) -> SeenImages:
+    if samples.source.features is not None:
+        return look_at_features(samples.source.features, extractor)
+    if samples.source.images is not None:
+        return _look(options, samples.source.images, extractor, samples.shape)
+    assert samples.model is not None
     production = Production(
-        options.num, options.seed, options.batch_size, classes_of(options, model), sampling_of(options)
+        options.num, options.seed, options.batch_size, classes_of(options, samples.model), sampling_of(options)
     )  # fmt: skip
     with counting(options.num, "image", options) as done:
-        seen = look_at_model(model, production, extractor, rounding=options.rounding, on_images=done)
-    return _Samples(seen, (model.channels, *model.image_size), known)
+        return look_at_model(samples.model, production, extractor, rounding=options.rounding, on_images=done)
 
 
-def _nothing_to_compare_with() -> ValueError:
-    return ValueError("give --data or --reference, the real images that the samples are compared with")
+def _reference(path: Path, extractor: Extractor) -> Reference:
+    """Statistics in a file. Raises ValueError unless they are those of this extractor."""
+    reference = Reference.load(path, extractor=extractor.fingerprint)
+    reference.check(extractor)
+    return reference
 
 
 def _look(

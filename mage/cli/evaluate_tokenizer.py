@@ -9,7 +9,7 @@ from mage.cli.options.evaluate_tokenizer import Options
 from mage.data.datasets import ImageDataset, default_root, evenly, load_dataset
 from mage.data.transforms import MIRRORING
 from mage.evaluation.extractors import Extractor, build_extractor
-from mage.evaluation.judge import Judge, JudgeConfig, judge_extractor, judge_of
+from mage.evaluation.judge import Judge, JudgeConfig, judge_extractor, judge_of, judged_part
 from mage.evaluation.tokenizer import TokenizerQuality, evaluate_tokenizer
 from mage.evaluation.tokenizer_metrics import TokenizerProtocol
 from mage.runs.inputs import trained_on
@@ -38,8 +38,9 @@ def run(options: Options) -> None:
         raise ValueError(f"--extractor {options.extractor} sees grey and RGB images, not {channels} channels")
     if options.judge:
         assert train is not None
-        note(options, f"training a judge on {len(train):,} images ...")
-        extractors.append(judge_extractor(_judge(options, train, model)))
+        judged = judged_part(train, channels, model.image_size)
+        note(options, f"training a judge on {len(judged):,} images ...")
+        extractors.append(judge_extractor(_judge(judged, model)))
     total = len(dataset) + (len(train) if train is not None and options.histogram_probe else 0)
     with counting(total, "image", options) as done:
         protocol = TokenizerProtocol(
@@ -69,7 +70,7 @@ def run(options: Options) -> None:
     emit(options, result, _sentences(quality, options) + skipped_sentence(dataset.skipped))
 
 
-def _judge(options: Options, train: ImageDataset, model: mage.Mage) -> Judge:
+def _judge(train: ImageDataset, model: mage.Mage) -> Judge:
     """A judge of the training images, mirrored if the tokenizer was trained on mirrored images."""
     augmentation = model.recipe.get("data", {}).get("transform", {}).get("augmentation", "")
     config = JudgeConfig(mirror=augmentation in MIRRORING)

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import importlib
+import io
 import logging
 import os
 import signal
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     Exits silently with 141 if the reader of its output has closed the pipe, as in `mage info --help | head -1`.
     """
+    _print_anything()
     try:
         with _terminable():
             _main(arguments)
@@ -68,6 +70,13 @@ def main(arguments: list[str] | None = None) -> None:
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # else Python prints an error when it flushes at exit
         raise SystemExit(141) from None
+
+
+def _print_anything() -> None:
+    """Print letters that the output's encoding lacks as escapes: on Windows, that of a file is not UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _main(arguments: list[str] | None) -> None:

@@ -114,15 +114,17 @@ def write_shard(
     tokens: np.ndarray,
     labels: Sequence[int] | np.ndarray,
     skipped: tuple[str, ...] = (),
+    first: int = 0,
 ) -> CacheIndex:
     """Write the files of a shard; the index with it, the next shard or one that is replaced.
 
-    tokens: (images, views, l); labels: (images,); skipped: paths of the shard's images that could not be read.
+    tokens: (images, views, l); labels: (images,); skipped: paths of the shard's images that could not be read;
+    first: place of its first image in the data set.
     """
     files = _files_of(tokens, labels)
     for path, data in zip((tokens_path(folder, number), labels_path(folder, number)), files, strict=True):
         atomic.write_bytes(path, data)
-    return _with_shard(index, number, len(labels), files, skipped)
+    return _with_shard(index, number, len(labels), files, skipped, first)
 
 
 def finished(index: CacheIndex, shards: Sequence[tuple[np.ndarray, np.ndarray]]) -> CacheIndex:
@@ -137,11 +139,23 @@ def _files_of(tokens: np.ndarray, labels: Sequence[int] | np.ndarray) -> tuple[b
 
 
 def _with_shard(
-    index: CacheIndex, number: int, count: int, files: tuple[bytes, bytes], skipped: tuple[str, ...] = ()
+    index: CacheIndex,
+    number: int,
+    count: int,
+    files: tuple[bytes, bytes],
+    skipped: tuple[str, ...] = (),
+    first: int = 0,
 ) -> CacheIndex:
     sums = (checksums.of_bytes(files[0]), checksums.of_bytes(files[1]))
     if number < len(index.shards):
-        return replace(index, checksums=(*index.checksums[:number], sums, *index.checksums[number + 1 :]))
+        start = max(0, first - sum(index.shards[:number]))  # each unreadable image before it has its path
+        stop = start + max(0, count + len(skipped) - index.shards[number])
+        return replace(
+            index,
+            shards=(*index.shards[:number], count, *index.shards[number + 1 :]),
+            checksums=(*index.checksums[:number], sums, *index.checksums[number + 1 :]),
+            skipped=(*index.skipped[:start], *skipped, *index.skipped[stop:]),
+        )
     return replace(
         index,
         shards=(*index.shards, count),
@@ -163,6 +177,9 @@ def damaged_file(folder: Path, index: CacheIndex, number: int) -> Path | None:
     """The file of a shard that does not fit its checksum or is missing; None if both do, or have none."""
     if not index.checksums:
         return None
+    labels = labels_path(folder, number)
+    if labels.is_file() and labels.stat().st_size != 4 * index.shards[number]:
+        return labels
     for path, expected in zip(
         (tokens_path(folder, number), labels_path(folder, number)), index.checksums[number], strict=True
     ):

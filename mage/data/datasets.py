@@ -1,14 +1,14 @@
 """Data sets by name, from a folder of images, or from tar shards, on disk or in an object store."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from mage import rng
+from mage import locks, rng
 from mage.data.embedded import embedded_arrays
 from mage.data.idx import read_idx
 from mage.data.image_folders import classes_of, hold_out, image_files, labelled_first, split_folders
@@ -19,7 +19,7 @@ from mage.data.image_sets import ImageDataset as ImageDataset
 from mage.data.image_sets import Labels as Labels
 from mage.data.image_sets import Subset as Subset
 from mage.data.image_sets import content_of as content_of
-from mage.data.image_sets import digest
+from mage.data.image_sets import digest, readable_name
 from mage.data.image_sets import evenly as evenly
 from mage.data.image_sets import spread as spread
 from mage.data.image_sets import subset as subset
@@ -91,7 +91,8 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
     if not files:
         raise ValueError(f"{root} holds no images: expected {', '.join(SUFFIXES)} in it or in a folder per class")
     # classes of both splits, so that a class has one number even if a split lacks another class
-    classes = tuple(sorted(classes_of(files) | (classes_of(image_files(other)) if other != root else set())))
+    folders = classes_of(files) | (classes_of(image_files(other)) if other != root else set())
+    classes = tuple(sorted(set(map(readable_name, folders))))
     labelled = bool(classes_of(files))
     if root == folder:
         files = hold_out(files, split)
@@ -101,7 +102,7 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
         name or f"{folder.resolve().name}-{digest(encoded.tobytes())}",
         root,
         encoded,
-        np.array([number[file.split("/")[0]] for file in files], dtype=np.int64) if labelled else None,
+        np.array([number[readable_name(file.split("/")[0])] for file in files], dtype=np.int64) if labelled else None,
         classes if labelled else (),
         channels,
     )
@@ -118,6 +119,18 @@ def _embedded(name: str, split: str, channels: int | None) -> ArrayDataset:
     # after both ways of splitting, the classes are sorted or unevenly spread along the split
     chosen = chosen[torch.randperm(len(chosen), generator=rng.generator(0, "split", split)).numpy()]
     return ArrayDataset(name, array[chosen], labels[chosen].astype(np.int64), DIGITS, channels)
+
+
+def _once_downloaded(open_set: Callable[[bool], Any], root: Path, name: str) -> Any:
+    """A data set of torchvision, which one of several processes downloads if it is not there.
+
+    open_set: opens it, and downloads it before if it is told to.
+    """
+    try:
+        return open_set(False)
+    except RuntimeError:  # not found
+        with locks.turns(root / f".{name}.lock"):
+            return open_set(True)  # nothing is downloaded twice
 
 
 def _downloaded(name: str, split: str, data_root: str | Path | None, channels: int | None) -> ImageDataset:
@@ -138,7 +151,7 @@ def _downloaded(name: str, split: str, data_root: str | Path | None, channels: i
         if any(folder.glob("*-images-idx3-ubyte*")):
             return _idx_files(name, folder, split, kind.classes, channels)
     try:
-        data = kind(str(root), train=split == "train", download=True)  # does nothing if the files are there
+        data = _once_downloaded(lambda download: kind(str(root), train=split == "train", download=download), root, name)
     except Exception as error:  # for every failure the advice is the same
         raise ValueError(
             f"{name} is not in {root} and could not be downloaded ({type(error).__name__}): "

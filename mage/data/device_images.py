@@ -35,13 +35,18 @@ class Packed(NamedTuple):
     """Of the part, counted over all steps."""
     epoch: int
     indices: list[int]
-    corrupt: list[str]
+    corrupt: dict[str, str]
+    """Files that could not be read, with the reasons."""
     lengths: list[int]
     """Bytes of each image's file; 0: the worker has decoded and augmented it."""
     files: Tensor
     """All files behind each other, uint8 (bytes,)."""
     done: list[Tensor]
     """What the worker has decoded: the views, uint8 (n, c, h, w), and for pairs the second ones."""
+
+
+class _Undecodable(RuntimeError):
+    """A file is damaged, or of a kind that this decoder does not know."""
 
 
 class DeviceImages:
@@ -58,12 +63,12 @@ class DeviceImages:
             batch, corrupt = self._batch(packed)
             note_corrupt(loader.dataset, corrupt)
             if batch is None:
-                raise none_readable(loader.dataset)
+                raise none_readable(loader.dataset, corrupt)
             yield {name: value.to(self.device) for name, value in batch.items()}
 
     def packed(self, number: int) -> Packed:
         """The files of part `number`; what a device does not decode is decoded here."""
-        loader, done, corrupt = self.loader, Items([], [], [], []), list[str]()
+        loader, done, corrupt = self.loader, Items([], [], {}, []), dict[str, str]()
         indices, files, epoch = list[int](), list[Tensor](), 0
         for epoch, index, loaded in loader.readable(*divmod(number, loader.share.parts), self._load, corrupt):
             indices.append(index)
@@ -84,7 +89,7 @@ class DeviceImages:
     def _batch(self, packed: Packed) -> LoadedBatch:
         try:
             return collate(self.loader.dataset, self._items(packed))
-        except RuntimeError as error:  # a file is damaged, or of a kind that this decoder does not know
+        except _Undecodable as error:
             if not self.told:
                 self.told = True
                 reason = str(error).splitlines()[0]
@@ -107,7 +112,11 @@ class DeviceImages:
 
     def _decoded(self, files: list[Tensor]) -> Iterator[Tensor]:
         for start in range(0, len(files), AT_ONCE):
-            yield from self._decode(files[start : start + AT_ONCE], mode="UNCHANGED", device=self.device)
+            try:
+                decoded = self._decode(files[start : start + AT_ONCE], mode="UNCHANGED", device=self.device)
+            except RuntimeError as error:
+                raise _Undecodable(*error.args) from error
+            yield from decoded
 
 
 def is_plain_jpeg(data: bytes, channels: int) -> bool:

@@ -1,12 +1,14 @@
 """Image files of a folder, and their classes and splits."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Collection
 from pathlib import Path
 
 from mage.pil_modes import SUFFIXES
 
+logger = logging.getLogger(__name__)
 TRAIN_FOLDERS = ("train", "training")
 TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
 """Folders beside train/ that hold test images; of both, small and capital letters are the same."""
@@ -30,6 +32,7 @@ def image_files(root: Path) -> list[str]:
     """Names relative to `root` of all images below it, sorted; hidden files and folders are left out.
 
     Links to folders are followed last, and never into a folder that was already read, because links can form cycles.
+    Folders that cannot be read are left out with a warning.
     """
     names: list[str] = []
     visited: set[tuple[int, int]] = set()
@@ -37,7 +40,7 @@ def image_files(root: Path) -> list[str]:
     while waiting:
         links = []
         for top in waiting:
-            for folder, folders, files in os.walk(top):
+            for folder, folders, files in os.walk(top, onerror=_warn):
                 status = os.stat(folder)
                 place = (status.st_dev, status.st_ino)
                 if place in visited:
@@ -51,6 +54,10 @@ def image_files(root: Path) -> list[str]:
                 names += [prefix + name for name in files if name.lower().endswith(SUFFIXES) and name[0] != "."]
         waiting = sorted(links)
     return sorted(names)
+
+
+def _warn(error: OSError) -> None:
+    logger.warning("the folder %s cannot be read (%s): its images are left out", error.filename, error.strerror)
 
 
 def classes_of(files: list[str]) -> set[str]:

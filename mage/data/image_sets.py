@@ -34,13 +34,20 @@ def readable_name(path: str) -> str:
 class CorruptImage(ValueError):
     """The file `path` cannot be read as an image."""
 
-    def __init__(self, path: str) -> None:
-        path = readable_name(path)
-        super().__init__(path)
-        self.path = path
+    def __init__(self, path: str, reason: str = "", listed: str = "") -> None:
+        """reason: in a few words, "" if it is not known. listed: what `skipped` and warnings name, if not the file: the
+        shard of which no image can be read."""
+        path, listed = readable_name(path), readable_name(listed or path)
+        super().__init__(path, reason, listed)
+        self.path, self.reason, self.listed = path, reason, listed
+
+    @classmethod
+    def of(cls, path: str, error: Exception) -> "CorruptImage":
+        """With the reason that reading `path` gave."""
+        return cls(path, error.problem if isinstance(error, images.Unreadable) else str(error).replace(path, "it"))
 
     def __str__(self) -> str:
-        return f"cannot read {self.path} as an image"
+        return f"cannot read {self.path} as an image" + (f" ({self.reason})" if self.reason else "")
 
 
 @runtime_checkable
@@ -138,16 +145,16 @@ class FolderDataset:
         """Image `index`. Raises CorruptImage."""
         try:
             return images.load_image(self._path(index), self.channels)
-        except ValueError:
-            raise CorruptImage(str(self._path(index))) from None
+        except ValueError as error:
+            raise CorruptImage.of(str(self._path(index)), error) from None
 
     def file_bytes(self, index: int) -> bytes:
         """The file of image `index`. Raises CorruptImage."""
         try:
             array_files.regular_size(self._path(index))
             return self._path(index).read_bytes()
-        except (OSError, ValueError):
-            raise CorruptImage(str(self._path(index))) from None
+        except (OSError, ValueError) as error:
+            raise CorruptImage.of(str(self._path(index)), error) from None
 
     def file_size(self, index: int) -> int:
         """Bytes of file `index`; -1 if it is gone."""

@@ -7,7 +7,7 @@ Unreadable files are left out and noted in the data set's `skipped`: worker proc
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +23,8 @@ from mage.share import SETTING, Share
 
 logger = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
+_noted: tuple[list[str], set[str]] = [], set()
+"""The list of unreadable files that was added to last, also as a set, because it may become long."""
 
 
 class Items(NamedTuple):
@@ -30,8 +32,8 @@ class Items(NamedTuple):
 
     indices: list[int]
     images: list[Tensor]
-    corrupt: list[str]
-    """Files that could not be read."""
+    corrupt: dict[str, str]
+    """Files that could not be read, with the reasons."""
     second: list[Tensor]
     """Another view of each image, for pairs."""
 
@@ -41,8 +43,8 @@ class LoadedBatch(NamedTuple):
 
     batch: Batch | None
     """None if no image could be read."""
-    corrupt: list[str]
-    """Files that could not be read."""
+    corrupt: dict[str, str]
+    """Files that could not be read, with the reasons."""
 
 
 IN_MEMORY = 1 << 30
@@ -53,7 +55,8 @@ class TrainLoader:
     """Endless shuffled, augmented batches from step `start` on: this process's parts of each.
 
     Every epoch has its own order of the images (`epoch_order`); an incomplete last batch is left out. A corrupt file is
-    replaced by the next readable image of the order after this step's batch, so that no batch contains an image twice.
+    replaced by a readable image from outside this step's batch, of which each row has its own, so that no batch
+    contains an image twice unless few can be read.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class TrainLoader:
         for batch, corrupt in compute(self.batch_of, itertools.count(self.start * self.share.parts), self.num_workers):
             note_corrupt(self.dataset, corrupt)
             if batch is None:
-                raise none_readable(self.dataset)
+                raise none_readable(self.dataset, corrupt)
             yield batch
 
     def batch_of(self, number: int) -> LoadedBatch:
@@ -90,13 +93,13 @@ class TrainLoader:
 
     def items(self, step: int, part: int = 0) -> Items:
         """The images of a part of the batch of `step`; none if the whole data set is unreadable."""
-        items = Items([], [], [], [])
+        items = Items([], [], {}, [])
         for epoch, index, image in self.readable(step, part, self.dataset.load, items.corrupt):
             self.augment(items, image, epoch, index)
         return items
 
     def readable(
-        self, step: int, part: int, load: Callable[[int], Tensor], corrupt: list[str]
+        self, step: int, part: int, load: Callable[[int], Tensor], corrupt: dict[str, str]
     ) -> Iterator[tuple[int, int, Tensor]]:
         """Epoch, index, and what `load` gives, of the images of a part; unreadable files are added to `corrupt`."""
         per_step = self.share.batch_size
@@ -105,9 +108,7 @@ class TrainLoader:
             order = epoch_order(len(self.dataset), locality_of(self.dataset), self.seed, epoch)
             self._order, self._epoch = order, epoch
         for row in self.share.rows(part):
-            position = place * per_step + row
-            beyond = range(position + per_step, position + per_step + len(self.dataset))
-            for candidate in itertools.chain((position,), beyond):
+            for candidate in itertools.chain((place * per_step + row,), self._substitutes(place * per_step, row)):
                 index = int(self._order[candidate % len(self.dataset)])
                 loaded = _load(load, index, corrupt)
                 if loaded is not None:
@@ -115,6 +116,16 @@ class TrainLoader:
                     break
             else:
                 return
+
+    def _substitutes(self, first: int, row: int) -> Iterator[int]:
+        """Places in the order, modulo its length, of what may replace a row of the batch at `first`: first its own."""
+        size, total = self.share.batch_size, len(self.dataset)
+        outside = range(first + size, first + total)
+        yield from outside[row::size]
+        for other in range(size):
+            if other != row:
+                yield from outside[other::size]
+        yield from range(first, first + size)
 
     def augment(self, items: Items, image: Tensor, epoch: int, index: int) -> None:
         """Add the view, or the two views, of an image in an epoch."""
@@ -153,7 +164,7 @@ class _Evaluation:
     seed: int
 
     def batch_of(self, indices: Sequence[int]) -> LoadedBatch:
-        items = Items([], [], [], [])
+        items = Items([], [], {}, [])
         for index in indices:
             image = _load(self.dataset.load, index, items.corrupt)
             if image is not None:
@@ -163,17 +174,18 @@ class _Evaluation:
 
 
 def _evaluate(work: _Evaluation, chunks: list[range], num_workers: int) -> Iterator[Batch]:
-    any_batch = False
+    any_batch, reasons = False, dict[str, str]()
     for batch, corrupt in compute(work.batch_of, chunks, num_workers):
         note_corrupt(work.dataset, corrupt)
+        reasons = reasons or corrupt
         if batch is not None:
             any_batch = True
             yield batch
     if not any_batch:
         # a process without readable images has no batches, which is an error only if the others have none either
         others = set(range(len(work.dataset))).difference(*chunks)
-        if all(_load(work.dataset.load, index, []) is None for index in others):
-            raise none_readable(work.dataset)
+        if all(_load(work.dataset.load, index, reasons) is None for index in others):
+            raise none_readable(work.dataset, reasons)
 
 
 def decode_to_memory(dataset: ImageDataset, limit_bytes: int = IN_MEMORY) -> ImageDataset:
@@ -185,10 +197,12 @@ def decode_to_memory(dataset: ImageDataset, limit_bytes: int = IN_MEMORY) -> Ima
         return dataset
     array = torch.empty(0, dtype=torch.uint8)
     kept: list[int] = []
+    reasons: dict[str, str] = {}
     for index in range(len(dataset)):
-        corrupt: list[str] = []
+        corrupt: dict[str, str] = {}
         image = _load(dataset.load, index, corrupt)
         note_corrupt(dataset, corrupt)
+        reasons = reasons or corrupt
         if image is None:
             continue
         if not kept:
@@ -200,22 +214,34 @@ def decode_to_memory(dataset: ImageDataset, limit_bytes: int = IN_MEMORY) -> Ima
         array[len(kept)] = image
         kept.append(index)
     if not kept:
-        raise none_readable(dataset)
+        raise none_readable(dataset, reasons)
     labels = None if dataset.labels is None else dataset.labels[kept]
     return ArrayDataset(dataset.name, array[: len(kept)], labels, dataset.class_names, skipped=list(dataset.skipped))
 
 
-def none_readable(dataset: ImageDataset) -> ValueError:
-    """The error for a data set without a readable image."""
-    return ValueError(f"none of the {len(dataset)} images of {dataset.name} could be read; are the files whole?")
+class NoneReadable(ValueError):
+    """A data set has no readable image."""
 
 
-def _load(load: Callable[[int], Tensor], index: int, corrupt: list[str]) -> Tensor | None:
-    """An image; if it is unreadable, None, and its path is added to `corrupt`."""
+def none_readable(dataset: ImageDataset, corrupt: Mapping[str, str], count: int | None = None) -> NoneReadable:
+    """The error for a data set without a readable image.
+
+    corrupt: files that could not be read, with the reasons, of which the first is told. count: images that were tried,
+    if not all.
+    """
+    reason = next(iter(corrupt.values()), "")
+    told = f" ({reason})" if reason else ""
+    whole = "; are the files whole?" if not reason or reason.isidentifier() else ""  # a decoder's error, or the cause
+    count = len(dataset) if count is None else count
+    return NoneReadable(f"none of the {count} images of {dataset.name} could be read{told}{whole}")
+
+
+def _load(load: Callable[[int], Tensor], index: int, corrupt: dict[str, str]) -> Tensor | None:
+    """An image; if it is unreadable, None, and what lists it is added to `corrupt`, with the reason."""
     try:
         return load(index)
     except CorruptImage as error:
-        corrupt.append(error.path)
+        corrupt[error.listed] = error.reason
         return None
 
 
@@ -224,12 +250,17 @@ def _check_rank(rank: int, world_size: int) -> None:
         raise ValueError(f"rank must lie between 0 and {world_size - 1} for {world_size} processes, not {rank}")
 
 
-def note_corrupt(dataset: ImageDataset, paths: list[str]) -> None:
-    """Remember unreadable files, and warn the first time."""
-    for path in paths:
-        if path not in dataset.skipped:
-            dataset.skipped.append(path)
-            logger.warning("skipping %s: it cannot be read as an image", path)
+def note_corrupt(dataset: ImageDataset, corrupt: Mapping[str, str]) -> None:
+    """Remember unreadable files, and warn the first time. corrupt: files, with the reasons."""
+    global _noted
+    skipped = dataset.skipped
+    if corrupt and (_noted[0] is not skipped or len(_noted[1]) != len(skipped)):
+        _noted = skipped, set(skipped)
+    for path, reason in corrupt.items():
+        if path not in _noted[1]:
+            skipped.append(path)
+            _noted[1].add(path)
+            logger.warning("skipping %s: it cannot be read as an image%s", path, f" ({reason})" if reason else "")
 
 
 def collate(dataset: ImageDataset, items: Items) -> LoadedBatch:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 
 from mage import images
@@ -69,12 +70,12 @@ class RowDataset:
         """Image `index`. Raises CorruptImage."""
         try:
             cell = _cell(self.rows[int(index)], self.image)
-            if (
-                isinstance(cell, dict) and cell.get("bytes") is not None
-            ):  # Hugging Face's images before they are decoded
-                return images.from_bytes(cell["bytes"], self.channels)
+            if isinstance(cell, dict):  # Hugging Face's images before they are decoded
+                if cell.get("bytes") is not None:
+                    return images.from_bytes(cell["bytes"], self.channels)
+                cell = cell.get("path") or cell
             batch = as_images(cell, size=None, channels=self.channels, resize=False)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, Image.DecompressionBombError) as error:  # of rows that decode images themselves
             raise CorruptImage(f"row {index} of {self.name} ({error})") from None
         return images.to_uint8(batch.pixels[0])
 

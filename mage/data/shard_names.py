@@ -26,10 +26,11 @@ def are_shards(name: str | Path) -> bool:
     return folder.is_dir() and any(_tars(str(folder / part)) for part in ("", "train", *TEST_FOLDERS))
 
 
-def shard_names(name: str | Path, split: str) -> tuple[list[str], list[str]]:
+def shard_names(name: str | Path, split: str) -> tuple[list[str], list[str] | None]:
     """Names of the shards of a split in order, and of the other split's, for a folder with train/ and test/.
 
-    The second list is empty if both splits are in the same shards. Raises ValueError if there are none.
+    The second list is empty if both splits are in the same shards; None for a folder with train/ alone. Raises
+    ValueError if there are none.
     """
     text = str(name) if is_url(name) else str(Path(name).expanduser())
     if is_url(text):
@@ -43,7 +44,7 @@ def shard_names(name: str | Path, split: str) -> tuple[list[str], list[str]]:
     if parts["train"] and split != "all":
         if not test and split == "test":
             raise ValueError(f"{text} has train/ but no test/: add it, or give {text}/train to hold out a tenth")
-        return (parts["train"], test) if split == "train" else (test, parts["train"])
+        return (parts["train"], test or None) if split == "train" else (test, parts["train"])
     every = _tars(text) + parts["train"] + test
     if not every:
         raise ValueError(f"{text} holds no .tar files: give a folder of shards, or a pattern such as {text}/x-*.tar")

@@ -5,6 +5,7 @@ Letters: n images, c channels, h height, w width.
 
 import itertools
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ MOST_NUMBERED = 100_000
 """Classes that are given by numbers below this are these numbers; larger ones are names like others."""
 NOTED_EVERY = 64
 """Images of a copied shard between two notes that it is in use."""
+FORGOTTEN_AFTER = 300.0
+"""Seconds after which a broken shard is tried again: a store may have been out of reach for a while."""
 AT_ONCE = 16
 """Shards whose indices are read at the same time."""
 
@@ -83,7 +86,7 @@ class TarDataset:
         self._above = len(_common_folder([stored.name for stored in self.shards]))
         self._copies = Copies(default_root() / "shards", int(config.copies_gigabytes * 1e9))
         self._requests = np.zeros(len(parts), dtype=np.int64)
-        self._broken: dict[int, BrokenFile] = {}
+        self._broken: dict[int, tuple[BrokenFile, float]] = {}  # with the time
 
     def __len__(self) -> int:
         return len(self._names)
@@ -108,12 +111,15 @@ class TarDataset:
         shard = int(self.locality.shard[index])
         try:
             if shard in self._broken:  # known by now, so that its other images cost no further tries
-                raise self._broken[shard]
+                error, since = self._broken[shard]
+                if time.monotonic() - since < FORGOTTEN_AFTER:
+                    raise error
             return self._read(shard, *map(int, self._places[index]))
         except BrokenFile as error:
-            self._broken[shard] = error
+            if shard not in self._broken or self._broken[shard][0] is not error:
+                self._broken[shard] = error, time.monotonic()
             if self._config.skip_broken:
-                raise CorruptImage(f"{error.name}/{bytes(self._names[index]).decode()}") from None
+                raise CorruptImage(self._place(index), f"the shard {error.reason}", error.name) from None
             raise
 
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
@@ -121,10 +127,12 @@ class TarDataset:
         data = self.file_bytes(index)
         try:
             return images.from_bytes(data, self.channels)
-        except ValueError:
-            raise CorruptImage(
-                f"{self.shards[self.locality.shard[index]].name}/{self._names[index].decode()}"
-            ) from None
+        except ValueError as error:
+            raise CorruptImage.of(self._place(index), error) from None
+
+    def _place(self, index: int) -> str:
+        """Whole name of the shard, and name of image `index` in it."""
+        return f"{self.shards[self.locality.shard[index]].name}/{bytes(self._names[index]).decode()}"
 
     def _read(self, shard: int, start: int, size: int) -> bytes:
         stored = self.shards[shard]
@@ -156,7 +164,7 @@ def open_shards(
 ) -> TarDataset:
     """The images of the shards that a name stands for (`shard_names`).
 
-    split: of a folder with train/ and test/; otherwise a tenth of the images, chosen by name, is the test split.
+    split: of a folder with train/ (and test/); otherwise a tenth of the images, chosen by name, is the test split.
     Raises ValueError if there are no shards or images, and for a broken shard unless the configuration skips it.
     """
     if channels not in images.PIL_MODES:
@@ -165,7 +173,7 @@ def open_shards(
     own, others = shard_names(name, split)
     parts, broken = _opened(own, config)
     classes = _classes([index for _, index in parts + (_opened(others, config)[0] if others else [])])
-    if not others and split != "all":
+    if others == [] and split != "all":
         parts = _held(parts, split)
     if not any(len(index.names) for _, index in parts):
         left = f"; {len(broken)} broken shards were skipped" if broken else ""

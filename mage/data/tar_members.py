@@ -44,7 +44,7 @@ class TarReader:
         if packed is not None:
             raise self._broken(f"is compressed ({packed}): unpack it to a plain .tar")
         place = 0
-        long_name: str | None = None
+        long_name: bytes | None = None
         long_size: int | None = None
         while True:
             if place + BLOCK > self._stored.size:
@@ -59,7 +59,7 @@ class TarReader:
                     raise self._broken(f"declares a name of {size:,} bytes")
                 text = self._content(start, size)
                 if kind == b"L":
-                    long_name = _text(text.rstrip(b"\0"))
+                    long_name = text.rstrip(b"\0")
                 else:
                     long_name, long_size = self._settings(text, long_name, long_size)
             elif kind != b"g":
@@ -68,7 +68,7 @@ class TarReader:
                 self._check(name, kind)
                 self._check_size(name, start, size)
                 if kind != b"5":
-                    yield Member(name.removeprefix("./"), start, size)
+                    yield Member(_text(name.removeprefix(b"./")), start, size)
             self._check_size(name, start, size)
             place = start + -(-size // BLOCK) * BLOCK
 
@@ -86,7 +86,7 @@ class TarReader:
         offset = start - self._first
         return self._bytes[offset : offset + count]
 
-    def _parsed(self, header: bytes, place: int) -> tuple[str, int, bytes]:
+    def _parsed(self, header: bytes, place: int) -> tuple[bytes, int, bytes]:
         """Name, size and kind of a header, whose sum is right."""
         try:
             told = int(header[148:156].strip(b" \0") or b"0", 8)
@@ -97,9 +97,9 @@ class TarReader:
             raise self._broken(f"is no tar, or damaged at byte {place:,}")
         name = header[:100].split(b"\0")[0]
         prefix = header[345:500].split(b"\0")[0] if header[257:263] == b"ustar\0" else b""
-        return _text(b"/".join(filter(None, (prefix, name)))), size, header[156:157].strip(b"\0") or b"0"
+        return b"/".join(filter(None, (prefix, name))), size, header[156:157].strip(b"\0") or b"0"
 
-    def _settings(self, text: bytes, name: str | None, size: int | None) -> tuple[str | None, int | None]:
+    def _settings(self, text: bytes, name: bytes | None, size: int | None) -> tuple[bytes | None, int | None]:
         """Name and size in pax settings, lines of the form "27 path=a/long/name"."""
         while text:
             length = text.partition(b" ")[0]
@@ -108,7 +108,7 @@ class TarReader:
             key, _, value = text[len(length) + 1 : int(length) - 1].partition(b"=")
             text = text[int(length) :]
             if key == b"path":
-                name = _text(value)
+                name = value
             if key == b"size":
                 if not value.isdigit() or len(value) > 18:
                     raise self._broken("has damaged pax settings")
@@ -117,17 +117,18 @@ class TarReader:
                 raise self._broken("holds a sparse file: write the tar without --sparse")
         return name, size
 
-    def _check(self, name: str, kind: bytes) -> None:
+    def _check(self, name: bytes, kind: bytes) -> None:
+        shown = repr(_text(name))[:80]
         if kind not in (b"0", b"5", b"7"):
-            raise self._broken(f"holds {REFUSED.get(kind, 'something else than a file')}, {name!r:.80}: only files")
-        if name.startswith("/") or "\\" in name or ".." in name.split("/") or not name or name[1:2] == ":":
-            raise self._broken(f"holds the name {name!r:.80}, which leads out of it: names are relative, without ..")
+            raise self._broken(f"holds {REFUSED.get(kind, 'something else than a file')}, {shown}: only files")
+        if name.startswith(b"/") or b"\\" in name or b".." in name.split(b"/") or not name or name[1:2] == b":":
+            raise self._broken(f"holds the name {shown}, which leads out of it: names are relative, without ..")
 
-    def _check_size(self, name: str, start: int, size: int) -> None:
+    def _check_size(self, name: bytes, start: int, size: int) -> None:
         if size > self._stored.size - start:
             raise self._broken(
-                f"is cut off, or lies: {name!r:.80} is said to have {size:,} bytes, and {self._stored.size - start:,} "
-                "bytes are left"
+                f"is cut off, or lies: {repr(_text(name))[:80]} is said to have {size:,} bytes, and "
+                f"{self._stored.size - start:,} bytes are left"
             )
 
     def _broken(self, reason: str) -> BrokenFile:
@@ -142,4 +143,5 @@ def _number(field: bytes) -> int:
 
 
 def _text(name: bytes) -> str:
+    """A name, with bytes that are not UTF-8 as backslash escapes."""
     return name.decode("utf-8", "backslashreplace")

@@ -6,8 +6,9 @@ Encoding images is more than half the cost of pre-training; a cache pays it once
     tokens-00000.u16        (images, views, tokens) of the first shard, raw little-endian; a grid's last side fastest
     labels-00000.i32        its labels, -1 for none
 
-Shards are written atomically, so an interrupted `mage tokenize` continues where it stopped; repeated, it encodes
-shards again whose checksum tells that they were damaged.
+Shards are written atomically, and what is encoded of the next one is kept about once a minute (`shard_encoding`), so an
+interrupted `mage tokenize` continues where it stopped; repeated, it encodes shards again whose checksum tells that they
+were damaged.
 
 Letters: n images, v views, l tokens; a token grid has one, two or three dimensions.
 """
@@ -15,14 +16,14 @@ Letters: n images, v views, l tokens; a token grid has one, two or three dimensi
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mage import atomic, images, locks, rng
+from mage import atomic, locks
 from mage.data.cache_index import (
     INDEX,
     MOST_CODES,
@@ -36,9 +37,9 @@ from mage.data.cache_index import (
     write_index,
     write_shard,
 )
-from mage.data.image_sets import CorruptImage, ImageDataset, content_of, sizes_of
-from mage.data.transforms import Transform, TransformConfig, build_transform, describe
-from mage.data.workers import compute
+from mage.data.image_sets import ImageDataset, content_of, sizes_of
+from mage.data.shard_encoding import Begun, Views, encode_shard, remove_begun
+from mage.data.transforms import TransformConfig, build_transform, describe
 from mage.nn.grids import area
 from mage.tokenizers import Tokenizer
 
@@ -61,12 +62,14 @@ class TokenCache:
         self.source, self.class_names = index.source, index.class_names
         shape = (self.key.views, area(self.grid))
         parts = list(enumerate(index.shards))
-        self._shards = [self._map(tokens_path(self.folder, part), "<u2", (count, *shape)) for part, count in parts]
+        self._shards = [self._map(tokens_path(self.folder, part), (count, *shape)) for part, count in parts]
         self._ends = np.cumsum(index.shards)
-        labels = [self._map(labels_path(self.folder, part), "<i4", (count,)) for part, count in parts]
+        for part, count in parts:
+            self._check_size(labels_path(self.folder, part), 4 * count)
         for part, _ in parts:
             if (damaged := damaged_file(self.folder, index, part)) is not None:
                 raise ValueError(f"{damaged} does not fit its checksum: it was damaged; {self._remedy}")
+        labels = [np.fromfile(labels_path(self.folder, part), "<i4") for part, _ in parts]
         self.labels = np.concatenate(labels).astype(np.int64)
         if self.labels.min() < -1 or (self.class_names and self.labels.max() >= len(self.class_names)):
             raise ValueError(
@@ -116,14 +119,20 @@ class TokenCache:
             return f"delete {self.folder} and tokenize again"
         return "the same `mage tokenize` makes that part again"
 
-    def _map(self, path: Path, kind: str, shape: tuple[int, ...]) -> np.ndarray:
-        expected = math.prod(shape) * np.dtype(kind).itemsize
+    def _map(self, path: Path, shape: tuple[int, ...]) -> np.ndarray:
+        """Tokens on the disk; of PyTorch's maps, because those of Python keep a file open each, of which few may be."""
+        count = math.prod(shape)
+        self._check_size(path, 2 * count)
+        if not count:
+            return np.empty(shape, "<u2")
+        return torch.from_file(str(path), shared=False, size=count, dtype=torch.uint16).numpy().reshape(shape)
+
+    def _check_size(self, path: Path, expected: int) -> None:
         size = path.stat().st_size if path.is_file() else 0
         if size != expected:
             raise ValueError(
                 f"{path} has {size:,} bytes where {expected:,} are expected: it was damaged; {self._remedy}"
             )
-        return np.memmap(path, kind, mode="r", shape=shape) if expected else np.empty(shape, kind)
 
 
 def part_of(dataset: ImageDataset, split: str) -> str:
@@ -162,7 +171,7 @@ def write_cache(
     folder = Path(folder)
     key = CacheKey(tokenizer.fingerprint(), describe(transform), part_of(dataset, split), views, seed)
     starts = range(0, len(dataset), shard_images)
-    work = _Views(dataset, build_transform(transform), views, seed)
+    work = Views(dataset, build_transform(transform), views, seed)
     _check_place(folder, key)
     with locks.run_lock(folder):
         index = _start(folder, key, dataset, tokenizer)
@@ -177,9 +186,12 @@ def write_cache(
                     _report(on_images, stop - first)
                     continue
                 logger.warning("%s was damaged: its images are encoded again", damaged)
-            tokens, labels, skipped = _encode_shard(work, range(first, stop), encode, batch_size, workers, on_images)
-            index = write_shard(folder, index, number, tokens, labels, tuple(skipped))
+            begun = Begun(folder, range(first, stop), views, area(index.grid), index.num_codes)
+            part = encode_shard(begun, work, encode, batch_size, workers, lambda count: _report(on_images, count))
+            index = write_shard(folder, index, number, part.tokens, part.labels, tuple(part.skipped), first)
             write_index(folder, index)
+            remove_begun(folder)
+        remove_begun(folder)  # a call that was killed had no time to
         if sum(index.shards) == 0:
             raise ValueError(f"none of the {len(dataset)} images of {dataset.name} could be read")
         write_index(folder, replace(index, complete=True))
@@ -220,55 +232,6 @@ def _start(folder: Path, key: CacheKey, dataset: ImageDataset, tokenizer: Tokeni
     index = CacheIndex(key, tuple(tokenizer.grid), tokenizer.num_codes, classes, sizes=sizes)
     write_index(folder, index)
     return index
-
-
-@dataclass(frozen=True)
-class _Views:
-    """Computes views of images; every worker process has a copy."""
-
-    dataset: ImageDataset
-    apply: Transform
-    views: int
-    seed: int
-
-    def __call__(self, indices: range) -> tuple[Tensor | None, list[int], list[str], int]:
-        """Views (images x views, c, H, W) uint8, labels, unreadable files, and the number of `indices`."""
-        pixels: list[Tensor] = []
-        labels: list[int] = []
-        skipped: list[str] = []
-        for index in indices:
-            try:
-                image = self.dataset.load(index)
-            except CorruptImage as error:
-                skipped.append(error.path)
-                continue
-            pixels += [self.apply(image, rng.generator(self.seed, "view", index, view)) for view in range(self.views)]
-            labels.append(-1 if self.dataset.labels is None else int(self.dataset.labels[index]))
-        return torch.stack(pixels) if pixels else None, labels, skipped, len(indices)
-
-
-def _encode_shard(
-    work: _Views,
-    chosen: range,
-    encode: Callable[[Tensor], Tensor],
-    batch_size: int,
-    workers: int,
-    on_images: Callable[[int], None] | None,
-) -> tuple[np.ndarray, list[int], list[str]]:
-    parts: list[np.ndarray] = []
-    labels: list[int] = []
-    skipped: list[str] = []
-    per_batch = max(1, batch_size // work.views)
-    chunks = [chosen[first : first + per_batch] for first in range(0, len(chosen), per_batch)]
-    for pixels, batch_labels, corrupt, count in compute(work, chunks, workers):
-        if pixels is not None:
-            ids = encode(images.to_float(pixels))
-            parts.append(ids.cpu().numpy().reshape(-1, work.views, ids[0].numel()))
-        labels += batch_labels
-        skipped += corrupt
-        _report(on_images, count)
-    empty = np.empty((0, work.views, 1))
-    return (np.concatenate(parts) if parts else empty), labels, skipped
 
 
 def _report(on_images: Callable[[int], None] | None, count: int) -> None:

@@ -28,10 +28,11 @@ def warp(
     turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     linear = turn @ (torch.eye(2) + stretch * (2 * torch.rand(2, 2, generator=generator) - 1))
     linear *= torch.tensor([[1.0, height / width], [width / height, 1.0]])  # coordinates are shares of a side
+    linear = linear.to(image.device)  # the same numbers on every device
     grid = functional.affine_grid(
         functional.pad(linear, [0, 1]).unsqueeze(0), [1, len(image), height, width], align_corners=False
     )
-    knots = 2 * distortion * torch.randn(1, 2, KNOTS, KNOTS, generator=generator)  # a side is 2 wide
+    knots = 2 * distortion * torch.randn(1, 2, KNOTS, KNOTS, generator=generator).to(image.device)  # a side is 2 wide
     smooth = functional.interpolate(knots, (height, width), mode="bicubic", align_corners=True)
     warped = functional.grid_sample(
         image.float().unsqueeze(0),

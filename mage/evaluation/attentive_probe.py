@@ -7,7 +7,7 @@ Letters: n images, l tokens, d width, k classes.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -84,9 +84,17 @@ def attentive_probe(
     train: TokenFeatures, test: TokenFeatures, *, config: AttentiveConfig | None = None, seed: int = 0
 ) -> ProbeResult:
     """Accuracy on `test` of a head trained on `train`. Raises ValueError if their tokens have different shapes."""
-    config = config or AttentiveConfig()
     if train.rows.shape[1:] != test.rows.shape[1:]:
         raise ValueError(f"token features have shapes {tuple(train.rows.shape[1:])} and {tuple(test.rows.shape[1:])}")
+    parts = zip(test.rows.split(1000), test.labels.split(1000), strict=True)
+    return probe_batches(train, (TokenFeatures(*part) for part in parts), config=config, seed=seed)
+
+
+def probe_batches(
+    train: TokenFeatures, test: Iterable[TokenFeatures], *, config: AttentiveConfig | None = None, seed: int = 0
+) -> ProbeResult:
+    """The same of test images in batches, each of which is taken after the training and kept no longer than needed."""
+    config = config or AttentiveConfig()
     count, classes = len(train.labels), int(train.labels.max()) + 1
     batch_size = min(config.batch_size, max(1, count // 4))
     with torch.random.fork_rng(devices=[]):
@@ -107,10 +115,13 @@ def attentive_probe(
             loss.backward()
             optimizer.step()
             schedule.step()
-    with torch.inference_mode():
-        scores = torch.cat([head(part.float()) for part in test.rows.split(1000)])
+    scores, labels = [], []
+    for batch in test:
+        with torch.inference_mode():
+            scores.append(head(batch.rows.float()))
+        labels.append(batch.labels)
     settings = {"epochs": config.epochs, "batch_size": batch_size, "learning_rate": config.learning_rate, "seed": seed}
-    return ProbeResult.of(scores, test.labels, f"attentive_{config.epochs}ep", settings)
+    return ProbeResult.of(torch.cat(scores), torch.cat(labels), f"attentive_{config.epochs}ep", settings)
 
 
 @REPRESENTATION_PROTOCOLS.register("attentive")
@@ -134,18 +145,17 @@ class AttentiveProbe(RepresentationProtocol):
 
     def measure(self, subject: Representation) -> Iterator[Metric]:
         """Accuracy on the test images."""
-        train = evenly(subject.train_images, self.training_images)
-        tokens = [_tokens(subject, dataset) for dataset in (train, subject.test_images)]
-        probe = attentive_probe(*tokens, seed=subject.seed)
-        protocol = f"{probe.protocol}, {len(tokens[0].labels):,} training images"
+        batches = list(_tokens(subject, evenly(subject.train_images, self.training_images)))
+        train = TokenFeatures(torch.cat([part.rows for part in batches]), torch.cat([part.labels for part in batches]))
+        del batches
+        probe = probe_batches(train, _tokens(subject, subject.test_images), seed=subject.seed)
+        protocol = f"{probe.protocol}, {len(train.labels):,} training images"
         interval = list(probe.confusion.interval)
         yield self.metric("attentive_probe_accuracy", probe.accuracy, protocol, interval=interval)
 
 
-def _tokens(subject: Representation, dataset: ImageDataset) -> TokenFeatures:
-    rows, labels = [], []
+def _tokens(subject: Representation, dataset: ImageDataset) -> Iterator[TokenFeatures]:
+    """Tokens and labels of a data set, batch by batch."""
     for batch in evaluation_batches(dataset, build_transform(subject.transform), batch_size=subject.batch_size):
         tokens = subject.model.forward_intermediates(images.to_float(batch["images"]), 1, output_fmt="NLC")[0]
-        rows.append(tokens.to("cpu", torch.float16))
-        labels.append(batch["labels"])
-    return TokenFeatures(torch.cat(rows), torch.cat(labels))
+        yield TokenFeatures(tokens.to("cpu", torch.float16), batch["labels"])

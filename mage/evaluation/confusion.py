@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.nn import functional
 
 NORMAL_QUANTILE = 1.959964
 """97.5 % quantile of the normal distribution: an interval of this many standard errors on both sides holds 95 %."""
@@ -45,15 +44,15 @@ def with_interval(right: int, count: int) -> str:
 class Confusion:
     """How often images of each class were taken for each class."""
 
-    counts: Int[Tensor, "k k"]
-    """Rows: true classes; columns: predicted ones."""
+    pairs: Int[Tensor, "p 3"]
+    """True class, predicted class and number of images of every pair that occurs, in the order of the classes."""
     class_names: tuple[str, ...]
 
     def __eq__(self, other: object) -> bool:
         """Whether counts and names are the same."""
         if not isinstance(other, Confusion):
             return NotImplemented
-        return self.class_names == other.class_names and torch.equal(self.counts, other.counts)
+        return self.class_names == other.class_names and torch.equal(self.pairs, other.pairs)
 
     __hash__ = None  # type: ignore[assignment]  # as of other classes that compare their values
 
@@ -62,26 +61,32 @@ class Confusion:
         """Count predictions. Classes without a name are called by their number; raises ValueError without images."""
         if not len(labels):
             raise ValueError("there are no images to count the answers for")
-        size = max(int(labels.max()), int(predicted.max())) + 1
-        counts = torch.bincount(labels * size + predicted, minlength=size * size).view(size, size)
-        return cls(counts, ()).named(class_names)
+        pairs, counts = torch.stack([labels, predicted], dim=1).unique(dim=0, return_counts=True)
+        numbers = tuple(str(number) for number in range(int(pairs.max()) + 1))
+        return cls(torch.cat([pairs, counts[:, None]], dim=1), numbers).named(class_names)
 
     def named(self, class_names: Sequence[str]) -> "Confusion":
         """The same answers with the classes' names; classes without one are called by their number."""
-        size = max(len(class_names), len(self.counts))
-        more = size - len(self.counts)
+        size = max(len(class_names), len(self.class_names))
         names = tuple(class_names) + tuple(str(number) for number in range(len(class_names), size))
-        return Confusion(functional.pad(self.counts, (0, more, 0, more)), names)
+        return Confusion(self.pairs, names)
+
+    @property
+    def counts(self) -> Int[Tensor, "k k"]:
+        """The whole matrix, for few classes. Rows: true classes; columns: predicted ones."""
+        matrix = self.pairs.new_zeros(len(self.class_names), len(self.class_names))
+        matrix[self.pairs[:, 0], self.pairs[:, 1]] = self.pairs[:, 2]
+        return matrix
 
     @property
     def images(self) -> int:
         """Number of images."""
-        return int(self.counts.sum())
+        return int(self.pairs[:, 2].sum())
 
     @property
     def right(self) -> int:
         """Number of images whose class was predicted."""
-        return int(self.counts.trace())
+        return int(self.pairs[self.pairs[:, 0] == self.pairs[:, 1], 2].sum())
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -90,17 +95,19 @@ class Confusion:
 
     def confusions(self) -> list[tuple[int, int, int]]:
         """(true class, predicted class, images), the most frequent first; at most MOST_CONFUSIONS."""
-        size, wrong = len(self.counts), self.counts.clone().fill_diagonal_(0).flatten()
-        order = wrong.argsort(descending=True, stable=True)[:MOST_CONFUSIONS].tolist()
-        return [(place // size, place % size, int(wrong[place])) for place in order if wrong[place]]
+        wrong = self.pairs[self.pairs[:, 0] != self.pairs[:, 1]]
+        order = wrong[:, 2].argsort(descending=True, stable=True)[:MOST_CONFUSIONS]
+        return [(true, taken, images) for true, taken, images in wrong[order].tolist()]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a JSON file: interval, the accuracy of each class with its interval, and the confusions."""
-        names, totals = self.class_names, self.counts.sum(dim=1).tolist()
-        per_class = {}
-        for number, (name, total) in enumerate(zip(names, totals, strict=True)):
+        names, per_class = self.class_names, {}
+        totals, rights = [0] * len(names), [0] * len(names)
+        for true, taken, images in self.pairs.tolist():
+            totals[true] += images
+            rights[true] += images if true == taken else 0
+        for name, total, right in zip(names, totals, rights, strict=True):
             if total:
-                right = int(self.counts[number, number])
                 low, high = wilson_interval(right, total)
                 per_class[name] = {"accuracy": right / total, "low": low, "high": high, "images": total}
         low, high = self.interval

@@ -29,6 +29,9 @@ INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_HASH = "6726825d"
 INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_FILE}"
 
+DATA_ALONE = (".safetensors", ".npz", ".npy")
+"""Files that cannot hold code, as they are read."""
+
 
 class Seen(NamedTuple):
     """Output of an extractor: features (n, d), and class scores (n, k) if it has a classifier."""
@@ -154,7 +157,14 @@ def check_is_data(path: Path) -> None:
 
 
 def _timm(name: str, weights: str | Path, device: torch.device) -> Extractor:
-    source: dict[str, Any] = {"checkpoint_path": str(weights)} if weights else {"pretrained": True}
+    source: dict[str, Any] = {"pretrained": True}
+    if weights:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        if path.suffix.lower() not in DATA_ALONE:
+            check_is_data(path)
+        source = {"checkpoint_path": str(path)}
     try:
         network: nn.Module = timm.create_model(name, **source)
     except Exception as error:  # unknown names, no connection, files of others: any exception

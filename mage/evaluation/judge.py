@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage import atomic, images, rng
-from mage.data.datasets import ImageDataset
+from mage.data.datasets import ImageDataset, evenly
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
 from mage.device import autocast
@@ -29,6 +29,8 @@ WIDTHS = (32, 128, 128)
 """Channels at each of three resolutions."""
 VERSION = 1
 """Part of the file name of a stored judge: increase it when the network or its training changes."""
+MOST_BYTES = 2**32
+"""Of a judge's training images, which are all in memory: 1.4 million of 32 x 32 RGB pixels, 22,000 of 256 x 256."""
 
 
 @dataclass(frozen=True)
@@ -191,9 +193,20 @@ def judge_of(
     """The judge for a labelled data set, its images cropped to `image_size`. Raises ValueError if it has no labels."""
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels, which a judge is trained on")
-    batches = list(evaluation_batches(dataset, build_transform(TransformConfig(size=image_size)), batch_size=256))
-    pixels, labels = (torch.cat([batch[name] for batch in batches]) for name in ("images", "labels"))
-    return load_or_train(pixels, labels, config, cache=cache, precision=precision, device=device)
+    pixels, labels, count = torch.empty(0, dtype=torch.uint8), torch.empty(len(dataset), dtype=torch.int64), 0
+    for batch in evaluation_batches(dataset, build_transform(TransformConfig(size=image_size)), batch_size=256):
+        if not count:
+            pixels = batch["images"].new_empty(len(dataset), *batch["images"].shape[1:])
+        here = slice(count, count + len(batch["images"]))
+        pixels[here], labels[here] = batch["images"], batch["labels"]
+        count = here.stop
+    return load_or_train(pixels[:count], labels[:count], config, cache=cache, precision=precision, device=device)
+
+
+def judged_part(dataset: ImageDataset, channels: int, image_size: tuple[int, int]) -> ImageDataset:
+    """As many images of a data set, spread over it, as a judge of such images is trained on: those of MOST_BYTES."""
+    most = max(2, MOST_BYTES // (channels * image_size[0] * image_size[1]))
+    return dataset if len(dataset) <= most else evenly(dataset, most)
 
 
 def judge_extractor(judge: Judge) -> Extractor:
@@ -246,6 +259,6 @@ def _softened(pixels: Tensor, *, share: float) -> Tensor:
 def _fingerprint(pixels: Tensor, labels: Tensor, config: JudgeConfig) -> str:
     """Hash of images, labels, settings and version of the network."""
     digest = hashlib.sha256(repr((VERSION, tuple(pixels.shape), sorted(asdict(config).items()))).encode())
-    digest.update(pixels.contiguous().numpy().tobytes())
-    digest.update(labels.to(torch.int64).numpy().tobytes())
+    digest.update(pixels.contiguous().view(-1).numpy().data)  # without a copy
+    digest.update(labels.to(torch.int64).contiguous().numpy().data)
     return digest.hexdigest()[:24]

@@ -82,7 +82,9 @@ def neighbour_predictions(
     for chunk in torch.split(functional.normalize(queries.float(), dim=1), chunk_size):
         with torch.autocast(chunk.device.type, enabled=False):
             similarity, index = (chunk @ train_unit.T).topk(max(neighbours), dim=1)
-        weight = torch.ones_like(similarity) if temperature is None else (similarity / temperature).exp()
+        weight = torch.ones_like(similarity)
+        if temperature is not None:  # relative to the nearest, because exp(100) is no number of 32 bits
+            weight = ((similarity - similarity[:, :1]) / temperature).exp()
         votes, counted = weight.new_zeros(len(chunk), classes), 0
         for k in sorted(set(neighbours)):  # the votes of a smaller k are part of those of a larger one
             votes.scatter_add_(1, train.labels[index[:, counted:k]], weight[:, counted:k])

@@ -102,24 +102,31 @@ def lars_probe_on_crops(
     batch_size = _lars_batch_size(config, len(dataset))
     steps = config.epochs * (len(dataset) // batch_size)
 
+    share = _in_parts(batch_size, images_at_once)
+
     def batches(start: int) -> Iterator[Features]:
-        loader = TrainLoader(
-            dataset,
-            build_transform(transform),
-            share=Share(batch_size),
-            seed=seed,
-            num_workers=num_workers,
-            start=start,
+        loader = iter(
+            TrainLoader(
+                dataset, build_transform(transform), share=share, seed=seed, num_workers=num_workers, start=start
+            )
         )
-        for batch in itertools.islice(loader, steps - start):
-            parts = []
-            for part in batch["images"].split(images_at_once):
-                parts.append(describe(images.to_float(part)).float().cpu())
-                if on_images is not None:
-                    on_images(len(part))
-            yield Features(torch.cat(parts), batch["labels"])
+        for _ in range(start, steps):
+            features, truth = [], []
+            for batch in itertools.islice(loader, share.parts):
+                truth.append(batch["labels"])
+                for part in batch["images"].split(images_at_once):
+                    features.append(describe(images.to_float(part)).float().cpu())
+                    if on_images is not None:
+                        on_images(len(part))
+            yield Features(torch.cat(features), torch.cat(truth))
 
     return _lars(batches, len(dataset), classes, test, config, seed, keep)
+
+
+def _in_parts(batch_size: int, images_at_once: int) -> Share:
+    """The whole batch, in equal parts of few images, at least `images_at_once`, that a worker reads at a time."""
+    parts = (parts for parts in range(batch_size, 0, -1) if batch_size % parts == 0)
+    return Share(batch_size, next(count for count in parts if batch_size // count >= min(images_at_once, batch_size)))
 
 
 def probe_crops(size: tuple[int, int], scale: tuple[float, float] = (0.2, 1.0)) -> TransformConfig:

@@ -14,6 +14,9 @@ Better = Literal["higher", "lower", ""]
 Subject = TypeVar("Subject")
 LONG_NAMES = {"efflite0": "EfficientNet-Lite0", "inception": "Inception"}
 """Feature networks whose short names are parts of metric names, as they are written in titles."""
+PARTS = {"network": "|".join((*LONG_NAMES, "judge", ".+")), "samples": "(?!real$).+?"}
+"""What may stand for these parts of a name; others are as short as possible. Names of further networks, such as timm's,
+hold underscores of their own, and those of samples may end with _real."""
 
 
 @dataclass(frozen=True)
@@ -138,4 +141,9 @@ def describe(name: str, descriptions: Mapping[str, Description]) -> Description 
 
 def _pattern(template: str) -> re.Pattern[str]:
     pieces = re.split(r"\{(\w+)\}", template)  # every second piece is the name of a variable part
-    return re.compile("".join(f"(?P<{piece}>.+?)" if odd % 2 else re.escape(piece) for odd, piece in enumerate(pieces)))
+    return re.compile(
+        "".join(
+            f"(?P<{piece}>{PARTS.get(piece, '.+?')})" if odd % 2 else re.escape(piece)
+            for odd, piece in enumerate(pieces)
+        )
+    )

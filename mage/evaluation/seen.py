@@ -105,6 +105,15 @@ class Reference:
             moments.extractor = extractor
         return cls(Path(path).stem, moments, features)
 
+    def check(self, extractor: Extractor) -> None:
+        """Raise ValueError for statistics of another network, or of features of another width."""
+        theirs, width = self.moments.extractor, len(self.moments.mean)
+        if theirs != extractor.fingerprint:
+            raise ValueError(f"the reference {self.name} has features of {theirs}, not of {extractor.fingerprint}")
+        mine = extractor(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).features.shape[1]
+        if width != mine:
+            raise ValueError(f"the reference {self.name} has features of {width} numbers, {extractor.name} of {mine}")
+
 
 def look_at(
     batches: Iterable[UInt8[Tensor, "n c H W"]],

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mage import images
 from mage.data.datasets import CorruptImage, spread
+from mage.data.loaders import none_readable
 from mage.data.named_images import NamedImages, named_images
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.clusters import Clusters, find_clusters
@@ -73,6 +74,7 @@ def explore(
     if on_start is not None:
         on_start(count)
     kept: list[int] = []
+    reasons: dict[str, str] = {}
     thumbnails: list[Image.Image] = []
     features: list[Tensor] = []
     cut = build_transform(TransformConfig(size=model.image_size))
@@ -80,7 +82,7 @@ def explore(
         batch = []
         part = chosen[start : start + batch_size]
         for index in part:
-            picture = _readable(source, index)
+            picture = _readable(source, index, reasons)
             if picture is not None:
                 kept.append(index)
                 thumbnails.append(thumbnail(picture))
@@ -90,7 +92,7 @@ def explore(
         if on_images is not None:
             on_images(len(part))
     if not kept:
-        raise ValueError(f"none of the {count} images of {source.name} could be read; are the files whole?")
+        raise none_readable(source, reasons, count)
     described = torch.cat(features)
     x = standardised(described)
     components = principal_components(x)
@@ -121,9 +123,10 @@ def thumbnail(picture: Tensor) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _readable(source: NamedImages, index: int) -> Tensor | None:
+def _readable(source: NamedImages, index: int, reasons: dict[str, str]) -> Tensor | None:
     try:
         return source.load(index)
     except CorruptImage as error:
         source.skipped.append(error.path)
+        reasons[error.path] = error.reason
         return None

@@ -48,9 +48,10 @@ def finetune(recipe: FinetuneRecipe, launch: Launch, model: Mage) -> TrainResult
             embedding_dropout=recipe.embedding_dropout,
         )
     cut = recipe.data.test_transform(model.image_size)
+    tokenizer = model.tokenizer if isinstance(classifier, MAGEClassifier) else None
     task = Finetuning(
         classifier,
-        model.tokenizer if isinstance(classifier, MAGEClassifier) else None,
+        tokenizer,
         image_batches(data.train, transform, recipe.optim, recipe.seed, workers=launch.workers),
         num_images=len(data.train),
         optim=recipe.optim,
@@ -66,8 +67,11 @@ def finetune(recipe: FinetuneRecipe, launch: Launch, model: Mage) -> TrainResult
         logger.warning("each process computes %d images at a time, and %s", piece, task.of_parts)
     values = settings.to_dict(recipe)
     learned: dict[str, Any] = {name: value for name, value in values.items() if name not in ("name", "run")}
+    learned["content"] = content_of(data.train)
+    if tokenizer is not None:
+        learned["tokenizer"] = tokenizer.fingerprint()
     announce("fine-tuning", recipe, launch, recipe.optim, len(data.train))
-    return run_task(task, recipe, launch, learned | {"content": content_of(data.train)}, data.train)
+    return run_task(task, recipe, launch, learned, data.train)
 
 
 def start_classifier(

@@ -64,9 +64,16 @@ def look_at_dataset(
     def cut(image: Tensor, _: torch.Generator) -> Tensor:
         return images.fit(image, size, interpolation)
 
-    batches = (batch["images"].to(device) for batch in evaluation_batches(dataset, cut, batch_size=batch_size))
+    def batches() -> Iterator[Tensor]:
+        count = 0
+        for batch in evaluation_batches(dataset, cut, batch_size=batch_size):
+            count += len(batch["index"])
+            if int(batch["index"][-1]) >= count:
+                raise ValueError("some of its images cannot be read")  # at once: a pass may take an hour
+            yield batch["images"].to(device)
+
     try:
-        return look_at(batches, extractor, len(dataset), on_images=on_images)
+        return look_at(batches(), extractor, len(dataset), on_images=on_images)
     except ValueError as error:
         unreadable = f"; unreadable: {', '.join(dataset.skipped[:3])}" if dataset.skipped else ""
         raise ValueError(f"{dataset.name}: {error}{unreadable}") from None

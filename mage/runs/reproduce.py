@@ -150,6 +150,8 @@ def reproduce(
 ) -> dict[str, float]:
     """Measure the parts missing in `out`; metrics have the names of `PUBLISHED` and those of their protocols.
 
+    What is kept of an interrupted linear probe or fine-tuning has the fingerprint of the weights in its name.
+
     data: a folder in ImageNet's layout, train/CLASS/ and val/CLASS/. extractor: of the part generation.
     """
     row = published(model)
@@ -177,14 +179,15 @@ def reproduce(
             folder = out / f"features_{re.sub('[^A-Za-z0-9]+', '_', extractor.name)}"
             metrics = _generation(model, train, test, folder, extractor, config, row, announce)
         elif part == "linear":
-            metrics = _linear(model, train, test, config, row, out / "linear.pt")
+            metrics = _linear(model, train, test, config, row, out / f"linear_{weights}.pt")
         elif part == "fewshot":
             metrics = _few_shot(model, train, test, config)
         else:
             recipe = _finetune_recipe(row, data, config)
             launch = Launch(out, device=device, precision=precision, workers=config.workers, data_root=data_root)
-            finetune(recipe, launch.inside("finetune"), model)
-            tuned = load(out / "finetune", precision=precision, device=device)
+            launch = launch.inside(f"finetune_{weights}")
+            finetune(recipe, launch, model)
+            tuned = load(launch.out, precision=precision, device=device)
             cut = recipe.data.test_transform(tuned.image_size)
             metrics = {"finetune": classification_accuracy(tuned.classify, test, cut).top1}
         atomic.write_json(path, {"settings": part_settings, "metrics": metrics})

@@ -23,7 +23,7 @@ from torch import Tensor
 from mage import atomic, checksums, images, locks
 from mage.array_files import regular_size
 from mage.data.datasets import subset
-from mage.data.loaders import evaluation_batches
+from mage.data.loaders import NoneReadable, evaluation_batches
 from mage.data.named_images import MISSING, NamedImages
 from mage.data.transforms import TransformConfig, build_transform
 from mage.runs.table_files import ROWS, Column, Piece, check_format, is_intact, read_table, table_writer
@@ -183,8 +183,8 @@ def _compute(
                 waiting, started = [], time.monotonic()
             if on_images is not None:
                 on_images(len(chosen))
-    except ValueError:
-        if len(todo) == len(source) or len(source.skipped) < len(todo):
+    except NoneReadable:
+        if len(todo) == len(source):
             raise  # else the new files are unreadable, but there are rows of others
     finally:
         pieces.add(waiting)

@@ -12,6 +12,7 @@ from mage.recipes.schema import Recipe
 from mage.runs.inputs import decoding_device, image_batches, tell_data, training_data, validation_images
 from mage.runs.launch import Launch, announce, run_task
 from mage.tokenizers import VQGAN
+from mage.tokenizers.base import weights_fingerprint
 from mage.tokenizers.perceptual import build_perceptual
 from mage.training.redraw import Redraw
 from mage.training.run import TrainResult
@@ -80,8 +81,11 @@ def train_tokenizer(
             whole=None if redrawn_by is None else redrawn_by.parts,
         )
     activity = "tuning a tokenizer's decoder" if loss.freeze_encoder else "training a tokenizer"
+    learned = _learned(recipe, content_of(data.train))
+    if redrawn_by is not None:
+        learned["redrawn_by"] = weights_fingerprint(redrawn_by.require_generator().state_dict())
     announce(activity, recipe, launch, optim, len(data.train), recipe.tokenizer.grid)
-    return run_task(task, recipe, launch, _learned(recipe, content_of(data.train)), data.train)
+    return run_task(task, recipe, launch, learned, data.train)
 
 
 def _redraw(recipe: Recipe, model: Mage | None) -> Redraw | None:

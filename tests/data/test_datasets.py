@@ -4,6 +4,8 @@ import gzip
 import os
 import struct
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -227,7 +229,7 @@ def test_a_corrupt_file_raises_an_error_with_its_path(tmp_path, content):
     with pytest.raises(CorruptImage) as caught:
         load_dataset(tmp_path).load(0)
     assert caught.value.path == str(tmp_path / "a.png")
-    assert str(caught.value) == f"cannot read {tmp_path / 'a.png'} as an image"
+    assert str(caught.value).startswith(f"cannot read {tmp_path / 'a.png'} as an image (")
 
 
 def test_a_truncated_jpeg_is_corrupt(tmp_path):
@@ -302,6 +304,28 @@ def test_a_failed_download_is_one_sentence_that_says_where_files_belong(tmp_path
         load_dataset(name, data_root=tmp_path / "nowhere")
 
 
+def test_what_several_ask_for_is_downloaded_by_one(tmp_path, monkeypatch):
+    downloads = []
+
+    def cifar(root: str, train: bool, download: bool) -> SimpleNamespace:
+        there = (tmp_path / "there").exists()
+        if not there and not download:
+            raise RuntimeError("Dataset not found or corrupted. You can use download=True to download it")
+        if not there:
+            downloads.append(root)
+            time.sleep(0.1)
+            (tmp_path / "there").touch()
+        pixels = np.zeros((1, 32, 32, 3), dtype=np.uint8)
+        return SimpleNamespace(data=pixels, targets=[0], classes=["a"])
+
+    cifar.base_folder = "cifar-10-batches-py"
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", cifar)
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: load_dataset("cifar10", data_root=tmp_path), range(3)))
+    assert [len(dataset) for dataset in found] == [1, 1, 1]
+    assert len(downloads) == 1
+
+
 def test_torchvisions_arrays_are_put_channels_first(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 
@@ -336,6 +360,21 @@ def test_links_are_followed_once_and_circles_of_them_end(tmp_path):
     dataset = load_dataset(root, split="all")
     assert names(dataset) == ["cat/b.png", "dog/a.png"]
     assert dataset.class_names == ("cat", "dog")
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, caplog):
+    for name in ("a", "b"):
+        picture(tmp_path / name / "0.png")
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert names(load_dataset(tmp_path, split="all")) == ["a/0.png"]
+    assert f"the folder {tmp_path / 'b'} cannot be read (Permission denied): its images are left out" in caplog.text
 
 
 def test_a_pipe_among_images_is_a_corrupt_image_and_not_waited_for(tmp_path):

@@ -14,7 +14,7 @@ from torch import Tensor
 from mage import runs
 from mage.data import device_images
 from mage.data.datasets import load_dataset, subset
-from mage.data.device_images import DeviceImages, is_plain_jpeg
+from mage.data.device_images import DeviceImages, Packed, is_plain_jpeg
 from mage.data.image_sets import ImageDataset
 from mage.data.loaders import TrainLoader
 from mage.data.shard_writer import write_shard
@@ -145,6 +145,21 @@ def test_a_damaged_file_is_replaced_and_named_as_ever(folder: Path, caplog: pyte
     assert dataset.skipped == other.skipped
     assert len(dataset.skipped) == 2
     assert sum("the host decodes it" in line for line in caplog.messages) == 1
+
+
+def test_an_error_of_the_augmentation_is_not_taken_for_a_damaged_file(folder: Path) -> None:
+    def broken(image: Tensor, generator: torch.Generator) -> Tensor:
+        raise RuntimeError("on two devices")
+
+    loader = TrainLoader(load_dataset(folder, split="all"), broken, share=Share(4), seed=0)
+    images_ = DeviceImages(loader, CPU)
+    packed = Packed(0, 0, [0], {}, [3], torch.zeros(3, dtype=torch.uint8), [])
+    images_._decode = lambda files, **more: [torch.zeros(3, 4, 4, dtype=torch.uint8)]
+    with pytest.raises(RuntimeError, match="on two devices"):
+        images_._items(packed)
+    images_.loader.batch_of = lambda number: pytest.fail("it was taken for a damaged file")
+    with pytest.raises(RuntimeError, match="on two devices"):
+        images_._batch(packed)
 
 
 def test_no_readable_image_is_an_error(folder: Path) -> None:

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from mage import rng
-from mage.data.datasets import ArrayDataset, FolderDataset, load_dataset
-from mage.data.loaders import TrainLoader, decode_to_memory, evaluation_batches
+from mage.data.datasets import ArrayDataset, CorruptImage, FolderDataset, load_dataset
+from mage.data.epoch_order import epoch_order
+from mage.data.loaders import NoneReadable, TrainLoader, decode_to_memory, evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
 from mage.recipes import FINETUNES, named
 from mage.settings import override
@@ -185,6 +186,53 @@ def test_corrupt_files_are_replaced_in_training_noted_once_and_warned_about(tmp_
     assert_same(take(again, 6), batches[3:])
 
 
+@pytest.mark.parametrize("broken", [(4, 5, 8), (0, 1, 4), (4, 5, 6, 7)])
+def test_of_many_unreadable_images_no_two_are_replaced_by_the_same(broken):
+    """broken: places in the order of the epoch, of which step 1 has those from 4 to 7."""
+    order = epoch_order(12, None, 0, 0)
+
+    class Damaged(ArrayDataset):
+        def load(self, index):
+            if index in order[list(broken)].tolist():
+                raise CorruptImage(str(index))
+            return super().load(index)
+
+    dataset = Damaged("damaged", numbered(12).array, None)
+    steps = take(TrainLoader(dataset, PLAIN, share=Share(4), seed=0), 3)
+    parts = take(TrainLoader(dataset, PLAIN, share=Share(4, 2), seed=0), 6)
+    for step, batch in enumerate(steps):
+        assert len(set(batch["index"].tolist())) == 4
+        assert torch.equal(batch["index"], torch.cat([part["index"] for part in parts[2 * step : 2 * step + 2]]))
+
+
+def test_a_long_list_of_unreadable_files_costs_no_more_for_each():
+    class Gone(ArrayDataset):
+        def load(self, index):
+            raise CorruptImage(f"{index:06d}.png")
+
+    class Counted(list):
+        looked = 0
+
+        def __contains__(self, path):
+            Counted.looked += 1
+            return super().__contains__(path)
+
+    dataset = Gone("gone", torch.zeros(1000, 1, 8, 8, dtype=torch.uint8), None, skipped=Counted())
+    for _ in range(2):
+        with pytest.raises(NoneReadable):
+            list(evaluation_batches(dataset, PLAIN))
+    assert (len(dataset.skipped), Counted.looked) == (1000, 0)
+
+
+def test_the_reason_is_told_of_images_that_are_too_large(tmp_path, caplog, monkeypatch):
+    dataset = folder(tmp_path, 4)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30)
+    reason = r"its pixels are more than PIL\.Image\.MAX_IMAGE_PIXELS, 30"
+    with pytest.raises(ValueError, match=rf"^none of the 4 images of .* could be read \({reason}\)$"):
+        list(evaluation_batches(dataset, PLAIN))
+    assert re.search(rf"skipping \S*00\.png: it cannot be read as an image \({reason}\)", caplog.text)
+
+
 @WORKERS
 def test_evaluation_goes_through_all_readable_images_in_order(tmp_path, num_workers):
     dataset = folder(tmp_path, 11, corrupt=(4,))
@@ -230,7 +278,9 @@ def test_a_data_set_without_a_readable_file_is_one_sentence(tmp_path, num_worker
         lambda: list(evaluation_batches(dataset, PLAIN, rank=1, world_size=2)),
         lambda: decode_to_memory(dataset),
     ):
-        with pytest.raises(ValueError, match=r"^none of the 4 images of .* could be read; are the files whole[?]$"):
+        with pytest.raises(
+            ValueError, match=r"^none of the 4 images of .* could be read \(Unid.*\); are the files whole[?]$"
+        ):
             read()
 
 

@@ -5,7 +5,9 @@ import importlib.util
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +187,27 @@ def test_copies_make_room_for_each_other_and_what_a_killed_process_left_goes(tmp
     assert not Copies(tmp_path, 999).worth_it(stored[0], 10**9), "it would not fit"
 
 
+def test_threads_that_copy_one_shard_wait_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards(tmp_path / "local", count=1)
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    memory.pipe("/threads/s-0.tar", (tmp_path / "local" / "s-0.tar").read_bytes())
+    monkeypatch.setenv("MAGE_DATA", str(tmp_path / "kept"))
+    monkeypatch.setattr("mage.data.shard_copies.REQUEST_BYTES", 2**30)
+    copied: list[int] = []
+
+    def slow(stored: Stored, start: int, count: int) -> bytes:
+        copied.append(start)
+        time.sleep(0.05)
+        return storage.read(stored, start, count)
+
+    monkeypatch.setattr("mage.data.shard_copies.read", slow)
+    dataset = load_dataset("memory://threads/s-0.tar", split="all")
+    with ThreadPoolExecutor(4) as threads:
+        loaded = list(threads.map(dataset.load, range(10)))
+    assert [int(image[0, 0, 0]) for image in loaded] == list(range(10))
+    assert copied == [0]
+
+
 def test_a_full_disk_says_where_room_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"12345")
 
@@ -209,7 +232,7 @@ def test_a_missing_shard_in_a_store_is_tried_again_named_and_skipped_if_asked(
     with caplog.at_level(logging.WARNING):
         batches = list(evaluation_batches(dataset, PLAIN, batch_size=5))
     assert sum(len(batch["index"]) for batch in batches) == 10
-    assert dataset.skipped[1:] == [f"s3://gone/s-1.tar/{number:04d}.png" for number in range(10, 20)]
+    assert dataset.skipped[1:] == ["s3://gone/s-1.tar"]
 
 
 def test_a_token_cache_in_a_store_is_copied_once_and_continued_if_it_was_cut_short(
@@ -246,3 +269,37 @@ def test_a_token_cache_in_a_store_is_copied_once_and_continued_if_it_was_cut_sho
     store.client().put_object(Bucket="tokens", Key="bad/index.json", Body=json.dumps({"format": 99}).encode())
     with pytest.raises(ValueError, match=r"s3://tokens/bad/index\.json is damaged"):
         open_cache("s3://tokens/bad")
+
+
+def test_a_damaged_copy_of_a_token_cache_is_copied_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    monkeypatch.setenv("MAGE_DATA", str(tmp_path / "kept"))
+    tokens = np.random.default_rng(0).integers(0, 50, (30, 12))
+    write_tokens(tmp_path / "cache", tokens, num_codes=50, shard_images=10)
+    for path in (tmp_path / "cache").iterdir():
+        memory.pipe(f"/tokens/{path.name}", path.read_bytes())
+    assert open_cache("memory://tokens") is not None
+    (copy,) = (path for path in (tmp_path / "kept" / "tokens").iterdir() if path.is_dir())
+    for name, damage in (("tokens-00001.u16", b"\1" * 240), ("labels-00002.i32", b"short")):
+        (copy / name).write_bytes(damage)
+    copied: list[str] = []
+    copy_file = sys.modules["mage.data.stored_tokens"].copy_file
+
+    def noted(stored: Stored, path: Path) -> None:
+        copied.append(path.name)
+        copy_file(stored, path)
+
+    monkeypatch.setattr("mage.data.stored_tokens.copy_file", noted)
+    cache = open_cache("memory://tokens")
+    assert cache is not None
+    assert np.array_equal(cache.tokens(np.arange(30), np.zeros(30, int)).numpy(), tokens)
+    assert sorted(copied) == ["labels-00002.i32", "tokens-00001.u16"]
+    memory.pipe("/tokens/tokens-00001.u16", b"\2" * 240)
+    (copy / "tokens-00001.u16").write_bytes(b"\1" * 240)
+    with pytest.raises(ValueError, match=r"memory://tokens is damaged itself, as its copy shows: .*tokens-00001\.u16"):
+        open_cache("memory://tokens")
+    values = json.loads((tmp_path / "cache" / "index.json").read_text()) | {"complete": False}
+    del values["checksum"]
+    memory.pipe("/tokens/index.json", json.dumps(values).encode())
+    with pytest.raises(ValueError, match=r"^the token cache .* is unfinished"):
+        open_cache("memory://tokens")

@@ -211,6 +211,14 @@ def test_train_and_test_folders_are_the_splits(tmp_path: Path) -> None:
     assert open_shards(tmp_path, split="all").names()[-1] == "val/s.tar/0003.png"
 
 
+def test_of_a_folder_with_train_alone_nothing_is_held_out(tmp_path: Path) -> None:
+    numbered(tmp_path / "train" / "s.tar", range(20))
+    assert greys(load_dataset(tmp_path)) == list(range(20))
+    with pytest.raises(ValueError, match="has train/ but no test/"):
+        load_dataset(tmp_path, split="test")
+    assert len(load_dataset(tmp_path / "train")) == 18
+
+
 def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no \.tar files"):
         open_shards(tmp_path)
@@ -264,7 +272,25 @@ def test_a_shard_that_gets_lost_stops_training_with_one_sentence_or_is_replaced_
         list(evaluation_batches(strict, PLAIN, batch_size=4, num_workers=workers))
     batches = list(evaluation_batches(lenient, PLAIN, batch_size=4, num_workers=workers))
     assert torch.cat([batch["index"] for batch in batches]).tolist() == [*range(10), *range(20, 30)]
-    assert lenient.skipped == [f"{tmp_path}/s-1.tar/{number:04d}.png" for number in range(10, 20)]
+    assert lenient.skipped == [f"{tmp_path}/s-1.tar"]
+
+
+def test_a_shard_that_was_out_of_reach_for_a_while_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = numbered(tmp_path / "s-0.tar", range(10))
+    numbered(tmp_path / "s-1.tar", range(10, 20))
+    dataset = load_dataset(tmp_path, split="all", shards=SKIPPING)
+    path.rename(tmp_path / "away")
+    assert len(list(evaluation_batches(dataset, PLAIN, batch_size=5))) == 2
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
+        f"skipping {path}: it cannot be read as an image (the shard is missing, tried 4 times)"
+    ]
+    (tmp_path / "away").rename(path)
+    with pytest.raises(CorruptImage, match=r"s-0\.tar/0000\.png"):
+        dataset.load(0)
+    monkeypatch.setattr("mage.data.tar_images.FORGOTTEN_AFTER", 0.0)
+    assert greys(dataset) == list(range(20))
 
 
 def test_reading_is_tried_again_before_it_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,6 +340,18 @@ def test_what_a_shard_has_no_use_for_is_refused(tmp_path: Path, entry: tarfile.T
     path = tar(tmp_path / "x.tar", (named("1.png"), png(1)), (entry, b""))
     with pytest.raises(BrokenFile, match=message):
         open_shards(path)
+
+
+def test_names_that_are_not_utf_8_are_read_with_escapes(tmp_path: Path) -> None:
+    """As old archives have them."""
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as shard:
+        for name in ("caf\xe9.png", "caf\xe9/" + "long" * 40 + ".png"):
+            entry = named(name)
+            entry.size = len(png(0))
+            shard.addfile(entry, io.BytesIO(png(0)))
+    dataset = open_shards(tmp_path / "x.tar")
+    assert [name.partition("/")[2][:8] for name in dataset.names()] == ["caf\\xe9.", "caf\\xe9/"]
+    assert torch.equal(dataset.load(1), PICTURES[0])
 
 
 def header(**changes: bytes) -> bytearray:

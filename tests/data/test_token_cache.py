@@ -15,6 +15,7 @@ import torch
 import mage
 from mage import atomic, images, locks, rng
 from mage.data.datasets import load_dataset, subset
+from mage.data.own_tokens import write_tokens
 from mage.data.token_batches import token_batches
 from mage.data.token_cache import TokenCache, write_cache
 from mage.data.transforms import TransformConfig, build_transform
@@ -67,6 +68,70 @@ def test_an_interrupted_cache_is_completed_and_equal(parts: SimpleNamespace, tmp
     every = np.arange(len(whole))
     for view in range(3):
         assert torch.equal(whole.tokens(every, every * 0 + view), cut.tokens(every, every * 0 + view))
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_a_shard_that_was_begun_is_not_encoded_again(
+    parts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Of a shard of the usual size: after 80 of 100 images the last 20 are left."""
+    some = replace_data(parts, subset(parts.data, range(100)))
+    settings = {"shard_images": 16384, "batch_size": 30, "views": 3}
+    write(some, tmp_path / "whole", **settings)
+    whole, done = content(tmp_path / "whole"), list[int]()
+    monkeypatch.setattr("mage.data.shard_encoding.SECONDS", seconds)
+
+    def stop(count: int) -> None:
+        done.append(count)
+        if sum(done) >= 80:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(some, tmp_path / "cut", **settings, on_images=stop)
+    assert (tmp_path / "cut" / "begun.npz").is_file()
+    encoded: list[int] = []
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(pixels) // 3)
+        return parts.model.encode(pixels)
+
+    told: list[int] = []
+    model = SimpleNamespace(tokenizer=parts.model.tokenizer, encode=encode)
+    write(SimpleNamespace(model=model, data=some.data), tmp_path / "cut", **settings, on_images=told.append)
+    assert (encoded, told) == ([10, 10], [80, 10, 10])
+    assert content(tmp_path / "cut") == whole
+
+
+def test_a_begun_shard_that_was_damaged_is_encoded_from_its_beginning(parts: SimpleNamespace, tmp_path: Path) -> None:
+    write(parts, tmp_path / "whole")
+
+    def stop(count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(parts, tmp_path / "cut", on_images=stop)
+    begun = tmp_path / "cut" / "begun.npz"
+    data = bytearray(begun.read_bytes())
+    data[len(data) // 2] ^= 1
+    begun.write_bytes(data)
+    write(parts, tmp_path / "cut")
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_many_shards_keep_no_files_open(parts: SimpleNamespace, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    tokens = np.arange(120).reshape(60, 2)
+    write_tokens(tmp_path / "cache", tokens, num_codes=120, shard_images=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = os.dup(0)
+    os.close(open_now)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 20, hard))
+    try:
+        cache = TokenCache(tmp_path / "cache")
+        read = cache.tokens(np.arange(60), np.zeros(60, dtype=np.int64))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert np.array_equal(read.numpy(), tokens)
 
 
 def test_a_cache_refuses_another_tokenizer_transform_or_seed(parts: SimpleNamespace, tmp_path: Path) -> None:
@@ -155,6 +220,23 @@ def test_a_damaged_shard_is_noticed_and_encoded_again(
     write(parts, tmp_path / "cache")
     assert f"{file} was damaged: its images are encoded again" in caplog.text
     assert content(tmp_path / "cache") == whole
+
+
+def test_a_repaired_shard_may_have_other_unreadable_images(parts: SimpleNamespace, tmp_path: Path) -> None:
+    for number in range(9):
+        images.save_png(tmp_path / "data" / f"{number}.png", torch.rand(1, 8, 8, generator=rng.generator(number)))
+    names = [tmp_path / "data" / f"{number}.png" for number in range(9)]
+    saved = [name.read_bytes() for name in names]
+    for number in (0, 3, 7):
+        names[number].write_bytes(bytes(len(saved[number])))  # of the same size
+    given = replace_data(parts, load_dataset(str(tmp_path / "data"), split="all", channels=1))
+    write(given, tmp_path / "cache", shard_images=3)
+    for number in (3, 4, 5):
+        names[number].write_bytes(saved[3] if number == 3 else bytes(len(saved[number])))
+    (tmp_path / "cache" / "labels-00001.i32").write_bytes(b"")
+    cache = write(given, tmp_path / "cache", shard_images=3)
+    assert cache.index.shards == (2, 1, 2)
+    assert [Path(path).name for path in cache.index.skipped] == ["0.png", "4.png", "5.png", "7.png"]
 
 
 def test_a_cache_is_made_where_a_killed_call_left_the_traces_of_its_first_file(

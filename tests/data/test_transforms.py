@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mage import rng
 from mage.data.transforms import TransformConfig, build_transform, describe
+from mage.data.warp import warp
 
 
 def noise(channels: int = 3, height: int = 40, width: int = 60) -> Tensor:
@@ -144,6 +145,12 @@ def test_bicubic_crops_differ_from_bilinear_ones():
 def test_a_warp_of_nothing_leaves_the_image():
     still = TransformConfig((40, 60), augmentation="warp", max_rotation=0.0, max_stretch=0.0, distortion=0.0)
     assert torch.equal(build_transform(still)(noise(), rng.generator(0)), noise())
+
+
+def test_a_warp_is_computed_where_the_image_is():
+    image = torch.zeros(3, 12, 16, dtype=torch.uint8, device="meta")
+    warped = warp(image, rng.generator(0), rotation=20.0, stretch=0.1, distortion=0.1)
+    assert (warped.shape, warped.device.type) == (image.shape, "meta")
 
 
 def test_a_warp_turns_about_the_centre_without_slanting_an_oblong_image():

@@ -4,7 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+
+import mage
+from mage import images
 
 RECIPE = [
     ("--recipe nonsense", "there is no recipe 'nonsense'"),
@@ -510,6 +515,34 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(
     assert "Traceback" not in result.err
     assert list(tmp_path.iterdir()) == []
     assert {path: path.stat().st_mtime_ns for path in disk.root.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--reference {here}/missing.npz", "missing.npz"),
+        ("--reference {here}/narrow.npz", "the reference narrow has features of 3 numbers, efflite0 of"),
+        ("--reference {here}/other.npz", "the reference other has features of inception, not of efflite0"),
+        ("--data {here}/lone", "has train/ but no test/"),
+    ],
+)
+def test_what_samples_are_compared_with_is_looked_at_before_any_is_generated(
+    arguments: str,
+    message: str,
+    disk: SimpleNamespace,
+    command: Callable[..., SimpleNamespace],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mage.Mage, "generate", lambda *_, **__: pytest.fail("images were generated"))
+    images.save_png(tmp_path / "lone" / "train" / "a.png", torch.zeros(1, 8, 8))
+    np.savez(tmp_path / "narrow.npz", mu=np.zeros(3), sigma=np.eye(3))
+    np.savez(tmp_path / "other.npz", mu=np.zeros(3), sigma=np.eye(3), extractor="inception")
+    result = command(
+        "evaluate", "generation", "--samples", disk.root / "model", *arguments.format(here=tmp_path).split()
+    )
+    assert result.code == 2, result.err
+    assert message in result.err
 
 
 def test_an_unknown_command_names_the_known_ones(command: Callable[..., SimpleNamespace]) -> None:

@@ -1,9 +1,11 @@
 """What commands do when nothing is wrong: files, JSON, exit codes, and the same pictures as the library gives."""
 
 import argparse
+import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from PIL import Image
 
 import mage
 from mage import images
-from mage.cli.main import COMMANDS
+from mage.cli.main import COMMANDS, main
 from mage.data.datasets import ImageDataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.features import Features, extract_features
@@ -339,6 +341,29 @@ def test_a_folder_is_embedded_and_its_classes_are_predicted_once(
     rows = [line.split(",") for line in (tmp_path / "classes.csv").read_text().splitlines()[1:]]
     assert found["accuracy"] == sum(row[1] == row[4] for row in rows) / 40
     assert found["computed"] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8")
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_classes_of_any_name_are_printed_and_predicted(
+    disk: SimpleNamespace, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    """A folder whose name is not UTF-8, and one whose letters the output has not."""
+    shutil.copytree(disk.root / "folder" / "a", tmp_path / "photos" / "\u65e5\u672c")
+    shutil.copytree(disk.root / "folder" / "b", tmp_path / "photos" / "b")
+    os.rename(tmp_path / "photos" / "b", os.fsencode(tmp_path) + b"/photos/caf\xe9")
+    printed = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", printed)
+    words = ("--model", disk.root / "model", "--data", tmp_path / "photos", "--out", tmp_path / "classifier")
+    main(["probe", *map(str, words)])
+    words = (tmp_path / "photos", "--model", tmp_path / "classifier", "--out", tmp_path / "classes.csv")
+    main(["predict", *map(str, words)])
+    told = printed.buffer.getvalue().decode(encoding)
+    assert "classes of 40 images" in told
+    assert "caf\\xe9" in told
+    assert "\u65e5" in told if encoding == "utf-8" else "\\u65e5" in told
+    rows = (tmp_path / "classes.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert {row.split(",")[1] for row in rows} == {"\u65e5\u672c", "caf\\xe9"}
 
 
 def test_a_folder_becomes_one_page(

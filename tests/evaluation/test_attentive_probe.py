@@ -1,12 +1,24 @@
 """Attentive probe: finds what a mean hides, stays at chance where there is nothing, repeats with its seed."""
 
+from typing import Any
+
 import pytest
 import torch
 
+import mage
 from mage import rng
-from mage.evaluation.attentive_probe import AttentiveConfig, AttentiveHead, TokenFeatures, attentive_probe
+from mage.data.datasets import load_dataset
+from mage.evaluation.attentive_probe import (
+    AttentiveConfig,
+    AttentiveHead,
+    AttentiveProbe,
+    TokenFeatures,
+    attentive_probe,
+)
 from mage.evaluation.features import Features
 from mage.evaluation.linear_probe import lbfgs_probe
+from mage.evaluation.representation import Representation
+from mage.recipes import named
 
 QUICK = AttentiveConfig(epochs=20, batch_size=64, learning_rate=1e-2)
 
@@ -50,3 +62,26 @@ def test_other_shapes_are_an_error() -> None:
     train, test = one_position_tells(20, "train"), one_position_tells(20, "test")
     with pytest.raises(ValueError, match="shapes"):
         attentive_probe(train, TokenFeatures(test.rows[:, :, :4], test.labels))
+
+
+def test_tokens_of_test_images_are_scored_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of ImageNet's test images would take 20 GB."""
+    train, test = (load_dataset("digits", split=split) for split in ("train", "test"))
+    seen: list[str] = []
+
+    recipe = named("smoke")
+    model = mage.build(recipe.model, tokenizer=recipe.tokenizer, precision="float32")
+    encode = model.forward_intermediates
+
+    def encoding(pixels: torch.Tensor, *words: Any, **more: Any) -> list[torch.Tensor]:
+        seen.append(f"encoded {len(pixels)}")
+        return encode(pixels, *words, **more)
+
+    monkeypatch.setattr(model, "forward_intermediates", encoding)
+    forward = AttentiveHead.forward
+    monkeypatch.setattr(AttentiveHead, "forward", lambda head, rows: (seen.append("scored"), forward(head, rows))[1])
+    subject = Representation(model, train, test, batch_size=100)
+    (metric,) = AttentiveProbe(training_images=250).measure(subject)
+    assert metric.details["interval"][0] < metric.value
+    assert seen[:4] == ["encoded 100", "encoded 100", "encoded 50", "scored"]
+    assert seen[-6:] == ["encoded 100", "scored", "encoded 100", "scored", "encoded 97", "scored"]

@@ -54,5 +54,7 @@ def test_results_of_a_thousand_classes_stay_small() -> None:
     assert "confusion" not in found
     assert len(found["confusions"]) == MOST_CONFUSIONS
     assert len(found["per_class"]) == 1000
+    many = torch.arange(20_000)  # a matrix of them would take 3 GB, and sorting it as much again
+    assert len(Confusion.of(many.roll(1), many, ()).confusions()) == MOST_CONFUSIONS
     few = Confusion.of(labels[:MOST_CLASSES], labels[:MOST_CLASSES], ()).as_dict()
     assert len(few["confusion"]) == MOST_CLASSES

@@ -111,3 +111,6 @@ def test_timm_models_from_a_local_file(tmp_path: Path) -> None:
     assert extractor.fingerprint.startswith("timm_test_vit_")
     with pytest.raises(ValueError, match="timm cannot build 'no_such_model'"):
         build_extractor("timm:no_such_model")
+    torch.save({"other": Malicious()}, tmp_path / "bad.pth")
+    with pytest.raises(ValueError, match="not a file of weights alone"):
+        build_extractor("timm:test_vit", weights=tmp_path / "bad.pth")

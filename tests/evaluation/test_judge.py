@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mage import images
-from mage.data.datasets import ArrayDataset, load_dataset
+from mage.data.datasets import ArrayDataset, CorruptImage, load_dataset
 from mage.evaluation import judge as judging
 from mage.evaluation.judge import JudgeConfig, judge_extractor, judge_of, load_or_train, train_judge
 from mage.evaluation.metric import NotMeasured
@@ -45,6 +45,34 @@ def test_a_judge_is_trained_once_for_the_same_images_and_settings(
     assert not torch.equal(first.head.weight, other.head.weight)
     with pytest.raises(pytest.fail.Exception):
         load_or_train(pixels, labels, JudgeConfig(epochs=3), cache=tmp_path / "judges")
+
+
+def test_a_large_data_set_is_judged_by_a_part_that_is_loaded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = load_dataset("digits", split="train")
+    monkeypatch.setattr(judging, "MOST_BYTES", 400 * 64)
+    part = judging.judged_part(dataset, 1, (8, 8))
+    assert (len(part), len(judging.judged_part(part, 1, (8, 8)))) == (400, 400)
+    given: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def noted(pixels: torch.Tensor, labels: torch.Tensor, *_: object, **__: object) -> judging.Judge:
+        given.append((pixels, labels))
+        return judging.Judge(1, 10)
+
+    monkeypatch.setattr(judging, "load_or_train", noted)
+
+    def load(index: int) -> torch.Tensor:
+        if index == 0:
+            raise CorruptImage("0.png")
+        return type(part).load(part, index)
+
+    monkeypatch.setattr(part, "load", load)
+    judge_of(part, (8, 8), QUICK, cache=None)
+    ((pixels, labels),) = given
+    assert pixels.shape == (399, 1, 8, 8)
+    assert torch.equal(labels, torch.from_numpy(part.labels[1:]))
+    assert torch.equal(pixels[0], part.load(1))
 
 
 def test_a_cache_that_cannot_be_written_costs_a_training_only(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ def clusters(count: int, name: str, *, classes: int = 4, spread: float = 0.5, wi
     return Features(centres[labels] + spread * noise, labels)
 
 
-@pytest.mark.parametrize("temperature", [None, 0.07, 1.0])
-def test_predictions_agree_with_plain_loops(temperature: float | None) -> None:
-    train, test = clusters(40, "train", spread=1.5), clusters(25, "test", spread=1.5)
+@pytest.mark.parametrize(("temperature", "spread"), [(None, 1.5), (0.07, 1.5), (1.0, 1.5), (0.005, 1.5)])
+def test_predictions_agree_with_plain_loops(temperature: float | None, spread: float) -> None:
+    """Also where exp(similarity / temperature) is beyond numbers of 32 bits."""
+    train, test = (clusters(count, name, spread=spread) for count, name in ((40, "train"), (25, "test")))
     found = neighbour_predictions(train, test.features, (7, 1, 4), temperature)
     for k in (1, 4, 7):
         expected = [

@@ -1,6 +1,7 @@
 """Linear probe: all protocols on data with known answers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from mage import rng
 from mage.data.datasets import ArrayDataset
+from mage.data.loaders import TrainLoader
 from mage.data.transforms import TransformConfig
 from mage.evaluation.classification import accuracies
 from mage.evaluation.features import Features, extract_features
@@ -18,6 +20,7 @@ from mage.evaluation.lars_probe import LarsConfig, lars_optimizer, lars_probe, l
 from mage.evaluation.linear_head import fit_ridge
 from mage.evaluation.linear_probe import lbfgs_probe, linear_probe
 from mage.nn.backbones import PooledFeatures, efflite0
+from mage.share import Share
 from tests.reference import evaluation as reference
 
 PROTOCOLS = ("lars", "lbfgs")
@@ -311,3 +314,25 @@ def test_a_stopped_probe_goes_on_after_its_last_epoch(tmp_path: Path) -> None:
     assert sum(again) == 2 * 24, "the first two epochs are not repeated"
     whole = lars_probe_on_crops(lambda pixels: pixels.flatten(1), train, measured, crops, config=config)
     assert resumed == whole
+
+
+def test_crops_are_read_in_parts_of_a_batch_which_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = bright_squares(48, "train"), bright_squares(12, "test")
+    measured = extract_features(lambda pixels: pixels, test, TransformConfig(size=(4, 4)))
+    crops, config = TransformConfig((4, 4), "crop_flip"), LarsConfig(epochs=3, warmup_epochs=1)
+    shares: list[Share] = []
+
+    def loader(*inputs: Any, share: Share, **settings: Any) -> TrainLoader:
+        shares.append(share)
+        return TrainLoader(*inputs, share=share, **settings)
+
+    monkeypatch.setattr("mage.evaluation.lars_probe.TrainLoader", loader)
+    found = [
+        lars_probe_on_crops(
+            lambda pixels: pixels.flatten(1), train, measured, crops, config=config, images_at_once=most
+        )
+        for most in (12, 5, 4, 1)
+    ]
+    assert [share.piece for share in shares] == [12, 6, 4, 1]
+    assert all(each == found[0] for each in found)
+    assert all(torch.equal(each.head.weight, found[0].head.weight) for each in found)

@@ -46,6 +46,10 @@ def test_names_with_parts_are_described_with_them() -> None:
     about = describe("fd_efflite0_test10k", templates)
     assert about == Description("FD (EfficientNet-Lite0)", "Over test10k samples.")
     assert describe("fd_efflite0", templates) is None
+    for samples in ("test10k", "test10k_real"):
+        long = describe(f"fd_vit_base_patch16_224_{samples}", templates)
+        assert long == Description("FD (vit_base_patch16_224)", f"Over {samples} samples.")
+        assert describe(f"fd_inception_my_own_{samples}", templates).explanation == f"Over my_own_{samples} samples."
 
 
 class TwoMeans(GenerationMetric):

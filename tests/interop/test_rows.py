@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import TensorDataset
 
 import mage
-from mage import runs
+from mage import images, runs
 from mage.data.datasets import DATASETS, CorruptImage, ImageDataset, content_of
 from mage.data.rows import RowDataset, register_rows
 from mage.recipes import named
@@ -52,6 +52,25 @@ def test_rows_of_hugging_face_give_their_images_labels_and_names(hugging: datase
     assert RowDataset(hugging, name="levels", image="img").load(7).shape == (3, 8, 8)
     undecoded = hugging.cast_column("img", datasets.Image(decode=False))
     assert torch.equal(RowDataset(undecoded, name="levels", image="img", channels=1).load(7), rows.load(7))
+
+
+def test_undecoded_rows_of_files_are_read_from_their_paths(tmp_path: Path, pixels: np.ndarray) -> None:
+    images.save_png(tmp_path / "a.png", torch.from_numpy(pixels[7])[None] / 255)
+    rows = RowDataset(
+        [{"image": {"bytes": None, "path": str(tmp_path / "a.png")}}], name="x", image="image", channels=1
+    )
+    assert torch.equal(rows.load(0), torch.from_numpy(pixels[7])[None])
+
+
+def test_a_row_that_is_too_large_to_be_decoded_is_unreadable() -> None:
+    class Decoding(list[int]):
+        def __getitem__(self, index: Any) -> Any:
+            if index:
+                raise Image.DecompressionBombError("too many pixels")
+            return (Image.new("L", (2, 2)),)
+
+    with pytest.raises(CorruptImage, match=r"row 1 of x \(too many pixels\)"):
+        RowDataset(Decoding([0, 1]), name="x").load(1)
 
 
 def test_changed_rows_of_hugging_face_are_other_content(hugging: datasets.Dataset) -> None:

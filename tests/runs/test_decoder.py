@@ -1,5 +1,6 @@
 """A decoder that learns to make images of tokens which the model draws: what is redrawn, what changes, what is kept."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,18 @@ def test_only_the_decoder_changes_and_the_run_holds_the_whole_model(model: mage.
     assert tuned.recipe == model.recipe, "the recipe is that of the network"
     assert tuned.notes["decoder"]["tokenizer_loss"]["redrawn"] == 0.5
     assert next(tuned.transformer.parameters()).requires_grad
+
+
+def test_a_run_goes_on_only_with_the_network_that_redraws(model: mage.Mage, tmp_path: Path) -> None:
+    launch = quiet(tmp_path / "run")
+    few = decoder_recipe(model, Choice(changes=("tokenizer_training.steps=1", "tokenizer_training.batch_size=8")))
+    runs.train_tokenizer(few, launch, redrawn_by=model)
+    with torch.no_grad():
+        next(model.transformer.parameters()).add_(1)
+    with pytest.raises(ValueError, match=r"started with other settings: redrawn_by: .* is not"):
+        runs.train_tokenizer(
+            override(few, ["tokenizer_training.steps=2"]), replace(launch, resume=True), redrawn_by=model
+        )
 
 
 def test_the_recipe_is_the_models_own_with_the_users_changes_last(model: mage.Mage) -> None:

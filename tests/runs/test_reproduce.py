@@ -1,7 +1,9 @@
 """`mage reproduce imagenet`, dry: synthetic weights in the released form, a small folder in ImageNet's layout."""
 
+import importlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,9 +12,11 @@ import torch
 import mage
 from mage import images, rng
 from mage.cli.main import main
+from mage.evaluation.classification import ProbeResult
 from mage.evaluation.extractors import Extractor, Seen
 from mage.models import MAGEConfig
-from mage.recipes import named
+from mage.recipes import FinetuneRecipe, named
+from mage.runs.launch import Launch
 from mage.runs.reproduce import PUBLISHED, ReproduceConfig, open_weights, published, reproduce, table
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -141,6 +145,30 @@ def test_another_extractor_is_another_measurement(model: mage.Mage, imagenet: Pa
 def test_a_stopped_linear_probe_goes_on(model: mage.Mage, imagenet: Path, tmp_path: Path) -> None:
     config = ReproduceConfig(parts=("linear",), epochs=3, batch_size=4)
     whole = reproduce(model, str(imagenet), tmp_path / "a", None, config)
-    assert (tmp_path / "a" / "linear.pt").is_file()
+    assert len(list((tmp_path / "a").glob("linear_*.pt"))) == 1
     (tmp_path / "a" / "linear.json").unlink()
     assert reproduce(model, str(imagenet), tmp_path / "a", None, config) == whole, "from the last epoch's state"
+
+
+def test_other_weights_do_not_go_on_with_what_was_kept_of_the_first(
+    model: mage.Mage, imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = mage.build(model.transformer.config, tokenizer=model.tokenizer.config, precision="float32", seed=1)
+    config = ReproduceConfig(parts=("linear", "finetune"), epochs=1, batch_size=4)
+    kept: list[str] = []
+    probe = importlib.import_module("mage.runs.reproduce").lars_probe_on_crops
+
+    def noted(*inputs: Any, keep: Path, **more: Any) -> ProbeResult:
+        kept.append(keep.name)
+        return probe(*inputs, keep=keep, **more)
+
+    def tune(recipe: FinetuneRecipe, launch: Launch, model: mage.Mage) -> None:
+        kept.append(launch.out.name)
+
+    monkeypatch.setattr("mage.runs.reproduce.lars_probe_on_crops", noted)
+    monkeypatch.setattr("mage.runs.reproduce.finetune", tune)
+    monkeypatch.setattr("mage.runs.reproduce.load", lambda folder, **options: model)
+    monkeypatch.setattr("mage.runs.reproduce.classification_accuracy", lambda *inputs: SimpleNamespace(top1=0.5))
+    for weights in (model, other):
+        reproduce(weights, str(imagenet), tmp_path, None, config, precision="float32")
+    assert len(set(kept)) == 4

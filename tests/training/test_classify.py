@@ -1,5 +1,6 @@
 """Fine-tuning: layer decay against a table made by hand, mixing conserves shares, a model learns its labels."""
 
+import copy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +148,19 @@ def test_starts_at_the_encoder_and_learns(pretrained: Mage, tmp_path: Path) -> N
     assert tuned.transformer.num_classes == 10
     assert tuned.notes["class_names"] == [str(digit) for digit in range(10)]
     assert tuned.classify(torch.rand(2, 1, 28, 28, generator=rng.generator(0))).shape == (2, 10)
+
+
+def test_a_run_goes_on_only_with_the_tokenizer_that_it_began_with(pretrained: Mage, tmp_path: Path) -> None:
+    few = ["data.name=digits", "data.validation.images=8", "optim.batch_size=8"]
+    recipes = [override(FINETUNES["small"](), [*few, f"optim.steps={steps}"]) for steps in (1, 2)]
+    launch = quiet(tmp_path / "run", precision="float32", device="cpu")
+    finetune(recipes[0], launch, pretrained)
+    other = copy.deepcopy(pretrained.tokenizer)
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    with pytest.raises(ValueError, match=r"started with other settings: tokenizer: .* is not"):
+        finetune(recipes[1], replace(launch, resume=True), Mage(other, pretrained.transformer))
+    assert finetune(recipes[1], replace(launch, resume=True), pretrained).steps == 2
 
 
 def test_a_model_of_pixels_is_tuned_without_tokenizer(
