@@ -73,7 +73,7 @@ def training_tokens(settings: Options) -> TokenCache:
     Raises ValueError if there are those of other worlds.
     """
     folder = settings.out / "train"
-    made_of(settings.out, {"worlds": settings.worlds, "world_steps": settings.world_steps})
+    made_of(settings.out, {"worlds": settings.worlds, "world_steps": settings.world_steps}, begun=folder.exists())
     if not folder.exists():
         sequences = [
             sequence.tokens for seed in range(settings.worlds) for sequence in explored(seed, settings.world_steps)

@@ -9,10 +9,14 @@ from mage import atomic
 FILE = "made_of.json"
 
 
-def made_of(out: Path, inputs: dict[str, Any]) -> None:
-    """Write the inputs into `out` before anything is made of them. Raises ValueError if it was made of others."""
+def made_of(out: Path, inputs: dict[str, Any], *, begun: bool = False) -> None:
+    """Write into `out` what its files are made of. Raises ValueError if it was made of other inputs.
+
+    begun: there are files already; without a note of what they were made of, that is not known.
+    """
     path = out / FILE
     if not path.exists():
-        atomic.write_json(path, inputs)
+        if not begun:
+            atomic.write_json(path, inputs)
     elif json.loads(path.read_text()) != inputs:
         raise ValueError(f"{out} was made of other inputs, see {FILE} there: choose another --out, or delete it")

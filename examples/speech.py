@@ -87,10 +87,12 @@ def recipe(out: Path, steps: int) -> Recipe:
 def trained(recordings: Path, out: Path, steps: int) -> mage.Mage:
     """The model; trained once, and resumed where a stop left it. Raises ValueError if it was of other recordings."""
     sounds = {str(path.relative_to(recordings)): path.stat().st_size for path in sorted(recordings.rglob("*.wav"))}
-    made_of(out, {"recordings": sounds})
-    if not (out / "pictures").exists():
+    if (out / "pictures").exists():
+        made_of(out, {"recordings": sounds}, begun=True)
+    else:
         with atomic.replacing_folder(out / "pictures") as unfinished:
             write_pictures(recordings, unfinished)
+            made_of(out, {"recordings": sounds})
     settings, launch = recipe(out, steps), runs.Launch(out)
     runs.train_tokenizer(settings, launch.inside("tokenizer"))
     tokenizer = runs.load_tokenizer(out / "tokenizer")

@@ -102,10 +102,16 @@ def pretrain(method: str, options: argparse.Namespace) -> None:
     (out / "finished").touch()
 
 
+def evaluated(out: Path) -> bool:
+    """Whether all protocols were run; fine-tuning is the last one, and the others are kept before it."""
+    path = out / "representations.json"
+    return path.exists() and "finetune_accuracy" in json.loads(path.read_text())["metrics"]
+
+
 def evaluate(method: str, options: argparse.Namespace) -> None:
     """Run all protocols, unless this is finished."""
     out = options.out / method
-    if (out / "representations.json").exists():
+    if evaluated(out):
         return
     words: list[object] = ["evaluate", "representations", "--model", out, "--data", "cifar10", "--out", out]
     words += ["--data-root", options.data_root, "--finetune", "small", "--finetune-set", *options.finetune_set]
@@ -155,7 +161,7 @@ def record(options: argparse.Namespace) -> None:
                 metrics[f"{method}.online_{name}"] = watched[-1][f"online/{name}"]
             metrics[f"{method}.images_seen"] = float(batch * max(line["step"] for line in log))
             metrics[f"{method}.pretrain_seconds"] = timings[f"{method} pretrain"] = seconds
-        if path.exists():
+        if evaluated(path.parent):
             values = json.loads(path.read_text())
             metrics |= {f"{method}.{name}": values["metrics"][long] for name, long in NAMES.items()}
             metrics |= {f"{method}.{key}": value for key, value in values["metrics"].items() if key.startswith("pgd")}
@@ -219,7 +225,7 @@ def main() -> None:
     for method in options.only:
         evaluate(method, options)
         record(options)
-    runs = [options.out / method for method in METHODS if (options.out / method / "representations.json").exists()]
+    runs = [options.out / method for method in METHODS if evaluated(options.out / method)]
     if len(runs) > 1:
         call("compare", *runs, "--out", options.out / "comparison.html")
 

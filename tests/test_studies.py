@@ -509,6 +509,16 @@ def tables() -> ModuleType:
     return module
 
 
+def test_a_method_is_evaluated_when_it_is_fine_tuned_too(study: Any, tmp_path: Path) -> None:
+    """The command keeps what it has measured before it fine-tunes, where it may be stopped."""
+    module, path = study("representations"), tmp_path / "representations.json"
+    assert not module.evaluated(tmp_path)
+    path.write_text(json.dumps({"metrics": {"knn_accuracy": 0.5}}))
+    assert not module.evaluated(tmp_path)
+    path.write_text(json.dumps({"metrics": {"knn_accuracy": 0.5, "finetune_accuracy": 0.6}}))
+    assert module.evaluated(tmp_path)
+
+
 def test_a_packaged_model_is_trained_rounded_measured_and_described(
     study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -516,7 +526,7 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     module = study("packaged")
     trained: list[str] = []
 
-    def fitted(recipe: Any, launch: Any, name: str, size: int, minutes: float, *, continued: bool) -> Any:
+    def fitted(recipe: Any, launch: Any, name: str, size: int, minutes: float, *, continued: bool, changes: Any) -> Any:
         trained.append(f"{name} {minutes:.2f}{' continued' if continued else ''}")
         return recipe
 

@@ -1,6 +1,7 @@
 """`mage demo`: what the package holds, then all steps from images to a report, in the minutes that are given."""
 
 import json
+import logging
 import math
 import shutil
 import time
@@ -19,7 +20,7 @@ from mage.runs.fitted import fitted_recipe
 from mage.runs.gallery import Gallery
 from mage.runs.inputs import training_data
 from mage.runs.launch import Launch
-from mage.runs.reading import Reading
+from mage.runs.reading import Reading, reading_of
 from mage.runs.record import Record, command_line, write_record
 from mage.runs.showcase import Showcase
 from mage.store import packaged
@@ -27,6 +28,7 @@ from mage.store.example_images import read_examples
 from mage.training.checkpoint import newest_checkpoint
 from mage.training.run import TrainResult
 
+logger = logging.getLogger(__name__)
 PARALLEL = True
 PACKAGED, RECIPE, MINUTES = "digits", "mnist5k", 5
 """The packaged model that is shown, the recipe of the same images, and the time where none is given."""
@@ -114,7 +116,7 @@ def _train(options: Options, recipe: Recipe, launch: Launch, clock: Clock | None
     timings, train = dict[str, float](), training_data(recipe, options.data_root).train
     note(options, "1 of 5: train the tokenizer")
     part = launch.inside("tokenizer")
-    reading = Reading(train, recipe.data.tokenizer_transform, launch.workers)
+    reading = reading_of(recipe, train, recipe.data.tokenizer_transform, launch.workers)
     recipe = _fitted(options, recipe, part, "tokenizer_training", len(train), clock, TOKENIZER_SHARE, reading)
     timings["train_tokenizer"] = runs.train_tokenizer(recipe, part).seconds
     note(options, "2 of 5: encode every image once")
@@ -134,9 +136,12 @@ def _keep_to(out: Path, minutes: int) -> None:
     """Keep the minutes in the folder. Raises ValueError if it holds a demo of other minutes, whose steps are set."""
     begun = newest_checkpoint(out / "tokenizer") is not None
     before = json.loads((out / MINUTES_FILE).read_text())["minutes"] if (out / MINUTES_FILE).exists() else None
-    if begun and before not in (None, minutes):
+    if begun and before is None:
+        logger.warning("%s holds a demo of an earlier version, which is shown: another --out makes a new one", out)
+    elif begun and before != minutes:
         raise ValueError(f"{out} holds a demo of {before} minutes: give --out another folder for one of {minutes}")
-    atomic.write_json(out / MINUTES_FILE, {"minutes": minutes})
+    else:
+        atomic.write_json(out / MINUTES_FILE, {"minutes": minutes})
 
 
 def _fitted(

@@ -13,7 +13,7 @@ from mage.data.token_cache import TokenCache
 from mage.recipes import Recipe, resolve
 from mage.runs.fitted import check_words, fitted_recipe
 from mage.runs.inputs import training_data
-from mage.runs.reading import Reading
+from mage.runs.reading import reading_of
 from mage.training.run import TrainResult
 
 PARALLEL = True
@@ -37,7 +37,7 @@ def run(options: Options) -> None:
         reading = None
         if not isinstance(train, TokenCache) and (options.online or recipe.method.reads == "images"):
             views = 2 if recipe.method.pairs else 1
-            reading = Reading(train, recipe.data.transform, launch.workers, views, tokenizer)
+            reading = reading_of(recipe, train, recipe.data.transform, launch.workers, views=views, tokenizer=tokenizer)
         recipe = fitted_recipe(
             recipe, launch, "pretraining", len(train), options.minutes, reading=reading, changes=options.set
         )

@@ -11,7 +11,7 @@ from mage.recipes import resolve
 from mage.runs.decoder import decoder_recipe
 from mage.runs.fitted import fitted_recipe
 from mage.runs.inputs import training_data
-from mage.runs.reading import Reading
+from mage.runs.reading import reading_of
 
 PARALLEL = True
 
@@ -30,7 +30,8 @@ def run(options: Options) -> None:
         train = training_data(recipe, launch.data_root).train
         recipe = fitted_recipe(
             recipe, launch, "tokenizer_training", len(train), options.minutes, continued=model is not None,
-            reading=Reading(train, recipe.data.tokenizer_transform, launch.workers), changes=choice.changes,
+            reading=reading_of(recipe, train, recipe.data.tokenizer_transform, launch.workers),
+            changes=choice.changes,
         )  # fmt: skip
     result = runs.train_tokenizer(recipe, launch, redrawn_by=model)
     metrics = result.metrics

@@ -87,6 +87,7 @@ def write_shards(
         raise ValueError(f"a shard of {most_bytes:,} bytes is too small: give at least {LEAST_BYTES:,}, such as 500MB")
     if out.is_file():
         raise ValueError(f"{out} is a file: choose a folder")
+    _check_place(out)  # before a lock is written there
     with locks.run_lock(out):
         return _write(dataset, out, prefix, most_bytes, seed, on_images)
 
@@ -147,12 +148,17 @@ class _Pending:
         return files, count, skipped
 
 
+def _check_place(out: Path) -> None:
+    """Raise ValueError for a folder that holds something else than shards of this command."""
+    if not (out / JOURNAL).is_file() and not atomic.is_empty(out):
+        raise ValueError(f"{out} is not empty, and holds no {JOURNAL}: choose another folder")
+
+
 def _begin(out: Path, wanted: WrittenShards) -> WrittenShards:
     """What is in the folder by now. Raises ValueError for anything else than shards of the same images."""
+    _check_place(out)
     journal = out / JOURNAL
     if not journal.is_file():
-        if not atomic.is_empty(out):
-            raise ValueError(f"{out} is not empty, and holds no {JOURNAL}: choose another folder")
         return wanted
     try:
         found = from_dict(WrittenShards, json.loads(journal.read_text()))

@@ -150,6 +150,25 @@ def _fold_batch_norm(module: nn.Module) -> None:
         _fold_batch_norm(child)
 
 
+def _create(name: str, **settings: Any) -> nn.Module:
+    network: nn.Module = timm.create_model(name, features_only=True, **settings)
+    return network
+
+
+def _of_file(name: str, file: str) -> nn.Module:
+    """The network with the weights of a file: of the whole classifier, or of these features alone.
+
+    Raises an error for a file that leaves out some of them: timm fills in random ones.
+    """
+    made = []
+    for seed in (0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made.append(_create(name, pretrained=True, pretrained_cfg_overlay={"file": file}))
+    first, second = (network.state_dict() for network in made)
+    return made[0] if all(map(torch.equal, first.values(), second.values())) else _create(name, checkpoint_path=file)
+
+
 class TimmMaps(nn.Module):
     """Feature maps of a timm model with `features_only`, finest first; differentiable with respect to the images."""
 
@@ -159,9 +178,8 @@ class TimmMaps(nn.Module):
     def __init__(self, name: str, weights: str = "") -> None:
         """weights: a local file; empty: timm's own, downloaded or cached. Raises ValueError if they cannot be read."""
         super().__init__()
-        overlay = {"file": weights} if weights else None  # read as timm's own, whose classifier is left out
         try:
-            self.network = timm.create_model(name, pretrained=True, features_only=True, pretrained_cfg_overlay=overlay)
+            self.network = _of_file(name, weights) if weights else _create(name, pretrained=True)
         except Exception as error:  # timm and the hub raise many types: unknown name, no connection, wrong file
             reason = " ".join(str(error).split())[:160]
             raise ValueError(f"timm cannot load features of {name!r} ({type(error).__name__}: {reason})") from None

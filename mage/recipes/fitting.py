@@ -54,8 +54,11 @@ class TooFewMinutes(ValueError):
 
     def __init__(self, sentence: str, needed: float) -> None:
         """sentence: of what there is. needed: minutes of the training, with all that is not steps."""
-        super().__init__(f"{sentence}: give at least {math.ceil(needed)}, or a smaller recipe or batch")
+        super().__init__(sentence, needed)  # by which another process makes the same error
         self.sentence, self.needed = sentence, needed
+
+    def __str__(self) -> str:
+        return f"{self.sentence}: give at least {math.ceil(self.needed)}, or a smaller recipe or batch"
 
 
 @dataclass(frozen=True)
@@ -182,11 +185,18 @@ def smaller(recipe: Recipe, training: Training) -> Recipe | None:
 
 
 def _run(recipe: Recipe, steps: int) -> RunConfig:
-    """Intervals for so many steps, from those of the named recipe: one of a trained model may hold those of few."""
+    """Intervals for so many steps. Those fitted to the fewer steps of an earlier training are undone first."""
     usual = RECIPES[recipe.name]().run if recipe.name in RECIPES else RunConfig()
+    earlier = [optim.steps for optim in (recipe.tokenizer_training, recipe.pretraining) if optim.steps]
+
+    def interval(name: str, times: int) -> int:
+        own: int = getattr(recipe.run, name)
+        fitted = own in [max(1, steps // times) for steps in earlier]
+        return min(getattr(usual, name) if fitted else own, max(1, steps // times))
+
     return replace(
         recipe.run,
-        log_every=min(usual.log_every, max(1, steps // 20)),
-        observe_every=min(usual.observe_every, max(1, steps // 4)),
-        checkpoint_every=min(usual.checkpoint_every, max(1, steps // 4)),
+        log_every=interval("log_every", 20),
+        observe_every=interval("observe_every", 4),
+        checkpoint_every=interval("checkpoint_every", 4),
     )

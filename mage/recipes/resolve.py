@@ -111,7 +111,7 @@ def _read(kind: type[Kind], path: Path) -> Kind:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _without_steps(changes: Sequence[str]) -> list[str]:
+def without_steps(changes: Sequence[str]) -> list[str]:
     """Changes that let the epochs count which the user sets: steps, which a recipe may have, go before them."""
     changed = {change.split("=")[0] for change in changes}
     parts = [name.removesuffix(".epochs") for name in sorted(changed) if name.endswith(".epochs")]
@@ -119,7 +119,7 @@ def _without_steps(changes: Sequence[str]) -> list[str]:
 
 
 def _changed(recipe: Kind, choice: Choice) -> Kind:
-    recipe = override(recipe, [*_without_steps(choice.changes), *choice.changes])
+    recipe = override(recipe, [*choice.changes, *without_steps(choice.changes)])
     if choice.data is not None:
         recipe = replace(recipe, data=replace(recipe.data, name=choice.data))
     return recipe if choice.seed is None else replace(recipe, seed=choice.seed)

@@ -30,7 +30,7 @@ from mage.runs.inputs import open_data, training_data, validation_images
 from mage.runs.journal import Journal
 from mage.runs.launch import Launch
 from mage.runs.pretrain import pretrain
-from mage.runs.reading import Reading
+from mage.runs.reading import reading_of
 from mage.runs.record import Record, command_line, write_record
 from mage.runs.tokenizer import load_tokenizer, tokenizer_of, train_tokenizer
 from mage.runs.tokenizer_check import TokenizerCheck, better, check_tokenizer, tokenizer_warnings
@@ -166,7 +166,7 @@ class Adaptation:
         launch = self.started() if training == "pretraining" else self.launch.inside("tokenizer")
         reading = None  # of cached tokens
         if training == "tokenizer_training":
-            reading = Reading(self.parts.train, recipe.data.tokenizer_transform, launch.workers)
+            reading = reading_of(recipe, self.parts.train, recipe.data.tokenizer_transform, launch.workers)
         return fitted_recipe(
             recipe, launch, training, num_images, minutes, share=share, continued=True, reading=reading,
             changes=self.journal.values["asked"]["changes"],

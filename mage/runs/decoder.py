@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from mage.pipeline import Mage
-from mage.recipes.resolve import Choice, resolve
+from mage.recipes.resolve import Choice, resolve, without_steps
 from mage.recipes.schema import Recipe
 from mage.settings import override
 from mage.tokenizers import VQGAN
@@ -36,4 +36,4 @@ def decoder_recipe(model: Mage, choice: Choice) -> Recipe:
             transform=replace(recipe.data.transform, size=tokenizer.image_size),
         ),
     )
-    return override(recipe, list(choice.changes))
+    return override(recipe, [*choice.changes, *without_steps(choice.changes)])

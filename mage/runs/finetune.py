@@ -15,6 +15,7 @@ from mage.pipeline import Mage
 from mage.recipes.finetune import FinetuneRecipe
 from mage.runs.inputs import image_batches, labelled_images, tell_data
 from mage.runs.launch import Launch, announce, run_task
+from mage.tokenizers.base import weights_fingerprint
 from mage.training.classify import Finetuning
 from mage.training.run import TrainResult
 
@@ -67,7 +68,7 @@ def finetune(recipe: FinetuneRecipe, launch: Launch, model: Mage) -> TrainResult
         logger.warning("each process computes %d images at a time, and %s", piece, task.of_parts)
     values = settings.to_dict(recipe)
     learned: dict[str, Any] = {name: value for name, value in values.items() if name not in ("name", "run")}
-    learned["content"] = content_of(data.train)
+    learned |= {"content": content_of(data.train), "encoder": weights_fingerprint(classifier.encoder.state_dict())}
     if tokenizer is not None:
         learned["tokenizer"] = tokenizer.fingerprint()
     announce("fine-tuning", recipe, launch, recipe.optim, len(data.train))

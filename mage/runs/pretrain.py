@@ -2,13 +2,15 @@
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from mage import distributed, images, settings
-from mage.data.datasets import ImageDataset, content_of
+from mage.data.datasets import DATASETS, ImageDataset, content_of
+from mage.data.storage import is_url
 from mage.data.token_cache import TokenCache, part_of
 from mage.pipeline import Mage
 from mage.recipes.schema import Recipe
@@ -65,7 +67,8 @@ def _on_images(
     try:
         data = training_data(recipe, launch.data_root)
     except ValueError as error:
-        if cache is None:
+        name = recipe.data.name
+        if cache is None or name in DATASETS or is_url(name) or Path(name).exists():
             raise
         raise ValueError(f"{error}; where the images of the tokens are now is said by --set data.name=FOLDER") from None
     tell_data(data, recipe.data.name, recipe.image_size)

@@ -7,13 +7,14 @@ import torch
 
 from mage import images, rng
 from mage.data.datasets import ImageDataset
-from mage.data.image_sets import ArrayDataset, CorruptImage, locality_of, spread
+from mage.data.image_sets import ArrayDataset, file_of, locality_of, spread
 from mage.data.loaders import IN_MEMORY
 from mage.data.transforms import TransformConfig, build_transform
 from mage.pipeline import Mage
+from mage.recipes.schema import Recipe
 
 TIMED = 16
-"""Images that are read: spread over the data set, but of shards the first ones, since each other shard is fetched."""
+"""Images that are read: spread over the data set, but of shards the first ones, since others would be fetched first."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Reading:
     """Of each image."""
     tokenizer: Mage | None = None
     """Encodes every batch, if no cache of tokens is made."""
+    on_device: bool = False
+    """A device decodes and augments the images, which takes it no time worth counting."""
 
     def added_to(self, step: float, batch: int) -> float:
         """Seconds of a step of `batch` images with all that it waits for; `step`: of its computation alone."""
         if self.tokenizer is not None:
             step += self.views * batch * self._encoding(self.tokenizer, batch)
-        reading = batch * self._reading()
+        reading = 0.0 if self.on_device else batch * self._reading()
         return max(step, reading / self.workers) if self.workers else step + reading
 
     def _reading(self) -> float:
@@ -42,10 +45,12 @@ class Reading:
         count = len(self.dataset)
         spread_out = spread(count, TIMED) if locality_of(self.dataset) is None else range(min(count, TIMED))
         for index in spread_out:
-            start = time.perf_counter()
             try:
-                image = self.dataset.load(index)
-            except CorruptImage:
+                # shards are copied to the disk before long, so that fetching an image does not count
+                file = None if locality_of(self.dataset) is None else file_of(self.dataset, index)
+                start = time.perf_counter()
+                image = self.dataset.load(index) if file is None else images.from_bytes(*file)
+            except ValueError:  # an image that cannot be read
                 continue
             loaded = time.perf_counter()
             for view in range(self.views):
@@ -58,10 +63,23 @@ class Reading:
 
     @staticmethod
     def _encoding(tokenizer: Mage, batch: int) -> float:
-        """Seconds to encode one image, in batches of at most so many."""
-        count = min(batch, TIMED)
+        """Seconds to encode one image, in whole batches, on a CPU in smaller ones."""
+        count = min(batch, TIMED) if tokenizer.device.type == "cpu" else batch
         black = torch.zeros(count, tokenizer.channels, *tokenizer.image_size, dtype=torch.uint8)
         for _ in range(2):  # the first one is for warm-up
             start = time.perf_counter()
             tokenizer.encode(images.to_float(black)).cpu()
         return (time.perf_counter() - start) / count
+
+
+def reading_of(
+    recipe: Recipe,
+    dataset: ImageDataset,
+    transform: TransformConfig,
+    workers: int,
+    *,
+    views: int = 1,
+    tokenizer: Mage | None = None,
+) -> Reading:
+    """What a training by this recipe reads; a device that decodes and augments images does so beside the steps."""
+    return Reading(dataset, transform, workers, views, tokenizer, on_device=recipe.data.decode_on == "device")

@@ -638,6 +638,10 @@ def test_a_cache_made_from_a_folder_is_trained_on(run: SimpleNamespace, command:
     refused = command("pretrain", *words)
     assert refused.code == 2
     assert "where the images of the tokens are now is said by --set data.name=FOLDER" in refused.err
+    (tmp_path / "empty").mkdir()
+    refused = command("pretrain", *words, "--set", f"data.name={tmp_path / 'empty'}")
+    assert "holds no images" in refused.err
+    assert "are now" not in refused.err
     again = command("pretrain", *words, "--set", f"data.name={tmp_path / 'moved'}")
     assert again.code == 0, again.err
 

@@ -105,6 +105,16 @@ def test_training_keeps_to_the_minutes_and_is_shown_beside_the_packaged_model(
     assert "holds a demo of 9 minutes: give --out another folder for one of 30" in capsys.readouterr().err
 
 
+def test_a_demo_of_an_earlier_version_is_told_and_keeps_no_minutes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "tokenizer" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "tokenizer" / "checkpoints" / "step-000000003.pt").write_bytes(b"of a run")
+    demo._keep_to(tmp_path, 30)
+    assert "holds a demo of an earlier version, which is shown" in caplog.text
+    assert not (tmp_path / demo.MINUTES_FILE).exists()
+
+
 def test_too_little_time_is_refused_with_what_is_needed(
     digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -1,5 +1,6 @@
 """Codes, sizes, batches and steps for few images and little time; nothing changes where there is enough of both."""
 
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -106,6 +107,9 @@ def test_steps_fill_the_minutes_and_short_runs_are_watched() -> None:
     for before in (recipe, fit.recipe):  # a model's own recipe holds the intervals of its own few steps
         long = fit_steps(before, "pretraining", 48_000, seconds_per_step=0.01, minutes=600)
         assert long.recipe.run == recipe.run
+    own = replace(recipe, name="mine", run=replace(recipe.run, checkpoint_every=200, log_every=7))
+    long = fit_steps(own, "pretraining", 48_000, seconds_per_step=0.01, minutes=600)
+    assert (long.recipe.run.checkpoint_every, long.recipe.run.log_every) == (200, 7), "the user's own"
     assert long.steps <= -(-MOST_PASSES["pretraining"] * 48_000 // recipe.pretraining.batch_size)
 
 
@@ -113,6 +117,7 @@ def test_too_few_minutes_are_refused_with_those_that_are_enough() -> None:
     recipe = named("cifar10")
     with pytest.raises(ValueError, match=r"1 minutes are 5 steps of 10 s .* give at least 40") as caught:
         fit_steps(recipe, "pretraining", 48_000, seconds_per_step=10.0, minutes=1)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value), "as other processes receive it"
     needed = int(str(caught.value).split("at least ")[1].split(",")[0])
     assert fit_steps(recipe, "pretraining", 48_000, seconds_per_step=10.0, minutes=needed).steps >= FEWEST_STEPS
     assert fitting.FEWEST_STEPS > 60, "the codebook's warm-up"

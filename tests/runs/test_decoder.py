@@ -117,7 +117,8 @@ def test_a_run_goes_on_only_with_the_network_that_redraws(model: mage.Mage, tmp_
 
 
 def test_the_recipe_is_the_models_own_with_the_users_changes_last(model: mage.Mage) -> None:
-    recipe = decoder_recipe(model, Choice(changes=("tokenizer_loss.redrawn=0.25",)))
+    recipe = decoder_recipe(model, Choice(changes=("tokenizer_loss.redrawn=0.25", "tokenizer_training.epochs=3")))
+    assert recipe.tokenizer_training.num_steps(640) == round(3 * 640 / recipe.tokenizer_training.batch_size)
     assert recipe.tokenizer == model.tokenizer.config
     assert (recipe.tokenizer_loss.freeze_encoder, recipe.tokenizer_loss.redrawn) == (True, 0.25)
     own = named("smoke").tokenizer_training.base_learning_rate

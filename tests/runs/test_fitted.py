@@ -4,12 +4,16 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import mage
+from mage import images, runs
+from mage.data.datasets import load_dataset
+from mage.data.tar_images import TarDataset
 from mage.data.transforms import TransformConfig
 from mage.recipes import named
 from mage.recipes.resolve import from_yaml
@@ -132,6 +136,31 @@ def test_steps_that_wait_for_images_take_longer(
     tokenizer = mage.build(recipe.model, tokenizer=recipe.tokenizer, precision="float32") if online else None
     reading = Reading(data, TransformConfig(size=(8, 8)), workers, tokenizer=tokenizer)
     assert reading.added_to(0.2, 32) == pytest.approx(expected)
+    decoded = replace(reading, on_device=True)
+    assert decoded.added_to(0.2, 32) == pytest.approx(0.2 + 0.64 * online)
+
+
+def test_fetching_images_of_shards_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard of a store is copied after some requests; what is timed is decoding."""
+    now = [0.0]
+    for number in range(8):
+        images.save_png(tmp_path / "photos" / f"{number}.png", torch.rand(3, 8, 7 + number % 2))
+    runs.shards(tmp_path / "photos", tmp_path / "shards", most_bytes=20_000)
+    whole, decode = TarDataset.file_bytes, images.from_bytes
+
+    def slow(self: TarDataset, index: int) -> bytes:
+        now[0] += 5.0
+        return whole(self, index)
+
+    def decoded(*given: Any) -> Tensor:
+        now[0] += 0.01
+        return decode(*given)
+
+    monkeypatch.setattr("mage.runs.reading.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(TarDataset, "file_bytes", slow)
+    monkeypatch.setattr(images, "from_bytes", decoded)
+    reading = Reading(load_dataset(tmp_path / "shards", split="all"), TransformConfig(size=(8, 8)))
+    assert reading.added_to(0.2, 32) == pytest.approx(0.2 + 0.32)
 
 
 def test_fewer_steps_fit_where_images_are_read(

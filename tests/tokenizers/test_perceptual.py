@@ -97,8 +97,14 @@ def test_maps_of_a_timm_model_are_those_of_its_whole_weight_file(tmp_path: Path)
         found = network(pictures)[-1]
         expected = whole.forward_features((pictures - network.mean) / network.deviation)
     torch.testing.assert_close(found, expected)
-    with pytest.raises(ValueError, match="timm cannot load features"):
-        TimmMaps("test_resnet", str(tmp_path / "missing.pth"))
+    torch.save(network.network.state_dict(), tmp_path / "features.pth")
+    again = TimmMaps("test_resnet", str(tmp_path / "features.pth"))
+    torch.testing.assert_close(again(pictures)[-1], found, msg="the file may leave out the classifier")
+    foreign = {f"backbone.{name}": tensor for name, tensor in whole.state_dict().items()}
+    torch.save(foreign, tmp_path / "foreign.pth")
+    for name in ("missing.pth", "foreign.pth"):
+        with pytest.raises(ValueError, match="timm cannot load features"):
+            TimmMaps("test_resnet", str(tmp_path / name))
 
 
 def test_images_that_are_neither_grey_nor_rgb_are_refused() -> None:

@@ -150,7 +150,7 @@ def test_starts_at_the_encoder_and_learns(pretrained: Mage, tmp_path: Path) -> N
     assert tuned.classify(torch.rand(2, 1, 28, 28, generator=rng.generator(0))).shape == (2, 10)
 
 
-def test_a_run_goes_on_only_with_the_tokenizer_that_it_began_with(pretrained: Mage, tmp_path: Path) -> None:
+def test_a_run_goes_on_only_with_the_weights_that_it_began_with(pretrained: Mage, tmp_path: Path) -> None:
     few = ["data.name=digits", "data.validation.images=8", "optim.batch_size=8"]
     recipes = [override(FINETUNES["small"](), [*few, f"optim.steps={steps}"]) for steps in (1, 2)]
     launch = quiet(tmp_path / "run", precision="float32", device="cpu")
@@ -160,6 +160,11 @@ def test_a_run_goes_on_only_with_the_tokenizer_that_it_began_with(pretrained: Ma
         next(other.parameters()).add_(1)
     with pytest.raises(ValueError, match=r"started with other settings: tokenizer: .* is not"):
         finetune(recipes[1], replace(launch, resume=True), Mage(other, pretrained.transformer))
+    trained_longer = copy.deepcopy(pretrained.transformer)
+    with torch.no_grad():
+        next(trained_longer.encoder.parameters()).add_(1)
+    with pytest.raises(ValueError, match=r"started with other settings: encoder: .* is not"):
+        finetune(recipes[1], replace(launch, resume=True), Mage(pretrained.tokenizer, trained_longer))
     assert finetune(recipes[1], replace(launch, resume=True), pretrained).steps == 2
 
 
