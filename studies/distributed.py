@@ -15,7 +15,8 @@ from pathlib import Path
 
 from choices import RESULTS
 
-from mage.benchmarks.processes import BATCH, SIZES, elastic_metrics, loss_metrics, pace_metrics
+from mage.benchmarks.elastic import elastic_metrics
+from mage.benchmarks.processes import BATCH, SIZES, loss_metrics, pace_metrics
 from mage.runs.record import Record, write_record
 
 
