@@ -5,10 +5,11 @@ pairs also "second", another view of each image.
 Unreadable files are left out and noted in the data set's `skipped`: worker processes report them to the main one.
 """
 
+import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from mage import rng
 from mage.data.epoch_order import epoch_order
 from mage.data.image_sets import ArrayDataset, CorruptImage, ImageDataset, locality_of
+from mage.data.read_ahead import read_ahead
 from mage.data.transforms import Transform
 from mage.data.workers import compute
 from mage.share import SETTING, Share
@@ -142,11 +144,13 @@ def evaluation_batches(
     batch_size: int = 256,
     seed: int = 0,
     num_workers: int = 0,
+    threads: int | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[Batch]:
     """Every readable image once, in order; with several processes, each takes every `world_size`-th.
 
+    num_workers: processes that read images; without them, `threads` do if files take long (`read_ahead`).
     Raises ValueError if no image of the data set is readable.
     """
     if batch_size < 1:
@@ -154,7 +158,7 @@ def evaluation_batches(
     _check_rank(rank, world_size)
     mine = range(rank, len(dataset), world_size)
     chunks = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
-    return _evaluate(_Evaluation(dataset, transform, seed), chunks, num_workers)
+    return _evaluate(_Evaluation(dataset, transform, seed), chunks, num_workers, threads)
 
 
 @dataclass
@@ -162,25 +166,29 @@ class _Evaluation:
     dataset: ImageDataset
     transform: Transform
     seed: int
+    load: Callable[[int], Tensor] | None = None
+    """In place of the data set's."""
 
     def batch_of(self, indices: Sequence[int]) -> LoadedBatch:
         items = Items([], [], {}, [])
         for index in indices:
-            image = _load(self.dataset.load, index, items.corrupt)
+            image = _load(self.load or self.dataset.load, index, items.corrupt)
             if image is not None:
                 items.indices.append(index)
                 items.images.append(self.transform(image, rng.generator(self.seed, "evaluate", index)))
         return collate(self.dataset, items)
 
 
-def _evaluate(work: _Evaluation, chunks: list[range], num_workers: int) -> Iterator[Batch]:
+def _evaluate(work: _Evaluation, chunks: list[range], num_workers: int, threads: int | None) -> Iterator[Batch]:
     any_batch, reasons = False, dict[str, str]()
-    for batch, corrupt in compute(work.batch_of, chunks, num_workers):
-        note_corrupt(work.dataset, corrupt)
-        reasons = reasons or corrupt
-        if batch is not None:
-            any_batch = True
-            yield batch
+    order = itertools.chain.from_iterable(chunks)
+    with read_ahead(work.dataset, order, threads) if not num_workers else contextlib.nullcontext() as load:
+        for batch, corrupt in compute(replace(work, load=load).batch_of, chunks, num_workers):
+            note_corrupt(work.dataset, corrupt)
+            reasons = reasons or corrupt
+            if batch is not None:
+                any_batch = True
+                yield batch
     if not any_batch:
         # a process without readable images has no batches, which is an error only if the others have none either
         others = set(range(len(work.dataset))).difference(*chunks)

@@ -52,6 +52,11 @@ class NamedImages:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def parts(self) -> list[ImageDataset]:
+        """The data sets that the images come from."""
+        return [dataset for _, dataset in self._parts]
+
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Image `index`. Raises CorruptImage."""
         (_, dataset), place = self._place(index)

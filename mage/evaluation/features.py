@@ -3,9 +3,7 @@
 Letters: n images, c channels, h w pixels, d feature width.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -48,21 +46,23 @@ def extract_features(
 
     model: with a method `features(images, pool)`, or a function from images in [0, 1] to tensors (n, ...), which are
     flattened; `pool` is for the former only.
-    num_workers: threads that read image files ahead; the result does not depend on it.
+    num_workers: threads that read images ahead; 0: as many as are worth it. The result does not depend on it.
     on_images: called with the number of images after every batch.
     Raises ValueError for a set without labels or without a readable image.
     """
     if dataset.labels is None:
         raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
     parts, labels = [], []
-    with _read_ahead(dataset, num_workers, 2 * batch_size) as source:
-        for batch in evaluation_batches(source, build_transform(transform), batch_size=batch_size):
-            pixels = images.to_float(batch["images"])
-            features = model.features(pixels, pool) if isinstance(model, FeatureModel) else model(pixels)
-            parts.append(features.float().flatten(1).cpu())
-            labels.append(batch["labels"])
-            if on_images is not None:
-                on_images(len(batch["labels"]))
+    batches = evaluation_batches(
+        dataset, build_transform(transform), batch_size=batch_size, threads=num_workers or None
+    )
+    for batch in batches:
+        pixels = images.to_float(batch["images"])
+        features = model.features(pixels, pool) if isinstance(model, FeatureModel) else model(pixels)
+        parts.append(features.float().flatten(1).cpu())
+        labels.append(batch["labels"])
+        if on_images is not None:
+            on_images(len(batch["labels"]))
     return Features(torch.cat(parts), torch.cat(labels))
 
 
@@ -87,36 +87,3 @@ def check_labels(train: Int[Tensor, " n"], test: Int[Tensor, " m"]) -> int:
     if int(test.max()) >= classes:
         raise NoClasses(f"the test images have class {int(test.max())}, which no training image has")
     return classes
-
-
-class _ReadAhead:
-    """A data set whose `load`, called in order, reads the next `depth` images ahead in threads."""
-
-    def __init__(self, dataset: ImageDataset, executor: ThreadPoolExecutor, depth: int) -> None:
-        self.name, self.class_names, self.labels = dataset.name, dataset.class_names, dataset.labels
-        self.skipped = dataset.skipped  # the same list, so that the data set also records files skipped here
-        self._dataset, self._executor, self._depth = dataset, executor, depth
-        self._pending: dict[int, Future[Tensor]] = {}
-        self._next = 0
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def load(self, index: int) -> Tensor:
-        """Image `index`. Raises CorruptImage."""
-        while self._next < min(index + self._depth, len(self)):
-            self._pending[self._next] = self._executor.submit(self._dataset.load, self._next)
-            self._next += 1
-        return self._pending.pop(index).result()
-
-
-@contextmanager
-def _read_ahead(dataset: ImageDataset, num_workers: int, depth: int) -> Iterator[ImageDataset]:
-    if num_workers == 0:
-        yield dataset
-        return
-    executor = ThreadPoolExecutor(num_workers)
-    try:
-        yield _ReadAhead(dataset, executor, depth)
-    finally:
-        executor.shutdown(cancel_futures=True)

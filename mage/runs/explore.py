@@ -16,6 +16,7 @@ from mage import images
 from mage.data.datasets import CorruptImage, spread
 from mage.data.loaders import none_readable
 from mage.data.named_images import NamedImages, named_images
+from mage.data.read_ahead import read_ahead
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.clusters import Clusters, find_clusters
 from mage.evaluation.folder_map import Projection, principal_components, project, standardised
@@ -78,19 +79,20 @@ def explore(
     thumbnails: list[Image.Image] = []
     features: list[Tensor] = []
     cut = build_transform(TransformConfig(size=model.image_size))
-    for start in range(0, count, batch_size):
-        batch = []
-        part = chosen[start : start + batch_size]
-        for index in part:
-            picture = _readable(source, index, reasons)
-            if picture is not None:
-                kept.append(index)
-                thumbnails.append(thumbnail(picture))
-                batch.append(cut(picture, torch.Generator()))
-        if batch:
-            features.append(model.features(images.to_float(torch.stack(batch)), pool).cpu().double())
-        if on_images is not None:
-            on_images(len(part))
+    with read_ahead(source, chosen) as load:
+        for start in range(0, count, batch_size):
+            batch = []
+            part = chosen[start : start + batch_size]
+            for index in part:
+                picture = _readable(load, source, index, reasons)
+                if picture is not None:
+                    kept.append(index)
+                    thumbnails.append(thumbnail(picture))
+                    batch.append(cut(picture, torch.Generator()))
+            if batch:
+                features.append(model.features(images.to_float(torch.stack(batch)), pool).cpu().double())
+            if on_images is not None:
+                on_images(len(part))
     if not kept:
         raise none_readable(source, reasons, count)
     described = torch.cat(features)
@@ -123,9 +125,9 @@ def thumbnail(picture: Tensor) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _readable(source: NamedImages, index: int, reasons: dict[str, str]) -> Tensor | None:
+def _readable(load: Callable[[int], Tensor], source: NamedImages, index: int, reasons: dict[str, str]) -> Tensor | None:
     try:
-        return source.load(index)
+        return load(index)
     except CorruptImage as error:
         source.skipped.append(error.path)
         reasons[error.path] = error.reason

@@ -1,0 +1,81 @@
+"""Images that are read ahead by threads, where reading takes long: files of photographs are decoded on all cores."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from mage.data.image_sets import HasFiles, ImageDataset, Subset
+
+SLOW = 0.003
+"""Seconds to read an image from which on threads are worth what they cost."""
+MOST_THREADS = 8
+"""Of one data set; each keeps up to two images."""
+
+
+class ReadAhead:
+    """Loads images in a given order, of which the next ones are read in threads as soon as one has taken long."""
+
+    def __init__(
+        self, load: Callable[[int], Tensor], order: Iterable[int], executor: ThreadPoolExecutor, depth: int
+    ) -> None:
+        """depth: images that are read before they are asked for; 0: none, until reading is slow."""
+        self._load, self._order, self._executor = load, iter(order), executor
+        self._depth, self._pending = depth, dict[int, Future[Tensor]]()
+
+    def begin(self, depth: int) -> None:
+        """Read so many images ahead from now on."""
+        self._depth = self._depth or depth
+
+    def __call__(self, index: int) -> Tensor:
+        """Image `index`, the next one of the order. Raises CorruptImage."""
+        while len(self._pending) < self._depth and (following := next(self._order, None)) is not None:
+            self._pending[following] = self._executor.submit(self._load, following)
+        if index in self._pending:
+            return self._pending.pop(index).result()
+        next(self._order, None)
+        return self._load(index)
+
+
+@contextmanager
+def read_ahead(
+    dataset: ImageDataset, order: Iterable[int], threads: int | None = None
+) -> Iterator[Callable[[int], Tensor]]:
+    """`dataset.load`, for images that are asked for in this order; of files that take long, it reads ahead in threads.
+
+    threads: their number, from the first image on and for any data set; None: those of the machine's cores that are
+    worth it.
+    """
+    count = threads or min(MOST_THREADS, _cores())
+    if threads is None and (count == 1 or not _of_files(dataset)):
+        yield dataset.load
+        return
+    executor = ThreadPoolExecutor(count)
+    ahead = ReadAhead(dataset.load, order, executor, 2 * count if threads else 0)
+
+    def load(index: int) -> Tensor:
+        start = time.perf_counter()
+        image = ahead(index)
+        if time.perf_counter() - start > SLOW:
+            ahead.begin(2 * count)
+        return image
+
+    try:
+        yield load
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _of_files(dataset: ImageDataset) -> bool:
+    """Whether images are files, which several threads can read."""
+    if isinstance(dataset, Subset):
+        return _of_files(dataset.dataset)
+    parts: list[ImageDataset] | None = getattr(dataset, "parts", None)
+    return all(map(_of_files, parts)) if parts is not None else isinstance(dataset, HasFiles)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
