@@ -565,7 +565,19 @@ def clusters(metrics: dict[str, float]) -> list[str]:
     return rows
 
 
+def demos(metrics: dict[str, float]) -> list[str]:
+    """One row per demo: what more minutes bring."""
+    forms = {"linear_probe_mean_accuracy": "linear probe, mean", "knn_accuracy": "k-NN",
+             "sample_confident_share": "samples a judge is sure of"}  # fmt: skip
+    rows = [f"| `mage demo --minutes` | {' | '.join(forms.values())} |", "|---" * (len(forms) + 1) + "|"]
+    for number in sorted({int(found[1]) for name in metrics if (found := re.match(r"minutes(\d+)\.", name))}):
+        cells = [f"{metrics[f'minutes{number}.{name}']:.1%}" for name in forms]
+        rows.append(f"| {number} | {' | '.join(cells)} |")
+    return rows
+
+
 KINDS = {
+    "demos": demos,
     "clusters": clusters,
     "tokens": of_examples("text", "audio"),
     "decisions": of_examples("frames", "actions", "plans"),

@@ -102,12 +102,12 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that a reader of the pages works in: photographs, arrays and trained models under their names."""
     root = tmp_path_factory.mktemp("desk")
     photos(root / "photos", 20)
-    photos(root / "new-photos", 3)
+    photos(root / "new", 3)
     photos(root / "holiday", 3)
     shutil.copyfile(root / "photos" / "cat" / "000.jpg", root / "cat.jpg")
     for name in ("a.jpg", "b.jpg"):
         shutil.copyfile(root / "photos" / "dog" / "001.jpg", root / name)
-    for run, model in (("demo", "digits"), ("photos", "cifar10")):
+    for run, model in (("demo", "digits"), ("photos", "cifar10"), ("good", "cifar10")):
         shutil.copytree(packaged.FOLDER / model, root / "runs" / run / "model")
         (root / "runs" / run / "recipe.yaml").write_text(f"name: {model}\n")
     generator = np.random.default_rng(0)

@@ -77,7 +77,7 @@ def card_of(name: str, parts: ModelParts, facts: CardFacts, *, loaded_by: str = 
     names = parts.notes.get(CLASS_NAMES, ())
     lines += [f"- **Classes**: {', '.join(map(str, names[:20]))}{' ...' if len(names) > 20 else ''}"] if names else []
     use = USES[task_of(parts)].format(shape=_shape(parts))
-    lines += ["", "```python", "# pip install mage-vision[hub]", "import mage", ""]
+    lines += ["", "```python", '# pip install "mage-vision[hub]"', "import mage", ""]
     lines += [f'model = mage.load("{loaded_by or name}")', use, "```"]
     if facts.measures:
         lines += ["", "| measure | value | meaning |", "|---|---|---|"]

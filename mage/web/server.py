@@ -67,7 +67,7 @@ def check_port(host: str, port: int) -> None:
 def require_gradio() -> None:
     """Raise ValueError if Gradio is not installed."""
     if importlib.util.find_spec("gradio") is None:
-        raise ValueError("mage serve needs Gradio: pip install mage-vision[web]")
+        raise ValueError('mage serve needs Gradio: pip install "mage-vision[web]"')
 
 
 class Server:

@@ -137,7 +137,7 @@ def test_a_port_that_is_taken_is_told_in_a_sentence() -> None:
 
 def test_gradio_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install mage-vision\[web\]"):
+    with pytest.raises(ValueError, match=r'pip install "mage-vision\[web\]"'):
         require_gradio()
 
 

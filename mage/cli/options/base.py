@@ -33,7 +33,7 @@ class RecipeOptions(Common):
     """Options of commands with a recipe."""
 
     recipe: str | None = None
-    """name of a built-in recipe: {RECIPES}; for `mage finetune`: {FINETUNES}; default: the tokenizer's recipe, else
+    """name of a built-in recipe: {RECIPES}; default: the tokenizer's recipe, else
     the one that fits --data (photos64 for a folder), else mnist5k; tokens for tokens that are no images"""
     config: Path | None = None
     """a recipe as a YAML file, instead of --recipe"""

@@ -24,4 +24,4 @@ class Options(Common):
     pool: Literal["mean", "class", "both"] = "mean"
     """of the features: mean over the tokens, the class token, or both concatenated"""
     check: bool = True
-    """run each file on random images and compare it with the model; ONNX files need onnxruntime for it"""
+    """leave out the comparison of each file with the model on random images, which for ONNX files needs onnxruntime"""

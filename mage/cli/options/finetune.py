@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mage.cli.options.base import TrainOptions
+from mage.cli.options.base import Repeated, TrainOptions
 from mage.cli.options.places import Model
 
 
@@ -16,3 +16,7 @@ class Options(TrainOptions):
 
     model: Model
     """pre-trained model or run folder"""
+    recipe: str | None = None
+    """base, large (the paper's, for ImageNet) or small, the default"""
+    set: Repeated = ()
+    """override one setting, such as --set optim.epochs=5; may be repeated"""
