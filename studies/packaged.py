@@ -249,7 +249,8 @@ class Packaging:
             model = mage.load(self.source, device=self.options.device)
             recipe = decoder_recipe(model, Choice(changes=self.options.set))
             size = len(training_data(recipe, self.options.data_root).train)
-            recipe = fitted_recipe(recipe, launch, "tokenizer_training", size, self.options.minutes, continued=True)
+            minutes, changes = self.options.minutes, self.options.set
+            recipe = fitted_recipe(recipe, launch, "tokenizer_training", size, minutes, continued=True, changes=changes)
             runs.train_tokenizer(recipe, launch, redrawn_by=model)
             share = recipe.tokenizer_loss.redrawn
             words = f"{schedule_of(recipe, 'tokenizer')} for its decoder, up to {share:.0%} of their tokens redrawn"
