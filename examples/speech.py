@@ -92,7 +92,7 @@ def trained(recordings: Path, out: Path, steps: int) -> mage.Mage:
     else:
         with atomic.replacing_folder(out / "pictures") as unfinished:
             write_pictures(recordings, unfinished)
-            made_of(out, {"recordings": sounds})
+            made_of(out, {"recordings": sounds}, begun=False)
     settings, launch = recipe(out, steps), runs.Launch(out)
     runs.train_tokenizer(settings, launch.inside("tokenizer"))
     tokenizer = runs.load_tokenizer(out / "tokenizer")

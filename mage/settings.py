@@ -43,6 +43,11 @@ def from_dict(kind: type[Config], values: Any, *, where: str = "") -> Config:
         raise ValueError(f"{where or kind.__name__}: {error}") from None
 
 
+def name_of(assignment: str) -> str:
+    """The name in an assignment such as "pretraining.steps=100"."""
+    return assignment.partition("=")[0].strip()
+
+
 def override(config: Config, assignments: list[str]) -> Config:
     """Apply assignments such as "pretraining.steps=100" to a tree; values are read as YAML."""
     values = to_dict(config)

@@ -32,9 +32,10 @@ from mage.data.transforms import MIRRORING
 from mage.evaluation.control import control
 from mage.evaluation.extractors import build_extractor
 from mage.recipes import Recipe
+from mage.recipes.fitting import unfitted
 from mage.recipes.resolve import Choice, from_yaml, resolve
 from mage.runs.decoder import decoder_recipe
-from mage.runs.fitted import fitted_recipe
+from mage.runs.fitted import check_changes, fitted_recipe
 from mage.runs.inputs import training_data
 from mage.runs.launch import Launch
 from mage.runs.record import Record, write_record
@@ -224,6 +225,7 @@ class Packaging:
 
     def trained(self) -> Recipe:
         """Train tokenizer and MAGE; the recipe, with the schedules that were set."""
+        check_changes(self.options.set, *SETTINGS.values())
         recipe = resolve(Choice(recipe=self.plan.recipe, changes=(*self.plan.changes, *self.options.set)))
         size = len(training_data(recipe, self.options.data_root).train)
         if self.options.tokenizer:
@@ -232,7 +234,8 @@ class Packaging:
             recipe, share = replace(recipe, **trained), 0.0
         else:
             share = TOKENIZER_SHARE
-            recipe = self.train(recipe, "tokenizer", size, share * self.options.minutes)
+            fitted = self.train(recipe, "tokenizer", size, share * self.options.minutes)
+            recipe = replace(fitted, run=recipe.run)
         tokenizer = runs.load_tokenizer(self.tokenizer, device=self.options.device)
         cache = runs.tokenize(recipe, replace(self.launch, out=self.out / "tokens"), tokenizer)
         return self.train(recipe, "mage", size, (1 - share) * self.options.minutes, tokenizer, cache)
@@ -247,7 +250,7 @@ class Packaging:
         launch, done = self.launch.inside("mage"), self.out / "decoder.done"
         if not done.exists():
             model = mage.load(self.source, device=self.options.device)
-            recipe = decoder_recipe(model, Choice(changes=self.options.set))
+            recipe = unfitted(decoder_recipe(model, Choice(changes=self.options.set)))
             size = len(training_data(recipe, self.options.data_root).train)
             minutes, changes = self.options.minutes, self.options.set
             recipe = fitted_recipe(recipe, launch, "tokenizer_training", size, minutes, continued=True, changes=changes)

@@ -20,7 +20,8 @@ def run(options: Options) -> None:
     table, page = options.out / "scores.csv", options.out / "anomalies.html"
     model = mage.load(options.model, precision=options.precision, device=options.device)
     check_parts(model.require_generator().grid, options.parts, options.draws)
-    dataset = named_images(options.folder, data_root=options.data_root, channels=model.channels)
+    folder = Path(options.folder).resolve() if Path(options.folder).is_dir() else options.folder
+    dataset = named_images(folder, data_root=options.data_root, channels=model.channels)
     scoring = Scoring(options.parts, options.draws, options.seed, options.pool, options.scale)
     normal = _normal(options, model, scoring) if options.scale in COMPARED else None
     with counting(len(dataset), "image", options) as done:
@@ -31,7 +32,7 @@ def run(options: Options) -> None:
     high, low = ranked[:count], ranked[::-1][: min(options.top, len(ranked) - count)]
     write_anomalies(
         AnomalyPage(
-            str(Path(options.folder).resolve()) if Path(options.folder).exists() else options.folder,
+            str(folder),
             str(options.model),
             _method(scoring),
             "on the scale of the score" if options.scale in COMPARED else "nats",

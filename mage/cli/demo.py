@@ -16,7 +16,7 @@ from mage.cli.options.demo import Options
 from mage.recipes import Recipe, named, resolve
 from mage.recipes.fitting import TooFewMinutes, Training
 from mage.report import write_report
-from mage.runs.fitted import fitted_recipe
+from mage.runs.fitted import check_changes, fitted_recipe
 from mage.runs.gallery import Gallery
 from mage.runs.inputs import training_data
 from mage.runs.launch import Launch
@@ -48,17 +48,29 @@ class Clock:
 
     minutes: float
     start: float = field(default_factory=time.perf_counter)
+    showing: float = SHOW_SECONDS
+    """Seconds that showing is expected to take."""
     kept: float = SHOW_SECONDS
-    """Seconds that training must leave."""
+    """Seconds that training must leave: those, but half of the time at most."""
+    kept_at: float | None = None
+    """Seconds after the start at which that half was taken."""
 
     def keep(self, seconds: float) -> None:
         """Keep so much more for showing, but leave training half of the time, though the demo then takes longer."""
-        left = 60 * self.minutes - (time.perf_counter() - self.start)
-        self.kept = min(self.kept + seconds, max(0.0, left / 2))
+        self.showing, self.kept_at = self.showing + seconds, time.perf_counter() - self.start
+        self.kept = min(self.showing, max(0.0, 60 * self.minutes - self.kept_at) / 2)
 
     def left(self) -> float:
         """Minutes for training."""
         return max(0.0, self.minutes - (time.perf_counter() - self.start + self.kept) / 60)
+
+    def needed(self, more: float, training: Training) -> int:
+        """Minutes of a demo that has so many more for a training, of what showing and the tokenizer leave of them."""
+        before = (self.kept_at or 0.0) / 60
+        aim = self.minutes - before - self.kept / 60
+        aim += more / (1 - TOKENIZER_SHARE) if training == "pretraining" else more
+        whole = aim + self.showing / 60
+        return math.ceil(before + (whole if self.kept_at is None else min(whole, 2 * aim)))
 
 
 def run(options: Options) -> None:
@@ -68,10 +80,12 @@ def run(options: Options) -> None:
     recipe, launch = resolve(choice_of(options)), launch_of(options)
     launch = replace(launch, resume=newest_checkpoint(launch.out) is not None)
     has_packaged = recipe.data.name == named(RECIPE).data.name and PACKAGED in packaged.names()
+    if minutes:
+        check_changes(options.set, "tokenizer_training", "pretraining")
     if minutes == 0 and not has_packaged:
         raise ValueError(f"--minutes 0 shows the packaged model of {RECIPE}'s images: leave out --recipe and --data")
     with launch.locked():
-        if minutes:
+        if minutes != 0:
             distributed.by_first_process(lambda: _keep_to(launch.out, minutes))
         if has_packaged:
             begin = time.perf_counter()
@@ -117,6 +131,7 @@ def _train(options: Options, recipe: Recipe, launch: Launch, clock: Clock | None
     note(options, "1 of 5: train the tokenizer")
     part = launch.inside("tokenizer")
     reading = reading_of(recipe, train, recipe.data.tokenizer_transform, launch.workers)
+    intervals = recipe.run
     recipe = _fitted(options, recipe, part, "tokenizer_training", len(train), clock, TOKENIZER_SHARE, reading)
     timings["train_tokenizer"] = runs.train_tokenizer(recipe, part).seconds
     note(options, "2 of 5: encode every image once")
@@ -126,22 +141,26 @@ def _train(options: Options, recipe: Recipe, launch: Launch, clock: Clock | None
         cache = runs.tokenize(recipe, launch.inside("tokens"), tokenizer, on_images=done)
     timings["tokenize"] = time.perf_counter() - begin
     note(options, "3 of 5: pre-train MAGE on the tokens")
-    recipe = _fitted(options, recipe, launch, "pretraining", len(cache), clock)
+    recipe = _fitted(options, replace(recipe, run=intervals), launch, "pretraining", len(cache), clock)
     result = runs.pretrain(recipe, launch, tokenizer, cache=cache)
     timings["pretrain"] = result.seconds
     distributed.by_first_process(lambda: _show(options, recipe, result, timings))
 
 
-def _keep_to(out: Path, minutes: int) -> None:
+def _keep_to(out: Path, minutes: int | None) -> None:
     """Keep the minutes in the folder. Raises ValueError if it holds a demo of other minutes, whose steps are set."""
-    begun = newest_checkpoint(out / "tokenizer") is not None
-    before = json.loads((out / MINUTES_FILE).read_text())["minutes"] if (out / MINUTES_FILE).exists() else None
-    if begun and before is None:
-        logger.warning("%s holds a demo of an earlier version, which is shown: another --out makes a new one", out)
-    elif begun and before != minutes:
-        raise ValueError(f"{out} holds a demo of {before} minutes: give --out another folder for one of {minutes}")
-    else:
-        atomic.write_json(out / MINUTES_FILE, {"minutes": minutes})
+    begun, file = newest_checkpoint(out / "tokenizer") is not None, out / MINUTES_FILE
+    if begun and not file.exists():
+        logger.warning("%s holds a demo of an earlier version, which goes on: another --out makes a new one", out)
+        return
+    before = json.loads(file.read_text())["minutes"] if begun else minutes
+    if before != minutes:
+        raise ValueError(f"{out} holds a demo {_length(before)}: give --out another folder for one {_length(minutes)}")
+    atomic.write_json(file, {"minutes": minutes})
+
+
+def _length(minutes: int | None) -> str:
+    return "of as many steps as its recipe says" if minutes is None else f"of {minutes} minutes"
 
 
 def _fitted(
@@ -162,10 +181,10 @@ def _fitted(
             recipe, launch, training, size, share * left, shrink=True, reading=reading, changes=options.set
         )
     except TooFewMinutes as error:
-        needed = math.ceil(clock.minutes + error.needed / share - left)
+        elsewhere = " and another --out" if training == "pretraining" else ""
         raise ValueError(
             f"of {clock.minutes:g} minutes {share * left:.1f} are left for this training: {error.sentence}; "
-            f"give at least --minutes {needed}"
+            f"give at least --minutes {clock.needed(error.needed / share - left, training)}{elsewhere}"
         ) from None
 
 

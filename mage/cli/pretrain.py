@@ -11,9 +11,11 @@ from mage.cli.options.pretrain import Options
 from mage.data.stored_tokens import open_cache
 from mage.data.token_cache import TokenCache
 from mage.recipes import Recipe, resolve
+from mage.recipes.fitting import unfitted
 from mage.runs.fitted import check_words, fitted_recipe
 from mage.runs.inputs import training_data
 from mage.runs.reading import reading_of
+from mage.settings import name_of
 from mage.training.run import TrainResult
 
 PARALLEL = True
@@ -38,9 +40,12 @@ def run(options: Options) -> None:
         if not isinstance(train, TokenCache) and (options.online or recipe.method.reads == "images"):
             views = 2 if recipe.method.pairs else 1
             reading = reading_of(recipe, train, recipe.data.transform, launch.workers, views=views, tokenizer=tokenizer)
+        if options.recipe is None and options.config is None:  # it may be that of the tokenizer's training
+            recipe = unfitted(recipe)
         recipe = fitted_recipe(
-            recipe, launch, "pretraining", len(train), options.minutes, reading=reading, changes=options.set
-        )
+            recipe, launch, "pretraining", len(train), options.minutes, continued=options.init_from is not None,
+            reading=reading, changes=options.set,
+        )  # fmt: skip
     if tokenizer is not None and cache is None and not options.online and recipe.method.reads == "tokens":
         size = len(training_data(recipe, options.data_root).train)
         note(options, f"token cache: {options.out / 'tokens'}")
@@ -64,7 +69,7 @@ def _recipe(options: Options, cache: TokenCache | None, base: dict[str, Any] | N
         return resolve(choice, base=base)
     if cache.key.tokenizer == "none":
         return resolve(replace(choice, data=None), default="tokens")
-    if any(change.startswith("data.name=") for change in choice.changes):
+    if "data.name" in map(name_of, choice.changes):
         return resolve(replace(choice, data=None), base=base)
     trained_on = (base or {}).get("data", {}).get("name")
     return resolve(replace(choice, data=cache.source or trained_on), base=base)

@@ -8,6 +8,7 @@ from mage.cli.arguments import choice_of, launch_of
 from mage.cli.console import emit, note, skipped_sentence
 from mage.cli.options.train_tokenizer import Options
 from mage.recipes import resolve
+from mage.recipes.fitting import unfitted
 from mage.runs.decoder import decoder_recipe
 from mage.runs.fitted import fitted_recipe
 from mage.runs.inputs import training_data
@@ -29,7 +30,8 @@ def run(options: Options) -> None:
         launch.check_out()
         train = training_data(recipe, launch.data_root).train
         recipe = fitted_recipe(
-            recipe, launch, "tokenizer_training", len(train), options.minutes, continued=model is not None,
+            recipe if model is None else unfitted(recipe), launch, "tokenizer_training", len(train), options.minutes,
+            continued=model is not None,
             reading=reading_of(recipe, train, recipe.data.tokenizer_transform, launch.workers),
             changes=choice.changes,
         )  # fmt: skip

@@ -57,8 +57,8 @@ class TrainLoader:
     """Endless shuffled, augmented batches from step `start` on: this process's parts of each.
 
     Every epoch has its own order of the images (`epoch_order`); an incomplete last batch is left out. A corrupt file is
-    replaced by a readable image from outside this step's batch, of which each row has its own, so that no batch
-    contains an image twice unless few can be read.
+    replaced by a readable image from outside this step's batch, of which each row has its own; a batch may contain an
+    image twice where few are outside of it, or many cannot be read.
     """
 
     def __init__(

@@ -14,6 +14,8 @@ SLOW = 0.003
 """Seconds to read an image from which on threads are worth what they cost."""
 MOST_THREADS = 8
 """Of one data set; each keeps up to two images."""
+MOST_BYTES = 1 << 28
+"""Of the images that are kept, if all are like the last one: of scans and of large photographs, fewer are kept."""
 
 
 class ReadAhead:
@@ -26,9 +28,9 @@ class ReadAhead:
         self._load, self._order, self._executor = load, iter(order), executor
         self._depth, self._pending = depth, dict[int, Future[Tensor]]()
 
-    def begin(self, depth: int) -> None:
+    def read(self, depth: int) -> None:
         """Read so many images ahead from now on."""
-        self._depth = self._depth or depth
+        self._depth = depth
 
     def __call__(self, index: int) -> Tensor:
         """Image `index`, the next one of the order. Raises CorruptImage."""
@@ -54,13 +56,15 @@ def read_ahead(
         yield dataset.load
         return
     executor = ThreadPoolExecutor(count)
-    ahead = ReadAhead(dataset.load, order, executor, 2 * count if threads else 0)
+    ahead, begun = ReadAhead(dataset.load, order, executor, 2 * count if threads else 0), bool(threads)
 
     def load(index: int) -> Tensor:
+        nonlocal begun
         start = time.perf_counter()
         image = ahead(index)
-        if time.perf_counter() - start > SLOW:
-            ahead.begin(2 * count)
+        begun = begun or time.perf_counter() - start > SLOW
+        if begun:
+            ahead.read(max(1, min(2 * count, MOST_BYTES // max(1, image.nbytes))))
         return image
 
     try:

@@ -117,7 +117,7 @@ class Networks:
     def to(self: Model, device: str | torch.device) -> Model:
         """The same model, its networks moved to `device`; returns itself, as modules do.
 
-        The precision "auto" is chosen anew. Raises ValueError for another one that the device does not have.
+        The precision "auto" is chosen anew.
         """
         self.device = device_policy.resolve_device(device)
         self.precision = device_policy.resolve(self._policy, self.device)

@@ -37,14 +37,16 @@ SHARE_OF_STEPS = 0.85
 """Share of the time for training steps; the rest is for reading images, validation, samples and checkpoints."""
 FEWEST_STEPS = 200
 """A training of fewer steps is refused: the warm-ups of learning rate and codebook are hardly over."""
+FEWEST_STEPS_CONTINUED = 50
+"""The same from the weights of a trained model, whose loss falls from the first steps on."""
+TIMES = {"log_every": 20, "observe_every": 4, "checkpoint_every": 4}
+"""How often, at least, each comes in a training."""
 ENOUGH_STEPS = 1000
 """A pre-training that must keep to a time gets fewer blocks, then smaller batches, until it has so many steps."""
 SHALLOW = 4
 """A network of so few blocks takes twice the learning rate."""
 NARROWEST = 32
 """Width down to which a tokenizer is halved for lack of time."""
-FEWEST_STEPS_CONTINUED = 50
-"""The same from the weights of a trained model, whose loss falls from the first steps on."""
 ANY_NUMBER = ("vq", "ema", "normalized", "simvq")
 """Quantizers whose number of codes can be any."""
 
@@ -184,19 +186,23 @@ def smaller(recipe: Recipe, training: Training) -> Recipe | None:
     return None
 
 
-def _run(recipe: Recipe, steps: int) -> RunConfig:
-    """Intervals for so many steps. Those fitted to the fewer steps of an earlier training are undone first."""
+def unfitted(recipe: Recipe) -> Recipe:
+    """The recipe of an earlier training without the intervals that were fitted to its own steps."""
     usual = RECIPES[recipe.name]().run if recipe.name in RECIPES else RunConfig()
-    earlier = [optim.steps for optim in (recipe.tokenizer_training, recipe.pretraining) if optim.steps]
+    earlier = [_intervals(optim.steps) for optim in (recipe.tokenizer_training, recipe.pretraining) if optim.steps]
+    undone = {
+        name: getattr(usual, name)
+        for name in TIMES
+        if getattr(recipe.run, name) in [intervals[name] for intervals in earlier]
+    }
+    return replace(recipe, run=replace(recipe.run, **undone))
 
-    def interval(name: str, times: int) -> int:
-        own: int = getattr(recipe.run, name)
-        fitted = own in [max(1, steps // times) for steps in earlier]
-        return min(getattr(usual, name) if fitted else own, max(1, steps // times))
 
-    return replace(
-        recipe.run,
-        log_every=interval("log_every", 20),
-        observe_every=interval("observe_every", 4),
-        checkpoint_every=interval("checkpoint_every", 4),
-    )
+def _run(recipe: Recipe, steps: int) -> RunConfig:
+    """Intervals for so many steps: the recipe's, where those are not too long."""
+    fitted = {name: min(getattr(recipe.run, name), most) for name, most in _intervals(steps).items()}
+    return replace(recipe.run, **fitted)
+
+
+def _intervals(steps: int) -> dict[str, int]:
+    return {name: max(1, steps // times) for name, times in TIMES.items()}

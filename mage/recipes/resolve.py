@@ -12,7 +12,7 @@ from mage.data.storage import check_not_remote
 from mage.recipes.finetune import FINETUNES, FinetuneRecipe
 from mage.recipes.named import RECIPES
 from mage.recipes.schema import Recipe
-from mage.settings import from_dict, override, read_yaml
+from mage.settings import from_dict, name_of, override, read_yaml
 from mage.training.legacy import upgraded
 
 Kind = TypeVar("Kind", Recipe, FinetuneRecipe)
@@ -50,7 +50,7 @@ def resolve(choice: Choice, *, base: Mapping[str, Any] | None = None, default: s
     """
     if choice.recipe is None and choice.config is None and base is not None and "pretraining" in base:
         recipe = _changed(from_dict(Recipe, upgraded(base)), choice)
-        if choice.data is None and not any(change.startswith("data.name=") for change in choice.changes):
+        if choice.data is None and "data.name" not in map(name_of, choice.changes):
             check_not_remote(recipe.data.name)
         return recipe
     return _changed(_chosen(Recipe, RECIPES, choice, default or recipe_for(_data_of(choice))), choice)
@@ -68,7 +68,7 @@ def recipe_for(data: str | None) -> str:
 
 def _data_of(choice: Choice) -> str | None:
     """The data that the choice names, as an option or as a change."""
-    named_data = [change.split("=", 1)[1] for change in choice.changes if change.startswith("data.name=")]
+    named_data = [change.partition("=")[2].strip() for change in choice.changes if name_of(change) == "data.name"]
     return choice.data or (named_data[-1] if named_data else None)
 
 
@@ -113,7 +113,7 @@ def _read(kind: type[Kind], path: Path) -> Kind:
 
 def without_steps(changes: Sequence[str]) -> list[str]:
     """Changes that let the epochs count which the user sets: steps, which a recipe may have, go before them."""
-    changed = {change.split("=")[0] for change in changes}
+    changed = set(map(name_of, changes))
     parts = [name.removesuffix(".epochs") for name in sorted(changed) if name.endswith(".epochs")]
     return [f"{part}.steps=0" for part in parts if f"{part}.steps" not in changed]
 

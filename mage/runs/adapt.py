@@ -25,7 +25,7 @@ from mage.recipes.fitting import Training
 from mage.recipes.schema import Recipe
 from mage.runs.adapted_recipe import adapted_recipe, tuning_recipe
 from mage.runs.before_after import TestedImages, colour_warnings, pretraining_warnings
-from mage.runs.fitted import fitted_recipe
+from mage.runs.fitted import check_changes, fitted_recipe
 from mage.runs.inputs import open_data, training_data, validation_images
 from mage.runs.journal import Journal
 from mage.runs.launch import Launch
@@ -87,8 +87,10 @@ def adapt(
     too much. changes: settings that differ from the model's recipe, such as "data.transform.augmentation=flip".
     counting: shows how far the encoding of images is.
     A stopped call goes on when it is repeated; a training that has begun keeps its length.
-    Raises ValueError for a model without tokenizer or recipe, too few images or minutes, and a folder in use.
+    Raises ValueError for a model without tokenizer or recipe, too few images or minutes, changes of the steps, and a
+    folder in use.
     """
+    check_changes(changes, "tokenizer_training", "pretraining")
     model.to(launch.start())
     recipe = adapted_recipe(model, data, launch.data_root, changes=changes, seed=seed)
     parts = training_data(recipe, launch.data_root)

@@ -11,6 +11,7 @@ import numpy as np
 from mage.data.datasets import ImageDataset
 from mage.data.splits import ValidationConfig
 from mage.pipeline import Mage
+from mage.recipes.fitting import unfitted
 from mage.recipes.resolve import Choice, resolve
 from mage.recipes.schema import Recipe
 from mage.runs.inputs import open_data
@@ -39,7 +40,7 @@ def adapted_recipe(
         raise ValueError(f"{type(tokenizer).__name__} is no tokenizer of this library: {INSTEAD}")
     if "pretraining" not in model.recipe:
         raise ValueError(f"this model holds no recipe to continue by: {INSTEAD}")
-    recipe = resolve(Choice(data=str(data), seed=seed), base=model.recipe)
+    recipe = unfitted(resolve(Choice(data=str(data), seed=seed), base=model.recipe))
     recipe = replace(
         recipe,
         data=replace(

@@ -16,7 +16,7 @@ from mage.recipes.schema import Recipe
 from mage.runs.launch import Launch
 from mage.runs.pace import pretraining_pace, tokenizer_pace
 from mage.runs.reading import Reading
-from mage.settings import override
+from mage.settings import name_of, override
 from mage.training.progress import duration
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,8 @@ def fitted_recipe(
     the steps read. changes: the user's own settings; those of `run` hold, also in a resumed run. Raises ValueError if
     the time is too short, there is no network to time, or the changes set the steps.
     """
-    _check_changes(changes, training)
-    of_run = [change for change in changes if change.startswith("run.")]
+    check_changes(changes, training)
+    of_run = [change for change in changes if name_of(change).startswith("run.")]
     if launch.resume:
         recorded = from_yaml(launch.out / "recipe.yaml")
         return override(replace(recipe, **{name: getattr(recorded, name) for name in RECORDED[training]}), of_run)
@@ -86,10 +86,12 @@ def fitted_recipe(
     return override(fit.recipe, of_run)
 
 
-def _check_changes(changes: Sequence[str], training: Training) -> None:
+def check_changes(changes: Sequence[str], *trainings: Training) -> None:
+    """Raise ValueError if the user's own settings are of the steps of a training that keeps to minutes."""
+    lengths = [f"{training}.{length}" for training in trainings for length in ("steps", "epochs")]
     for change in changes:
-        if change.split("=")[0] in (f"{training}.steps", f"{training}.epochs"):
-            raise ValueError(f"the steps follow from the minutes: leave out --set {change}, or the minutes")
+        if name_of(change) in lengths:
+            raise ValueError(f"the steps follow from the minutes: --set {change} cannot be given with them")
 
 
 def check_words(recipe: Recipe, tokenizer: Mage | None, cache: TokenCache | None) -> None:

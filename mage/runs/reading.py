@@ -8,7 +8,7 @@ import torch
 from mage import images, rng
 from mage.data.datasets import ImageDataset
 from mage.data.image_sets import ArrayDataset, file_of, locality_of, spread
-from mage.data.loaders import IN_MEMORY
+from mage.data.loaders import IN_MEMORY, decode_to_memory
 from mage.data.transforms import TransformConfig, build_transform
 from mage.pipeline import Mage
 from mage.recipes.schema import Recipe
@@ -58,7 +58,8 @@ class Reading:
             loading, augmenting = loading + loaded - start, augmenting + time.perf_counter() - loaded
             sizes.append(image.shape)
         equal = len(set(sizes)) == 1 and sizes[0].numel() * count <= IN_MEMORY
-        kept = isinstance(self.dataset, ArrayDataset) or equal
+        # exactly what the training will do: one image of another size is enough, and all are decoded in each step
+        kept = isinstance(decode_to_memory(self.dataset) if equal else self.dataset, ArrayDataset)
         return (augmenting + (0.0 if kept else loading)) / max(1, len(sizes))
 
     @staticmethod

@@ -11,8 +11,8 @@ from mage.web.limits import LIMITS, Limits, check_file, kindly
 
 LAYERS = 4
 """Most layers of a painting; the page's has one."""
-PAINTINGS = 16
-"""Most paintings that wait for their call; the oldest are forgotten."""
+PAINTINGS = 2 * LIMITS.waiting
+"""Most paintings that wait for their call, and of calls that are refused; the oldest are forgotten."""
 FORMATS = ("PNG", "WEBP")
 """What a layer may be written as."""
 

@@ -70,6 +70,18 @@ def test_files_that_take_long_are_read_by_threads_in_order(clock: SimpleNamespac
     assert by_main == ([5] if slow else order), "the first one tells how long it takes"
 
 
+def test_large_images_are_not_kept_by_the_dozen(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, clock.step = Files(), 0.01
+    size = files.load(0).nbytes
+    files.read.clear()
+    monkeypatch.setattr(module, "MOST_BYTES", 3 * size)
+    order = [index for index in range(30) if index != 7]
+    with read_ahead(files, order) as load:
+        for count, index in enumerate(order, 1):
+            load(index)
+            assert len(files.read) <= count + 3
+
+
 def test_batches_do_not_depend_on_who_reads(clock: SimpleNamespace) -> None:
     found: list[list[dict[str, Tensor]]] = []
     settings: list[dict[str, Any]] = [{"threads": 3}, {}, {"threads": 1}]

@@ -65,6 +65,17 @@ def test_a_data_set_by_name_is_ranked(disk: SimpleNamespace, command: Command, t
     assert found["highest"][0]["file"].split("/")[0] in ("train", "test")
 
 
+def test_a_folder_called_like_a_data_set_is_the_users(
+    disk: SimpleNamespace, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(disk.root / "folder", tmp_path / "digits")
+    monkeypatch.chdir(tmp_path)
+    made = command("anomalies", "digits", "--model", disk.root / "model", "--out", tmp_path / "out", "--json")
+    assert made.code == 0, made.err
+    assert json.loads(made.out)["images"] == 40
+    assert str(tmp_path / "digits") in (tmp_path / "out" / "anomalies.html").read_text()
+
+
 def test_a_folder_of_one_image_has_no_lowest_scores(disk: SimpleNamespace, command: Command, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     shutil.copy(disk.root / "photo.png", tmp_path / "one" / "photo.png")

@@ -1,8 +1,11 @@
 """The demo: the packaged model first, then a training that keeps to what is left of the minutes."""
 
 import json
+import math
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -103,6 +106,9 @@ def test_training_keeps_to_the_minutes_and_is_shown_beside_the_packaged_model(
     with pytest.raises(SystemExit):
         main(["demo", "--minutes", "30", "--out", str(out), *QUIET])
     assert "holds a demo of 9 minutes: give --out another folder for one of 30" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["demo", "--recipe", "mnist5k", "--out", str(out), *QUIET])
+    assert "give --out another folder for one of as many steps as its recipe says" in capsys.readouterr().err
 
 
 def test_a_demo_of_an_earlier_version_is_told_and_keeps_no_minutes(
@@ -111,24 +117,50 @@ def test_a_demo_of_an_earlier_version_is_told_and_keeps_no_minutes(
     (tmp_path / "tokenizer" / "checkpoints").mkdir(parents=True)
     (tmp_path / "tokenizer" / "checkpoints" / "step-000000003.pt").write_bytes(b"of a run")
     demo._keep_to(tmp_path, 30)
-    assert "holds a demo of an earlier version, which is shown" in caplog.text
+    assert "holds a demo of an earlier version, which goes on" in caplog.text
     assert not (tmp_path / demo.MINUTES_FILE).exists()
 
 
 def test_too_little_time_is_refused_with_what_is_needed(
     digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(demo.Clock, "left", lambda self: 0.5)
+    monkeypatch.setattr(demo, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    monkeypatch.setattr(demo, "Clock", partial(demo.Clock, start=0.0))
     monkeypatch.setattr(fitted, "tokenizer_pace", lambda *_: Pace(1.0, 2))
     monkeypatch.setattr(fitted, "smaller", lambda *_: None)
     with pytest.raises(SystemExit):
         main(["demo", "--minutes", "1", "--out", str(tmp_path / "out"), *QUIET])
     complaint = capsys.readouterr().err
-    assert "of 1 minutes 0.1 are left for this training" in complaint, "three tenths of half a minute"
+    assert "of 1 minutes 0.2 are left for this training" in complaint, "three tenths of forty seconds"
     needed = int(complaint.split("give at least --minutes ")[1].split()[0])
-    whole = 200 / 0.85 / 60 / demo.TOKENIZER_SHARE + 0.5  # 200 steps of a second, and half a minute of showing
-    assert needed == pytest.approx(whole, abs=1.1)
+    whole = 200 / 0.85 / 60 / demo.TOKENIZER_SHARE + demo.SHOW_SECONDS / 60  # 200 steps of a second, and showing
+    assert needed == math.ceil(whole)
     assert (tmp_path / "out" / "packaged" / "report.html").exists(), "what was there to show was shown"
+
+
+def test_steps_beside_minutes_are_refused_before_anything_is_trained(tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["demo", "--minutes", "9", "--set", "pretraining.steps=9", "--out", str(tmp_path / "out"), *QUIET])
+    assert "--set pretraining.steps=9 cannot be given with them" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "tokenizer").exists()
+
+
+@pytest.mark.parametrize("showing", [10.0, 1000.0])
+def test_the_minutes_that_are_said_to_be_needed_are_enough(monkeypatch: pytest.MonkeyPatch, showing: float) -> None:
+    """Of each minute more the tokenizer takes its share, and showing half where it would take more than that."""
+    now = [0.0]
+    monkeypatch.setattr(demo.time, "perf_counter", lambda: now[0])
+
+    def left(minutes: float) -> tuple[demo.Clock, float]:
+        now[0] = 0.0
+        clock = demo.Clock(minutes, start=0.0)
+        clock.keep(showing)
+        now[0] = 60 * demo.TOKENIZER_SHARE * clock.left()
+        return clock, clock.left()
+
+    clock, before = left(2)
+    enough = clock.needed(4.0 - before, "pretraining")
+    assert left(enough)[1] >= 4.0 > left(enough - 1)[1]
 
 
 def test_a_slow_machine_leaves_training_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:

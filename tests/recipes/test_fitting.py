@@ -19,6 +19,7 @@ from mage.recipes.fitting import (
     fit_sizes,
     fit_steps,
     smaller,
+    unfitted,
 )  # fmt: skip
 from mage.recipes.schema import Recipe
 from mage.training.optim import OptimConfig
@@ -105,11 +106,12 @@ def test_steps_fill_the_minutes_and_short_runs_are_watched() -> None:
     assert fit.recipe.run.log_every <= fit.steps // 20
     assert fit.recipe.tokenizer_training == recipe.tokenizer_training, "the other training is not changed"
     for before in (recipe, fit.recipe):  # a model's own recipe holds the intervals of its own few steps
-        long = fit_steps(before, "pretraining", 48_000, seconds_per_step=0.01, minutes=600)
+        long = fit_steps(unfitted(before), "pretraining", 48_000, seconds_per_step=0.01, minutes=600)
         assert long.recipe.run == recipe.run
-    own = replace(recipe, name="mine", run=replace(recipe.run, checkpoint_every=200, log_every=7))
+    quarter = recipe.pretraining.steps // 4
+    own = replace(recipe, name="mine", run=replace(recipe.run, checkpoint_every=quarter, log_every=7))
     long = fit_steps(own, "pretraining", 48_000, seconds_per_step=0.01, minutes=600)
-    assert (long.recipe.run.checkpoint_every, long.recipe.run.log_every) == (200, 7), "the user's own"
+    assert (long.recipe.run.checkpoint_every, long.recipe.run.log_every) == (quarter, 7), "the user's own"
     assert long.steps <= -(-MOST_PASSES["pretraining"] * 48_000 // recipe.pretraining.batch_size)
 
 

@@ -72,8 +72,9 @@ def test_overrides_reach_their_place() -> None:
 
 
 def test_epochs_that_a_user_sets_count_though_the_recipe_has_steps() -> None:
-    recipe = resolve(Choice("mnist5k", changes=("pretraining.epochs=50",)))
-    assert recipe.pretraining.num_steps(9600) == 50 * 9600 // recipe.pretraining.batch_size
+    for change in ("pretraining.epochs=50", " pretraining.epochs = 50"):
+        recipe = resolve(Choice("mnist5k", changes=(change,)))
+        assert recipe.pretraining.num_steps(9600) == 50 * 9600 // recipe.pretraining.batch_size
     assert recipe.tokenizer_training == named("mnist5k").tokenizer_training
     with pytest.raises(ValueError, match=r"no setting 'pretrain\.epochs'"):
         resolve(Choice("mnist5k", changes=("pretrain.epochs=50",)))

@@ -208,6 +208,9 @@ def test_too_few_images_or_minutes_are_refused_before_any_training(
     with pytest.raises(ValueError, match="holds 1 images to train on: adapting takes at least 10"):
         adapt(model, one, quiet(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match=r"--set pretraining\.steps=9 cannot be given with them"):
+        adapt(model, one, quiet(tmp_path / "run"), changes=("pretraining.steps=9",))
+    assert not (tmp_path / "run").exists()
     for name in ("tokenizer_pace", "pretraining_pace"):
         monkeypatch.setattr(fitted, name, lambda *_: Pace(1.0, 2))
     folder = folder_of(tmp_path / "photos", ("",), 12)

@@ -86,8 +86,8 @@ def test_settings_of_the_run_hold_and_those_of_steps_are_refused(timed: list[int
         found = fitted_recipe(recipe, launch, "tokenizer_training", 300, 5, changes=changes)
         assert (found.run.timeout, found.run.observe_every) == (3600, 1000)
         assert found.tokenizer_training.batch_size == recipe.tokenizer_training.batch_size
-        for change in ("tokenizer_training.steps=9", "tokenizer_training.epochs=9"):
-            with pytest.raises(ValueError, match=f"leave out --set {change}, or the minutes"):
+        for change in ("tokenizer_training.steps=9", "tokenizer_training.epochs =9"):
+            with pytest.raises(ValueError, match=f"--set {change} cannot be given with them"):
                 fitted_recipe(recipe, launch, "tokenizer_training", 300, 5, changes=[change])
 
 
@@ -115,6 +115,7 @@ class Slow:
         (2, False, (7, 8), 0.2),  # the processes read 32 images in 0.16 s, while a step is computed
         (1, False, (7, 8), 0.32),
         (0, False, (8,), 0.2),  # of one size: kept in memory
+        (0, False, (8, 7) + (8,) * 38, 0.2 + 0.32),  # one of another size, which is not among those that are timed
         (0, True, (7, 8), 0.2 + 0.32 + 0.64),
         (1, True, (7, 8), 0.2 + 0.64),
     ],

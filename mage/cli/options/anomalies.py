@@ -16,7 +16,7 @@ class Options(Common):
     """Rank the images of a folder by how much they surprise the model: OUT/scores.csv and OUT/anomalies.html."""
 
     folder: Annotated[Images, tyro.conf.Positional]
-    """folder of images of any size, read with its subfolders, or of tar shards"""
+    """folder of images of any size, read with its subfolders, or of tar shards; or a data set by name"""
     model: Model
     """model or run folder, trained on images without anomalies"""
     out: NewFolder
