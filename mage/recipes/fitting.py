@@ -37,14 +37,14 @@ SHARE_OF_STEPS = 0.85
 """Share of the time for training steps; the rest is for reading images, validation, samples and checkpoints."""
 FEWEST_STEPS = 200
 """A training of fewer steps is refused: the warm-ups of learning rate and codebook are hardly over."""
+FEWEST_STEPS_CONTINUED = 50
+"""The same from the weights of a trained model, whose loss falls from the first steps on."""
 ENOUGH_STEPS = 1000
 """A pre-training that must keep to a time gets fewer blocks, then smaller batches, until it has so many steps."""
 SHALLOW = 4
 """A network of so few blocks takes twice the learning rate."""
 NARROWEST = 32
 """Width down to which a tokenizer is halved for lack of time."""
-FEWEST_STEPS_CONTINUED = 50
-"""The same from the weights of a trained model, whose loss falls from the first steps on."""
 ANY_NUMBER = ("vq", "ema", "normalized", "simvq")
 """Quantizers whose number of codes can be any."""
 

@@ -84,12 +84,12 @@ def look_at_features(folder: Path, extractor: Extractor, num: int | None = None)
 
     Raises ValueError for another extractor's features or a gap.
     """
-    paths = feature_files(folder)
-    total = sum(len(seen.features) for seen in read_features(paths, extractor.fingerprint))
+    parts = list(read_features(feature_files(folder), extractor.fingerprint))
+    total = sum(len(seen.features) for seen in parts)
     total = total if num is None else min(num, total)
     images_seen, left = SeenImages(extractor.fingerprint, total), total
     images_seen.rounding = rounding_in(folder)
-    for seen in read_features(paths, extractor.fingerprint):
+    for seen in parts:
         if left > 0:
             images_seen.update(Seen(seen.features[:left], None if seen.logits is None else seen.logits[:left]))
             left -= len(seen.features)

@@ -54,13 +54,13 @@ def data_of_model(model: Mage, name: str, data_root: str | None) -> TrainingData
     return carve(load_dataset(name, split="train", data_root=data_root, channels=model.channels), config)
 
 
-def tell_data(data: TrainingData, recipe_name: str, size: tuple[int, int]) -> None:
-    """Log the data of a run."""
+def tell_data(data: TrainingData, name: str, size: tuple[int, int]) -> None:
+    """Log the data of a run; name: of the data set, as the recipe has it."""
     if distributed.is_first():
         classes = f" in {len(data.train.class_names)} classes" if data.train.class_names else ""
         logger.info(
             "%s, split train: %s images%s to train on, %s held out for validation, seen at %d x %d pixels",
-            recipe_name, f"{len(data.train):,}", classes, f"{len(data.validation):,}", size[0], size[1],
+            name, f"{len(data.train):,}", classes, f"{len(data.validation):,}", size[0], size[1],
         )  # fmt: skip
 
 

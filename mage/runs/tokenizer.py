@@ -35,7 +35,8 @@ def train_tokenizer(
     launch.check_out()
     if redrawn_by is not None:
         words = redrawn_by.require_tokenizer()
-        assert isinstance(words, VQGAN)
+        if not isinstance(words, VQGAN):
+            raise ValueError(f"the decoder of {type(words).__name__} cannot be trained: it is no VQGAN of this library")
         init_from = words
     if recipe.tokenizer is None:
         raise ValueError(f"the recipe {recipe.name} has no tokenizer: its method reads pixels")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import mage
-from mage import atomic, images, locks, rng
+from mage import atomic, checksums, images, locks, rng, runs
 from mage.data.datasets import load_dataset, subset
 from mage.data.own_tokens import write_tokens
 from mage.data.token_batches import token_batches
@@ -22,6 +22,7 @@ from mage.data.transforms import TransformConfig, build_transform
 from mage.models import MAGEConfig
 from mage.recipes import named
 from mage.share import Share
+from tests.reference.launches import quiet
 
 TRANSFORM = TransformConfig(size=(8, 8), augmentation="crop_flip", scale=(0.5, 1.0))
 
@@ -35,9 +36,10 @@ def parts() -> SimpleNamespace:
 
 def write(parts: SimpleNamespace, folder: Path, **changes: object) -> TokenCache:
     settings = {"views": 3, "seed": 0, "shard_images": 100} | changes
-    return write_cache(
+    write_cache(
         folder, parts.data, parts.model.tokenizer, TRANSFORM, encode=parts.model.encode, **settings  # type: ignore[arg-type]
     )  # fmt: skip
+    return TokenCache(folder)
 
 
 def test_every_view_is_what_encoding_it_alone_gives(parts: SimpleNamespace, tmp_path: Path) -> None:
@@ -184,6 +186,18 @@ def test_worker_processes_change_nothing(parts: SimpleNamespace, tmp_path: Path)
 
 def replace_data(parts: SimpleNamespace, data: object) -> SimpleNamespace:
     return SimpleNamespace(model=parts.model, data=data)
+
+
+def test_tokenizing_reads_no_file_of_a_cache_twice(
+    parts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache of ImageNet has gigabytes."""
+    read: list[str] = []
+    of_file = checksums.of_file
+    monkeypatch.setattr(checksums, "of_file", lambda path: (read.append(path.name), of_file(path))[1])
+    for expected in ([], ["labels-00000.i32", "tokens-00000.u16"]):
+        assert len(runs.tokenize(named("smoke"), quiet(tmp_path / "cache"), parts.model)) > 1000
+        assert sorted(read) == expected
 
 
 def test_damage_is_noticed(parts: SimpleNamespace, tmp_path: Path) -> None:
