@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,8 @@ from mage.data.image_sets import content_of as content_of
 from mage.data.image_sets import digest, readable_name
 from mage.data.image_sets import evenly as evenly
 from mage.data.image_sets import spread as spread
-from mage.data.image_sets import subset as subset
 from mage.data.names import DATASETS as DATASETS
-from mage.data.names import DatasetLoader, check_folder, registered
+from mage.data.names import check_folder, registered
 from mage.data.shard_names import are_shards
 from mage.data.storage import default_root as default_root
 from mage.data.tar_images import ShardConfig, open_shards
@@ -72,6 +72,16 @@ def load_dataset(
     if are_shards(name) and not (folder.is_dir() and image_files(folder)):
         return open_shards(name, split=split, channels=channels or 3, config=shards)
     return _folder(check_folder(name, DATASETS.names()), split, channels or 3)
+
+
+def train_and_test(
+    name: str | Path, *, data_root: str | Path | None = None, channels: int | None = None
+) -> tuple[ImageDataset, ImageDataset]:
+    """Both splits of a data set, opened by `load_dataset`."""
+    train, test = (
+        load_dataset(name, split=split, data_root=data_root, channels=channels) for split in ("train", "test")
+    )
+    return train, test
 
 
 def _folder(folder: Path, split: str, channels: int, name: str | None = None) -> FolderDataset:
@@ -170,15 +180,7 @@ def _idx_files(name: str, folder: Path, split: str, classes: Sequence[str], chan
     return ArrayDataset(name, pixels, labels, DIGITS if name == "mnist" else tuple(classes), channels)
 
 
-def _embedded_loader(name: str) -> DatasetLoader:
-    return lambda split, data_root, channels: _embedded(name, split, channels)
-
-
-def _downloaded_loader(name: str) -> DatasetLoader:
-    return lambda split, data_root, channels: _downloaded(name, split, data_root, channels)
-
-
 for _name in EMBEDDED:
-    DATASETS.add(_name, _embedded_loader(_name))
+    DATASETS.add(_name, partial(_embedded, _name))
 for _name in DOWNLOADED:
-    DATASETS.add(_name, _downloaded_loader(_name))
+    DATASETS.add(_name, partial(_downloaded, _name))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mage import images, rng
-from mage.data.datasets import ImageDataset, load_dataset, subset
+from mage.data.datasets import ImageDataset, Subset, load_dataset
 from mage.data.loaders import evaluation_batches
 from mage.data.tar_images import open_shards
 from mage.evaluation.extractors import Extractor, Seen
@@ -124,7 +124,7 @@ def _without_grid(dataset: ImageDataset) -> ImageDataset:
     """The images without grid.png, the overview that `mage generate` adds."""
     files = [bytes(name) for name in getattr(dataset, "files", [])]
     if b"grid.png" in files:
-        return subset(dataset, [index for index, name in enumerate(files) if name != b"grid.png"])
+        return Subset(dataset, [index for index, name in enumerate(files) if name != b"grid.png"])
     return dataset
 
 
@@ -133,7 +133,7 @@ def random_subset(dataset: ImageDataset, count: int) -> ImageDataset:
     if count >= len(dataset):
         return dataset
     order = torch.randperm(len(dataset), generator=rng.generator(0, "real sample"))
-    return subset(dataset, order[:count].tolist())
+    return Subset(dataset, order[:count].tolist())
 
 
 def compare_with_real(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mage import distributed, rng
 from mage.data.batches import Batch, Batches
-from mage.data.datasets import ImageDataset, load_dataset, subset
+from mage.data.datasets import ImageDataset, Subset, load_dataset
 from mage.data.device_images import DeviceImages
 from mage.data.loaders import TrainLoader, decode_to_memory, evaluation_batches
 from mage.data.splits import TrainingData, ValidationConfig, carve
@@ -80,7 +80,7 @@ def load_labelled(
     dataset: ImageDataset, indices: list[int], transform: TransformConfig
 ) -> tuple[Tensor, Tensor | None]:
     """The same with their labels, if the data set has any: of the images that could be read."""
-    batches = list(evaluation_batches(subset(dataset, indices), build_transform(transform), batch_size=256))
+    batches = list(evaluation_batches(Subset(dataset, indices), build_transform(transform), batch_size=256))
     labels = None if dataset.labels is None else torch.cat([batch["labels"] for batch in batches])
     return torch.cat([batch["images"] for batch in batches]), labels
 

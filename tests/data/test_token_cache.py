@@ -14,7 +14,7 @@ import torch
 
 import mage
 from mage import atomic, checksums, images, locks, rng, runs
-from mage.data.datasets import load_dataset, subset
+from mage.data.datasets import Subset, load_dataset
 from mage.data.own_tokens import write_tokens
 from mage.data.token_batches import token_batches
 from mage.data.token_cache import TokenCache, write_cache
@@ -77,7 +77,7 @@ def test_a_shard_that_was_begun_is_not_encoded_again(
     parts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     """Of a shard of the usual size: after 80 of 100 images the last 20 are left."""
-    some = replace_data(parts, subset(parts.data, range(100)))
+    some = replace_data(parts, Subset(parts.data, range(100)))
     settings = {"shard_images": 16384, "batch_size": 30, "views": 3}
     write(some, tmp_path / "whole", **settings)
     whole, done = content(tmp_path / "whole"), list[int]()
@@ -167,7 +167,7 @@ def test_tokens_of_files_that_have_changed_since_are_not_taken_for_theirs(
     for number in range(20):
         pixels = torch.rand(1, 12, 12, generator=rng.generator(number, "photo"))
         images.save_png(tmp_path / "photos" / "ab"[number % 2] / f"{number:02}.png", pixels)
-    given = SimpleNamespace(model=parts.model, data=subset(load_dataset(tmp_path / "photos", split="all"), range(18)))
+    given = SimpleNamespace(model=parts.model, data=Subset(load_dataset(tmp_path / "photos", split="all"), range(18)))
     given.data.dataset.channels = 1
     whole = write(given, tmp_path / "cache")
     assert len(write(given, tmp_path / "cache")) == len(whole) == 18
