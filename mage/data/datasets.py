@@ -118,7 +118,7 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
     )
 
 
-def _embedded(name: str, split: str, channels: int | None) -> ArrayDataset:
+def _embedded(name: str, split: str, _: str | Path | None, channels: int | None) -> ArrayDataset:
     """mnist5k: 400 + 100 images per class; digits: 1,500 + 297. Both splits are shuffled."""
     array, labels = embedded_arrays(name)
     order = torch.randperm(len(array), generator=rng.generator(0, "split")).numpy()
