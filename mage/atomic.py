@@ -7,6 +7,7 @@ process of this host that writes into the folder; other hosts' are left alone, b
 import contextlib
 import ctypes
 import errno
+import glob
 import hashlib
 import itertools
 import json
@@ -151,7 +152,7 @@ def clear(folder: Path) -> None:
 
 def recover(path: Path) -> None:
     """Give a folder its name back that a dead process was replacing; nothing if `path` exists."""
-    if not path.exists() and path.parent.is_dir() and any(path.parent.glob(f".{glob_escape(path.name)}.*.old")):
+    if not path.exists() and path.parent.is_dir() and any(path.parent.glob(f".{glob.escape(path.name)}.*.old")):
         clear(path.parent)
 
 
@@ -186,11 +187,6 @@ def explain(error: OSError, path: Path) -> OSError:
     explained = OSError(sentence)
     explained.errno = error.errno
     return explained
-
-
-def glob_escape(name: str) -> str:
-    """A name for `Path.glob`, in which no character has a meaning."""
-    return re.sub(r"([*?[])", r"[\1]", name)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,9 @@ An entry is added by `register`, or by an entry point of the registry's group in
 its name is first used. The library's own names cannot be replaced. This file imports nothing else of the library.
 """
 
+import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
@@ -62,11 +64,7 @@ class Registry(Generic[Entry]):
         return iter(self.names())
 
     def _points(self) -> dict[str, list[EntryPoint]]:
-        """Entry points by name, read each time: packages may be installed while the process runs."""
-        points: dict[str, list[EntryPoint]] = {}
-        for point in entry_points(group=self.group):
-            points.setdefault(point.name, []).append(point)
-        return points
+        return _points_of(self.group, tuple(sys.path))
 
     def _load(self, points: list[EntryPoint]) -> Entry:
         """The object of the entry points of one name. Raises ValueError if packages disagree, or loading fails."""
@@ -82,6 +80,18 @@ class Registry(Generic[Entry]):
                 f"({type(error).__name__}: {error})"
             ) from None
         return entry
+
+
+@cache
+def _points_of(group: str, path: tuple[str, ...]) -> dict[str, list[EntryPoint]]:
+    """Entry points of a group by name, searched for once: what is installed later on this path needs a new process.
+
+    path: where packages are searched for, which is sys.path now.
+    """
+    points: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=group):
+        points.setdefault(point.name, []).append(point)
+    return points
 
 
 def _package(point: EntryPoint) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 import mage
 from mage import runs
-from mage.data.datasets import DATASETS, ImageDataset, load_dataset, subset
+from mage.data.datasets import DATASETS, ImageDataset, Subset, load_dataset
 from mage.recipes import Choice, Recipe, resolve
 from mage.runs import Launch
 from mage.runs.inputs import data_of_model
@@ -26,13 +26,13 @@ class Subject:
 def of_class(dataset: ImageDataset, number: int) -> ImageDataset:
     """The images of one class."""
     assert dataset.labels is not None
-    return subset(dataset, np.flatnonzero(dataset.labels == number).tolist())
+    return Subset(dataset, np.flatnonzero(dataset.labels == number).tolist())
 
 
 def without_class(dataset: ImageDataset, number: int) -> ImageDataset:
     """The images of the other classes."""
     assert dataset.labels is not None
-    return subset(dataset, np.flatnonzero(dataset.labels != number).tolist())
+    return Subset(dataset, np.flatnonzero(dataset.labels != number).tolist())
 
 
 def register(data: str, number: int) -> str:

@@ -26,7 +26,7 @@ from measures import batches_of, choose_guidance, every_class, measure_generatio
 import mage
 from mage import atomic, images, rng, runs
 from mage.cli.main import main as command
-from mage.data.datasets import ImageDataset, subset
+from mage.data.datasets import ImageDataset, Subset
 from mage.data.token_cache import TokenCache
 from mage.data.transforms import MIRRORING
 from mage.evaluation.control import control
@@ -366,7 +366,7 @@ class Packaging:
     def examples(self, model: mage.Mage, test: ImageDataset, folder: Path) -> list[str]:
         """Write a few test images beside the weights; their classes."""
         order = torch.randperm(len(test), generator=rng.generator(0, "examples")).tolist()[:EXAMPLES]
-        pictures = torch.cat(list(batches_of(subset(test, order), model.image_size)))
+        pictures = torch.cat(list(batches_of(Subset(test, order), model.image_size)))
         write_examples(folder, images.to_uint8(pictures))
         return [test.class_names[test.labels[index]] if test.labels is not None else "" for index in order]
 

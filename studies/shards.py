@@ -25,7 +25,7 @@ import torch
 from object_store import object_store, upload
 
 from mage import rng
-from mage.data.datasets import ArrayDataset, ImageDataset, load_dataset, subset
+from mage.data.datasets import ArrayDataset, ImageDataset, Subset, load_dataset
 from mage.data.epoch_order import epoch_order
 from mage.data.image_sets import locality_of
 from mage.data.loaders import TrainLoader
@@ -142,7 +142,7 @@ def pictures(data_root: Path | None, count: int) -> ImageDataset:
     """The training images of a folder, or noise as PNG."""
     if data_root is not None:
         dataset = load_dataset(data_root, split="train")
-        return subset(dataset, range(count)) if count < len(dataset) else dataset
+        return Subset(dataset, range(count)) if count < len(dataset) else dataset
     noise = torch.randint(0, 256, (count, 3, 4, 4), generator=rng.generator(SEED, "noise"), dtype=torch.uint8)
     return ArrayDataset("noise", noise.repeat_interleave(8, 2).repeat_interleave(8, 3), np.arange(count) % 10)
 

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,13 +70,13 @@ def write_stage(folder: Path, stage: Stage, steps: int) -> None:
     (folder / f"seen-{stage.stop}-{distributed.rank()}.json").write_text(json.dumps(noted))
 
 
-def elastic_metrics(out: Path, stages: Sequence[Stage] = ELASTIC) -> dict[str, float]:
+def elastic_metrics(out: Path) -> dict[str, float]:
     """How a run that goes on with other processes differs from one that was never interrupted.
 
     order_mismatches: images of steps that are missing, others, or seen twice. elastic_loss_max_rel: of any step's loss.
     """
-    steps = stages[-1].stop
-    for folder, parts in (("whole", (Stage(1, steps),)), ("cut", stages)):
+    steps = ELASTIC[-1].stop
+    for folder, parts in (("whole", (Stage(1, steps),)), ("cut", ELASTIC)):
         for stage in parts:
             (out / folder).mkdir(parents=True, exist_ok=True)
             in_processes(stage.processes, write_stage, out / folder, stage, steps)

@@ -70,7 +70,7 @@ def count_flops(function: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def ceilings(device: torch.device, precision: str, rounds: int = 5) -> dict[str, float]:
+def ceilings(device: torch.device, precision: str) -> dict[str, float]:
     """Peak performance of this machine in GFLOP/s, for a matrix product and a 3 x 3 convolution.
 
     In float32, in bf16 if the hardware supports it, and always in `precision`.
@@ -90,7 +90,7 @@ def ceilings(device: torch.device, precision: str, rounds: int = 5) -> dict[str,
     with torch.inference_mode():
         for name, function in work.items():
             flops[name] = count_flops(function)
-        best = take_turns(work, rounds=rounds, device=device)
+        best = take_turns(work, rounds=5, device=device)
     return {name: flops[name] / best[name].low / 1e9 for name in work}
 
 

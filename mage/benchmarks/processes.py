@@ -179,9 +179,9 @@ def deviations(one: Mapping[str, list[float]], others: Sequence[Mapping[str, lis
     return worst
 
 
-def exchanged_bytes(parameters: int, processes: int, width: int = 4) -> float:
-    """Bytes that a process sends in one step: gradients, summed along a ring (Patarasu and Yuan 2009)."""
-    return 2 * (processes - 1) / processes * parameters * width
+def exchanged_bytes(parameters: int, processes: int) -> float:
+    """Bytes that a process sends in one step: gradients in float32, summed along a ring (Patarasu and Yuan 2009)."""
+    return 2 * (processes - 1) / processes * parameters * 4
 
 
 def write_pace(out: Path, steps: int, batch: int) -> None:

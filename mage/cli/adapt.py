@@ -4,11 +4,11 @@ from dataclasses import asdict
 
 import mage
 from mage import distributed, runs
+from mage.cli.arguments import launch_of
 from mage.cli.console import counting, emit, skipped_sentence
 from mage.cli.options.adapt import Options
 from mage.report import write_report
 from mage.report.adaptation import compared
-from mage.runs import Launch
 from mage.runs.adapt import Adapted
 
 PARALLEL = True
@@ -17,18 +17,10 @@ PARALLEL = True
 def run(options: Options) -> None:
     """Adapt, write the report and print what changed."""
     model = mage.load(options.from_, precision=options.precision, device=options.device)
-    launch = Launch(
-        options.out,
-        device=options.device,
-        precision=options.precision,
-        workers=options.workers,
-        progress=not options.json,
-        data_root=options.data_root,
-    )
     adapted = runs.adapt(
         model,
         options.folder,
-        launch,
+        launch_of(options),
         minutes=options.minutes,
         tokenizer=options.tokenizer,
         changes=options.set,

@@ -1,8 +1,11 @@
 """Conversion of a command's options to the library's arguments."""
 
+import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from mage.cli.options import adapt, evaluate_representations
 from mage.cli.options.base import RecipeOptions, RunOptions, SamplerOptions
 from mage.pipeline import Mage
 from mage.recipes import Choice
@@ -15,8 +18,9 @@ def choice_of(options: RecipeOptions) -> Choice:
     return Choice(options.recipe, options.config, options.set, options.data, options.seed)
 
 
-def launch_of(options: RunOptions) -> Launch:
+def launch_of(options: RunOptions | adapt.Options | evaluate_representations.Options) -> Launch:
     """The launch: settings of a run that do not change what is learned."""
+    assert options.out is not None
     return Launch(
         options.out,
         device=options.device,
@@ -27,6 +31,23 @@ def launch_of(options: RunOptions) -> Launch:
         data_root=options.data_root,
         deterministic=getattr(options, "deterministic", False),
     )
+
+
+def sizes_of(config: Path | None) -> dict[str, Any] | None:
+    """The sizes in the JSON file of --config, which may be its entry "config"; None without a file.
+
+    Raises ValueError for a file that is not a JSON object.
+    """
+    if config is None:
+        return None
+    try:
+        values = json.loads(config.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"--config {config} is not readable as JSON ({type(error).__name__})") from None
+    values = values.get("config", values) if isinstance(values, dict) else values
+    if not isinstance(values, dict):
+        raise ValueError(f'--config {config} must hold names and numbers, {{"num_heads": 12}}, not {values!r:.40}')
+    return values
 
 
 def sampling_of(options: SamplerOptions) -> dict[str, Any]:

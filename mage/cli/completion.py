@@ -6,16 +6,15 @@ import json
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mage.cli.main import COMMANDS
 from mage.cli.options import choices
 from mage.cli.options.completion import Options
 from mage.settings import field_docs
+from mage.store import packaged
 
 WITHOUT_PYTORCH = True
-PACKAGED = Path(__file__).resolve().parents[1] / "packaged"
 NAMED = {"recipe": choices.RECIPES, "data": choices.DATASETS}
 """Options whose values have names, beside paths."""
 MODELS = ("model", "tokenizer", "from", "init-from")
@@ -54,7 +53,7 @@ def flags_of(kind: Any) -> list[Flag]:
         if field.default is True:  # a switch that is on is switched off
             name = f"no-{name}"
         literals = tuple(_literals(hints[field.name]))
-        named = NAMED.get(name, _packaged() if name in MODELS else ())
+        named = NAMED.get(name, packaged.names() if name in MODELS else ())
         takes_value = hints[field.name] is not bool
         flags.append(Flag(name, _short(docs.get(field.name, "")), takes_value, literals or named, bool(literals)))
     return [*flags, Flag("help", "show this help", False)]
@@ -82,10 +81,6 @@ def _literals(hint: Any) -> Iterator[str]:
             yield str(part)
         else:
             yield from _literals(part)
-
-
-def _packaged() -> tuple[str, ...]:
-    return tuple(sorted(path.parent.name for path in PACKAGED.glob("*/card.json")))
 
 
 def commands() -> dict[str, dict[str, list[Flag]]]:

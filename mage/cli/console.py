@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -37,3 +37,17 @@ def counting(total: int, unit: str, options: Common) -> Iterator[Any]:
     """A progress bar; yields a function that takes the number of items done since the last call."""
     with tqdm(total=total, unit=unit, disable=True if options.json else None) as bar:
         yield bar.update
+
+
+@contextmanager
+def counting_images(options: Common) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """A progress bar of images whose number is found in the block.
+
+    Yields two functions: the first takes that number, the second the number of images done since its last call.
+    """
+    with ExitStack() as stack:
+        bars: list[Callable[[int], None]] = []
+        yield (
+            lambda total: bars.append(stack.enter_context(counting(total, "image", options))),
+            lambda done: bars[0](done),
+        )

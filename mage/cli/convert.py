@@ -1,9 +1,9 @@
 """`mage convert`: a released checkpoint -> our folder, and a converted folder -> a released checkpoint."""
 
-import json
 from pathlib import Path
 
 from mage.checkpoints import foreign, official
+from mage.cli.arguments import sizes_of
 from mage.cli.console import emit
 from mage.cli.options.convert import Options
 from mage.cli.options.places import check_new_file
@@ -37,14 +37,9 @@ def _convert(options: Options) -> None:
         official.to_released(options.files[0], options.out)
         emit(options, {"out": str(options.out)}, f"{options.out}: every tensor as it was released")
         return
-    config = None
-    if options.config is not None:
-        try:
-            config = json.loads(options.config.read_text())
-        except (OSError, ValueError) as error:
-            raise ValueError(f"--config {options.config} is not readable as JSON ({type(error).__name__})") from None
-        config = config.get("config", config) if isinstance(config, dict) else config
-    converted = official.convert(list(options.files), options.out, config=config, allow_extra=options.allow_extra)
+    converted = official.convert(
+        list(options.files), options.out, config=sizes_of(options.config), allow_extra=options.allow_extra
+    )
     dropped = ", ".join(converted.dropped) or "nothing"
     emit(
         options,

@@ -76,9 +76,7 @@ def _sheet(before: Tensor, mask: Tensor | None, variants: Tensor) -> Tensor:
 def _count_redrawn(model: mage.Mage, mask: Tensor) -> int:
     """Number of tokens that a mask of pixels touches."""
     rows, columns = model.require_tokenizer().grid
-    return int(
-        large_token_mask(mask, (rows, columns), (model.image_size[0] // rows, model.image_size[1] // columns)).sum()
-    )
+    return int(large_token_mask(mask, (rows, columns), model.token_size).sum())
 
 
 def _prepare(options: Options, image: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,11 @@
 """`mage embed`: features of every image of a folder, in a table."""
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import mage
 from mage import runs
-from mage.cli.console import counting, emit, skipped_sentence
+from mage.cli.console import counting_images, emit, skipped_sentence
 from mage.cli.options.embed import FolderOptions, Options
 from mage.data.tar_images import ShardConfig
 from mage.runs.rows import Table
@@ -21,16 +20,15 @@ def run(options: Options) -> None:
 
 def listing(options: FolderOptions, write: Callable[..., Table]) -> Table:
     """The table that `write` makes with the command's options, with a progress bar."""
-    with contextlib.ExitStack() as stack:
-        bars: list[Callable[[int], None]] = []
+    with counting_images(options) as (start, done):
         return write(
             split=options.split,
             data_root=options.data_root,
             shards=ShardConfig(skip_broken=options.skip_broken),
             batch_size=options.batch_size,
             workers=options.workers,
-            on_start=lambda count: bars.append(stack.enter_context(counting(count, "image", options))),
-            on_images=lambda done: bars[0](done),
+            on_start=start,
+            on_images=done,
         )
 
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import mage
 from mage import atomic
+from mage.cli.arguments import launch_of
 from mage.cli.console import emit, note
 from mage.cli.options.evaluate_representations import Options
-from mage.data.datasets import load_dataset
+from mage.data.datasets import train_and_test
 from mage.data.transforms import evaluation_transform
 from mage.evaluation.classification import classification_accuracy
 from mage.evaluation.metric import Metric
@@ -17,7 +18,7 @@ from mage.recipes.finetune import protocol
 from mage.recipes.resolve import resolve_finetune
 from mage.report.contents import intervals_of
 from mage.report.glossary import describe, format_seconds, format_value
-from mage.runs import Launch, finetune
+from mage.runs import finetune
 from mage.runs.record import commit, machine
 
 
@@ -35,10 +36,7 @@ def run(options: Options) -> None:
         },
     )
     model = mage.load(options.model, precision=options.precision, device=options.device)
-    train, test = (
-        load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)
-        for split in ("train", "test")
-    )
+    train, test = train_and_test(options.data, data_root=options.data_root, channels=model.channels)
     cut = evaluation_transform(model.image_size) if options.cut == "paper" else None
     subject = Representation(
         model, train, test, pool=options.pool, batch_size=options.batch_size, seed=options.seed, transform=cut
@@ -65,15 +63,7 @@ def run(options: Options) -> None:
         note(options, "finetune ...")
         choice = Choice(options.finetune, None, options.finetune_set, options.data, options.seed)
         recipe = resolve_finetune(choice)
-        launch = Launch(
-            options.out,
-            device=options.device,
-            precision=options.precision,
-            workers=options.workers,
-            progress=not options.json,
-            data_root=options.data_root,
-        ).inside("finetune")
-        result_of_run = finetune(recipe, launch, model)
+        result_of_run = finetune(recipe, launch_of(options).inside("finetune"), model)
         tuned = mage.load(options.out / "finetune", precision=options.precision, device=options.device)
         accuracy = classification_accuracy(tuned.classify, test, recipe.data.test_transform(tuned.image_size))
         described = protocol(recipe, result_of_run.steps, tuned.image_size)

@@ -1,10 +1,7 @@
 """`mage explore`: a folder of images as one page."""
 
-import contextlib
-from collections.abc import Callable
-
 import mage
-from mage.cli.console import counting, emit, skipped_sentence
+from mage.cli.console import counting_images, emit, skipped_sentence
 from mage.cli.options.explore import Options
 from mage.report.explore import write_exploration
 from mage.runs.explore import explore
@@ -13,8 +10,7 @@ from mage.runs.explore import explore
 def run(options: Options) -> None:
     """Explore, write the page and print what was found."""
     model = mage.load(options.model, precision=options.precision, device=options.device)
-    with contextlib.ExitStack() as stack:
-        bars: list[Callable[[int], None]] = []
+    with counting_images(options) as (start, done):
         found = explore(
             model,
             options.data,
@@ -25,8 +21,8 @@ def run(options: Options) -> None:
             data_root=options.data_root,
             batch_size=options.batch_size,
             model_name=str(options.model),
-            on_start=lambda count: bars.append(stack.enter_context(counting(count, "image", options))),
-            on_images=lambda done: bars[0](done),
+            on_start=start,
+            on_images=done,
         )
     page = write_exploration(found, options.out)
     pairs, size = found.neighbours.near_duplicates(), page.stat().st_size

@@ -8,7 +8,7 @@ from mage import atomic
 from mage.cli.console import counting, emit, skipped_sentence
 from mage.cli.options.base import FeatureOptions
 from mage.cli.options.probe import Options
-from mage.data.datasets import ImageDataset, load_dataset
+from mage.data.datasets import ImageDataset, train_and_test
 from mage.data.transforms import TransformConfig, cut_in_words, evaluation_transform
 from mage.evaluation.classification import ProbeResult
 from mage.evaluation.confusion import with_interval
@@ -128,11 +128,7 @@ def train_and_test_features(options: FeatureOptions, *, published: bool = False)
 
 def _open(options: FeatureOptions) -> tuple[mage.Mage, tuple[ImageDataset, ImageDataset]]:
     model = mage.load(options.model, precision=options.precision, device=options.device)
-    train, test = (
-        load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)
-        for split in ("train", "test")
-    )
-    return model, (train, test)
+    return model, train_and_test(options.data, data_root=options.data_root, channels=model.channels)
 
 
 def _describe(options: FeatureOptions, model: mage.Mage, dataset: ImageDataset, transform: TransformConfig) -> Features:

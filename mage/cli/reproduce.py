@@ -1,9 +1,7 @@
 """`mage reproduce imagenet`: the published numbers, from the published weights and your ImageNet."""
 
-import json
-from typing import Any
-
 from mage import atomic
+from mage.cli.arguments import sizes_of
 from mage.cli.console import emit, note
 from mage.cli.options.reproduce import Options
 from mage.evaluation.extractors import build_extractor
@@ -15,15 +13,9 @@ def run(options: Options) -> None:
     """Measure missing parts, write and print the table."""
     if not options.parts:
         raise ValueError("--parts is empty: give one or more of generation, linear, fewshot, finetune")
-    config: dict[str, Any] | None = None
-    if options.config is not None:
-        try:
-            config = json.loads(options.config.read_text())
-        except (OSError, ValueError) as error:
-            raise ValueError(f"--config {options.config} is not readable as JSON ({type(error).__name__})") from None
     model = open_weights(
-        options.checkpoint, options.tokenizer, options.out / "model", config=config, precision=options.precision,
-        device=options.device,
+        options.checkpoint, options.tokenizer, options.out / "model", config=sizes_of(options.config),
+        precision=options.precision, device=options.device,
     )  # fmt: skip
     extractor = None
     if "generation" in options.parts:

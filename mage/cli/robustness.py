@@ -6,7 +6,7 @@ import mage
 from mage import atomic
 from mage.cli.console import counting, emit, note, skipped_sentence
 from mage.cli.options.robustness import Options
-from mage.data.datasets import load_dataset
+from mage.data.datasets import train_and_test
 from mage.evaluation.corruptions import KINDS
 from mage.evaluation.metric import Measured
 from mage.evaluation.representation import Representation
@@ -28,10 +28,7 @@ def run(options: Options) -> None:
         if options.official is None:
             check_baseline(error, KINDS)
     model = mage.load(options.model, precision=options.precision, device=options.device)
-    train, test = (
-        load_dataset(options.data, split=split, data_root=options.data_root, channels=model.channels)
-        for split in ("train", "test")
-    )
+    train, test = train_and_test(options.data, data_root=options.data_root, channels=model.channels)
     subject = Representation(
         model, train, test, pool=options.pool, batch_size=options.batch_size, seed=options.seed
     )  # fmt: skip

@@ -1,10 +1,7 @@
 """`mage serve`: models in a browser."""
 
-import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from mage.cli.console import emit, note
 from mage.cli.options.serve import Options
@@ -13,7 +10,7 @@ from mage.web.state import Models
 
 
 def run(options: Options) -> None:
-    """Load the models, start the page, and wait for Ctrl-C."""
+    """Load the models, start the page, and wait for Ctrl-C or SIGTERM."""
     require_gradio()
     note(options, "loading models ...")
     models = Models(options.model, folder=options.folder, device=options.device, precision=options.precision)
@@ -26,24 +23,9 @@ def run(options: Options) -> None:
         result = {"url": server.url, "public": server.public, "models": models.names}
         emit(options, result, f"{server.url}{shared}: {', '.join(models.names)}; Ctrl-C stops")
         sys.stdout.flush()  # a pipe would keep the address until the end
-        with _until_terminated():
-            threading.Event().wait()
+        threading.Event().wait()
     finally:
         if server is None:
             models.close()
         else:
             server.close()
-
-
-@contextmanager
-def _until_terminated() -> Iterator[None]:
-    """SIGTERM ends the block, so that visitors' files are deleted, as after Ctrl-C; exit code 143."""
-
-    def end(*_: object) -> None:
-        raise SystemExit(143)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,26 +1,22 @@
 """`mage shards`: a data set as tar shards."""
 
-import contextlib
-from collections.abc import Callable
-
 from mage import runs
-from mage.cli.console import counting, emit, skipped_sentence
+from mage.cli.console import counting_images, emit, skipped_sentence
 from mage.cli.options.shards import Options
 from mage.data.shard_writer import parse_bytes
 
 
 def run(options: Options) -> None:
     """Write the shards and print how many there are."""
-    with contextlib.ExitStack() as stack:
-        bars: list[Callable[[int], None]] = []
+    with counting_images(options) as (start, done):
         written = runs.shards(
             options.data,
             options.out,
             most_bytes=parse_bytes(options.size),
             seed=options.seed,
             data_root=options.data_root,
-            on_start=lambda count: bars.append(stack.enter_context(counting(count, "image", options))),
-            on_images=lambda done: bars[0](done),
+            on_start=start,
+            on_images=done,
         )
     skipped = [path for part in written.values() for path in part.skipped]
     result = {

@@ -5,7 +5,7 @@ from typing import Any
 import mage
 from mage.cli.console import emit, note
 from mage.cli.options.transfer import Options
-from mage.data.datasets import load_dataset
+from mage.data.datasets import train_and_test
 from mage.evaluation.representation import Representation
 from mage.evaluation.suite import build_protocols, measure_representation
 
@@ -20,10 +20,7 @@ def run(options: Options) -> None:
         model = mage.load(path, precision=options.precision, device=options.device)
         for name in options.data:
             note(options, f"{path} on {name} ...")
-            train, test = (
-                load_dataset(name, split=split, data_root=options.data_root, channels=model.channels)
-                for split in ("train", "test")
-            )
+            train, test = train_and_test(name, data_root=options.data_root, channels=model.channels)
             subject = Representation(model, train, test, pool=options.pool, seed=options.seed)
             measured = measure_representation(subject, protocols)
             values = {"metrics": measured.metrics, "protocols": measured.protocols}

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,8 @@ from mage.data.image_sets import content_of as content_of
 from mage.data.image_sets import digest, readable_name
 from mage.data.image_sets import evenly as evenly
 from mage.data.image_sets import spread as spread
-from mage.data.image_sets import subset as subset
 from mage.data.names import DATASETS as DATASETS
-from mage.data.names import DatasetLoader, check_folder, registered
+from mage.data.names import check_folder, registered
 from mage.data.shard_names import are_shards
 from mage.data.storage import default_root as default_root
 from mage.data.tar_images import ShardConfig, open_shards
@@ -74,6 +74,16 @@ def load_dataset(
     return _folder(check_folder(name, DATASETS.names()), split, channels or 3)
 
 
+def train_and_test(
+    name: str | Path, *, data_root: str | Path | None = None, channels: int | None = None
+) -> tuple[ImageDataset, ImageDataset]:
+    """Both splits of a data set, opened by `load_dataset`."""
+    train, test = (
+        load_dataset(name, split=split, data_root=data_root, channels=channels) for split in ("train", "test")
+    )
+    return train, test
+
+
 def _folder(folder: Path, split: str, channels: int, name: str | None = None) -> FolderDataset:
     inside = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
     training, tests = split_folders(inside)
@@ -108,7 +118,7 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
     )
 
 
-def _embedded(name: str, split: str, channels: int | None) -> ArrayDataset:
+def _embedded(name: str, split: str, _: str | Path | None, channels: int | None) -> ArrayDataset:
     """mnist5k: 400 + 100 images per class; digits: 1,500 + 297. Both splits are shuffled."""
     array, labels = embedded_arrays(name)
     order = torch.randperm(len(array), generator=rng.generator(0, "split")).numpy()
@@ -170,15 +180,7 @@ def _idx_files(name: str, folder: Path, split: str, classes: Sequence[str], chan
     return ArrayDataset(name, pixels, labels, DIGITS if name == "mnist" else tuple(classes), channels)
 
 
-def _embedded_loader(name: str) -> DatasetLoader:
-    return lambda split, data_root, channels: _embedded(name, split, channels)
-
-
-def _downloaded_loader(name: str) -> DatasetLoader:
-    return lambda split, data_root, channels: _downloaded(name, split, data_root, channels)
-
-
 for _name in EMBEDDED:
-    DATASETS.add(_name, _embedded_loader(_name))
+    DATASETS.add(_name, partial(_embedded, _name))
 for _name in DOWNLOADED:
-    DATASETS.add(_name, _downloaded_loader(_name))
+    DATASETS.add(_name, partial(_downloaded, _name))

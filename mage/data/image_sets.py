@@ -212,11 +212,6 @@ def _size_of(dataset: ImageDataset, index: int) -> int | None:
     return dataset.file_size(index) if isinstance(dataset, FolderDataset) else None
 
 
-def subset(dataset: ImageDataset, indices: Sequence[int]) -> ImageDataset:
-    """The images `indices` of a data set, in this order."""
-    return Subset(dataset, indices)
-
-
 def digest(data: bytes) -> str:
     """Eight hexadecimal digits that identify `data`."""
     return hashlib.sha256(data).hexdigest()[:8]
@@ -235,4 +230,4 @@ def spread(total: int, most: int) -> list[int]:
 
 def evenly(dataset: ImageDataset, most: int) -> ImageDataset:
     """At most `most` images, spread over the data set."""
-    return subset(dataset, spread(len(dataset), most))
+    return Subset(dataset, spread(len(dataset), most))

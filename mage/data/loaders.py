@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mage import rng
+from mage.data.batches import Batch
 from mage.data.epoch_order import epoch_order
 from mage.data.image_sets import ArrayDataset, CorruptImage, ImageDataset, locality_of
 from mage.data.read_ahead import read_ahead
@@ -24,7 +25,6 @@ from mage.data.workers import compute
 from mage.share import SETTING, Share
 
 logger = logging.getLogger(__name__)
-Batch = dict[str, Tensor]
 _noted: tuple[list[str], set[str]] = [], set()
 """The list of unreadable files that was added to last, also as a set, because it may become long."""
 
@@ -142,30 +142,25 @@ def evaluation_batches(
     transform: Transform,
     *,
     batch_size: int = 256,
-    seed: int = 0,
     num_workers: int = 0,
     threads: int | None = None,
-    rank: int = 0,
-    world_size: int = 1,
 ) -> Iterator[Batch]:
-    """Every readable image once, in order; with several processes, each takes every `world_size`-th.
+    """Every readable image once, in order.
 
     num_workers: processes that read images; without them, `threads` do if files take long (`read_ahead`).
     Raises ValueError if no image of the data set is readable.
     """
     if batch_size < 1:
         raise ValueError(f"batch size must be positive, not {batch_size}")
-    _check_rank(rank, world_size)
-    mine = range(rank, len(dataset), world_size)
-    chunks = [mine[first : first + batch_size] for first in range(0, len(mine), batch_size)]
-    return _evaluate(_Evaluation(dataset, transform, seed), chunks, num_workers, threads)
+    every = range(len(dataset))
+    chunks = [every[first : first + batch_size] for first in range(0, len(every), batch_size)]
+    return _evaluate(_Evaluation(dataset, transform), chunks, num_workers, threads)
 
 
 @dataclass
 class _Evaluation:
     dataset: ImageDataset
     transform: Transform
-    seed: int
     load: Callable[[int], Tensor] | None = None
     """In place of the data set's."""
 
@@ -175,7 +170,7 @@ class _Evaluation:
             image = _load(self.load or self.dataset.load, index, items.corrupt)
             if image is not None:
                 items.indices.append(index)
-                items.images.append(self.transform(image, rng.generator(self.seed, "evaluate", index)))
+                items.images.append(self.transform(image, rng.generator(0, "evaluate", index)))
         return collate(self.dataset, items)
 
 
@@ -190,10 +185,7 @@ def _evaluate(work: _Evaluation, chunks: list[range], num_workers: int, threads:
                 any_batch = True
                 yield batch
     if not any_batch:
-        # a process without readable images has no batches, which is an error only if the others have none either
-        others = set(range(len(work.dataset))).difference(*chunks)
-        if all(_load(work.dataset.load, index, reasons) is None for index in others):
-            raise none_readable(work.dataset, reasons)
+        raise none_readable(work.dataset, reasons)
 
 
 def decode_to_memory(dataset: ImageDataset, limit_bytes: int = IN_MEMORY) -> ImageDataset:
@@ -251,11 +243,6 @@ def _load(load: Callable[[int], Tensor], index: int, corrupt: dict[str, str]) ->
     except CorruptImage as error:
         corrupt[error.listed] = error.reason
         return None
-
-
-def _check_rank(rank: int, world_size: int) -> None:
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank must lie between 0 and {world_size - 1} for {world_size} processes, not {rank}")
 
 
 def note_corrupt(dataset: ImageDataset, corrupt: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from mage.data.datasets import DATASETS, load_dataset
 from mage.data.image_folders import split_folders
 from mage.data.image_sets import FolderDataset, ImageDataset, Labels
+from mage.data.names import registered
 from mage.data.tar_images import ShardConfig, TarDataset
 
 
@@ -118,7 +119,7 @@ def named_images(
     def part(name: str) -> ImageDataset:
         return load_dataset(data, split=name, data_root=data_root, channels=channels, shards=shards)
 
-    if str(data).lower().replace("_", "-") in DATASETS or str(data) in DATASETS:
+    if registered(data, DATASETS.names()):
         splits = ("train", "test") if split == "all" else (split,)
         return NamedImages(str(data), [(f"{name}/", part(name)) for name in splits])
     dataset, folder = part(split), Path(data).expanduser()

@@ -4,6 +4,7 @@ Each may be on disk or in an object store. Braces are expanded without looking, 
 patterns and folders stand for what is there.
 """
 
+import glob
 import itertools
 import os
 import re
@@ -56,12 +57,7 @@ def _join(folder: str, part: str) -> str:
 
 
 def _tars(folder: str) -> list[str]:
-    return matches(_join(folder if is_url(folder) else _literal(folder), "*.tar"))
-
-
-def _literal(folder: str) -> str:
-    """A folder's name for glob, which would read brackets in it as a pattern."""
-    return re.sub(r"([*?\[])", r"[\1]", folder)
+    return matches(_join(folder if is_url(folder) else glob.escape(folder), "*.tar"))
 
 
 def _written(pattern: str) -> list[str]:

@@ -10,7 +10,7 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -44,7 +44,7 @@ class WrittenShards:
     """Places of the order that are in them."""
     images: int = 0
     """Images in them."""
-    skipped: tuple[str, ...] = field(default=())
+    skipped: tuple[str, ...] = ()
     """Files that could not be read."""
     complete: bool = False
 
@@ -122,7 +122,6 @@ class _Pending:
 
     def __init__(self, dataset: ImageDataset, order: list[int], place: int) -> None:
         self._dataset, self._order, self.place = dataset, order, place
-        self._next: list[tuple[str, bytes]] | None = None
 
     def left(self) -> bool:
         """Whether there are further images."""

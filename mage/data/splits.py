@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from mage import rng
-from mage.data.image_sets import ImageDataset, subset
+from mage.data.image_sets import ImageDataset, Subset
 
 
 @dataclass(frozen=True)
@@ -50,4 +50,4 @@ def carve(dataset: ImageDataset, config: ValidationConfig) -> TrainingData:
         return TrainingData(dataset, dataset)
     order = torch.randperm(count, generator=rng.generator(config.seed, "validation split")).tolist()
     held = held_out(count, config)
-    return TrainingData(subset(dataset, sorted(order[held:])), subset(dataset, order[:held]))
+    return TrainingData(Subset(dataset, sorted(order[held:])), Subset(dataset, order[:held]))

@@ -49,8 +49,11 @@ logger = logging.getLogger(__name__)
 class TokenCache:
     """An opened cache, from which the tokens of any image and view are read directly."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """Raises ValueError if there is no complete cache, or one that was damaged: all of it is read once."""
+    def __init__(self, folder: str | Path, *, read: bool = True) -> None:
+        """Raises ValueError if there is no complete cache, or one that was damaged.
+
+        read: read all of it once, for its checksums; not needed directly after `write_cache`.
+        """
         self.folder = Path(folder)
         index = read_index(self.folder)
         if not index.complete:
@@ -66,7 +69,7 @@ class TokenCache:
         self._ends = np.cumsum(index.shards)
         for part, count in parts:
             self._check_size(labels_path(self.folder, part), 4 * count)
-        for part, _ in parts:
+        for part, _ in parts if read else ():
             if (damaged := damaged_file(self.folder, index, part)) is not None:
                 raise ValueError(f"{damaged} does not fit its checksum: it was damaged; {self._remedy}")
         labels = [np.fromfile(labels_path(self.folder, part), "<i4") for part, _ in parts]
@@ -155,7 +158,7 @@ def write_cache(
     shard_images: int = 16384,
     workers: int = 0,
     on_images: Callable[[int], None] | None = None,
-) -> TokenCache:
+) -> None:
     """Encode `views` views of every image; existing shards are kept, except those that were damaged.
 
     source: name or folder of the data set, stored so that a run on the cache can open it again.
@@ -175,17 +178,18 @@ def write_cache(
     _check_place(folder, key)
     with locks.run_lock(folder):
         index = _start(folder, key, dataset, tokenizer)
-        if index.complete and not any(damaged_file(folder, index, number) for number in range(len(index.shards))):
+        damaged = [damaged_file(folder, index, number) for number in range(len(index.shards))]
+        if index.complete and not any(damaged):
             _report(on_images, len(dataset))
-            return TokenCache(folder)
+            return
         index = replace(index, num_images=len(dataset), source=source, complete=False)
         for number, first in enumerate(starts):
             stop = min(first + shard_images, len(dataset))
-            if number < len(index.shards):
-                if (damaged := damaged_file(folder, index, number)) is None:
+            if number < len(damaged):
+                if damaged[number] is None:
                     _report(on_images, stop - first)
                     continue
-                logger.warning("%s was damaged: its images are encoded again", damaged)
+                logger.warning("%s was damaged: its images are encoded again", damaged[number])
             begun = Begun(folder, range(first, stop), views, area(index.grid), index.num_codes)
             part = encode_shard(begun, work, encode, batch_size, workers, lambda count: _report(on_images, count))
             index = write_shard(folder, index, number, part.tokens, part.labels, tuple(part.skipped), first)
@@ -195,7 +199,6 @@ def write_cache(
         if sum(index.shards) == 0:
             raise ValueError(f"none of the {len(dataset)} images of {dataset.name} could be read")
         write_index(folder, replace(index, complete=True))
-    return TokenCache(folder)
 
 
 def is_cache(path: str | Path) -> bool:

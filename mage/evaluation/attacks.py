@@ -98,11 +98,6 @@ def project(change: Float[Tensor, "n c h w"], config: AttackConfig) -> Float[Ten
     return change * (config.budget / _length(change).clamp(min=1e-12)).clamp(max=1)
 
 
-def change_norm(change: Float[Tensor, "n c h w"], norm: Norm) -> Float[Tensor, " n"]:
-    """Norm of each image's change."""
-    return change.abs().amax(dim=(1, 2, 3)) if norm == "linf" else _length(change).flatten()
-
-
 def _length(x: Tensor) -> Tensor:
     length: Tensor = x.flatten(1).norm(dim=1)
     return length.view(-1, 1, 1, 1)
@@ -114,15 +109,8 @@ class AttackResult:
 
     clean: float
     attacked: float
-    largest_norm: float
-    """Largest norm of a change; at most the budget."""
     survivors: Bool[Tensor, " n"]
     """Images that are classified correctly before and after the attack."""
-
-    @property
-    def success(self) -> float:
-        """Share of the images classified correctly before the attack that are misclassified after it."""
-        return 1 - self.attacked / self.clean if self.clean else 0.0
 
 
 def attack_accuracy(
@@ -132,40 +120,33 @@ def attack_accuracy(
     config: AttackConfig,
     *,
     latent: Callable[[Tensor], Tensor] | None = None,
-    exact: Scorer | None = None,
     batch_size: int = 100,
     seed: int = 0,
-    on_images: Callable[[int], None] | None = None,
 ) -> AttackResult:
     """Accuracy under attack. An image counts as correct only if it is classified correctly before and after.
 
     Random starts depend on the seed and an image's index in `images`, not on the batch size.
     latent: images -> latent; move this away from its value instead of using the labels.
-    exact: classifier for the accuracy, if `classify` is a differentiable approximation of it; default: `classify`.
     """
-    exact = exact or classify
-    clean, largest, survivors = 0, 0.0, []
+    clean, survivors = 0, []
     for chosen in torch.arange(len(images)).split(batch_size):
         part, label = images[chosen], labels[chosen].to(images.device)
         generators = [rng.generator(seed, "attack", number) for number in chosen.tolist()]
-        right = _right(exact, part, label)
+        right = _right(classify, part, label)
         loss = _misclassify(classify, label) if latent is None else _drive_away(latent, part)
-        changed = perturb(loss, part, config, generators, done=_wrong(exact, label))
+        changed = perturb(loss, part, config, generators, done=_wrong(classify, label))
         clean += int(right.sum())
-        survivors.append((right & _right(exact, changed, label)).cpu())
-        largest = max(largest, float(change_norm(changed - part, config.norm).max()))
-        if on_images is not None:
-            on_images(len(part))
+        survivors.append((right & _right(classify, changed, label)).cpu())
     left = torch.cat(survivors)
-    return AttackResult(clean / len(images), float(left.double().mean()), largest, left)
+    return AttackResult(clean / len(images), float(left.double().mean()), left)
 
 
 def _misclassify(classify: Scorer, labels: Tensor) -> Loss:
     return lambda attacked: functional.cross_entropy(classify(attacked), labels, reduction="none")
 
 
-def _wrong(exact: Scorer, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda attacked: ~_right(exact, attacked, labels)
+def _wrong(classify: Scorer, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda attacked: ~_right(classify, attacked, labels)
 
 
 def _drive_away(latent: Callable[[Tensor], Tensor], images: Tensor) -> Loss:

@@ -80,20 +80,13 @@ class AttentiveHead(nn.Module):
         return scores
 
 
-def attentive_probe(
-    train: TokenFeatures, test: TokenFeatures, *, config: AttentiveConfig | None = None, seed: int = 0
-) -> ProbeResult:
-    """Accuracy on `test` of a head trained on `train`. Raises ValueError if their tokens have different shapes."""
-    if train.rows.shape[1:] != test.rows.shape[1:]:
-        raise ValueError(f"token features have shapes {tuple(train.rows.shape[1:])} and {tuple(test.rows.shape[1:])}")
-    parts = zip(test.rows.split(1000), test.labels.split(1000), strict=True)
-    return probe_batches(train, (TokenFeatures(*part) for part in parts), config=config, seed=seed)
-
-
 def probe_batches(
     train: TokenFeatures, test: Iterable[TokenFeatures], *, config: AttentiveConfig | None = None, seed: int = 0
 ) -> ProbeResult:
-    """The same of test images in batches, each of which is taken after the training and kept no longer than needed."""
+    """Accuracy on `test` of a head trained on `train`.
+
+    test: in batches, each of which is taken after the training and kept no longer than needed.
+    """
     config = config or AttentiveConfig()
     count, classes = len(train.labels), int(train.labels.max()) + 1
     batch_size = min(config.batch_size, max(1, count // 4))

@@ -16,6 +16,7 @@ from mage.data.datasets import ImageDataset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.confusion import Confusion
+from mage.evaluation.features import labels_of
 from mage.evaluation.linear_head import LinearHead
 from mage.evaluation.metric import Description
 
@@ -86,9 +87,8 @@ def classification_accuracy(
     on_images: Callable[[int], None] | None = None,
 ) -> Accuracy:
     """Classify every readable image. Raises ValueError for a set without labels, or with more classes than scores."""
-    if dataset.labels is None:
-        raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
-    right, right5, count = 0.0, 0.0, 0
+    labels_of(dataset)
+    right5 = 0.0
     predicted, known = [], []
     for batch in evaluation_batches(dataset, build_transform(transform), batch_size=batch_size):
         scores, labels = classify(images.to_float(batch["images"])).float().cpu(), batch["labels"]
@@ -96,11 +96,10 @@ def classification_accuracy(
             raise ValueError(
                 f"{dataset.name} has class {int(labels.max())}, but the classifier has {scores.shape[1]} classes"
             )
-        top1, top5 = accuracies(scores, labels)
+        right5 += accuracies(scores, labels)[1] * len(labels)
         predicted.append(scores.argmax(dim=1))
         known.append(labels)
-        right, right5, count = right + top1 * len(labels), right5 + top5 * len(labels), count + len(labels)
         if on_images is not None:
             on_images(len(labels))
     confusion = Confusion.of(torch.cat(predicted), torch.cat(known), dataset.class_names)
-    return Accuracy(right / count, right5 / count, count, confusion)
+    return Accuracy(confusion.right / confusion.images, right5 / confusion.images, confusion.images, confusion)

@@ -17,7 +17,7 @@ from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.features import Features
 from mage.evaluation.linear_probe import lbfgs_probe
 from mage.evaluation.metric import Description, Metric, NotMeasured
-from mage.evaluation.tokenizer_metrics import TOKENIZER_METRICS, Tokenized, TokenizerMetric, TokenizerProtocol
+from mage.evaluation.tokenizer_metrics import TOKENIZER_METRICS, Tokenized, TokenizerMetric
 from mage.tokenizers.quantizers import codebook_usage
 
 FAR_DIVERGENCE, FAR_PSNR = 0.2, 3.0
@@ -110,9 +110,6 @@ class CodebookUse(TokenizerMetric):
         ),
     }
 
-    def __init__(self, protocol: TokenizerProtocol) -> None:
-        pass
-
     def measure(self, tokenized: Tokenized) -> Iterator[Metric]:
         """Codes in use, perplexity and entropy; counts by code and entropy by position in the details."""
         usage = codebook_usage(tokenized.ids, tokenized.num_codes)
@@ -148,9 +145,6 @@ class LabelInformation(TokenizerMetric):
         ),
     }
 
-    def __init__(self, protocol: TokenizerProtocol) -> None:
-        pass
-
     def measure(self, tokenized: Tokenized) -> Iterator[Metric]:
         """Mean and maximum over the positions, in bits."""
         if tokenized.labels is None or int(tokenized.labels.max()) == 0:
@@ -173,9 +167,6 @@ class HistogramProbe(TokenizerMetric):
             "higher",
         )
     }
-
-    def __init__(self, protocol: TokenizerProtocol) -> None:
-        self._protocol = protocol
 
     def measure(self, tokenized: Tokenized) -> Iterator[Metric]:
         """Accuracy on the images of the pass, after training on the tokens of labelled training images."""
@@ -211,9 +202,6 @@ class DistanceFromTraining(TokenizerMetric):
             "PSNR lost", "How far PSNR is below that on the tokenizer's own held-out images.", "decibel", "lower"
         ),
     }
-
-    def __init__(self, protocol: TokenizerProtocol) -> None:
-        pass
 
     def measure(self, tokenized: Tokenized) -> Iterator[Metric]:
         """Divergence of the code frequencies, and loss of PSNR."""

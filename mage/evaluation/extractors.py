@@ -10,7 +10,6 @@ Weights are read as data only (`weights_only=True`), those of Inception after a 
 Letters: n images, c channels, H W pixels, d feature width, k classes.
 """
 
-import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from mage import images
 from mage.nn.backbones import EFFLITE0_SIZE, PooledFeatures, efflite0
+from mage.store.files import file_hash
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_HASH = "6726825d"
@@ -97,8 +97,7 @@ def find_inception(weights: str | Path = "", *, sha256: str = INCEPTION_HASH) ->
             f"the weights of the FID's Inception are not at {path}: download {INCEPTION_URL} there, or give the file "
             "with --extractor-weights; without a download, the extractor efflite0 gives fd_efflite0"
         )
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_hash(path)
     if not digest.startswith(sha256):
         raise ValueError(f"{path} is not {INCEPTION_FILE}: its SHA-256 begins with {digest[:8]}, not with {sha256}")
     return path

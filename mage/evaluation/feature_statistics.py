@@ -72,13 +72,8 @@ class FeatureStatistics:
             np.savez(file, allow_pickle=False, **arrays, count=np.array(self.count), extractor=np.array(self.extractor))
 
     @classmethod
-    def load(cls, path: str | Path) -> "FeatureStatistics":
-        """Read a file of `save`, or one with mu and sigma of other tools. Raises ValueError for any other file."""
-        return cls.load_with_features(path)[0]
-
-    @classmethod
     def load_with_features(cls, path: str | Path) -> tuple["FeatureStatistics", Float[Tensor, "n d"] | None]:
-        """Statistics, and features of single images if the file has them. Raises ValueError for any other file.
+        """The statistics of a file, and features of single images if it has them. Raises ValueError for any other file.
 
         Files of ADM and pytorch-fid contain neither the number of images nor the network: then `count` is 0 and
         `extractor` is "".

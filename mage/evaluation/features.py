@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mage import images
-from mage.data.datasets import ImageDataset
+from mage.data.datasets import ImageDataset, Labels
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
 from mage.models.pooling import Pool
@@ -48,10 +48,9 @@ def extract_features(
     flattened; `pool` is for the former only.
     num_workers: threads that read images ahead; 0: as many as are worth it. The result does not depend on it.
     on_images: called with the number of images after every batch.
-    Raises ValueError for a set without labels or without a readable image.
+    Raises NoClasses for a set without labels, and ValueError for one without a readable image.
     """
-    if dataset.labels is None:
-        raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
+    labels_of(dataset)  # before anything is computed
     parts, labels = [], []
     batches = evaluation_batches(
         dataset, build_transform(transform), batch_size=batch_size, threads=num_workers or None
@@ -68,6 +67,13 @@ def extract_features(
 
 class NoClasses(ValueError):
     """Labels of which no classifier can be trained or measured, with the reason."""
+
+
+def labels_of(dataset: ImageDataset) -> Labels:
+    """The label of every image. Raises NoClasses for a data set without labels."""
+    if dataset.labels is None:
+        raise NoClasses(f"{dataset.name} has no labels: put each class's images into a folder of its own")
+    return dataset.labels
 
 
 def check_pair(train: Features, test: Features) -> int:

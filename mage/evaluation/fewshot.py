@@ -84,13 +84,13 @@ def choose_per_class(labels: Int[Tensor, " n"], per_class: int, generator: torch
     return torch.cat(parts)
 
 
-def confidence_interval(values: Sequence[float], *, level: float = 0.95) -> float:
-    """Half the width of the confidence interval of the mean, by Student's t; infinite for a single value."""
+def confidence_interval(values: Sequence[float]) -> float:
+    """Half the width of the 95 % confidence interval of the mean, by Student's t; infinite for a single value."""
     count = len(values)
     if count < 2:
         return math.inf
     deviation = float(torch.tensor(values, dtype=torch.float64).std())
-    return float(stats.t.ppf((1 + level) / 2, count - 1)) * deviation / math.sqrt(count)
+    return float(stats.t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
 
 
 @REPRESENTATION_PROTOCOLS.register("fewshot")

@@ -23,7 +23,7 @@ from mage.data.datasets import ImageDataset
 from mage.data.loaders import TrainLoader
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.classification import ProbeResult
-from mage.evaluation.features import Features, check_pair
+from mage.evaluation.features import Features, check_pair, labels_of
 from mage.evaluation.linear_head import LinearHead
 from mage.share import Share
 
@@ -92,11 +92,9 @@ def lars_probe_on_crops(
     Features are computed anew in every epoch. describe: images in [0, 1] (n, c, h, w) -> features (n, d).
     transform: `probe_crops` for the paper's, whose test images are cropped by `evaluation_transform`.
     keep: file for the state after every epoch, from which an interrupted call is resumed.
-    Raises ValueError for a data set without labels, and as `check_pair`.
+    Raises NoClasses for a data set without labels, and as `check_pair`.
     """
-    if dataset.labels is None:
-        raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
-    labels = torch.from_numpy(dataset.labels)
+    labels = torch.from_numpy(labels_of(dataset))
     placeholder = test.features.new_zeros(1, test.features.shape[1]).expand(len(labels), -1)  # takes no memory
     classes = check_pair(Features(placeholder, labels), test)
     batch_size = _lars_batch_size(config, len(dataset))

@@ -6,14 +6,13 @@ representations` runs it with the others, and reports describe its numbers.
 Letters: n images, c channels, h w pixels, k classes.
 """
 
-from collections.abc import Callable
 from functools import cached_property
 from typing import ClassVar
 
 from mage.data.datasets import ImageDataset
 from mage.data.transforms import TransformConfig
 from mage.evaluation.classification import Scorer
-from mage.evaluation.features import Features, NoClasses, check_pair, extract_features
+from mage.evaluation.features import Features, check_pair, extract_features, labels_of
 from mage.evaluation.linear_head import FittedHead, LinearHead, fit_head
 from mage.evaluation.metric import Evaluator
 from mage.models import Classifier
@@ -35,20 +34,16 @@ class Representation:
         batch_size: int = 256,
         seed: int = 0,
         transform: TransformConfig | None = None,
-        on_images: Callable[[int], None] | None = None,
     ) -> None:
         """pool: mean of the tokens, class token, or both. transform: of the images; default: centre crops.
 
-        on_images: called with the number of images after every batch of features.
         Raises NoClasses for images without labels.
         """
         for dataset in (train, test):
-            if dataset.labels is None:
-                raise NoClasses(f"{dataset.name} has no labels: put each class's images into a folder of its own")
+            labels_of(dataset)
         self.model, self.train_images, self.test_images = model, train, test
         self.pool, self.batch_size, self.seed = pool, batch_size, seed
         self.transform = transform or TransformConfig(size=model.image_size)
-        self._on_images = on_images
 
     @cached_property
     def _features(self) -> tuple[Features, Features]:
@@ -68,9 +63,7 @@ class Representation:
 
     def features_of(self, dataset: ImageDataset) -> Features:
         """Features of another data set with the same settings. Raises ValueError for images without labels."""
-        return extract_features(
-            self.model, dataset, self.transform, pool=self.pool, batch_size=self.batch_size, on_images=self._on_images
-        )
+        return extract_features(self.model, dataset, self.transform, pool=self.pool, batch_size=self.batch_size)
 
     @cached_property
     def fitted(self) -> FittedHead:

@@ -23,6 +23,7 @@ from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.classification import Scorer, classification_accuracy
 from mage.evaluation.corruptions import KINDS, OFFICIAL_NAMES, SEVERITIES, corrupt, ours
+from mage.evaluation.features import labels_of
 from mage.evaluation.metric import Description, Metric
 from mage.evaluation.representation import (
     REPRESENTATION_PROTOCOLS,
@@ -82,15 +83,12 @@ def corruption_accuracy(
     severities: Sequence[int] = SEVERITIES,
     batch_size: int = 256,
     seed: int = 0,
-    on_images: OnImages | None = None,
 ) -> CorruptionResult:
     """Accuracy on images corrupted in every way, after the transform. Memory does not grow with the data set.
 
-    on_images: called with the number of images after every batch of a corruption. Raises ValueError for a data set
-    without labels.
+    Raises NoClasses for a data set without labels.
     """
-    if dataset.labels is None:
-        raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
+    labels_of(dataset)
     right = {(kind, severity): 0 for kind in kinds for severity in severities}
     clean, count = 0, 0
     for batch in evaluation_batches(dataset, build_transform(transform), batch_size=batch_size):
@@ -101,8 +99,6 @@ def corruption_accuracy(
             corrupted = [corrupt(image, kind, severity, rng.generator(seed, kind, index)) for image, index in numbers]
             rounded = images.to_uint8(torch.stack(corrupted), "truncate")  # as in the official files
             right[kind, severity] += _right(classify, images.to_float(rounded), labels)
-            if on_images is not None:
-                on_images(len(labels))
         count += len(labels)
     accuracy = {kind: {severity: right[kind, severity] / count for severity in severities} for kind in kinds}
     return CorruptionResult(clean / count, accuracy)

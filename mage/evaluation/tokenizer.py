@@ -80,14 +80,12 @@ def reconstruction_quality(tokenizer: Tokenizer, pixels: UInt8[Tensor, "n c H W"
     return measure(metrics, Tokenized(torch.cat(ids), None, tokenizer.num_codes, float(torch.cat(psnr).mean())))
 
 
-def rows_of_reconstructions(
-    tokenizer: Tokenizer, pixels: UInt8[Tensor, "n c H W"], *, columns: int = 8
-) -> Float[Tensor, "c gh gw"]:
-    """A grid with rows of originals and their reconstructions in turn."""
+def rows_of_reconstructions(tokenizer: Tokenizer, pixels: UInt8[Tensor, "n c H W"]) -> Float[Tensor, "c gh gw"]:
+    """A grid with rows of eight originals and their reconstructions in turn."""
     originals = images.to_float(pixels.to(_device_of(tokenizer)))
     decoded = tokenizer.decode(tokenizer.encode(originals))
-    rows = [part for pair in zip(originals.split(columns), decoded.split(columns), strict=True) for part in pair]
-    return images.make_grid(torch.cat(rows).cpu(), columns=columns)
+    rows = [part for pair in zip(originals.split(8), decoded.split(8), strict=True) for part in pair]
+    return images.make_grid(torch.cat(rows).cpu(), columns=8)
 
 
 def side_by_side(

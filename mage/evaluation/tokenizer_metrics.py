@@ -68,7 +68,7 @@ class TokenizerMetric(Evaluator[Tokenized]):
     """A metric; an instance serves one pass over a data set."""
 
     def __init__(self, protocol: TokenizerProtocol) -> None:
-        raise NotImplementedError
+        self._protocol = protocol
 
     def update(self, batch: Reconstructions) -> None:
         """Add the next images; metrics of the tokens alone do nothing."""

@@ -113,19 +113,6 @@ class Logits(nn.Module):
         return scores_everywhere(self.network, self.network.check_ids(tokens), wanted)
 
 
-class Classes(nn.Module):
-    """The transformer's input -> class scores."""
-
-    def __init__(self, network: Classifier) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Token grids or images -> (n, k), before the softmax."""
-        scores: Tensor = self.network(inputs)
-        return scores
-
-
 def parts_of(model: Mage, wanted: Sequence[str] = (), pool: Pool = "mean") -> tuple[Part, ...]:
     """The parts that a model has, or those of them that are `wanted`.
 
@@ -175,7 +162,7 @@ def _of_transformer(model: Mage, pool: Pool) -> list[Part]:
         vectors = Port("features", (width,), f"what the classifier reads; pool {network.pool}")
         return [
             Part("features", Features(network, network.pool).eval(), (inputs,), vectors),
-            Part("classes", Classes(network).eval(), (inputs,), scores),
+            Part("classes", network, (inputs,), scores),
         ]
     vectors = Port("features", (2 * width if pool == "both" else width,), f"one vector per image; pool {pool}")
     parts = [Part("features", Features(network, pool).eval(), (inputs,), vectors)]

@@ -20,9 +20,9 @@ from mage.nn.grids import area
 from mage.pipeline.modes import evaluating, in_batches
 from mage.pipeline.networks import Networks
 from mage.sampling.classes import Classes, class_numbers
-from mage.sampling.code_length import check_passes, code_length
+from mage.sampling.code_length import code_length
 from mage.sampling.settings import SamplingConfig
-from mage.sampling.surprise import Surprise, check_parts, surprise
+from mage.sampling.surprise import Surprise, surprise
 from mage.settings import from_dict
 
 PASSES = 16
@@ -140,7 +140,6 @@ class Describing(Networks):
         Their difference is about 0 on average for grids like those of the training, simple ones and busy ones.
         """
         network = self.require_generator()
-        check_parts(network.grid, parts, draws)
 
         def score(scored: MAGETransformer, tokens: Tensor, given: Tensor | None) -> Tensor:
             return torch.stack(surprise(scored, tokens, parts=parts, draws=draws, seed=seed, classes=given), dim=1)
@@ -165,7 +164,6 @@ class Describing(Networks):
         """
         network = self.require_generator()
         passes = min(passes, area(network.grid))
-        check_passes(network.grid, passes)
         keep = self.sampling.encoder_keep if network.config.decoder_depth else 1.0
 
         def score(scored: MAGETransformer, tokens: Tensor, given: Tensor | None) -> Tensor:

@@ -12,8 +12,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mage import device as device_policy
-from mage import rng
-from mage.masking import mask_from_noise
 from mage.models import MAGETransformer
 from mage.sampling.classes import Classes, class_numbers, listed
 from mage.sampling.decode import UNKNOWN, OnStep
@@ -97,14 +95,6 @@ def complete(
             everywhere=everywhere,
         )
         return torch.cat(list(batches))
-
-
-def mask_tokens(ids: Int[Tensor, "n *grid"], mask_ratio: float, seed: int) -> Int[Tensor, "n *grid"]:
-    """Set ceil(mask_ratio x tokens) random tokens of each grid to -1; image k has the same noise at every ratio."""
-    generators = [rng.generator(seed, "mask", index) for index in range(len(ids))]
-    noise = rng.uniform_rows(generators, ids[0].numel(), like=ids)
-    masked = mask_from_noise(noise, mask_ratio, drop_ratio=0).masked
-    return ids.masked_fill(masked.view_as(ids), UNKNOWN)
 
 
 class EditedLarge(NamedTuple):

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from mage import rng
 from mage.inputs import Images, Masks, as_images, as_mask
+from mage.masking import mask_from_noise
+from mage.nn.grids import rows_and_columns
 from mage.pipeline import generating
 from mage.pipeline.describing import Describing
 from mage.pipeline.generating import OnBatch
@@ -168,8 +170,7 @@ class Mage(Describing):
         batch = inputs.pixels.to(self.device)
         height, width = batch.shape[-2:]
         masks = one_mask_each(as_mask(mask, (height, width)), batch)
-        rows, columns = self.require_tokenizer().grid
-        cell = (self.image_size[0] // rows, self.image_size[1] // columns)
+        grid, cell = rows_and_columns(self.require_tokenizer().grid, "a mask of pixels"), self.token_size
         if self._is_larger(batch):
             numbers = None
             if classes is not None:
@@ -187,10 +188,10 @@ class Mage(Describing):
             encode = partial(self.encode, batch_size=batch_size)
             decode = partial(self.decode_tokens, batch_size=batch_size)
             result, redrawn = generating.edit_large(
-                batch, masks, (rows, columns), cell, encode=encode, decode=decode, fill_window=fill_window
+                batch, masks, grid, cell, encode=encode, decode=decode, fill_window=fill_window
             )
         else:
-            redrawn = token_mask(masks, (rows, columns))
+            redrawn = token_mask(masks, grid)
             tokens = self.encode(batch, batch_size=batch_size).masked_fill(redrawn, UNKNOWN)
             tokens = self.generate_tokens(
                 len(batch),
@@ -272,7 +273,10 @@ class Mage(Describing):
 
     def mask_tokens(self, ids: Int[Tensor, "n *grid"], mask_ratio: float, seed: int) -> Int[Tensor, "n *grid"]:
         """Set ceil(mask_ratio x tokens) random tokens of each grid to -1; image k has the same noise at every ratio."""
-        return generating.mask_tokens(ids, mask_ratio, seed)
+        generators = [rng.generator(seed, "mask", index) for index in range(len(ids))]
+        noise = rng.uniform_rows(generators, ids[0].numel(), like=ids)
+        masked = mask_from_noise(noise, mask_ratio, drop_ratio=0).masked
+        return ids.masked_fill(masked.view_as(ids), UNKNOWN)
 
     def _is_larger(self, batch: Tensor) -> bool:
         """Whether images are larger than the model's; smaller ones raise ValueError when they are tokenized."""

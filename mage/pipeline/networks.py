@@ -18,6 +18,7 @@ from mage.inputs import ImageBatch, Images, ImageTransform, as_images
 from mage.models import MAGEClassifier, MAGETransformer, PatchClassifier, PatchEncoder, Transformer
 from mage.nn.blocks import choose_attention
 from mage.nn.graphed import graphed
+from mage.nn.grids import rows_and_columns
 from mage.pipeline.modes import evaluating, in_batches
 from mage.sampling.generator import ScoreAll, scores_everywhere
 from mage.store import folder as store
@@ -185,6 +186,12 @@ class Networks:
         """Height and width of an image, in pixels."""
         patches = self._patches()
         return self.require_tokenizer().image_size if patches is None else patches.config.image_size
+
+    @property
+    def token_size(self) -> tuple[int, int]:
+        """Height and width of the part of an image that one token stands for, in pixels. Raises ValueError without."""
+        rows, columns = rows_and_columns(self.require_tokenizer().grid, "a token's size")
+        return self.image_size[0] // rows, self.image_size[1] // columns
 
     @property
     def channels(self) -> int:

@@ -4,7 +4,7 @@ The configuration of each part is defined in the file of that part; this file on
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -113,6 +113,6 @@ class Recipe:
         return self.data.channels if self.tokenizer is None else self.tokenizer.channels
 
 
-def to_yaml(recipe: Recipe) -> str:
-    """The recipe as YAML."""
+def to_yaml(recipe: Any) -> str:
+    """A recipe, also one of fine-tuning, as YAML."""
     return yaml.safe_dump(settings.to_dict(recipe), sort_keys=False, default_flow_style=None, width=110)

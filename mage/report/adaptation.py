@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from mage.report.contents import Contents, intervals_of
-from mage.report.glossary import describe, finite, format_value
+from mage.report.glossary import describe, finite, format_value, mapping
 from mage.report.sections import Section, figure, interval_text
 
 PICTURES = {
@@ -17,8 +17,8 @@ PICTURES = {
 def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Title and both values of each measure that both have; accuracies with their 95 % intervals."""
     rows = []
-    for name, new in _mapping(after, "metrics").items():
-        old = _mapping(before, "metrics").get(name)
+    for name, new in mapping(after, "metrics").items():
+        old = mapping(before, "metrics").get(name)
         if finite(old) is not None and finite(new) is not None:
             texts = [
                 format_value(name, value) + interval_text(intervals_of(values), name)
@@ -30,8 +30,8 @@ def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[
 
 def adaptation_section(contents: Contents) -> Section:
     """Empty for a run that is no adaptation."""
-    result = _mapping(contents.adaptation, "result")
-    before, after = _mapping(contents.adaptation, "before"), _mapping(result, "after")
+    result = mapping(contents.adaptation, "result")
+    before, after = mapping(contents.adaptation, "before"), mapping(result, "after")
     rows = "".join(
         f'<tr><th scope="row">{escape(title)}</th><td class="value">{escape(old)}</td>'
         f'<td class="value">{escape(new)}</td></tr>'
@@ -54,11 +54,6 @@ def adaptation_section(contents: Contents) -> Section:
         f"{escape(str(result.get('tokenizer', 'kept')))}. Both are measured on the same test images."
     )
     return Section("adaptation", "Before and after", lead, body)
-
-
-def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = values.get(name)
-    return part if isinstance(part, Mapping) else {}
 
 
 def _list(values: Mapping[str, Any], name: str) -> list[Any]:

@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from mage.report.charts import Bar, Series, bar_chart, line_chart
-from mage.report.glossary import finite, format_value
+from mage.report.glossary import finite, format_value, mapping
 
 
 def measured_curves(runs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -38,7 +38,7 @@ def _severities(runs: Mapping[str, Mapping[str, Any]]) -> str:
         table = _table(_corruptions(values).get("accuracy"))
         severities = sorted({severity for accuracies in table.values() for severity in accuracies})
         points = []
-        clean = finite(_mapping(values, "metrics").get("corruption_clean_accuracy"))
+        clean = finite(mapping(values, "metrics").get("corruption_clean_accuracy"))
         if table and clean is not None:
             points.append((0.0, 100 * clean))
         for severity in severities:
@@ -95,7 +95,7 @@ def _chart(lines: Sequence[Series], title: str, x_label: str) -> str:
 
 def _with_details(values: Mapping[str, Any], form: str, *numbers: str) -> list[tuple[float, dict[str, Any]]]:
     """Pairs of value and details of the metrics of this form whose details have these numbers; others are left out."""
-    metrics, details = _mapping(values, "metrics"), _mapping(values, "details")
+    metrics, details = mapping(values, "metrics"), mapping(values, "details")
     pairs = [(finite(value), details.get(name)) for name, value in metrics.items() if re.fullmatch(form, str(name))]
     return [
         (value, its_details)
@@ -107,12 +107,7 @@ def _with_details(values: Mapping[str, Any], form: str, *numbers: str) -> list[t
 
 
 def _corruptions(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    return _mapping(_mapping(values, "details"), "corruption_accuracy")
-
-
-def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = values.get(name)
-    return part if isinstance(part, Mapping) else {}
+    return mapping(mapping(values, "details"), "corruption_accuracy")
 
 
 def _table(values: Any) -> dict[str, dict[float, float]]:

@@ -1,11 +1,10 @@
 """The section that says what a run was made of: data, model, training, hardware, time, and the command to repeat it."""
 
-from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 from mage.report.contents import Contents
-from mage.report.glossary import finite, format_seconds
+from mage.report.glossary import finite, format_seconds, mapping
 from mage.report.sections import Section
 from mage.settings import read_yaml
 
@@ -49,11 +48,6 @@ def _word(value: Any) -> str:
     return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
-def _mapping(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    part = values.get(name)
-    return part if isinstance(part, dict) else {}
-
-
 def _counted(value: Any, unit: str) -> str:
     number = finite(value)
     return f"{number:,.0f} {unit}" if number is not None else ""
@@ -64,8 +58,8 @@ def _joined(*words: str) -> str:
 
 
 def _data(recipe: dict[str, Any], run: dict[str, Any]) -> str:
-    data = _mapping(recipe, "data")
-    share = finite(_mapping(data, "validation").get("share"))
+    data = mapping(recipe, "data")
+    share = finite(mapping(data, "validation").get("share"))
     held = f"a further {100 * share:.3g} % held out for validation" if share else ""
     names = run.get("classes")
     classes = ""
@@ -76,7 +70,7 @@ def _data(recipe: dict[str, Any], run: dict[str, Any]) -> str:
 
 
 def _model(recipe: dict[str, Any], run: dict[str, Any]) -> str:
-    model = _mapping(recipe, "model")
+    model = mapping(recipe, "model")
     depth, width = _word(model.get("depth")), _word(model.get("width"))
     shape = f"{depth} blocks of width {width}" if depth and width and _trained(recipe, run) == "mage" else ""
     name = f"recipe {recipe['name']}" if _word(recipe.get("name")) else ""
@@ -89,7 +83,7 @@ def _trained(recipe: dict[str, Any], run: dict[str, Any]) -> str:
 
 
 def _training(contents: Contents, recipe: dict[str, Any], run: dict[str, Any]) -> str:
-    batch = finite(_mapping(recipe, TRAININGS[_trained(recipe, run)]).get("batch_size"))
+    batch = finite(mapping(recipe, TRAININGS[_trained(recipe, run)]).get("batch_size"))
     steps = max((finite(line.get("step")) or 0 for line in contents.log), default=0)
     if not steps or batch is None:
         return ""

@@ -157,6 +157,12 @@ def curve_title(name: str) -> str:
     return CURVES.get(name, name)
 
 
+def mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The entry `name` of what was read from a file; empty if it is missing, or no mapping of names to values."""
+    part = values.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
 def finite(value: object) -> float | None:
     """A number as float; None for NaN, infinities, booleans and other types."""
     if isinstance(value, bool) or not isinstance(value, int | float):

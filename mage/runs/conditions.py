@@ -33,6 +33,12 @@ CLUSTERS = "clusters.npy"
 """File in a run folder with the cluster of every image of its cache."""
 MANY = 200_000
 """Number of images above which k-means works on mini-batches."""
+SIDE = 16
+"""Height and width in pixels of images whose pixels are clustered."""
+MOST_COMPONENTS = 64
+"""Principal components of features that are clustered, at most."""
+SHARE = 0.99
+"""Share of the variance that they hold."""
 
 
 @dataclass(frozen=True)
@@ -149,21 +155,21 @@ def token_features(
 
 
 @torch.inference_mode()
-def pixel_features(tokenizer: Mage, cache: TokenCache, *, side: int = 16, batch_size: int = 256) -> Tensor:
-    """Pixels (n, d) of the first view of every image in a cache, as its tokens restore it, reduced to `side` x `side`.
+def pixel_features(tokenizer: Mage, cache: TokenCache) -> Tensor:
+    """Pixels (n, d) of the first view of every image in a cache, as its tokens restore it, reduced to SIDE x SIDE.
 
     What is clustered before there is a model with features: groups of alike layout and colour.
     """
     pixels = []
-    for first in range(0, len(cache), batch_size):
-        chosen = np.arange(first, min(first + batch_size, len(cache)))
+    for first in range(0, len(cache), 256):
+        chosen = np.arange(first, min(first + 256, len(cache)))
         restored = tokenizer.decode_tokens(cache.tokens(chosen, np.zeros_like(chosen))).float().cpu()
-        pixels.append(functional.adaptive_avg_pool2d(restored, side).flatten(1))
+        pixels.append(functional.adaptive_avg_pool2d(restored, SIDE).flatten(1))
     return torch.cat(pixels)
 
 
-def whitened(features: Float[Tensor, "n d"], *, components: int = 64, share: float = 0.99) -> Float[Tensor, "n c"]:
-    """Whitened principal components with a `share` of the variance, at most `components`; rows have length 1.
+def whitened(features: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
+    """Whitened principal components with a SHARE of the variance, at most MOST_COMPONENTS; rows have length 1.
 
     As in Caron et al., "Deep clustering", ECCV 2018. Without whitening, a few directions, such as the thickness of
     strokes, determine the clusters.
@@ -171,7 +177,7 @@ def whitened(features: Float[Tensor, "n d"], *, components: int = 64, share: flo
     centred = features.double() - features.double().mean(dim=0)
     variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))  # the largest are the last
     held = variances.flip(0).cumsum(0) / variances.sum()
-    kept = min(int((held < share).sum()) + 1, components)
+    kept = min(int((held < SHARE).sum()) + 1, MOST_COMPONENTS)
     projected = centred @ (directions[:, -kept:] / variances[-kept:].clamp_min(1e-12).sqrt())
     return functional.normalize(projected, dim=1).float()
 

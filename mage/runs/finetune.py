@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from mage import distributed, rng, settings
-from mage.data.datasets import ImageDataset, content_of, load_dataset
+from mage.data.datasets import ImageDataset, content_of, train_and_test
 from mage.data.splits import carve
+from mage.evaluation.features import labels_of
 from mage.models import Classifier, MAGEClassifier, MAGETransformer, PatchClassifier, PatchEncoder
 from mage.models.pooling import Pool
 from mage.pipeline import Mage
@@ -31,10 +32,7 @@ def finetune(recipe: FinetuneRecipe, launch: Launch, model: Mage) -> TrainResult
     model.to(launch.start())
     transform = replace(recipe.data.transform, size=model.image_size)
     recipe = replace(recipe, data=replace(recipe.data, transform=transform))
-    dataset, test = (
-        load_dataset(recipe.data.name, split=split, data_root=launch.data_root, channels=model.channels)
-        for split in ("train", "test")
-    )
+    dataset, test = train_and_test(recipe.data.name, data_root=launch.data_root, channels=model.channels)
     classes = check_labels(dataset, test)
     data = carve(dataset, recipe.data.validation)
     tell_data(data, recipe.data.name, model.image_size)
@@ -116,8 +114,7 @@ def start_classifier(
 def check_labels(train_set: ImageDataset, test_set: ImageDataset) -> int:
     """The number of classes. Raises ValueError unless both splits have the same two or more classes."""
     for dataset in (train_set, test_set):
-        if dataset.labels is None:
-            raise ValueError(f"{dataset.name} has no labels: put each class's images into a folder of its own")
+        labels_of(dataset)
     if train_set.class_names != test_set.class_names:
         raise ValueError("the training and test images have different classes: both splits need the same class folders")
     if len(train_set.class_names) < 2:

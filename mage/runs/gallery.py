@@ -71,7 +71,7 @@ class Gallery:
         shown = self.shown[:SHOWN]
         height, width = self.model.image_size
         rows, columns = self.model.require_tokenizer().grid
-        cell = (height // rows, width // columns)
+        cell = self.model.token_size
         margins = [max(1, round(count / 4)) * long for count, long in zip((rows, columns), cell, strict=True)]
         inner = tuple(slice(margin, -margin) for margin in margins)
         masks = {name: torch.zeros(height, width, dtype=torch.bool) for name in ("inpaint", "outpaint", "uncrop")}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mage import images, rng
-from mage.data.datasets import ImageDataset, load_dataset, subset
+from mage.data.datasets import ImageDataset, Subset, load_dataset
 from mage.data.loaders import evaluation_batches
 from mage.data.tar_images import open_shards
 from mage.evaluation.extractors import Extractor, Seen
@@ -84,12 +84,12 @@ def look_at_features(folder: Path, extractor: Extractor, num: int | None = None)
 
     Raises ValueError for another extractor's features or a gap.
     """
-    paths = feature_files(folder)
-    total = sum(len(seen.features) for seen in read_features(paths, extractor.fingerprint))
+    parts = list(read_features(feature_files(folder), extractor.fingerprint))
+    total = sum(len(seen.features) for seen in parts)
     total = total if num is None else min(num, total)
     images_seen, left = SeenImages(extractor.fingerprint, total), total
     images_seen.rounding = rounding_in(folder)
-    for seen in read_features(paths, extractor.fingerprint):
+    for seen in parts:
         if left > 0:
             images_seen.update(Seen(seen.features[:left], None if seen.logits is None else seen.logits[:left]))
             left -= len(seen.features)
@@ -124,7 +124,7 @@ def _without_grid(dataset: ImageDataset) -> ImageDataset:
     """The images without grid.png, the overview that `mage generate` adds."""
     files = [bytes(name) for name in getattr(dataset, "files", [])]
     if b"grid.png" in files:
-        return subset(dataset, [index for index, name in enumerate(files) if name != b"grid.png"])
+        return Subset(dataset, [index for index, name in enumerate(files) if name != b"grid.png"])
     return dataset
 
 
@@ -133,7 +133,7 @@ def random_subset(dataset: ImageDataset, count: int) -> ImageDataset:
     if count >= len(dataset):
         return dataset
     order = torch.randperm(len(dataset), generator=rng.generator(0, "real sample"))
-    return subset(dataset, order[:count].tolist())
+    return Subset(dataset, order[:count].tolist())
 
 
 def compare_with_real(

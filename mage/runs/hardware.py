@@ -25,7 +25,6 @@ class Hardware:
     """Dense bfloat16 products with float32 sums; 0: not in hardware, training takes float32."""
     float32_tflops: float
     memory_gb: float
-    memory_gb_per_s: float
     link_gb_per_s: float
     """One way, to the other devices of the machine."""
     network_gb_per_s: float
@@ -53,19 +52,19 @@ class Hardware:
 HARDWARE = {
     device.name: device
     for device in (
-        Hardware("cpu", 0.411, 0.185, 8, 20, 1.25, 1.25,
+        Hardware("cpu", 0.411, 0.185, 8, 1.25, 1.25,
             "two cores of an EPYC with AVX-512, results/speed_cpu.json; memory and 10 Gbit/s Ethernet are assumed"),
-        Hardware("v100", 0, 15.7, 32, 900, 150, 6.25, "NVIDIA V100 SXM2 data sheet (2020); DGX-1: 4 x 100 Gbit/s"),
-        Hardware("t4", 0, 8.1, 16, 320, 15.75, 1.56, "NVIDIA T4 data sheet (2019); AWS g4dn.metal: 100 Gbit/s"),
-        Hardware("a100", 312, 19.5, 80, 2039, 300, 25,
+        Hardware("v100", 0, 15.7, 32, 150, 6.25, "NVIDIA V100 SXM2 data sheet (2020); DGX-1: 4 x 100 Gbit/s"),
+        Hardware("t4", 0, 8.1, 16, 15.75, 1.56, "NVIDIA T4 data sheet (2019); AWS g4dn.metal: 100 Gbit/s"),
+        Hardware("a100", 312, 19.5, 80, 300, 25,
             "NVIDIA A100 80 GB SXM data sheet (2021); DGX A100: 8 x 200 Gbit/s"),
-        Hardware("h100", 989, 67, 80, 3350, 450, 50,
+        Hardware("h100", 989, 67, 80, 450, 50,
             "NVIDIA H100 SXM data sheet (2023); DGX H100: 8 x 400 Gbit/s"),
-        Hardware("h200", 989, 67, 141, 4800, 450, 50,
+        Hardware("h200", 989, 67, 141, 450, 50,
             "NVIDIA H200 SXM data sheet (2024); DGX H200: 8 x 400 Gbit/s"),
-        Hardware("b200", 2250, 75, 180, 7700, 900, 50,
+        Hardware("b200", 2250, 75, 180, 900, 50,
             "NVIDIA DGX B200 data sheet (2024), an eighth of it; 8 x 400 Gbit/s"),
-        Hardware("rtx4090", 165.2, 82.6, 24, 1008, 31.5, 1.56,
+        Hardware("rtx4090", 165.2, 82.6, 24, 31.5, 1.56,
             "NVIDIA Ada GPU architecture white paper (2022), PCIe 4 x16; 100 Gbit/s for eight are assumed"),
     )
 }  # fmt: skip

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mage import distributed, rng
 from mage.data.batches import Batch, Batches
-from mage.data.datasets import ImageDataset, load_dataset, subset
+from mage.data.datasets import ImageDataset, Subset, load_dataset
 from mage.data.device_images import DeviceImages
 from mage.data.loaders import TrainLoader, decode_to_memory, evaluation_batches
 from mage.data.splits import TrainingData, ValidationConfig, carve
@@ -54,13 +54,13 @@ def data_of_model(model: Mage, name: str, data_root: str | None) -> TrainingData
     return carve(load_dataset(name, split="train", data_root=data_root, channels=model.channels), config)
 
 
-def tell_data(data: TrainingData, recipe_name: str, size: tuple[int, int]) -> None:
-    """Log the data of a run."""
+def tell_data(data: TrainingData, name: str, size: tuple[int, int]) -> None:
+    """Log the data of a run; name: of the data set, as the recipe has it."""
     if distributed.is_first():
         classes = f" in {len(data.train.class_names)} classes" if data.train.class_names else ""
         logger.info(
             "%s, split train: %s images%s to train on, %s held out for validation, seen at %d x %d pixels",
-            recipe_name, f"{len(data.train):,}", classes, f"{len(data.validation):,}", size[0], size[1],
+            name, f"{len(data.train):,}", classes, f"{len(data.validation):,}", size[0], size[1],
         )  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def load_labelled(
     dataset: ImageDataset, indices: list[int], transform: TransformConfig
 ) -> tuple[Tensor, Tensor | None]:
     """The same with their labels, if the data set has any: of the images that could be read."""
-    batches = list(evaluation_batches(subset(dataset, indices), build_transform(transform), batch_size=256))
+    batches = list(evaluation_batches(Subset(dataset, indices), build_transform(transform), batch_size=256))
     labels = None if dataset.labels is None else torch.cat([batch["labels"] for batch in batches])
     return torch.cat([batch["images"] for batch in batches]), labels
 

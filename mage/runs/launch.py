@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from mage import atomic, distributed, locks, settings
+from mage import atomic, distributed, locks
 from mage import device as device_policy
 from mage.data.datasets import ImageDataset
 from mage.nn.grids import written
@@ -153,9 +152,7 @@ def _keep_up(recipe: Recipe | FinetuneRecipe, launch: Launch) -> None:
 
 
 def _write_recipe(recipe: Recipe | FinetuneRecipe, out: Path) -> None:
-    plain = settings.to_dict(recipe)
-    text = to_yaml(recipe) if isinstance(recipe, Recipe) else yaml.safe_dump(plain, sort_keys=False)
-    atomic.write_text(out / "recipe.yaml", text)
+    atomic.write_text(out / "recipe.yaml", to_yaml(recipe))
 
 
 def _kind(task: Task, recipe: Recipe | FinetuneRecipe) -> str:

@@ -19,14 +19,13 @@ from mage.models import MAGETransformer
 from mage.recipes.schema import Recipe
 from mage.share import Share
 from mage.tokenizers import VQGAN
-from mage.tokenizers.perceptual import build_perceptual
 from mage.training.engine import Trainer
 from mage.training.method import MethodInputs
 from mage.training.optim import OptimConfig
 from mage.training.redraw import Redraw
 from mage.training.run import RunConfig
 from mage.training.task import Task
-from mage.training.tokenizer import TokenizerTraining
+from mage.training.tokenizer import TokenizerTraining, perceptual_of
 from mage.vocabulary import Vocabulary
 
 FEWEST, FEW = 2, 16
@@ -55,14 +54,7 @@ def tokenizer_pace(recipe: Recipe, device: torch.device, precision: str) -> Pace
     config, loss = recipe.tokenizer, recipe.tokenizer_loss
     if config is None:
         raise ValueError(f"the recipe {recipe.name} has no tokenizer")
-    perceptual = None
-    if loss.perceptual:
-        perceptual = build_perceptual(
-            loss.perceptual_network,
-            channels=recipe.channels,
-            weights=loss.perceptual_weights,
-            size=loss.perceptual_size,
-        )
+    perceptual = perceptual_of(loss, recipe.channels)
 
     redraw = None
     if loss.redrawn:

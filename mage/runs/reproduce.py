@@ -4,7 +4,6 @@ Each part writes a JSON file and is not measured again while that file exists, s
 interrupted (paper, sections 4.2 to 4.4).
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import numpy as np
 
 from mage import atomic, images, rng, settings
 from mage.checkpoints import official
-from mage.data.datasets import ImageDataset, load_dataset, subset
+from mage.data.datasets import ImageDataset, Subset, train_and_test
 from mage.data.transforms import evaluation_transform
 from mage.evaluation.classification import classification_accuracy
 from mage.evaluation.extractors import Extractor
@@ -31,6 +30,7 @@ from mage.runs.generation import compare_with_real, look_at_dataset, look_at_fea
 from mage.runs.launch import Launch
 from mage.runs.production import Production, claim, produce
 from mage.runs.sinks import FeatureShards
+from mage.store.files import file_hash
 from mage.store.folder import CONFIG
 from mage.tokenizers.base import weights_fingerprint
 
@@ -113,7 +113,7 @@ def open_weights(
         model = load(checkpoint, precision=precision, device=device)
     else:
         files = [checkpoint, *([tokenizer] if tokenizer is not None else [])]
-        source = {"files": [_sha256(path) for path in files], "config": config}
+        source = {"files": [file_hash(path) for path in files], "config": config}
         note = folder.with_name(f"{folder.name}.source.json")
         if not (folder / CONFIG).is_file() or not note.is_file() or json.loads(note.read_text()) != source:
             official.convert(files, folder, config=config)
@@ -124,11 +124,6 @@ def open_weights(
     if model.transformer is None:
         raise ValueError(f"{checkpoint} holds a tokenizer only: give MAGE's file with --checkpoint")
     return model
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def published(model: Mage) -> Published:
@@ -171,9 +166,7 @@ def reproduce(
             results |= stored["metrics"]
             continue
         announce(f"{part} ...")
-        train, test = (
-            load_dataset(data, split=split, data_root=data_root, channels=model.channels) for split in ("train", "test")
-        )
+        train, test = train_and_test(data, data_root=data_root, channels=model.channels)
         if part == "generation":
             assert extractor is not None
             folder = out / f"features_{re.sub('[^A-Za-z0-9]+', '_', extractor.name)}"
@@ -280,7 +273,7 @@ def _subset_per_class(dataset: ImageDataset, count: int, seed: int) -> ImageData
         members = np.flatnonzero(dataset.labels == label)
         order = np.random.default_rng(rng.stream_seed(seed, "few per class", int(label))).permutation(members)
         chosen += order[:count].tolist()
-    return subset(dataset, chosen)
+    return Subset(dataset, chosen)
 
 
 def table(row: Published, metrics: dict[str, float]) -> str:

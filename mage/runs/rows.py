@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mage import atomic, checksums, images, locks
 from mage.array_files import regular_size
-from mage.data.datasets import subset
+from mage.data.datasets import Subset
 from mage.data.loaders import NoneReadable, evaluation_batches
 from mage.data.named_images import MISSING, NamedImages
 from mage.data.transforms import TransformConfig, build_transform
@@ -164,7 +164,7 @@ def _compute(
     waiting: list[Piece] = []
     started = time.monotonic()
     batches = evaluation_batches(
-        subset(source, todo.tolist()), build_transform(work.transform), batch_size=batch_size, num_workers=workers
+        Subset(source, todo.tolist()), build_transform(work.transform), batch_size=batch_size, num_workers=workers
     )
     try:
         for batch in batches:

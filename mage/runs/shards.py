@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mage.data.datasets import DATASETS, load_dataset
 from mage.data.image_sets import FolderDataset, ImageDataset
+from mage.data.names import registered
 from mage.data.shard_writer import WrittenShards, write_shards
 from mage.data.tar_images import TarDataset
 
@@ -48,7 +49,7 @@ def _parts(data: str | Path, data_root: str | None) -> dict[str, ImageDataset]:
     def split(name: str) -> ImageDataset:
         return load_dataset(data, split=name, data_root=data_root)
 
-    if str(data).lower().replace("_", "-") in DATASETS or str(data) in DATASETS:
+    if registered(data, DATASETS.names()):
         return {"train": split("train"), "test": split("test")}
     whole, train = split("all"), split("train")
     if isinstance(whole, FolderDataset) and isinstance(train, FolderDataset) and whole.root == train.root:

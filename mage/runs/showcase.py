@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mage import atomic, images, pictures, rng
-from mage.data.datasets import ImageDataset, default_root, spread, subset
+from mage.data.datasets import default_root, spread
 from mage.data.loaders import decode_to_memory
 from mage.data.transforms import MIRRORING
 from mage.evaluation.extractors import build_extractor
@@ -70,14 +70,12 @@ class Showcase:
     """95 % intervals, low and high, of metrics that have one."""
 
     def __post_init__(self) -> None:
-        plain = replace(self.recipe.data.transform, augmentation="none")
-        self._transform = plain
+        self._transform = replace(self.recipe.data.transform, augmentation="none")
         self._train, self._test = (
             decode_to_memory(open_data(self.recipe.data.name, split, self.recipe, self.data_root))
             for split in ("train", "test")
         )
-        order = torch.randperm(len(self._test), generator=rng.generator(0, "validation")).tolist()
-        shown = images.to_float(load_images(self._test, order[:SHOWN], plain))
+        shown = images.to_float(self._test_images(SHOWN))
         self._gallery = Gallery(self.model, shown, self.folder, self.num_samples, self.timings)
 
     def run(self) -> None:
@@ -95,9 +93,8 @@ class Showcase:
         """PSNR and codebook usage on test images."""
         tokenizer = self.model.tokenizer
         assert isinstance(tokenizer, VQGAN)
-        part = _subset(self._test, 1000)
         with torch.inference_mode(), self.model.autocast():
-            quality = reconstruction_quality(tokenizer, load_images(part, list(range(len(part))), self._transform))
+            quality = reconstruction_quality(tokenizer, self._test_images(1000))
         self._keep(quality)
         atomic.write_text(self.folder / "codes.json", json.dumps(quality.details["codes_used"]))
 
@@ -126,6 +123,11 @@ class Showcase:
         self._gallery.figure("nearest", pictures.labelled_rows(pairs))
         if self.model.channels == 3:
             self._distances(samples, train, test)
+
+    def _test_images(self, count: int) -> Tensor:
+        """Random test images, always the same ones, cropped to size: uint8 (n, c, h, w)."""
+        order = torch.randperm(len(self._test), generator=rng.generator(0, "validation")).tolist()
+        return load_images(self._test, order[:count], self._transform)
 
     def _restored(self, pixels: Tensor) -> Tensor:
         """Images after the tokenizer, on the CPU."""
@@ -164,8 +166,3 @@ class Showcase:
         for name, details in measured.details.items():
             if isinstance(details.get("interval"), list):
                 self.intervals[name] = [round(bound, 4) for bound in details["interval"]]
-
-
-def _subset(dataset: ImageDataset, count: int) -> ImageDataset:
-    order = torch.randperm(len(dataset), generator=rng.generator(0, "validation")).tolist()
-    return subset(dataset, order[:count])

@@ -13,10 +13,9 @@ from mage.runs.inputs import decoding_device, image_batches, tell_data, training
 from mage.runs.launch import Launch, announce, run_task
 from mage.tokenizers import VQGAN
 from mage.tokenizers.base import weights_fingerprint
-from mage.tokenizers.perceptual import build_perceptual
 from mage.training.redraw import Redraw
 from mage.training.run import TrainResult
-from mage.training.tokenizer import TokenizerTraining
+from mage.training.tokenizer import TokenizerTraining, perceptual_of
 
 OF_NETWORK = ("class_names", "class_shares", "sampling_tuned")
 """Notes of a model folder on the network that was trained on its tokenizer's tokens."""
@@ -35,7 +34,8 @@ def train_tokenizer(
     launch.check_out()
     if redrawn_by is not None:
         words = redrawn_by.require_tokenizer()
-        assert isinstance(words, VQGAN)
+        if not isinstance(words, VQGAN):
+            raise ValueError(f"the decoder of {type(words).__name__} cannot be trained: it is no VQGAN of this library")
         init_from = words
     if recipe.tokenizer is None:
         raise ValueError(f"the recipe {recipe.name} has no tokenizer: its method reads pixels")
@@ -47,14 +47,8 @@ def train_tokenizer(
         raise ValueError(f"the tokenizer to start from has other sizes than that of recipe {recipe.name}")
     redraw = _redraw(recipe, redrawn_by)
     device = launch.start()
-    perceptual, loss = None, recipe.tokenizer_loss
-    if loss.perceptual:
-        perceptual = build_perceptual(
-            loss.perceptual_network,
-            channels=recipe.channels,
-            weights=loss.perceptual_weights,
-            size=loss.perceptual_size,
-        )
+    loss = recipe.tokenizer_loss
+    perceptual = perceptual_of(loss, recipe.channels)
     data = training_data(recipe, launch.data_root)
     transform, optim = recipe.data.tokenizer_transform, recipe.tokenizer_training
     tell_data(data, recipe.data.name, transform.size)

@@ -46,4 +46,4 @@ def tokenize(
     launch.start()
     with launch.numerics():
         distributed.by_first_process(write)
-    return TokenCache(launch.out)
+    return TokenCache(launch.out, read=False)  # all of it was written or read just now

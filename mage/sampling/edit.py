@@ -35,14 +35,7 @@ def grow_mask(mask: Bool[Tensor, "H W"], pixels: int) -> Bool[Tensor, "H W"]:
 
 
 def one_mask_each(mask: Bool[Tensor, "*m H W"], images: Float[Tensor, "n c H W"]) -> Bool[Tensor, "n H W"]:
-    """One mask per image, on the images' device, from one or one per image. Raises ValueError if they do not fit."""
-    if mask.dtype != torch.bool:
-        raise ValueError(f"the mask is {mask.dtype}; it must be bool, True = redraw")
-    if tuple(mask.shape[-2:]) != tuple(images.shape[-2:]) or mask.ndim not in (2, 3):
-        raise ValueError(
-            f"the mask is {tuple(mask.shape)}, which does not fit images of {tuple(images.shape[-2:])} pixels: "
-            "give (H, W), or (n, H, W) for one per image"
-        )
+    """One mask per image, on the images' device, from one or one per image. Raises ValueError for another number."""
     if mask.ndim == 3 and len(mask) != len(images):
         raise ValueError(f"{len(mask)} masks for {len(images)} images: give one mask, or one per image")
     return (mask if mask.ndim == 3 else mask[None]).to(images.device).expand(len(images), -1, -1)

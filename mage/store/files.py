@@ -13,17 +13,12 @@ CLASSIFIER = "classifier.json"
 WEIGHTS = (TOKENIZER, TRANSFORMER, EXTRA)
 HASHES = "sha256"
 """Entry of config.json: file name -> SHA-256 of its contents."""
-PIECE = 2**20
-"""Bytes read at a time."""
 
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's contents."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hashes(folder: Path) -> dict[str, str]:

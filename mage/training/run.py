@@ -46,7 +46,7 @@ class RunConfig:
         for name in ("log_every", "observe_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"run.{name} must be at least 1, not {getattr(self, name)}")
-        for name, kind in (("strategy", Strategy), ("checkpoints", Checkpoints)):
+        for name, kind in (("compile", Compile), ("strategy", Strategy), ("checkpoints", Checkpoints)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"run.{name} must be {' or '.join(get_args(kind))}, not {getattr(self, name)!r}")
         if not 1 <= self.timeout <= 1e6:

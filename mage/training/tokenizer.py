@@ -22,6 +22,7 @@ from mage.share import Turn
 from mage.store import folder as store
 from mage.store.parts import ModelParts
 from mage.tokenizers.discriminator import build_discriminator
+from mage.tokenizers.perceptual import build_perceptual
 from mage.tokenizers.quantizers.life import CodebookLife
 from mage.tokenizers.vqgan import VQGAN
 from mage.training import adversarial
@@ -65,6 +66,18 @@ class TokenizerLossConfig:
             raise ValueError(f"tokenizer_loss.redrawn is a share of the tokens, from 0 to 1, not {self.redrawn}")
         if self.redrawn and not self.freeze_encoder:
             raise ValueError("tokenizer_loss.redrawn needs tokenizer_loss.freeze_encoder: a network knows these tokens")
+
+
+def perceptual_of(config: TokenizerLossConfig, channels: int) -> nn.Module | None:
+    """The perceptual loss for images of so many channels; None without. Raises ValueError as `build_perceptual`."""
+    if not config.perceptual:
+        return None
+    return build_perceptual(
+        config.perceptual_network,
+        channels=channels,
+        weights=config.perceptual_weights,
+        size=config.perceptual_size,
+    )
 
 
 class TokenizerTraining(Task):

@@ -23,15 +23,6 @@ class Page(NamedTuple):
         return kindly(function, self.models.as_files)
 
 
-class Chooser(NamedTuple):
-    """Components of a chooser."""
-
-    source: Any
-    """The chosen picture as a file at the model's size; the input of functions."""
-    gallery: Any
-    upload: Any
-
-
 def first_picture(models: Models, served: Served) -> str | None:
     """The first example as a file; None if there are no examples."""
     return models.keep(served.examples[0]) if served.examples else None
@@ -50,8 +41,8 @@ def own_picture(models: Models, name: str, path: str | None) -> str:
     return models.keep(images.to_uint8(models.take(name, path)))
 
 
-def chooser(page: Page) -> Chooser:
-    """Lay out a chooser."""
+def chooser(page: Page) -> Any:
+    """Lay out a chooser; the component that holds the chosen picture as a file at the model's size."""
     import gradio as gr
 
     models, served = page.models, page.models[page.models.names[0]]
@@ -96,7 +87,7 @@ def chooser(page: Page) -> Chooser:
     page.model.change(
         changed, page.model, [gallery, source], show_progress="hidden", queue=False, api_visibility="private"
     )
-    return Chooser(source, gallery, upload)
+    return source
 
 
 def shown(models: Models, name: str, path: str | None) -> Any:

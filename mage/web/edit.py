@@ -96,7 +96,7 @@ def edit(
 ) -> Iterator[Edited]:
     """What is redrawn, and four results after every step. Raises ValueError."""
     served, limits = models[name], models.limits
-    model, cell = served.model, views.cell_of(served.model)
+    model, cell = served.model, served.model.token_size
     picture = models.take(name, path).to(model.device)
     seed = whole(seed, 0, limits.seed, "the seed")
     settings: dict[str, Any] = {
@@ -170,7 +170,7 @@ def edit_tab(page: Page) -> None:
                 elem_classes="painting",
             )
             gr.HTML(NO_WEBGL, elem_classes="without-webgl")
-            source = chooser(page).source
+            source = chooser(page)
         with gr.Column(scale=3, min_width=300):
             text = gr.HTML(said(HINT))
             results = gr.Image(

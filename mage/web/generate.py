@@ -59,7 +59,7 @@ def generate(
         "seed": whole(seed, 0, limits.seed, "the seed"),
         "classes": classes,
     }
-    model, trace, cell = served.model, Trace(), views.cell_of(served.model)
+    model, trace, cell = served.model, Trace(), served.model.token_size
     work = steps_of(lambda on_step: model.generate_tokens(count, on_step=on_step, **settings), seconds=limits.seconds)
     for state in work:
         if isinstance(state, Step):

@@ -123,7 +123,7 @@ def look_tab(page: Page) -> None:
             elem_classes="picture", buttons=["fullscreen"],
         )  # fmt: skip
 
-    source = chooser(page).source
+    source = chooser(page)
     with gr.Row():
         block = unchecked(gr.Slider)(
             1, step=1, label="Block of the encoder", scale=3, min_width=280,

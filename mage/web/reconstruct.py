@@ -56,7 +56,7 @@ def reconstruct_tab(page: Page) -> None:
             elem_classes="picture", buttons=["fullscreen"],
         )  # fmt: skip
 
-    source = chooser(page).source
+    source = chooser(page)
     with gr.Row():
         ratio = gr.Slider(
             0, 1, FIRST_RATIO, step=0.05, label="Share of the tokens that is hidden", scale=3, min_width=280

@@ -26,12 +26,6 @@ MARK = (0.91, 0.35, 0.05)
 """Colour of what is redrawn."""
 
 
-def cell_of(model: Mage) -> tuple[int, int]:
-    """Height and width of a token, in pixels."""
-    (height, width), (rows, columns) = model.image_size, model.require_tokenizer().grid
-    return height // rows, width // columns
-
-
 def sheet(pictures: Float[Tensor, "n c H W"]) -> Image.Image:
     """The images in rows, enlarged by a whole factor, transparent between them; one image without a margin."""
     if len(pictures) == 1:
@@ -48,7 +42,7 @@ def known_so_far(model: Mage, tokens: Int[Tensor, "n h w"]) -> Float[Tensor, "n 
     A decoder sees beyond a token: an unknown one enters it as the nearest known one, which disturbs the others least.
     """
     pictures = model.decode_tokens(nearest_known(tokens)).float()
-    unknown = marked_pixels(tokens == UNKNOWN, cell_of(model))[:, None]
+    unknown = marked_pixels(tokens == UNKNOWN, model.token_size)[:, None]
     return pictures.masked_fill(unknown, GREY)
 
 

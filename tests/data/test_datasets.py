@@ -16,7 +16,7 @@ import torchvision
 from PIL import Image
 
 from mage import images
-from mage.data.datasets import ArrayDataset, CorruptImage, FolderDataset, evenly, load_dataset, spread, subset
+from mage.data.datasets import ArrayDataset, CorruptImage, FolderDataset, Subset, evenly, load_dataset, spread
 from mage.data.embedded import embedded_arrays
 from mage.data.named_images import named_images
 from mage.data.shard_writer import write_shards
@@ -210,17 +210,17 @@ def test_data_sets_of_other_files_have_other_names(tmp_path):
     assert a.name != b.name
     assert a.name == c.name
     assert a.name.startswith("photos-")
-    assert subset(a, [0, 1]).name not in (subset(a, [1, 0]).name, a.name)
+    assert Subset(a, [0, 1]).name not in (Subset(a, [1, 0]).name, a.name)
 
 
 def test_a_subset_keeps_images_and_labels_together_in_its_own_order():
     dataset = load_dataset("digits")
-    part = subset(dataset, [7, 3, 7])
+    part = Subset(dataset, [7, 3, 7])
     assert part.labels.tolist() == dataset.labels[[7, 3, 7]].tolist()
     assert all(torch.equal(part.load(i), dataset.load(j)) for i, j in enumerate((7, 3, 7)))
     assert part.skipped is dataset.skipped
     with pytest.raises(ValueError, match="images 0 to 1499"):
-        subset(dataset, [1500])
+        Subset(dataset, [1500])
 
 
 @pytest.mark.parametrize("content", [b"not an image", b"", b"\x89PNG\r\n\x1a\n\x00\x00"])

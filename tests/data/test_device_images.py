@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mage import runs
 from mage.data import device_images
-from mage.data.datasets import load_dataset, subset
+from mage.data.datasets import Subset, load_dataset
 from mage.data.device_images import DeviceImages, Packed, is_plain_jpeg
 from mage.data.image_sets import ImageDataset
 from mage.data.loaders import TrainLoader
@@ -127,7 +127,7 @@ def test_shards_and_subsets_give_their_files(folder: Path, tmp_path: Path) -> No
     write_shard(
         tmp_path / "a.tar", [(f"{number:02}{file.suffix}", file.read_bytes()) for number, file in enumerate(files)]
     )
-    dataset = subset(load_dataset(tmp_path / "a.tar", split="all"), list(range(2, 12)))
+    dataset = Subset(load_dataset(tmp_path / "a.tar", split="all"), list(range(2, 12)))
     assert_alike(take(DeviceImages(loader(dataset), CPU), 4), take(loader(dataset), 4))
 
 

@@ -27,9 +27,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> TokenCache:
     tokenizer = mage.build(recipe.model, tokenizer=recipe.tokenizer).tokenizer
     digits = load_dataset("digits")
     folder = tmp_path_factory.mktemp("cache") / "tokens"
-    return write_cache(
+    write_cache(
         folder, digits, tokenizer, recipe.data.transform, views=3, seed=0, encode=tokenizer.encode, shard_images=700
     )
+    return TokenCache(folder)
 
 
 def assert_equal(one: Iterator[Batch], other: Iterator[Batch], count: int) -> None:

@@ -160,9 +160,7 @@ def test_accumulated_parts_give_the_batch_of_one():
     assert_same(joined, whole)
 
 
-def test_evaluation_batches_need_a_size_and_a_rank():
-    with pytest.raises(ValueError, match="rank must lie between 0 and 1 for 2 processes, not 2"):
-        evaluation_batches(numbered(10), PLAIN, rank=2, world_size=2)
+def test_evaluation_batches_need_a_size():
     with pytest.raises(ValueError, match="batch size must be positive"):
         evaluation_batches(numbered(10), PLAIN, batch_size=0)
 
@@ -244,14 +242,6 @@ def test_evaluation_goes_through_all_readable_images_in_order(tmp_path, num_work
     assert dataset.skipped == [str(tmp_path / "train/even/04.png")]
 
 
-def test_processes_divide_an_evaluation_among_them():
-    parts = [
-        torch.cat([batch["index"] for batch in evaluation_batches(numbered(10), PLAIN, rank=rank, world_size=3)])
-        for rank in range(3)
-    ]
-    assert torch.cat(parts).sort().values.tolist() == list(range(10))
-
-
 @WORKERS
 @pytest.mark.parametrize("kind", [ValueError, OSError])
 def test_an_error_of_the_user_in_a_worker_process_stays_one_sentence(kind, num_workers):
@@ -264,18 +254,12 @@ def test_an_error_of_the_user_in_a_worker_process_stays_one_sentence(kind, num_w
         list(evaluation_batches(dataset, PLAIN, num_workers=num_workers))
 
 
-def test_an_entirely_corrupt_share_is_no_error_if_another_share_is_readable(tmp_path):
-    dataset = folder(tmp_path, 4, corrupt=(0, 1))  # in order: 0, 2, 1, 3
-    assert list(evaluation_batches(dataset, PLAIN, rank=0, world_size=2)) == []
-
-
 @WORKERS
 def test_a_data_set_without_a_readable_file_is_one_sentence(tmp_path, num_workers):
     dataset = folder(tmp_path, 4, corrupt=(0, 1, 2, 3))
     for read in (
         lambda: next(iter(TrainLoader(dataset, PLAIN, share=Share(2), seed=0, num_workers=num_workers))),
         lambda: list(evaluation_batches(dataset, PLAIN, num_workers=num_workers)),
-        lambda: list(evaluation_batches(dataset, PLAIN, rank=1, world_size=2)),
         lambda: decode_to_memory(dataset),
     ):
         with pytest.raises(

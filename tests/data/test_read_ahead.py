@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mage.data import read_ahead as module
-from mage.data.datasets import CorruptImage, subset
+from mage.data.datasets import CorruptImage, Subset
 from mage.data.image_sets import ArrayDataset, HasFiles
 from mage.data.loaders import evaluation_batches
 from mage.data.read_ahead import read_ahead
@@ -101,7 +101,7 @@ def test_only_what_several_may_read_is_read_by_several(clock: SimpleNamespace) -
     """Parts of data sets of files are files, too; rows of somebody's table are asked for by one thread."""
     clock.step = 0.01
     files = Files()
-    with read_ahead(subset(files, [3, 4, 5]), range(3)) as load:
+    with read_ahead(Subset(files, [3, 4, 5]), range(3)) as load:
         assert [int(load(index)[0, 0, 0]) for index in range(3)] == [3, 4, 5]
     assert {main for _, main in files.read} == {True, False}
     array = ArrayDataset("array", torch.zeros(3, 1, 4, 4, dtype=torch.uint8), None, ())

@@ -13,7 +13,7 @@ import torch
 
 from mage import images, rng
 from mage.data import storage
-from mage.data.datasets import CorruptImage, ImageDataset, load_dataset, subset
+from mage.data.datasets import CorruptImage, ImageDataset, Subset, load_dataset
 from mage.data.epoch_order import Locality, epoch_order
 from mage.data.loaders import TrainLoader, evaluation_batches
 from mage.data.named_images import named_images
@@ -443,7 +443,7 @@ def test_the_order_of_shards_does_not_depend_on_processes_and_resumes_anywhere(t
     for number in range(6):
         numbered(tmp_path / f"s-{number}.tar", range(number * 8, number * 8 + 8))
     whole = load_dataset(tmp_path, split="all", shards=ShardConfig(window=2))
-    chosen = subset(whole, range(40))  # as training reads them: without the held-out ones
+    chosen = Subset(whole, range(40))  # as training reads them: without the held-out ones
 
     def seen(start: int, rank: int, processes: int, workers: int) -> list[list[int]]:
         share = Share(8, 1, rank, processes)

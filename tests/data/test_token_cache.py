@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import mage
-from mage import atomic, images, locks, rng
-from mage.data.datasets import load_dataset, subset
+from mage import atomic, checksums, images, locks, rng, runs
+from mage.data.datasets import Subset, load_dataset
 from mage.data.own_tokens import write_tokens
 from mage.data.token_batches import token_batches
 from mage.data.token_cache import TokenCache, write_cache
@@ -22,6 +22,7 @@ from mage.data.transforms import TransformConfig, build_transform
 from mage.models import MAGEConfig
 from mage.recipes import named
 from mage.share import Share
+from tests.reference.launches import quiet
 
 TRANSFORM = TransformConfig(size=(8, 8), augmentation="crop_flip", scale=(0.5, 1.0))
 
@@ -35,9 +36,10 @@ def parts() -> SimpleNamespace:
 
 def write(parts: SimpleNamespace, folder: Path, **changes: object) -> TokenCache:
     settings = {"views": 3, "seed": 0, "shard_images": 100} | changes
-    return write_cache(
+    write_cache(
         folder, parts.data, parts.model.tokenizer, TRANSFORM, encode=parts.model.encode, **settings  # type: ignore[arg-type]
     )  # fmt: skip
+    return TokenCache(folder)
 
 
 def test_every_view_is_what_encoding_it_alone_gives(parts: SimpleNamespace, tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ def test_a_shard_that_was_begun_is_not_encoded_again(
     parts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     """Of a shard of the usual size: after 80 of 100 images the last 20 are left."""
-    some = replace_data(parts, subset(parts.data, range(100)))
+    some = replace_data(parts, Subset(parts.data, range(100)))
     settings = {"shard_images": 16384, "batch_size": 30, "views": 3}
     write(some, tmp_path / "whole", **settings)
     whole, done = content(tmp_path / "whole"), list[int]()
@@ -165,7 +167,7 @@ def test_tokens_of_files_that_have_changed_since_are_not_taken_for_theirs(
     for number in range(20):
         pixels = torch.rand(1, 12, 12, generator=rng.generator(number, "photo"))
         images.save_png(tmp_path / "photos" / "ab"[number % 2] / f"{number:02}.png", pixels)
-    given = SimpleNamespace(model=parts.model, data=subset(load_dataset(tmp_path / "photos", split="all"), range(18)))
+    given = SimpleNamespace(model=parts.model, data=Subset(load_dataset(tmp_path / "photos", split="all"), range(18)))
     given.data.dataset.channels = 1
     whole = write(given, tmp_path / "cache")
     assert len(write(given, tmp_path / "cache")) == len(whole) == 18
@@ -184,6 +186,18 @@ def test_worker_processes_change_nothing(parts: SimpleNamespace, tmp_path: Path)
 
 def replace_data(parts: SimpleNamespace, data: object) -> SimpleNamespace:
     return SimpleNamespace(model=parts.model, data=data)
+
+
+def test_tokenizing_reads_no_file_of_a_cache_twice(
+    parts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache of ImageNet has gigabytes."""
+    read: list[str] = []
+    of_file = checksums.of_file
+    monkeypatch.setattr(checksums, "of_file", lambda path: (read.append(path.name), of_file(path))[1])
+    for expected in ([], ["labels-00000.i32", "tokens-00000.u16"]):
+        assert len(runs.tokenize(named("smoke"), quiet(tmp_path / "cache"), parts.model)) > 1000
+        assert sorted(read) == expected
 
 
 def test_damage_is_noticed(parts: SimpleNamespace, tmp_path: Path) -> None:

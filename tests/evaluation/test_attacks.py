@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mage import building, rng
-from mage.evaluation.attacks import AttackConfig, Norm, attack_accuracy, change_norm, direction, fgsm, perturb, project
+from mage.evaluation.attacks import AttackConfig, Norm, attack_accuracy, direction, fgsm, perturb, project
 from mage.evaluation.differentiable import differentiable_scorer, latent_of, token_shares
 from mage.evaluation.features import Features
 from mage.evaluation.linear_head import LinearHead, fit_head
@@ -41,6 +41,10 @@ def linear(images: Tensor) -> Tensor:
     return torch.stack([-lead, lead], dim=1)
 
 
+def change_norm(change: Tensor, norm: Norm) -> Tensor:
+    return torch.linalg.vector_norm(change, float("inf") if norm == "linf" else 2, dim=(1, 2, 3))
+
+
 def starts(count: int) -> list[torch.Generator]:
     return [rng.generator(1, number) for number in range(count)]
 
@@ -72,7 +76,6 @@ def test_known_answers_on_a_linear_classifier() -> None:
     ):
         result = attack_accuracy(linear, images, labels, config)
         assert (result.clean, result.attacked) == (1.0, expected)
-        assert result.success == pytest.approx(1 - expected)
 
 
 def test_pgd_is_at_least_as_strong_as_fgsm() -> None:
@@ -91,9 +94,8 @@ def test_pgd_is_at_least_as_strong_as_fgsm() -> None:
         for budget in budgets:
             one = attack_accuracy(network, images, labels, fgsm(norm, budget))
             many = attack_accuracy(network, images, labels, AttackConfig(norm, budget, steps=20))
-            assert many.success >= one.success
-            assert many.largest_norm <= budget * (1 + 1e-5)
-            stronger += many.success > one.success
+            assert many.attacked <= one.attacked
+            stronger += many.attacked < one.attacked
     assert stronger >= 2
 
 
@@ -109,9 +111,8 @@ def test_an_attack_does_not_depend_on_the_batch_size(norm: Norm) -> None:
     assert 0 < found[0].attacked < 1
     for other in found[1:]:
         assert torch.equal(other.survivors, found[0].survivors)
-        assert other.largest_norm == pytest.approx(found[0].largest_norm, rel=1e-6)
     again = attack_accuracy(linear, images, labels, config, seed=1)
-    assert again.largest_norm != found[0].largest_norm or norm == "linf", "another seed starts elsewhere"
+    assert not torch.equal(again.survivors, found[0].survivors), "another seed starts elsewhere"
 
 
 @pytest.mark.parametrize("norm", NORMS)

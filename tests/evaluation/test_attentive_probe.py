@@ -13,7 +13,7 @@ from mage.evaluation.attentive_probe import (
     AttentiveHead,
     AttentiveProbe,
     TokenFeatures,
-    attentive_probe,
+    probe_batches,
 )
 from mage.evaluation.features import Features
 from mage.evaluation.linear_probe import lbfgs_probe
@@ -37,17 +37,17 @@ def one_position_tells(count: int, name: str) -> TokenFeatures:
 def test_finds_the_position_that_a_mean_hides() -> None:
     train, test = one_position_tells(1200, "train"), one_position_tells(400, "test")
     mean = lbfgs_probe(*(Features(part.rows.mean(dim=1), part.labels) for part in (train, test))).accuracy
-    found = attentive_probe(train, test, config=QUICK)
+    found = probe_batches(train, [test], config=QUICK)
     assert found.accuracy > 0.95 > mean + 0.2
     assert found.protocol == "attentive_20ep"
-    assert attentive_probe(train, test, config=QUICK) == found
+    assert probe_batches(train, [test], config=QUICK) == found
 
 
 def test_is_at_chance_without_anything_to_see() -> None:
     random = [torch.randn(400, 6, 8, generator=rng.generator(index)) for index in range(2)]
     labels = torch.arange(400) % 4
     train, test = (TokenFeatures(rows, labels) for rows in random)
-    assert abs(attentive_probe(train, test, config=QUICK).accuracy - 0.25) < 0.08
+    assert abs(probe_batches(train, [test], config=QUICK).accuracy - 0.25) < 0.08
 
 
 def test_order_of_the_tokens_does_not_matter() -> None:
@@ -56,12 +56,6 @@ def test_order_of_the_tokens_does_not_matter() -> None:
     torch.nn.init.normal_(head.head.weight, generator=rng.generator(0))
     rows = torch.randn(2, 5, 8, generator=rng.generator(0))
     torch.testing.assert_close(head(rows), head(rows.flip(1)))
-
-
-def test_other_shapes_are_an_error() -> None:
-    train, test = one_position_tells(20, "train"), one_position_tells(20, "test")
-    with pytest.raises(ValueError, match="shapes"):
-        attentive_probe(train, TokenFeatures(test.rows[:, :, :4], test.labels))
 
 
 def test_tokens_of_test_images_are_scored_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def test_a_set_is_at_no_distance_from_itself(count: int) -> None:
 def test_statistics_survive_a_file(tmp_path: Path) -> None:
     found = statistics(noise(30, 4), extractor="some network")
     found.save(tmp_path / "statistics.npz")
-    again = FeatureStatistics.load(tmp_path / "statistics.npz")
+    again, _ = FeatureStatistics.load_with_features(tmp_path / "statistics.npz")
     assert (again.count, again.extractor) == (30, "some network")
     assert frechet_distance(found, again) == pytest.approx(0, abs=1e-8)
     more = noise(10, 4, name="more")
@@ -100,10 +100,10 @@ def test_statistics_survive_a_file(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"bad\.npz does not hold feature statistics"):
-        FeatureStatistics.load(tmp_path / "bad.npz")
+        FeatureStatistics.load_with_features(tmp_path / "bad.npz")
     np.save(tmp_path / "array.npy", np.zeros(3))
     with pytest.raises(ValueError, match=r"array\.npy does not hold"):
-        FeatureStatistics.load(tmp_path / "array.npy")
+        FeatureStatistics.load_with_features(tmp_path / "array.npy")
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

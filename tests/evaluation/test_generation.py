@@ -249,7 +249,7 @@ def test_files_of_others_give_a_frechet_distance(tmp_path: Path) -> None:
 def test_other_files_are_refused(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", allow_pickle=False, **arrays)
     with pytest.raises(ValueError, match="does not hold feature statistics"):
-        FeatureStatistics.load(tmp_path / "x.npz")
+        FeatureStatistics.load_with_features(tmp_path / "x.npz")
 
 
 def test_looking_counts_images() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mage import building, images
-from mage.data.datasets import ArrayDataset, load_dataset, subset
+from mage.data.datasets import ArrayDataset, Subset, load_dataset
 from mage.evaluation.adversarial import Attacks
 from mage.evaluation.features import Features
 from mage.evaluation.fewshot import FewShot
@@ -27,7 +27,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "attacks": {"steps": 3, "linf_budgets": (1.0, 8.0), "l2_budgets": (0.5,), "test_images": 40},
 }
 DATA = [
-    subset(load_dataset("mnist5k", split=split), range(0, count)) for split, count in (("train", 400), ("test", 200))
+    Subset(load_dataset("mnist5k", split=split), range(0, count)) for split, count in (("train", 400), ("test", 200))
 ]
 
 

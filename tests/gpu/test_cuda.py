@@ -17,7 +17,7 @@ from mage.benchmarks.counters import count_call
 from mage.benchmarks.graphs import count_graphs
 from mage.building import build
 from mage.data.batches import Batch
-from mage.data.datasets import load_dataset, subset
+from mage.data.datasets import Subset, load_dataset
 from mage.data.device_images import DeviceImages
 from mage.data.device_tokens import DeviceTokens, Place, place_tokens
 from mage.data.loaders import TrainLoader
@@ -92,7 +92,7 @@ def test_every_protocol_of_representations_runs(model: mage.Mage, tmp_path: Path
         "attacks": {"test_images": 40},
         "fewshot": {"counts": (1,), "draws": 2},
     }
-    subject = Representation(model, subset(train, range(600)), subset(test, range(100)))
+    subject = Representation(model, Subset(train, range(600)), Subset(test, range(100)))
     found = measure_representation(subject, build_protocols(settings=settings))
     assert found.metrics["linear_probe_accuracy"] > 0.1
     recipe = override(FINETUNES["small"](), ["data.name=digits", "optim.epochs=1", "optim.batch_size=64"])
@@ -101,7 +101,7 @@ def test_every_protocol_of_representations_runs(model: mage.Mage, tmp_path: Path
 
 def test_generated_images_are_measured(model: mage.Mage) -> None:
     extractor = build_extractor("efflite0", device=GPU)
-    seen = look_at_dataset(subset(load_dataset("digits"), range(60)), extractor, size=(8, 8))
+    seen = look_at_dataset(Subset(load_dataset("digits"), range(60)), extractor, size=(8, 8))
     made = look_at_model(model, Production(60, 0, 30, (), {"steps": 2}), extractor)
     metrics = compare(made, Reference.of("digits", seen), "efflite0").metrics
     assert all(torch.tensor(value).isfinite() for value in metrics.values())

@@ -75,7 +75,7 @@ def test_without_a_readable_image_there_is_no_ranking(model: mage.Mage, folder: 
 def test_a_scale_compares_with_normal_images(model: mage.Mage, folder: Path) -> None:
     digits: ImageDataset = load_dataset("digits")
     scoring = Scoring(scale="position", pool="mean")
-    few = mage.data.datasets.subset(digits, range(20))
+    few = mage.data.datasets.Subset(digits, range(20))
     done: list[int] = []
     normal = measure_normal(model, few, scoring, batch_size=8, on_images=done.append)
     assert done == [8, 8, 4]

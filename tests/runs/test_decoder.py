@@ -154,6 +154,8 @@ def test_what_cannot_be_trained_is_refused(model: mage.Mage, trained: Path, tmp_
     foreign = mage.Mage(FakeTokenizer(model), model.transformer, recipe=model.recipe, device="cpu")
     with pytest.raises(ValueError, match="no VQGAN"):
         decoder_recipe(foreign, Choice())
+    with pytest.raises(ValueError, match="no VQGAN"):
+        runs.train_tokenizer(recipe, quiet(tmp_path / "b"), redrawn_by=foreign)
     assert not list(tmp_path.iterdir())
 
 

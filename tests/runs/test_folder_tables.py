@@ -229,6 +229,15 @@ def test_labels_lie_below_train_and_test_and_named_sets_have_both_splits(tmp_pat
     assert digits.label(1500) in set("0123456789")
 
 
+def test_a_path_is_a_folder_also_where_a_data_set_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(2):
+        picture(tmp_path / "digits" / "cat" / f"{number}.png", number)
+    monkeypatch.chdir(tmp_path)
+    listed = named_images(Path("digits"), channels=1)
+    assert [listed.file(index) for index in range(len(listed))] == ["cat/0.png", "cat/1.png"]
+    assert {split: part.images for split, part in runs.shards(Path("digits"), tmp_path / "shards").items()} == {"": 2}
+
+
 @pytest.fixture
 def classifier(model: mage.Mage) -> ImageClassifier:
     weight = torch.randn(3, WIDTH, generator=rng.generator(0, "weight"))

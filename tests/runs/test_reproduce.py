@@ -115,11 +115,9 @@ def test_the_command_from_released_weights_to_table(
     imagenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The golden checkpoint, as a user with the weights and ImageNet would."""
-    config = json.loads((GOLDEN / "expected.json").read_text())["config"]
-    (tmp_path / "sizes.json").write_text(json.dumps(config))
     words: list[Any] = [
         "reproduce", "imagenet", "--checkpoint", GOLDEN / "official_checkpoint.pth",
-        "--config", tmp_path / "sizes.json",
+        "--config", GOLDEN / "expected.json",
         "--data", imagenet, "--out", tmp_path / "out", "--num", 6, "--steps", 2, "--epochs", 1, "--batch-size", 4,
         "--extractor", "efflite0", "--parts", "generation", "fewshot", "--precision", "float32",
     ]  # fmt: skip

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -115,6 +116,14 @@ def test_of_a_damaged_checkpoint_in_parts_the_one_before_is_used(
 def test_a_setting_that_does_not_exist_is_refused(change: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         override(named("smoke"), [f"run.{change}"])
+
+
+@pytest.mark.parametrize("name", ["compile", "strategy", "checkpoints"])
+def test_a_choice_is_checked_where_no_recipe_is_read(name: str) -> None:
+    """By the class itself: in tests, annotations are checked too."""
+    given = SimpleNamespace(**vars(RunConfig()) | {name: "some"})
+    with pytest.raises(ValueError, match=rf"run\.{name} must be .* not 'some'"):
+        RunConfig.__post_init__(given)  # type: ignore[arg-type]
 
 
 def test_all_processes_finish_a_checkpoint_together_whoever_saw_its_end_first(

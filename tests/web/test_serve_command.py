@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mage.cli import serve
-from mage.cli.options.serve import Options
+from mage.cli.main import main
 
 
 def test_a_terminated_server_is_closed_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,7 +29,7 @@ def test_a_terminated_server_is_closed_too(monkeypatch: pytest.MonkeyPatch, caps
     killer = SimpleNamespace(wait=lambda: os.kill(os.getpid(), signal.SIGTERM) or threading.Event().wait(10))
     monkeypatch.setattr(serve, "threading", SimpleNamespace(Event=lambda: killer))
     with pytest.raises(SystemExit) as stop:
-        serve.run(Options())
+        main(["serve"])
     assert stop.value.code == 143
     assert closed == ["server"]
     assert signal.getsignal(signal.SIGTERM) is before

@@ -44,11 +44,13 @@ class QuantizerConfig:
     revive_below: float = 0.05
     """A word used less often than this share of the average is moved to a vector of the batch, if kept alive."""
     entropy: float = 0.0
-    """Weight of the entropy loss: confident assignments, all words equally frequent. lfq needs about 0.1."""
+    """Weight of the entropy loss: confident assignments, all words equally frequent. lfq needs about 0.1;
+    fsq has no such loss, and does not look at it."""
     entropy_temperature: float = 0.01
     """Temperature of the softmax over distances in the entropy loss."""
     levels: tuple[int, ...] = ()
-    """fsq: values of each number of a code; their product is num_codes, their count is code_width."""
+    """fsq: values of each number of a code; their product is num_codes, their count is code_width. Other kinds do not
+    look at it."""
 
     def __post_init__(self) -> None:
         QUANTIZERS.get(self.kind)  # raises ValueError for an unknown kind
