@@ -6,7 +6,8 @@ stopped call goes on where it was. Writes OUT/packaged/NAME (weights in files be
 RESULTS/models/NAME.json and pictures in RESULTS/models/NAME; `--install` puts the model into the package.
 
 `--decoder` trains the decoder alone of a model that there is, on tokens of which the model redraws a part.
-`--retune` trains nothing: it chooses the sampler of the packaged weights again, and measures them again.
+`--retune` trains nothing: it chooses the sampler of the packaged weights again, or with `--no-tuning` takes the plan's,
+and measures them again.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from mage.runs.inputs import training_data
 from mage.runs.launch import Launch
 from mage.runs.record import Record, write_record
 from mage.runs.showcase import PROBES, Showcase
-from mage.settings import from_dict
+from mage.settings import from_dict, to_dict
 from mage.store import folder as store
 from mage.store import packaged
 from mage.store.example_images import write_examples
@@ -52,7 +53,7 @@ LARGEST_FILE = 16 * 2**20
 """Bytes of a file of weights."""
 MOST_JUDGED_SAMPLES = 1000
 """Of those whose nearness to training images is measured."""
-KEPT = "The sampler is the plan's: no images chose it."
+KEPT = "The sampler is the plan's: neither validation nor test images chose it."
 EXAMPLES = 64
 """Test images that come with the weights."""
 SETTINGS = {"tokenizer": "tokenizer_training", "mage": "pretraining"}
@@ -121,8 +122,8 @@ PLANS = {
         "weights: MIT, as this package; images: MIT, Microsoft",
         (
             "Its samples have the colours, the shading and the outlines of emoji; some are faces and figures, few a "
-            "recognisable thing: it was trained for two hours on one core. Edits and variations, which have most of an "
-            "image to go by, are better.",
+            "recognisable thing: it was trained for three hours on one or two cores. Edits and variations, which have most "
+            "of an image to go by, are better.",
             "It has seen few images: samples resemble training images, see the nearest ones and the shares of "
             "authentic samples.",
             "Text, flags, and skin tones other than yellow were not in the data.",
@@ -147,8 +148,8 @@ PLANS = {
             "model.class_input=encoder",
             "pretraining.batch_size=32",
             "pretraining.base_learning_rate=0.02",
-            "sampling.order=halton",
-            "sampling.token_temperature=0.8",
+            "sampling.order=confidence",
+            "sampling.token_temperature=1.0",
             "sampling.encoder_keep=0.25",
             "sampling.reuse=2",
             "sampling.guidance=2",
@@ -221,7 +222,12 @@ class Packaging:
             if source is None:
                 raise SystemExit(f"there is no packaged model {self.name} to retune: train it with --minutes")
             shutil.copytree(source, folder)
-        return recipe_of(packaged.FOLDER / self.name)
+        if not self.options.no_tuning:
+            return recipe_of(packaged.FOLDER / self.name)
+        model = mage.load(folder, device="cpu")
+        model.recipe["sampling"] = to_dict(resolve(Choice(recipe=self.plan.recipe, changes=self.plan.changes)).sampling)
+        store.write_settings(model.parts, folder)
+        return from_dict(Recipe, model.recipe)
 
     def trained(self) -> Recipe:
         """Train tokenizer and MAGE; the recipe, with the schedules that were set."""
@@ -374,15 +380,15 @@ class Packaging:
         """How this model was made; a tokenizer of an earlier run is one of the same plan."""
         places = " --data-root DATA" if self.options.data_root else ""
         places += f" --tuning {shlex.quote(self.options.tuning)}" if self.options.tuning else ""
+        few = " --no-tuning" if self.options.no_tuning else ""
+        few += f" --samples {self.options.samples}" if self.options.samples < self.plan.samples else ""
         if self.options.retune:
-            return f"python studies/packaged.py --model {self.name} --retune{places}"
+            return f"python studies/packaged.py --model {self.name} --retune{places}{few}"
         places += " --tokenizer RUN" if self.options.tokenizer else ""
         places += " --init-from RUN" if self.options.init_from else ""
         places += " --decoder" if self.options.decoder else ""
-        places += " --no-tuning" if self.options.no_tuning else ""
-        places += f" --samples {self.options.samples}" if self.options.samples < self.plan.samples else ""
-        changes = "".join(f" --set {change}" for change in self.options.set)
-        return f"python studies/packaged.py --model {self.name} --minutes {self.options.minutes:g}{places}{changes}"
+        few += "".join(f" --set {change}" for change in self.options.set)
+        return f"python studies/packaged.py --model {self.name} --minutes {self.options.minutes:g}{places}{few}"
 
 
 def main() -> None:
@@ -408,7 +414,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=10**6, help="at most so many samples of a distance")
     parser.add_argument("--tuning-samples", type=int, default=1000, help="samples of each trial of the sampler")
     parser.add_argument("--tuning", default="", help='more options of mage tune-sampler, such as "--order halton"')
-    parser.add_argument("--no-tuning", action="store_true", help="keep the plan's sampler")
+    parser.add_argument("--no-tuning", action="store_true", help="take the plan's sampler")
     parser.add_argument("--install", action="store_true", help="put the model into the package")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()

@@ -569,7 +569,7 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     module.main()
     retuned = module.packaged.card_of("toy")
     assert (len(trained), retuned.weights) == (2, card.weights)
-    assert retuned.record["command"] == "python studies/packaged.py --model toy --retune"
+    assert retuned.record["command"] == "python studies/packaged.py --model toy --retune --samples 20"
     schedule = retuned.record["protocol"]["training"]
     assert schedule.startswith(card.record["protocol"]["training"] + " (" + card.record["command"])
     options = SimpleNamespace(out=tmp_path, device="cpu", data_root=None, tokenizer=None, retune=True)
@@ -589,6 +589,15 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     chain = module.training_of(tmp_path / "more" / "toy" / "mage", "mage")[1]
     assert continued["protocol"]["training"].endswith(chain), "a run that goes on from this one tells of both"
     assert continued["timings"]["tokenizer"] == card.record["timings"]["tokenizer"]
+    plans = [*words[:3], "--retune", "--no-tuning", *words[5:6], str(tmp_path / "plans"), *words[7:]]
+    monkeypatch.setattr("sys.argv", plans)
+    module.main()
+    kept = module.packaged.card_of("toy").record
+    assert kept["command"] == "python studies/packaged.py --model toy --retune --no-tuning --samples 20"
+    assert kept["protocol"]["validation"] == module.KEPT
+    assert mage.load(folder).sampling == module.resolve(module.Choice(recipe="smoke", changes=plan.changes)).sampling
+    monkeypatch.setattr("sys.argv", more)
+    module.main()
     decoder = [*words[:3], "--decoder", *words[3:6], str(tmp_path / "decoder"), *words[7:]]
     monkeypatch.setattr("sys.argv", decoder)
     module.main()
