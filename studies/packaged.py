@@ -122,8 +122,8 @@ PLANS = {
         "weights: MIT, as this package; images: MIT, Microsoft",
         (
             "Its samples have the colours, the shading and the outlines of emoji; some are faces and figures, few a "
-            "recognisable thing: it was trained for three hours on one or two cores. Edits and variations, which have most "
-            "of an image to go by, are better.",
+            "recognisable thing: it was trained for three hours on one or two cores. Edits and variations, which have "
+            "most of an image to go by, are better.",
             "It has seen few images: samples resemble training images, see the nearest ones and the shares of "
             "authentic samples.",
             "Text, flags, and skin tones other than yellow were not in the data.",
