@@ -226,6 +226,7 @@ class Packaging:
             return recipe_of(packaged.FOLDER / self.name)
         model = mage.load(folder, device="cpu")
         model.recipe["sampling"] = to_dict(resolve(Choice(recipe=self.plan.recipe, changes=self.plan.changes)).sampling)
+        model.notes.pop("sampling_tuned", None)
         store.write_settings(model.parts, folder)
         return from_dict(Recipe, model.recipe)
 

@@ -43,9 +43,8 @@ def run(options: Options) -> None:
         if options.recipe is None and options.config is None:  # it may be that of the tokenizer's training
             recipe = unfitted(recipe)
         recipe = fitted_recipe(
-            recipe, launch, "pretraining", len(train), options.minutes, continued=options.init_from is not None,
-            reading=reading, changes=options.set,
-        )  # fmt: skip
+            recipe, launch, "pretraining", len(train), options.minutes, reading=reading, changes=options.set
+        )
     if tokenizer is not None and cache is None and not options.online and recipe.method.reads == "tokens":
         size = len(training_data(recipe, options.data_root).train)
         note(options, f"token cache: {options.out / 'tokens'}")

@@ -24,13 +24,14 @@ def run(options: Options) -> None:
     if options.decoder_of is not None:
         model = mage.load(options.decoder_of, precision=options.precision, device=options.device)
     recipe = resolve(choice) if model is None else decoder_recipe(model, choice)
+    of_model = model is not None and not (options.recipe or options.config)
     if model is None and options.data is not None and not (options.recipe or options.config):
         note(options, f"recipe: {recipe.name}, which fits the data; --recipe takes another")
     if options.minutes is not None:
         launch.check_out()
         train = training_data(recipe, launch.data_root).train
         recipe = fitted_recipe(
-            recipe if model is None else unfitted(recipe), launch, "tokenizer_training", len(train), options.minutes,
+            unfitted(recipe) if of_model else recipe, launch, "tokenizer_training", len(train), options.minutes,
             continued=model is not None,
             reading=reading_of(recipe, train, recipe.data.tokenizer_transform, launch.workers),
             changes=choice.changes,

@@ -56,7 +56,7 @@ def read_ahead(
         yield dataset.load
         return
     executor = ThreadPoolExecutor(count)
-    ahead, begun = ReadAhead(dataset.load, order, executor, 2 * count if threads else 0), bool(threads)
+    ahead, begun = ReadAhead(dataset.load, order, executor, 1 if threads else 0), bool(threads)
 
     def load(index: int) -> Tensor:
         nonlocal begun

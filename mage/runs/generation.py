@@ -89,10 +89,10 @@ def look_at_features(folder: Path, extractor: Extractor, num: int | None = None)
     total = total if num is None else min(num, total)
     images_seen, left = SeenImages(extractor.fingerprint, total), total
     images_seen.rounding = rounding_in(folder)
-    for seen in parts:
-        if left > 0:
-            images_seen.update(Seen(seen.features[:left], None if seen.logits is None else seen.logits[:left]))
-            left -= len(seen.features)
+    while parts and left > 0:
+        seen = parts.pop(0)
+        images_seen.update(Seen(seen.features[:left], None if seen.logits is None else seen.logits[:left]))
+        left -= len(seen.features)
     return images_seen
 
 

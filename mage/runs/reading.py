@@ -1,20 +1,25 @@
 """Seconds that reading and encoding images add to a training step: what `pace` leaves out."""
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from mage import images, rng
 from mage.data.datasets import ImageDataset
 from mage.data.image_sets import ArrayDataset, file_of, locality_of, spread
-from mage.data.loaders import IN_MEMORY, decode_to_memory
+from mage.data.loaders import IN_MEMORY
 from mage.data.transforms import TransformConfig, build_transform
 from mage.pipeline import Mage
 from mage.recipes.schema import Recipe
 
 TIMED = 16
 """Images that are read: spread over the data set, but of shards the first ones, since others would be fetched first."""
+COMPARED = 100
+"""Images whose sizes are compared, if those that are read have the same."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,7 @@ class Reading:
     def _reading(self) -> float:
         """Seconds to load and to augment one image; only to augment it where all are kept in memory."""
         transform, loading, augmenting, sizes = build_transform(self.transform), 0.0, 0.0, list[torch.Size]()
-        count = len(self.dataset)
-        spread_out = spread(count, TIMED) if locality_of(self.dataset) is None else range(min(count, TIMED))
-        for index in spread_out:
+        for index in self._some(TIMED):
             try:
                 # shards are copied to the disk before long, so that fetching an image does not count
                 file = None if locality_of(self.dataset) is None else file_of(self.dataset, index)
@@ -57,10 +60,24 @@ class Reading:
                 transform(image, rng.generator(0, "timing", index, view))
             loading, augmenting = loading + loaded - start, augmenting + time.perf_counter() - loaded
             sizes.append(image.shape)
-        equal = len(set(sizes)) == 1 and sizes[0].numel() * count <= IN_MEMORY
-        # exactly what the training will do: one image of another size is enough, and all are decoded in each step
-        kept = isinstance(decode_to_memory(self.dataset) if equal else self.dataset, ArrayDataset)
+        kept = isinstance(self.dataset, ArrayDataset) or (len(set(sizes)) == 1 and self._kept)
         return (augmenting + (0.0 if kept else loading)) / max(1, len(sizes))
+
+    def _some(self, most: int) -> Sequence[int]:
+        """Images of the data set."""
+        count = len(self.dataset)
+        return spread(count, most) if locality_of(self.dataset) is None else range(min(count, most))
+
+    @cached_property
+    def _kept(self) -> bool:
+        """Whether a training keeps all images in memory, as far as some tell: with one of another size it does not."""
+        sizes = set[torch.Size]()
+        for index in self._some(COMPARED):
+            with suppress(ValueError):  # an image that cannot be read
+                sizes.add(self.dataset.load(index).shape)
+            if len(sizes) > 1:
+                return False
+        return all(size.numel() * len(self.dataset) <= IN_MEMORY for size in sizes)
 
     @staticmethod
     def _encoding(tokenizer: Mage, batch: int) -> float:

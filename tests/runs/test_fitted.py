@@ -208,10 +208,6 @@ def test_a_training_with_minutes_goes_on_with_the_same_steps(
     main(words)
     assert from_yaml(tmp_path / "run" / "recipe.yaml").pretraining.steps == 17
     assert "17 steps in" in capsys.readouterr().out
-    monkeypatch.setattr(fitting, "FEWEST_STEPS", 200)
-    monkeypatch.setattr(fitting, "FEWEST_STEPS_CONTINUED", 4)
-    main([*words[:-1], str(tmp_path / "second"), "--init-from", str(tmp_path / "run")])
-    assert "17 steps in" in capsys.readouterr().out, "from trained weights, few steps are enough"
 
 
 def test_where_time_is_short_smaller_networks_are_timed_until_one_has_enough_steps(
