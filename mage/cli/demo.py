@@ -13,6 +13,7 @@ from mage import atomic, distributed, images, runs
 from mage.cli.arguments import choice_of, launch_of
 from mage.cli.console import counting, emit, note
 from mage.cli.options.demo import Options
+from mage.data.datasets import ImageDataset
 from mage.recipes import Recipe, named, resolve
 from mage.recipes.fitting import TooFewMinutes, Training
 from mage.report import write_report
@@ -84,16 +85,17 @@ def run(options: Options) -> None:
         check_changes(options.set, "tokenizer_training", "pretraining")
     if minutes == 0 and not has_packaged:
         raise ValueError(f"--minutes 0 shows the packaged model of {RECIPE}'s images: leave out --recipe and --data")
+    train = None if minutes == 0 else training_data(recipe, options.data_root).train  # before anything is written
     with launch.locked():
-        if minutes != 0:
+        if train is not None:
             distributed.by_first_process(lambda: _keep_to(launch.out, minutes))
         if has_packaged:
             begin = time.perf_counter()
             distributed.by_first_process(lambda: _show_packaged(options, last=minutes == 0))
             if clock is not None:
                 clock.keep(SHOW_FACTOR * (time.perf_counter() - begin))
-        if minutes != 0:
-            _train(options, recipe, launch, clock)
+        if train is not None:
+            _train(options, recipe, launch, train, clock)
 
 
 def minutes_of(options: Options) -> int | None:
@@ -125,9 +127,9 @@ def _show_packaged(options: Options, *, last: bool) -> None:
         note(options, f"its report: {report}")
 
 
-def _train(options: Options, recipe: Recipe, launch: Launch, clock: Clock | None) -> None:
+def _train(options: Options, recipe: Recipe, launch: Launch, train: ImageDataset, clock: Clock | None) -> None:
     """Tokenizer, tokens and MAGE; clock: what they must keep to, if not to the recipe's steps."""
-    timings, train = dict[str, float](), training_data(recipe, options.data_root).train
+    timings = dict[str, float]()
     note(options, "1 of 5: train the tokenizer")
     part = launch.inside("tokenizer")
     reading = reading_of(recipe, train, recipe.data.tokenizer_transform, launch.workers)
