@@ -11,13 +11,23 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("avx", "amx"), [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("gain", [0.5, 1.1, 2.0])
 def test_auto_uses_bfloat16_where_the_processor_is_fast_at_it(
-    monkeypatch: pytest.MonkeyPatch, avx: bool, amx: bool
+    monkeypatch: pytest.MonkeyPatch, avx: bool, amx: bool, gain: float
 ) -> None:
+    """Having the instructions is not enough: some processors that have them are slower by them."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert device.bf16_is_fast(CPU) == (avx or amx)
-    assert device.resolve("auto", CPU) == ("bf16" if avx or amx else "float32")
+    monkeypatch.setattr(device, "_bf16_gain", lambda: gain)
+    fast = (avx or amx) and gain == 2
+    assert device.bf16_is_fast(CPU) == fast
+    assert device.resolve("auto", CPU) == ("bf16" if fast else "float32")
+
+
+def test_a_processor_is_timed_once() -> None:
+    device._bf16_gain.cache_clear()
+    assert 0 < device._bf16_gain() < 100
+    assert device._bf16_gain() == device._bf16_gain()
 
 
 @pytest.mark.parametrize(("capability", "fast"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])

@@ -153,7 +153,7 @@ def _device(chosen: torch.device, precision: str) -> dict[str, Any]:
     """Devices of this machine, which one is used, and in which precision, with the reason."""
     resolved = device_policy.resolve(precision, chosen)
     fast = device_policy.bf16_is_fast(chosen)
-    reason = f"{chosen.type} {'multiplies' if fast else 'does not multiply'} bfloat16 in hardware"
+    reason = f"{chosen.type} {'multiplies' if fast else 'does not multiply'} bfloat16 faster than float32"
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     return {
         "used": str(chosen),

@@ -34,7 +34,7 @@ def test_the_precision_that_auto_takes_is_explained(fast: bool, monkeypatch: pyt
     monkeypatch.setattr(device_policy, "bf16_is_fast", lambda _: fast)
     device = doctor.check("cpu").device
     assert device["precision"] == ("bf16" if fast else "float32")
-    assert device["reason"] == f"cpu {'multiplies' if fast else 'does not multiply'} bfloat16 in hardware"
+    assert device["reason"] == f"cpu {'multiplies' if fast else 'does not multiply'} bfloat16 faster than float32"
 
 
 def test_damaged_weights_are_a_problem(
