@@ -49,6 +49,7 @@ from mage.store.packaged import Card, weights_hash
 from mage.training.runlog import read_log
 
 Value = TypeVar("Value")
+TUNING_SAMPLES = 1000
 LARGEST_FILE = 16 * 2**20
 """Bytes of a file of weights."""
 MOST_JUDGED_SAMPLES = 1000
@@ -381,7 +382,9 @@ class Packaging:
         """How this model was made; a tokenizer of an earlier run is one of the same plan."""
         places = " --data-root DATA" if self.options.data_root else ""
         places += f" --tuning {shlex.quote(self.options.tuning)}" if self.options.tuning else ""
-        few = " --no-tuning" if self.options.no_tuning else ""
+        tuned = self.options.tuning_samples
+        more = f" --tuning-samples {tuned}" if tuned != TUNING_SAMPLES else ""
+        few = " --no-tuning" if self.options.no_tuning else more
         few += f" --samples {self.options.samples}" if self.options.samples < self.plan.samples else ""
         if self.options.retune:
             return f"python studies/packaged.py --model {self.name} --retune{places}{few}"
@@ -413,7 +416,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--set", action="append", default=[], help="change a setting of the recipe; may be repeated")
     parser.add_argument("--samples", type=int, default=10**6, help="at most so many samples of a distance")
-    parser.add_argument("--tuning-samples", type=int, default=1000, help="samples of each trial of the sampler")
+    parser.add_argument("--tuning-samples", type=int, default=TUNING_SAMPLES, help="samples of each trial of the sampler")
     parser.add_argument("--tuning", default="", help='more options of mage tune-sampler, such as "--order halton"')
     parser.add_argument("--no-tuning", action="store_true", help="take the plan's sampler")
     parser.add_argument("--install", action="store_true", help="put the model into the package")

@@ -558,6 +558,7 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     pictures = {path.stem for path in (tmp_path / "results" / "models" / "toy").glob("*.png")}
     assert pictures == {"samples", "edits", "nearest"}
     assert "validation images" in card.record["protocol"]["validation"]
+    assert "--tuning-samples 10" in card.record["command"]
     module.main()
     assert len(trained) == 2
     assert module.packaged.card_of("toy").weights == card.weights
