@@ -22,7 +22,8 @@ class Options(RecipeOptions):
     strategy: Strategy = "ddp"
     """ddp: each device holds everything; fsdp: weights, gradients, optimizer and average are shared among them"""
     share: float | None = None
-    """share of the published peak that a step reaches; default: the share measured on an H200"""
+    """share of the published peak that a step reaches; default: the share measured on an H200, of
+    cpu that of two cores"""
     images: Count | None = None
     """images in the training set, including held-out ones; default: those of --data, else of the recipe's data"""
     no_measure: bool = False
