@@ -17,7 +17,7 @@ from mage.evaluation.extractors import Extractor, build_extractor
 from mage.evaluation.generation import compare, one_number
 from mage.evaluation.generation_metrics import Compared
 from mage.evaluation.judge import JudgeConfig, judge_of
-from mage.evaluation.metric import Measured
+from mage.evaluation.metric import Measured, Metric
 from mage.evaluation.recognisable import CONFIDENT
 from mage.evaluation.seen import Reference, SeenImages, look_at
 from mage.runs.generation import look_at_dataset, look_at_model, random_subset
@@ -29,6 +29,8 @@ GUIDANCES, TOLERANCE = (0.0, 0.5, 1.0, 1.5, 2.0), 0.1
 """Weights to try; of those about as near as the best one, the largest, which follows classes most: farther from the
 distance of as many real images by no more than this share."""
 BATCH = 250
+FRESH_SEED = 3
+"""Of samples that are measured; smaller ones are those of `mage tune-sampler` and of the choice of guidance."""
 
 
 def every_class(model: mage.Mage) -> tuple[int, ...]:
@@ -59,7 +61,7 @@ def _distance(measured: Measured) -> float:
     return next(value for name, value in measured.metrics.items() if name.startswith("fd_"))
 
 
-def measure_generation(model: mage.Mage, parts: Parts, *, num: int, mirrored: bool) -> dict[str, float]:
+def measure_generation(model: mage.Mage, parts: Parts, *, num: int, mirrored: bool) -> Measured:
     """Frechet distances to the test images: of samples, without and with classes, of reconstructions, of real images.
 
     Also whether samples are new: authenticity needs the features of all training images, and is left out where there
@@ -71,11 +73,19 @@ def measure_generation(model: mage.Mage, parts: Parts, *, num: int, mirrored: bo
     real, some = look(parts.test), random_subset(parts.train, num)
     reference = Reference.of("test", real)
     training = Reference.of("train", look(parts.train)) if len(parts.train) <= MOST_JUDGED else None
-    metrics = compare(look(some), reference, extractor.name, suffix="_real").metrics | _new(real, training, "_real")
+    found = Measured()
+
+    def keep(seen: SeenImages, suffix: str, new: SeenImages | None) -> None:
+        """Metrics of images against the test images; of `new`, whether they are new."""
+        found.include(compare(seen, reference, extractor.name, suffix=suffix))
+        if new is not None and training is not None:
+            found.add(one_number("authenticity", Compared(new, training, "efflite0", suffix=suffix)))
+
+    keep(look(some), "_real", real)
     restored = (images.to_uint8(model.decode_tokens(model.encode(batch))) for batch in batches_of(some, size))
-    metrics |= compare(look_at(restored, extractor, len(some)), reference, extractor.name, suffix="_restored").metrics
-    seen = look_at_model(model, Production(num, 1, BATCH), extractor)
-    metrics |= compare(seen, reference, extractor.name).metrics | _new(seen, training, "")
+    keep(look_at(restored, extractor, len(some)), "_restored", None)
+    seen = look_at_model(model, Production(num, FRESH_SEED, BATCH), extractor)
+    keep(seen, "", seen)
     if classes := every_class(model):
         judge = judge_of(
             parts.train, size, JudgeConfig(mirror=mirrored), cache=None, precision=model.precision, device=model.device
@@ -83,7 +93,7 @@ def measure_generation(model: mage.Mage, parts: Parts, *, num: int, mirrored: bo
         right, sure = list[Tensor](), list[Tensor]()
 
         def watched() -> Iterator[Tensor]:
-            production = Production(num, 1, BATCH, classes)
+            production = Production(num, FRESH_SEED, BATCH, classes)
             for first in range(0, num, BATCH):
                 numbers = range(first, min(first + BATCH, num))
                 pixels = images.to_uint8(production.make(model, numbers))
@@ -94,19 +104,11 @@ def measure_generation(model: mage.Mage, parts: Parts, *, num: int, mirrored: bo
                 yield pixels
 
         seen = look_at(watched(), extractor, num)
-        metrics |= compare(seen, reference, extractor.name, suffix="_classes").metrics
-        metrics |= _new(seen, training, "_classes")
-        metrics["class_accuracy"] = float(torch.cat(right).double().mean())
-        metrics["class_confident_share"] = float(torch.cat(sure).double().mean())
-    return metrics
-
-
-def _new(seen: SeenImages, training: Reference | None, suffix: str) -> dict[str, float]:
-    """The share of images that are no variations of one training image; nothing without training images."""
-    if training is None:
-        return {}
-    measured = one_number("authenticity", Compared(seen, training, "efflite0", suffix=suffix))
-    return {measured.name: measured.value}
+        keep(seen, "_classes", seen)
+        asked_for = f"{num:,} samples, each class in turn; a judge trained on {len(parts.train):,} real images"
+        found.add(Metric("class_accuracy", float(torch.cat(right).double().mean()), asked_for))
+        found.add(Metric("class_confident_share", float(torch.cat(sure).double().mean()), asked_for))
+    return found
 
 
 def batches_of(dataset: ImageDataset, size: tuple[int, int]) -> Iterator[Tensor]:

@@ -211,7 +211,7 @@ class Packaging:
         recipe = prepare()
         if not self.options.no_tuning and not (self.out / "tuning.json").exists():
             self.tune()
-        if not self.options.no_tuning and not (self.out / "guidance.json").exists():
+        if not self.options.no_tuning and not (self.out / "guidance.json").exists() and not self.guided():
             self.guide(recipe)
         self.write(recipe)
 
@@ -320,6 +320,11 @@ class Packaging:
         words += ["--device", self.options.device, *shlex.split(self.options.tuning)]
         command(words + (["--data-root", self.options.data_root] if self.options.data_root else []))
 
+    def guided(self) -> bool:
+        """Whether samples with classes chose the sampler (`--tuning "--class all ..."`), and guidance with it."""
+        tuned = json.loads((self.out / "tuning.json").read_text())
+        return "guidance" in tuned["best"]
+
     def guide(self, recipe: Recipe) -> None:
         """The guidance of the least distance, for a model with classes."""
         model = mage.load(self.out / "mage", device=self.options.device)
@@ -347,12 +352,13 @@ class Packaging:
         num = min(self.plan.samples, self.options.samples)
         whole = mage.load(folder, device=self.options.device, precision="float32")  # the same on every processor
         generated = measure_generation(model, parts, num=num, mirrored=mirrored)
-        metrics = generated | without(showcase.metrics, generated) | control(whole)
+        metrics = generated.metrics | without(showcase.metrics, generated.metrics) | control(whole)
         sheets.draw(model, parts.train, parts.test, self.options.results / "models" / self.name, mirrored=mirrored)
         chosen = KEPT if self.options.no_tuning else parts.sentence("The sampler was chosen")
         trainings = self.trainings()
         schedule = "; ".join(f"{part}: {words}" for part, (_, words) in trainings.items())
-        protocol = {"validation": chosen, "training": schedule} | without(showcase.protocols, generated)
+        protocol = {"validation": chosen, "training": schedule, **generated.protocols}
+        protocol |= without(showcase.protocols, generated.metrics)
         record = Record(
             self.command(),
             recipe.seed,
@@ -416,7 +422,9 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--set", action="append", default=[], help="change a setting of the recipe; may be repeated")
     parser.add_argument("--samples", type=int, default=10**6, help="at most so many samples of a distance")
-    parser.add_argument("--tuning-samples", type=int, default=TUNING_SAMPLES, help="samples of each trial of the sampler")
+    parser.add_argument(
+        "--tuning-samples", type=int, default=TUNING_SAMPLES, help="samples of each trial of the sampler"
+    )
     parser.add_argument("--tuning", default="", help='more options of mage tune-sampler, such as "--order halton"')
     parser.add_argument("--no-tuning", action="store_true", help="take the plan's sampler")
     parser.add_argument("--install", action="store_true", help="put the model into the package")

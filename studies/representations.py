@@ -141,7 +141,7 @@ def references(options: argparse.Namespace) -> dict[str, float]:
         train, test = (extract_features(describe, dataset, TransformConfig(size=(32, 32))) for dataset in sets)
         accuracies[f"{name}.linear_ridge"] = linear_probe(train, test, protocol="ridge").accuracy
         accuracies[f"{name}.knn"] = knn(train, test).accuracy
-        accuracies[f"{name}.fewshot25"] = few_shot(train, test, counts=(25,), protocol="ridge")[0].mean
+        accuracies[f"{name}.fewshot25_lbfgs"] = few_shot(train, test, counts=(25,))[0].mean
     path.write_text(json.dumps(accuracies))
     return accuracies
 
@@ -173,6 +173,7 @@ def record(options: argparse.Namespace) -> None:
         "linear_ridge": "least squares, for the references",
         "knn": "weighted k-NN by cosine, k chosen on training images",
         "fewshot25": "25 images per class, 5 draws",
+        "fewshot25_lbfgs": "the same for the references",
         "online": "while pre-training: k-NN (k = 20) and least squares on training images, held-out images",
         "finetune": f"recipe small, {' '.join(options.finetune_set)}",
         "corruption": "logistic regression on frozen features, 15 kinds x 5 severities, "

@@ -233,7 +233,7 @@ PROTOCOL = {
     "knn_features, knn_pixels": f"mean distance to the k nearest of at most {MOST_NEIGHBOURS:,} training images; "
     "features of length one; pixels in [0, 1]",
     "reconstruction": "root mean squared error of the tokenizer's reconstruction of each token's cell, pooled",
-    "surprise": f"as `mage anomalies`; normal images: {MOST_NORMAL} of training",
+    "surprise": f"as `mage anomalies`, but that normal images are {MOST_NORMAL} of training",
 }
 
 

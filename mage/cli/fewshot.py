@@ -1,5 +1,7 @@
 """`mage fewshot`: accuracy from a handful of labelled images per class."""
 
+import math
+
 from mage.cli.console import counting, emit, skipped_sentence
 from mage.cli.options.fewshot import Options
 from mage.cli.probe import train_and_test_features
@@ -16,7 +18,9 @@ def run(options: Options) -> None:
         )  # fmt: skip
     values = {
         "few_shot_accuracy": {result.per_class: result.mean for result in results},
-        "interval_95": {result.per_class: result.interval for result in results},
+        "interval_95": {
+            result.per_class: result.interval if math.isfinite(result.interval) else None for result in results
+        },
         "draws": {result.per_class: result.draws for result in results},
         "protocol": f"{options.protocol} {options.pool} {options.draws} draws, {cut}",
         "train_images": len(train.labels),

@@ -71,6 +71,16 @@ def divergence(first: Float[Tensor, " k"], second: Float[Tensor, " k"]) -> float
     return float((relative(p) + relative(q)) / 2 / math.log(2))
 
 
+def divergence_by_chance(counts: Float[Tensor, " k"], tokens: int, *, draws: int = 20) -> float:
+    """Mean divergence of `counts` from so many tokens drawn by them: few tokens differ from their own source, too."""
+    random = rng.generator(0, "divergence by chance")
+    total = 0.0
+    for _ in range(draws):
+        codes = counts.multinomial(tokens, replacement=True, generator=random)
+        total += divergence(torch.bincount(codes, minlength=len(counts)).double(), counts)
+    return total / draws
+
+
 def _counts(columns: Int[Tensor, "n l"], num_codes: int) -> Float[Tensor, "l k"]:
     counts = torch.zeros(columns.shape[1], num_codes, dtype=torch.float64)
     counts.scatter_add_(1, columns.T, torch.ones(columns.T.shape, dtype=torch.float64))
@@ -103,7 +113,9 @@ class CodebookUse(TokenizerMetric):
             "Perplexity, share of codes", "Codebook perplexity over the number of codes.", "share", "higher"
         ),
         "position_entropy_bits": Description(
-            "Entropy of a token", "Bits that the token at one position carries, mean over the positions."
+            "Entropy of a token",
+            "Bits that the token at one position carries, mean over the positions. With fewer images than codes it "
+            "comes out too small: compare it for equally many images.",
         ),
         "position_entropy_bits_min": Description(
             "Entropy of a token, least", "Bits that the token at the least varied position carries."
@@ -114,12 +126,12 @@ class CodebookUse(TokenizerMetric):
         """Codes in use, perplexity and entropy; counts by code and entropy by position in the details."""
         usage = codebook_usage(tokenized.ids, tokenized.num_codes)
         entropy = position_entropy(tokenized.ids, tokenized.num_codes)
-        protocol = f"{tokenized.ids.numel():,} tokens"
+        protocol, images_of = f"{tokenized.ids.numel():,} tokens", f"{len(tokenized.ids):,} images"
         yield self.metric("codes_used", usage.used, protocol, counts=usage.counts.tolist())
         yield self.metric("codebook_perplexity", usage.perplexity, protocol)
         yield self.metric("perplexity_share", usage.perplexity / tokenized.num_codes, protocol)
-        yield self.metric("position_entropy_bits", float(entropy.mean()), protocol, map=entropy.tolist())
-        yield self.metric("position_entropy_bits_min", float(entropy.min()), protocol)
+        yield self.metric("position_entropy_bits", float(entropy.mean()), images_of, map=entropy.tolist())
+        yield self.metric("position_entropy_bits_min", float(entropy.min()), images_of)
 
     def warning(self, tokenized: Tokenized) -> str:
         """Warns of a collapsed codebook."""
@@ -195,7 +207,8 @@ class DistanceFromTraining(TokenizerMetric):
     metrics: ClassVar = {
         "divergence_from_training": Description(
             "Divergence from training data",
-            "How far the frequencies of codes are from those on the tokenizer's own held-out images, in bits.",
+            "How far the frequencies of codes are from those on the tokenizer's own held-out images, in bits, beyond "
+            "what chance makes of as many tokens.",
             better="lower",
         ),
         "psnr_below_training_db": Description(
@@ -209,7 +222,8 @@ class DistanceFromTraining(TokenizerMetric):
             raise NotMeasured
         divergence, loss = self._distance(tokenized)
         held_out = f"{tokenized.notes['images']:,} held-out images like its own"
-        protocol = f"Jensen-Shannon, bits, of the codes' frequencies here and on {held_out}"
+        protocol = f"Jensen-Shannon, bits, of the codes' frequencies here and on {held_out}, "
+        protocol += "less that of as many tokens drawn by the latter"
         yield self.metric("divergence_from_training", divergence, protocol)
         yield self.metric("psnr_below_training_db", loss, f"below that on {held_out}")
 
@@ -227,5 +241,6 @@ class DistanceFromTraining(TokenizerMetric):
     def _distance(self, tokenized: Tokenized) -> tuple[float, float]:
         notes = tokenized.notes
         counts = codebook_usage(tokenized.ids, tokenized.num_codes).counts.double()
-        bits = divergence(counts, torch.tensor(notes["code_counts"], dtype=torch.float64))
+        own = torch.tensor(notes["code_counts"], dtype=torch.float64)
+        bits = divergence(counts, own) - divergence_by_chance(own, tokenized.ids.numel())
         return bits, float(notes["psnr_db"]) - tokenized.psnr_db

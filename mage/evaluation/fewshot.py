@@ -1,7 +1,7 @@
 """Few-shot: a linear classifier on frozen features of few labelled images per class (paper, section 4.3).
 
 Accuracy depends on the choice of the images; therefore several choices are drawn, and a confidence interval of the mean
-is given. All models are compared on the same draws.
+is given: over other choices, for the same test images. All models are compared on the same draws.
 
 Letters: n images, m drawn images.
 """
@@ -35,7 +35,8 @@ class FewShotResult:
     per_class: int
     mean: float
     interval: float
-    """Half the width of the 95 % confidence interval of the mean, by Student's t; infinite for a single draw."""
+    """Half the width of the 95 % confidence interval of the mean over choices of the images, see `confidence_interval`;
+    infinite for a single draw, and where every draw is all images."""
     draws: tuple[float, ...]
 
 
@@ -70,7 +71,12 @@ def few_shot(
             if on_draw is not None:
                 on_draw(1)
         results.append(
-            FewShotResult(per_class, sum(accuracies) / draws, confidence_interval(accuracies), tuple(accuracies))
+            FewShotResult(
+                per_class,
+                sum(accuracies) / draws,
+                confidence_interval(accuracies, shared=per_class / smallest),
+                tuple(accuracies),
+            )
         )
     return results
 
@@ -84,13 +90,17 @@ def choose_per_class(labels: Int[Tensor, " n"], per_class: int, generator: torch
     return torch.cat(parts)
 
 
-def confidence_interval(values: Sequence[float]) -> float:
-    """Half the width of the 95 % confidence interval of the mean, by Student's t; infinite for a single value."""
+def confidence_interval(values: Sequence[float], shared: float = 0.0) -> float:
+    """Half the width of the 95 % confidence interval of the mean, by Student's t; infinite for a single value.
+
+    shared: the share of their images that two draws have in common. Such draws differ less than independent ones, which
+    the variance of their mean is corrected for (Nadeau and Bengio 2003).
+    """
     count = len(values)
-    if count < 2:
+    if count < 2 or shared >= 1:
         return math.inf
     deviation = float(torch.tensor(values, dtype=torch.float64).std())
-    return float(stats.t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
+    return float(stats.t.ppf(0.975, count - 1)) * deviation * math.sqrt(1 / count + shared / (1 - shared))
 
 
 @REPRESENTATION_PROTOCOLS.register("fewshot")
@@ -121,7 +131,9 @@ class FewShot(RepresentationProtocol):
                 f"few-shot: the smallest class has {smallest} training images, fewer than {min(self.counts)}"
             )
         for result in few_shot(subject.train, subject.test, counts=counts, draws=self.draws, seed=subject.seed):
-            protocol = f"lbfgs {subject.pool}, {cut_in_words(subject.transform)}, {self.draws} draws, "
-            protocol += f"± {100 * result.interval:.2f} (95 %)"
-            details = {"per_class": result.per_class, "interval": result.interval, "draws": list(result.draws)}
+            protocol = f"lbfgs {subject.pool}, {cut_in_words(subject.transform)}, {self.draws} draws"
+            known = math.isfinite(result.interval)
+            protocol += f", ± {100 * result.interval:.2f} (95 %)" if known else ""
+            interval = result.interval if known else None
+            details = {"per_class": result.per_class, "interval": interval, "draws": list(result.draws)}
             yield self.metric(f"fewshot{result.per_class}_accuracy", result.mean, protocol, **details)

@@ -68,8 +68,9 @@ class FrechetDistance(GenerationMetric):
         if 1 in (n, m):
             raise NotMeasured(f"{compared.name(self._word(compared))}: a single image has no covariance")
         images = f"{n:,} images against {f'{m:,} of ' if m else ''}{compared.reference.name}"
-        value = frechet_distance(compared.samples.moments, compared.reference.moments)
-        yield self.named(compared, self._word(compared), value, images)
+        moments = compared.samples.moments, compared.reference.moments
+        few = "; too few, see the warnings" if too_few("", *moments) else ""
+        yield self.named(compared, self._word(compared), frechet_distance(*moments), images + few)
 
     def warning(self, compared: Compared) -> str:
         """Warns of too few images for a covariance."""

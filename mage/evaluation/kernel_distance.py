@@ -82,6 +82,8 @@ class KernelDistance(GenerationMetric):
         size = min(protocol.subset_size, len(x), len(y))
         if size < 2:
             raise NotMeasured(f"{compared.name(word)}: subsets need at least two images")
-        subsets = kernel_distance(x, y, subsets=protocol.subsets, subset_size=size, seed=protocol.seed)
-        drawn = f"{protocol.subsets} subsets of {size:,} of {len(x):,} and {len(y):,} images"
-        yield self.named(compared, word, subsets.mean, f"{drawn}, +- {subsets.deviation:.3g}")
+        count = protocol.subsets if size < max(len(x), len(y)) else 1  # of two whole sets all are the same
+        subsets = kernel_distance(x, y, subsets=count, subset_size=size, seed=protocol.seed)
+        drawn = f"{count} subset{'s' if count > 1 else ''} of {size:,} of {len(x):,} and {len(y):,} images"
+        differ = 2 * size <= min(len(x), len(y))  # else one of the sets hardly varies, and the deviation is too small
+        yield self.named(compared, word, subsets.mean, f"{drawn}, +- {subsets.deviation:.3g}" if differ else drawn)

@@ -1,6 +1,6 @@
 """Cross-entropy of a network's guesses at masked tokens of held-out images, with masks that are always the same.
 
-Networks can be compared by it if they have the same codes: with other ids of images it is another task.
+Networks can be compared by `MaskedLoss` if they have the same codes: with other ids of images it is another task.
 
 Letters: n images, h w tokens.
 """
@@ -31,17 +31,22 @@ class MaskedTokens:
     """Of the masks."""
 
 
-def masked_loss(subject: MaskedTokens) -> float:
-    """Mean over the images, in nats per masked token; without classes, at mask ratios as in training."""
-    network, total = subject.network, 0.0
+def masked_loss(subject: MaskedTokens, *, smoothing: float | None = None) -> float:
+    """Nats per token, mean over all masked tokens of all images; without classes, at mask ratios as in training.
+
+    smoothing: of the labels. None: as in training, to be compared with its loss; 0: how likely the tokens are.
+    """
+    network, total, count = subject.network, 0.0, 0
     device = network.head.bias.device
     config = MaskRatioConfig(per_image=True, drop=network.config.decoder_depth > 0)
     for index, part in enumerate(subject.tokens.split(AT_ONCE)):
         random = rng.generator(subject.seed, "validation mask", index)
         mask = random_mask(config, len(part), part[0].numel(), random).to(device)
         tokens = part.to(device).flatten(1)
-        total += float(network.loss(network(tokens, mask), tokens, mask)) * len(part)
-    return total / len(subject.tokens)
+        masked = int(mask.masked.sum())
+        total += float(network.loss(network(tokens, mask), tokens, mask, smoothing=smoothing)) * masked
+        count += masked
+    return total / count
 
 
 class MaskedLoss(Evaluator[MaskedTokens]):
@@ -58,5 +63,5 @@ class MaskedLoss(Evaluator[MaskedTokens]):
 
     def measure(self, subject: MaskedTokens) -> Iterator[Metric]:
         """The loss."""
-        protocol = f"nats per masked token, mean over {len(subject.tokens):,} images, without classes"
-        yield self.metric("masked_loss", masked_loss(subject), protocol)
+        protocol = f"nats per token, mean over the masked tokens of {len(subject.tokens):,} images, without classes"
+        yield self.metric("masked_loss", masked_loss(subject, smoothing=0.0), protocol)

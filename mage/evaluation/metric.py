@@ -96,6 +96,13 @@ class Measured:
         if metric.details:
             self.details[metric.name] = dict(metric.details)
 
+    def include(self, other: "Measured") -> None:
+        """Add metrics, protocols, details and warnings of another measurement."""
+        self.metrics |= other.metrics
+        self.protocols |= other.protocols
+        self.details |= other.details
+        self.warnings += other.warnings
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
         return asdict(self)

@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mage import images
+from mage import images, rng
 from mage.data.datasets import spread
-from mage.evaluation.confusion import wilson_interval
 from mage.evaluation.metric import Description, Metric
 from mage.evaluation.sample_metrics import SAMPLE_METRICS, SampleMetric, SamplesAndData
 
@@ -60,6 +59,20 @@ def near_copy_share(samples: Nearest, test: Nearest) -> float:
     return float((samples.distances < test.distances.quantile(0.01)).double().mean())
 
 
+def near_copy_interval(samples: Nearest, test: Nearest, *, draws: int = 1000) -> tuple[float, float]:
+    """95 % interval of `near_copy_share` by the bootstrap of samples and of test images: both were drawn by chance."""
+    random = rng.generator(0, "near copies")
+    shares = []
+    for _ in range(draws):
+        again, threshold = (
+            distances[torch.randint(len(distances), distances.shape, generator=random)]
+            for distances in (samples.distances, test.distances)
+        )
+        shares.append(near_copy_share(Nearest(again, samples.indices), Nearest(threshold, test.indices)))
+    low, high = torch.tensor(shares).quantile(torch.tensor([0.025, 0.975])).tolist()
+    return low, high
+
+
 @SAMPLE_METRICS.register("near_copies")
 class NearCopies(SampleMetric):
     """Share of samples that are unusually close to a training image."""
@@ -88,13 +101,12 @@ class NearCopies(SampleMetric):
         real = nearest_training_images(test, train, mirrored=subject.mirrored)
         protocol = f"pixel L2, below the first percentile of {len(real.distances):,} test images"
         protocol += ", mirror images too" if subject.mirrored else ""
-        share, count = near_copy_share(nearest, real), len(nearest.distances)
         details = {
             "distances": nearest.distances.tolist(),
             "training_images": nearest.indices.tolist(),
-            "interval": list(wilson_interval(round(share * count), count)),
+            "interval": list(near_copy_interval(nearest, real)),
         }
-        yield self.metric("near_copy_share", share, protocol, **details)
+        yield self.metric("near_copy_share", near_copy_share(nearest, real), protocol, **details)
         if subject.restored is not None:
             control = nearest_training_images(subject.restored, train, mirrored=subject.mirrored)
             protocol = f"{len(control.distances):,} test images after the tokenizer; {protocol}"

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from mage import images
+from mage.data.datasets import spread
 from mage.evaluation.confusion import wilson_interval
 from mage.evaluation.judge import Judge, JudgeConfig, load_or_train
 from mage.evaluation.metric import Description, Metric, NotMeasured
@@ -39,7 +40,7 @@ def ask(judge: Judge, pixels: UInt8[Tensor, "n c h w"]) -> Verdict:
 
 @SAMPLE_METRICS.register("recognisable")
 class Recognisable(SampleMetric):
-    """Share of samples and of real images that the judge is confident of, and frequency of the rarest class."""
+    """Share of samples and of real images that the judge is confident of, and frequency of their rarest classes."""
 
     metrics: ClassVar = {
         "sample_confident_share": Description(
@@ -61,10 +62,15 @@ class Recognisable(SampleMetric):
             "share",
             "higher",
         ),
+        "class_share_min_real": Description(
+            "Rarest class, real images",
+            "The same for as many real test images: by chance alone the least of several shares is small.",
+            "share",
+        ),
     }
 
     def measure(self, subject: SamplesAndData) -> Iterator[Metric]:
-        """The three shares."""
+        """The four shares."""
         if subject.labels is None:
             raise NotMeasured
         config = JudgeConfig(mirror=subject.mirrored)
@@ -80,3 +86,6 @@ class Recognisable(SampleMetric):
             interval = list(wilson_interval(round(share * count), count))
             yield self.metric(f"{kind}_confident_share", share, f"{count:,} {images_of}; {network}", interval=interval)
         yield self.metric("class_share_min", min(samples.class_shares), f"{len(subject.samples)} samples; its verdict")
+        some = subject.test[spread(len(subject.test), len(subject.samples))]
+        rarest = min(ask(judge, some).class_shares)
+        yield self.metric("class_share_min_real", rarest, f"{len(some)} test images; its verdict")

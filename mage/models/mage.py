@@ -281,10 +281,15 @@ class MAGETransformer(nn.Module):
         logits: Tensor = self.head(decoded, self.encoder.embedding.word.weight, num_words)
         return logits
 
-    def loss(self, output: MAGEOutput, ids: Int[Tensor, "..."], mask: Mask) -> Float[Tensor, ""]:
-        """Cross-entropy over the codes with label smoothing, mean over the batch's masked positions (section 3.2)."""
+    def loss(
+        self, output: MAGEOutput, ids: Int[Tensor, "..."], mask: Mask, *, smoothing: float | None = None
+    ) -> Float[Tensor, ""]:
+        """Cross-entropy over the codes with label smoothing, mean over the batch's masked positions (section 3.2).
+
+        smoothing: None: that of the network's training.
+        """
         score = partial(self.word_logits, num_words=self.vocabulary.num_codes)
-        smoothing = self.config.label_smoothing
+        smoothing = self.config.label_smoothing if smoothing is None else smoothing
         return masked_loss(score, output.decoded, self.check_ids(ids), mask, smoothing=smoothing)
 
     def features(self, ids: Int[Tensor, "..."], pool: Pool = "mean") -> Float[Tensor, "n d"]:

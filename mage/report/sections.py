@@ -139,7 +139,7 @@ def _samples(contents: Contents) -> Section:
     lead = (
         "Every image starts as a grid of masked tokens; in each step the model fills in those it is most confident of."
     )
-    names = ("sample_confident_share", "real_confident_share", "class_share_min")
+    names = ("sample_confident_share", "real_confident_share", "class_share_min", "class_share_min_real")
     return Section("samples", "Samples", lead, body, names)
 
 

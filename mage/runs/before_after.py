@@ -61,9 +61,9 @@ class TestedImages:
         )
         tokens = model.encode(images.to_float(_pixels(test, model)))
         with evaluating(model.transformer), model.autocast():
-            _add(measured, measure({"masked_loss": MaskedLoss()}, MaskedTokens(model.require_generator(), tokens)))
+            measured.include(measure({"masked_loss": MaskedLoss()}, MaskedTokens(model.require_generator(), tokens)))
         try:
-            _add(measured, measure({"knn": NearestNeighbours()}, Representation(model, train, test)))
+            measured.include(measure({"knn": NearestNeighbours()}, Representation(model, train, test)))
         except NoClasses as reason:
             measured.left_out.append(f"k-NN: {reason}")
         return measured
@@ -121,9 +121,3 @@ def colour_warnings(channels: int, data: str, data_root: str | None) -> list[str
 
 def _pixels(dataset: ImageDataset, model: Mage) -> UInt8[Tensor, "n c H W"]:
     return load_images(dataset, list(range(len(dataset))), TransformConfig(size=model.image_size))
-
-
-def _add(measured: Measured, more: Measured) -> None:
-    measured.metrics |= more.metrics
-    measured.protocols |= more.protocols
-    measured.details |= more.details

@@ -35,6 +35,8 @@ from mage.store.folder import CONFIG
 from mage.tokenizers.base import weights_fingerprint
 
 Part = Literal["generation", "linear", "fewshot", "finetune"]
+WATCHED_SHARE = 0.001
+"""Of ImageNet's training images: 1,281, which fine-tuning does not learn from."""
 PARTS: tuple[Part, ...] = ("generation", "linear", "fewshot", "finetune")
 FEW = (5, 10, 13, 25)
 DRAWS = 5
@@ -189,8 +191,10 @@ def reproduce(
 
 
 def _finetune_recipe(row: Published, data: str, config: ReproduceConfig) -> FinetuneRecipe:
+    """The paper's, on all training images but a thousandth, by which the training is watched."""
     recipe = FINETUNES[row.finetune]()
-    return replace(recipe, data=replace(recipe.data, name=data), seed=config.seed)
+    validation = replace(recipe.data.validation, share=WATCHED_SHARE)
+    return replace(recipe, data=replace(recipe.data, name=data, validation=validation), seed=config.seed)
 
 
 def _generation(

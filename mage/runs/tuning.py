@@ -4,8 +4,9 @@ The published settings suit the published models. For each order and number of s
 on a coarse grid, then between the best value and its neighbours. Guidance changes which temperature is best: with the
 best settings so far, guidance and temperature are searched in turn until neither improves. All candidates use the same
 random numbers, so that differences come from the settings. The best few are then compared again with other random
-numbers, because the best of many trials is partly a lucky one. Last, the encoder sees a part of the tokens and passes
-reuse what others computed, as long as the metric does not suffer.
+numbers, because the best of many trials is partly a lucky one. Then the encoder sees a part of the tokens and passes
+reuse what others computed, as long as the metric does not suffer. What is reported is measured once more, with random
+numbers that chose nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -70,6 +71,7 @@ class Tuned:
     """The best settings, and all trials."""
 
     best: Trial
+    """Measured with random numbers that chose nothing."""
     trials: tuple[Trial, ...]
 
 
@@ -133,7 +135,7 @@ def tune(
         reused = [attempt(best.sampling | {"reuse": every}, seed + 1) for every in config.reuses]
         good = about_as_good([best, *reused], best.value)
         best = max(good, key=lambda trial: trial.sampling.get("reuse", 1))
-    return Tuned(best, tuple(trials))
+    return Tuned(attempt(best.sampling, seed + 2), tuple(trials))
 
 
 def _temperatures(order: str, config: TuningConfig) -> tuple[str, list[float]]:

@@ -8,9 +8,11 @@ one part do not see each other, so it is no likelihood of the grid, and the aver
 The parts of a division are consecutive pieces of the Halton sequence from a random position, so each is spread evenly
 over the grid. All grids have the same divisions: the score of an image depends neither on its batch nor on its place.
 
-An image of little content has little surprise, however strange it is. What the network expected tells: the entropy of
-each prediction, -sum p ln p. On images like those of the training, surprise and expectation are equal on average; their
-difference is what typicality means (Nalisnick et al. 2019, arXiv 1906.02994), token by token.
+An image of little content has little surprise, however strange it is. What the network expected tells: the mean of
+-ln q over all codes, where q is its prediction, by how probable it holds them. Without label smoothing that is q, and
+the mean its entropy; a training with smoothing e teaches q = (1 - e) p + e / c, and p is what the network holds. On
+images like those of the training, surprise and expectation are equal on average; their difference is what typicality
+means (Nalisnick et al. 2019, arXiv 1906.02994), token by token.
 
 Letters: n images, l tokens, c codes.
 """
@@ -34,7 +36,7 @@ class Surprise(NamedTuple):
     found: Float[Tensor, "n l"]
     """-ln p of the token that is there."""
     expected: Float[Tensor, "n l"]
-    """The mean of -ln p over all codes, as the network weighs them: the entropy of its prediction."""
+    """The mean of -ln p over all codes, by how probable the network holds them."""
 
 
 def check_parts(grid: tuple[int, ...], parts: int, draws: int) -> None:
@@ -79,5 +81,12 @@ def surprise(
             scores = network(tokens, mask, classes).code_logits_at(places).float().log_softmax(dim=2)
             chosen = scores.gather(2, tokens.gather(1, places)[..., None])[..., 0]
             found.scatter_add_(1, places, -chosen)
-            expected.scatter_add_(1, places, -(scores.exp() * scores).sum(dim=2))
+            held = unsmoothed(scores.exp(), network.config.label_smoothing)
+            expected.scatter_add_(1, places, -(held * scores).sum(dim=2))
     return Surprise(found / draws, expected / draws)
+
+
+def unsmoothed(predicted: Float[Tensor, "... c"], smoothing: float) -> Float[Tensor, "... c"]:
+    """The probabilities that a training with label smoothing turns into `predicted`; what lies below its floor is 0."""
+    above = (predicted - smoothing / predicted.shape[-1]).clamp(min=0)
+    return above / above.sum(dim=-1, keepdim=True)

@@ -55,6 +55,20 @@ def test_interval_is_students() -> None:
     assert confidence_interval([0.5]) == math.inf
 
 
+def test_draws_that_share_images_do_not_make_the_interval_smaller() -> None:
+    """Draws of nearly all images agree with one another, which says nothing of other images."""
+    train, test = clusters(200, "train", 6.0), clusters(200, "test", 6.0)
+    smallest = int(torch.bincount(train.labels).min())
+    some, most, every = few_shot(train, test, counts=(smallest // 4, smallest - 2, smallest), draws=4)
+    assert most.interval > some.interval / 2
+    assert every.interval == math.inf
+    assert len({round(value, 9) for value in every.draws}) == 1
+    deviation = float(torch.tensor(most.draws, dtype=torch.float64).std())
+    shared = (smallest - 2) / smallest
+    wide = stats.t.ppf(0.975, 3) * deviation * math.sqrt(1 / 4 + shared / (1 - shared))
+    assert most.interval == pytest.approx(wide)
+
+
 def test_too_few_images_are_an_error() -> None:
     train = clusters(20, "train", 1.0)
     with pytest.raises(ValueError, match="smallest class has 4 training images, fewer than the 5 per class"):

@@ -102,6 +102,7 @@ def test_real_images_are_recognised_and_unlabelled_ones_not_measured(tmp_path: P
     found = {metric.name: metric.value for metric in Recognisable().measure(subject)}
     assert found["sample_confident_share"] == found["real_confident_share"]
     assert 0.02 < found["class_share_min"] <= 0.1
+    assert found["class_share_min_real"] == found["class_share_min"], "of the same images"
     with pytest.raises(NotMeasured):
         list(Recognisable().measure(SamplesAndData(images.to_float(test), train, test)))
 

@@ -5,7 +5,13 @@ import torch
 from torch import Tensor
 
 from mage import images, rng
-from mage.evaluation.near_copies import NearCopies, Nearest, near_copy_share, nearest_training_images
+from mage.evaluation.near_copies import (
+    NearCopies,
+    Nearest,
+    near_copy_interval,
+    near_copy_share,
+    nearest_training_images,
+)
 from mage.evaluation.sample_metrics import SamplesAndData
 
 
@@ -43,6 +49,18 @@ def test_copies_of_training_images_are_counted_and_named() -> None:
     assert metric.better == "lower"
     assert metric.details["training_images"][:2] == [7, 8]
     assert metric.protocol.endswith("of 30 test images")
+
+
+def test_the_interval_counts_the_chance_of_few_test_images_too() -> None:
+    """The threshold rests on test images: of few, it could have been another one."""
+    samples = Nearest(torch.linspace(0, 1, 1000), torch.zeros(1000, dtype=torch.int64))
+    widths = []
+    for count in (50, 5000):
+        test = Nearest(torch.linspace(0, 1, count), torch.zeros(count, dtype=torch.int64))
+        low, high = near_copy_interval(samples, test, draws=200)
+        assert low <= near_copy_share(samples, test) <= high
+        widths.append(high - low)
+    assert widths[0] > 3 * widths[1]
 
 
 def test_reconstructions_of_test_images_are_a_control() -> None:

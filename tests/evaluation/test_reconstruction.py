@@ -8,8 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mage import images
-from mage.evaluation.codes import divergence, label_information, position_entropy, token_histograms
+from mage import images, rng
+from mage.evaluation.codes import (
+    divergence,
+    divergence_by_chance,
+    label_information,
+    position_entropy,
+    token_histograms,
+)
 from mage.evaluation.reconstruction import ssim
 
 
@@ -76,6 +82,15 @@ def test_label_information_is_what_counting_says(generator: torch.Generator) -> 
 def test_histograms_count() -> None:
     ids = torch.tensor([[[0, 1], [1, 1]], [[2, 2], [2, 0]]])
     assert token_histograms(ids, 4).tolist() == [[1, 3, 0, 0], [1, 0, 3, 0]]
+
+
+def test_divergence_by_chance_is_that_of_few_tokens_from_the_same_source() -> None:
+    counts = torch.randint(1, 100, (256,), generator=rng.generator(0)).double()
+    few, many = divergence_by_chance(counts, 100), divergence_by_chance(counts, 100_000)
+    drawn = torch.bincount(counts.multinomial(100, replacement=True, generator=rng.generator(1)), minlength=256)
+    assert few > 0.2, "which a threshold of 0.2 bits would have called far away"
+    assert abs(divergence(drawn.double(), counts) - few) < 0.06
+    assert 0 < many < 0.001
 
 
 def test_divergence_is_zero_for_equals_and_one_for_strangers() -> None:

@@ -1,5 +1,6 @@
 """Surprise: each token is scored once, by a network that did not see it, and as the definition says."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from mage.masking import Mask
 from mage.models import MAGEConfig, MAGETransformer
 from mage.models.mage import MAGEOutput
 from mage.nn.grids import area
-from mage.sampling.surprise import check_parts, divide, surprise
+from mage.sampling.surprise import check_parts, divide, surprise, unsmoothed
 from mage.vocabulary import Vocabulary
 from tests.reference.surprise import looped_surprise
 
@@ -27,7 +28,7 @@ GRIDS = ((7,), (4, 3), (5, 5), (2, 3, 4))
 
 def build(kind: str, grid: tuple[int, ...] = (4, 3)) -> MAGETransformer:
     config = MAGEConfig(**{"width": 16, "depth": 2, "heads": 2, "decoder_width": 12, "decoder_depth": 2,
-                           "decoder_heads": 3} | KINDS[kind])  # fmt: skip
+                           "decoder_heads": 3, "label_smoothing": 0.0} | KINDS[kind])  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
         words = Vocabulary.fresh(CODES, config.num_classes if config.class_input == "encoder" else 0)
@@ -51,6 +52,24 @@ def test_surprise_is_that_of_the_definition(kind: str) -> None:
         number = None if classes is None else int(classes[row])
         expected = looped_surprise(network, grid.tolist(), divisions, number)
         torch.testing.assert_close(found[row], torch.tensor(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("possible", [1, 3, CODES])
+def test_what_is_expected_does_not_depend_on_label_smoothing(possible: int) -> None:
+    """What a perfect network with smoothing predicts of tokens that are one of so many codes: no surprise on average,
+    of simple tokens as of busy ones."""
+    held = torch.zeros(CODES)
+    held[:possible] = 1 / possible
+    predicted = 0.9 * held + 0.1 / CODES
+    torch.testing.assert_close(unsmoothed(predicted, 0.1), held)
+    network = build("mage")
+    network.config = replace(network.config, label_smoothing=0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        logits = predicted.log().expand(1, 4, CODES)
+        patch.setattr(MAGEOutput, "code_logits_at", lambda output, places: logits)
+        expected = surprise(network, codes(1), parts=3, draws=1, seed=0).expected
+    least = -float(predicted[0].log())
+    torch.testing.assert_close(expected, torch.full_like(expected, least), msg="each possible code surprises as much")
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)

@@ -22,7 +22,8 @@ class Options(SamplerOptions):
     data_root: str | None = None
     """folder with the files of a named data set"""
     split: Literal["train", "test", "all"] = "test"
-    """part of the data set that is the reference; as many images of the other part give the value of real images"""
+    """part of the data set that is the reference; as many images of the other part give the value of real images. With
+    --reference: the part that its statistics are of, such as train for ADM's of ImageNet"""
     reference: Path | None = None
     """.npz of statistics instead: by --save-reference, or mu and sigma in the layout of ADM and pytorch-fid"""
     save_reference: Path | None = None
