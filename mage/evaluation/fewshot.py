@@ -58,7 +58,8 @@ def few_shot(
     check_pair(train, test)
     if draws < 1 or not counts or min(counts) < 1:
         raise ValueError(f"few-shot needs at least one draw and one image per class, not {draws} and {tuple(counts)}")
-    smallest = int(torch.bincount(train.labels)[train.labels.unique()].min())
+    sizes = torch.bincount(train.labels)[train.labels.unique()]
+    smallest = int(sizes.min())
     if max(counts) > smallest:
         raise ValueError(f"the smallest class has {smallest} training images, fewer than the {max(counts)} per class")
     results = []
@@ -74,7 +75,7 @@ def few_shot(
             FewShotResult(
                 per_class,
                 sum(accuracies) / draws,
-                confidence_interval(accuracies, shared=per_class / smallest),
+                confidence_interval(accuracies, shared=float((per_class / sizes).mean())),
                 tuple(accuracies),
             )
         )

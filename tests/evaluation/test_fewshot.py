@@ -59,6 +59,8 @@ def test_draws_that_share_images_do_not_make_the_interval_smaller() -> None:
     """Draws of nearly all images agree with one another, which says nothing of other images."""
     train, test = clusters(200, "train", 6.0), clusters(200, "test", 6.0)
     smallest = int(torch.bincount(train.labels).min())
+    balanced = choose_per_class(train.labels, smallest, rng.generator(0))
+    train = Features(train.features[balanced], train.labels[balanced])
     some, most, every = few_shot(train, test, counts=(smallest // 4, smallest - 2, smallest), draws=4)
     assert most.interval > some.interval / 2
     assert every.interval == math.inf

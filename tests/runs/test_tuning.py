@@ -58,7 +58,8 @@ def test_finalists_are_compared_again_with_other_random_numbers() -> None:
     tuned = tune(lucky, CONFIG)
     assert min(tuned.trials, key=lambda trial: trial.value).sampling["choice_temperature"] == 8.0
     assert tuned.best.sampling["choice_temperature"] != 8.0
-    assert tuned.best.seed == 1
+    assert tuned.best.seed == 2, "what is reported is measured with random numbers that chose nothing"
+    assert tuned.best.sampling in [trial.sampling for trial in tuned.trials if trial.seed == 1]
 
 
 def test_fixed_settings_are_not_searched_and_guidance_is_tried() -> None:
