@@ -81,7 +81,8 @@ def _decoded(
     limit = "PIL.Image.MAX_IMAGE_PIXELS, " if most_pixels is None else ""
     most = pixel_limit() if most_pixels is None else most_pixels
     try:
-        with Image.open(source) as image:
+        # opened here: a named file Pillow maps to memory, and shears it if it is a TIFF that lies on its side
+        with open(source, "rb") if isinstance(source, Path) else source as file, Image.open(file) as image:
             width, height = image.size
             if width * height > most:
                 problem = f"{width} x {height} pixels are more than {limit}{most}"
@@ -91,6 +92,8 @@ def _decoded(
                 return from_pil(image, channels, ground)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own, before it tells the size
         problem = f"its pixels are more than PIL.Image.MAX_IMAGE_PIXELS, {pixel_limit()}"
+    except pil_modes.NoLevels as error:
+        problem = str(error)
     except Exception as error:  # decoders can raise any exception for damaged files
         problem = type(error).__name__
     raise Unreadable(name, problem)

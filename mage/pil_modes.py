@@ -22,8 +22,12 @@ UPRIGHT = {
 }
 
 
+class NoLevels(ValueError):
+    """Values that are not grey levels; the text says which they are."""
+
+
 def plain(image: Image.Image, mode: str, ground: Ground = "white") -> Image.Image:
-    """The image in mode "L" or "RGB". Raises ValueError for values that are not grey levels."""
+    """The image in mode "L" or "RGB". Raises NoLevels for values that are not grey levels."""
     image.load()  # some formats rotate the image, or read their EXIF, only when loaded
     turned = UPRIGHT.get(orientation(image))
     if turned is not None:
@@ -56,7 +60,7 @@ def _levels(image: Image.Image) -> Image.Image:
         return Image.fromarray((values.clip(0, 65535) / 257).round().astype(np.uint8))
     low, high = float(values.min()), float(values.max())
     if not -0.01 <= low <= high <= 255.5:  # false for NaN too
-        raise ValueError(f"its values run from {low:g} to {high:g}; expected 0 to 1, or 0 to 255")
+        raise NoLevels(f"its values run from {low:g} to {high:g}; expected 0 to 1, or 0 to 255")
     return Image.fromarray((values * (255 if high <= 1.01 else 1)).clip(0, 255).round().astype(np.uint8))
 
 
