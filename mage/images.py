@@ -191,9 +191,10 @@ def psnr(first: Float[Tensor, "n c H W"], second: Float[Tensor, "n c H W"]) -> F
     return -10 * error.clamp(min=1e-10).log10()
 
 
-def to_pil(image: Float[Tensor, "c h w"]) -> Image.Image:
-    """One image with 1 or 3 channels as PIL; of any other number of channels the first is shown."""
-    array = to_uint8(image if image.shape[0] in PIL_MODES else image[:1]).cpu().numpy()
+def to_pil(image: Shaped[Tensor, "c h w"]) -> Image.Image:
+    """One image, uint8 or float, with 1 or 3 channels as PIL; of any other number of channels the first is shown."""
+    shown = image if image.shape[0] in PIL_MODES else image[:1]
+    array = (to_uint8(shown) if shown.is_floating_point() else shown).cpu().numpy()
     return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 
 

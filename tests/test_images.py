@@ -328,6 +328,14 @@ def test_a_file_is_read_as_grey_or_rgb_whatever_its_mode(tmp_path: Path) -> None
     assert (images.load_image(str(tmp_path / "colour.png"), channels=1)[0] - luma).abs().max() <= 0.51
 
 
+def test_pixels_of_both_kinds_become_the_same_picture() -> None:
+    for channels in (1, 3, 5):
+        pixels = levels(channels, 5, 7)
+        shown = np.asarray(images.to_pil(pixels))
+        assert np.array_equal(shown, np.asarray(images.to_pil(images.to_float(pixels))))
+        assert np.array_equal(shown, (pixels.permute(1, 2, 0) if channels == 3 else pixels[0]).numpy())
+
+
 @pytest.mark.parametrize("content", [b"", b"this is no image", b"\x89PNG\r\n\x1a\n" + bytes(40)])
 def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.png"
