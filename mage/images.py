@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
@@ -94,6 +94,8 @@ def _decoded(
         problem = f"its pixels are more than PIL.Image.MAX_IMAGE_PIXELS, {pixel_limit()}"
     except pil_modes.NoLevels as error:
         problem = str(error)
+    except UnidentifiedImageError:
+        problem = "damaged, or of a format that this Pillow does not read"
     except Exception as error:  # decoders can raise any exception for damaged files
         problem = type(error).__name__
     raise Unreadable(name, problem)

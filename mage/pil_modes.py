@@ -5,8 +5,11 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
-"""Suffixes of the files in a folder that are read as images."""
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy",
+    ".jp2", ".avif", ".heic", ".heif", ".jxl",
+)  # fmt: skip
+"""Suffixes of the files in a folder that are read as images; those of the last line not by every Pillow."""
 Ground = Literal["white", "black"]
 """Colour behind transparent pixels."""
 ORIENTATION = 0x0112
