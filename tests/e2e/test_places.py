@@ -1,5 +1,6 @@
 """A name of nothing is found before PyTorch is imported, which takes seconds."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,14 @@ def test_a_file_is_written_only_over_a_file_and_with_its_suffix(tmp_path: Path) 
     (tmp_path / "folder.html").mkdir()
     with pytest.raises(ValueError, match="is a folder; give the name of a file"):
         check_new_file("--out", tmp_path / "folder.html", (".html",))
+
+
+def test_a_folder_that_cannot_be_written_is_found_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(ValueError, match=rf"cannot write .*page\.html: the folder {tmp_path} cannot be written"):
+        check_new_file("--out", tmp_path / "new" / "page.html", (".html",))
+    (tmp_path / "new").mkdir()
+    check_new_file("--out", tmp_path / "new" / "page.html", (".html",))
 
 
 def test_every_command_says_where_it_writes() -> None:

@@ -3,6 +3,7 @@
 What a file holds is checked by the library, which knows more.
 """
 
+import os
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,6 +57,9 @@ def _free(option: str, path: Path) -> None:
     for parent in path.parents:
         if parent.exists() and not parent.is_dir():
             raise ValueError(f"cannot write {path}: {parent} is a file, not a folder")
+    nearest = next((folder for folder in (path, *path.parents) if folder.is_dir()), None)
+    if nearest is not None and not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write {path}: the folder {nearest} cannot be written")
 
 
 MODEL = Place(_model)
