@@ -6,6 +6,7 @@ files are computed again, and rows of files that are gone are dropped. Labels ar
 can change the label of an old image. In memory are the versions of all images, and the rows of a few pieces.
 """
 
+import contextlib
 import json
 import logging
 import shutil
@@ -126,6 +127,14 @@ def check_table(out: Path, key: Mapping[str, Any]) -> None:
             f"{out} exists and {_key_file(out).name}, which says how it was made, does not: choose another name"
         )
     _check_key(out, _read_key(_key_file(out)), key)
+
+
+def precision_in(out: Path) -> str | None:
+    """The precision of the rows of a table, or of its finished pieces; None if there are none."""
+    for path in (_key_file(out), _Pieces(out, ()).mark):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # told when the table is continued
+            return str(_read_key(path)["precision"])
+    return None
 
 
 def _check_key(out: Path, found: Mapping[str, Any], key: Mapping[str, Any]) -> None:

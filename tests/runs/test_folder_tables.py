@@ -125,6 +125,7 @@ def test_a_stopped_run_goes_on_where_it_was(
             runs.embed(model, folder, out, batch_size=4)
     assert not out.exists()
     assert (folder.parent / "features.npz.parts").is_dir()
+    assert rows.precision_in(out) == "float32"
     (folder.parent / "features.npz.parts" / ".piece-000009.npz.1.tmp").write_bytes(b"half a piece")
     done: list[int] = []
     table = runs.embed(model, folder, out, batch_size=4, on_images=done.append)
