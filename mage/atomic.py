@@ -123,8 +123,8 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, atomically."""
-    write_bytes(path, text.encode())
+    """Write `text` to `path` as UTF-8, atomically; bytes of file names that are not UTF-8 as backslash escapes."""
+    write_bytes(path, text.encode(errors="surrogateescape").decode(errors="backslashreplace").encode())
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped, UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import v2
@@ -81,7 +81,8 @@ def _decoded(
     limit = "PIL.Image.MAX_IMAGE_PIXELS, " if most_pixels is None else ""
     most = pixel_limit() if most_pixels is None else most_pixels
     try:
-        with Image.open(source) as image:
+        # opened here: a named file Pillow maps to memory, and shears it if it is a TIFF that lies on its side
+        with open(source, "rb") if isinstance(source, Path) else source as file, Image.open(file) as image:
             width, height = image.size
             if width * height > most:
                 problem = f"{width} x {height} pixels are more than {limit}{most}"
@@ -91,6 +92,10 @@ def _decoded(
                 return from_pil(image, channels, ground)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow's own, before it tells the size
         problem = f"its pixels are more than PIL.Image.MAX_IMAGE_PIXELS, {pixel_limit()}"
+    except pil_modes.NoLevels as error:
+        problem = str(error)
+    except UnidentifiedImageError:
+        problem = "damaged, or of a format that this Pillow does not read"
     except Exception as error:  # decoders can raise any exception for damaged files
         problem = type(error).__name__
     raise Unreadable(name, problem)
@@ -188,9 +193,10 @@ def psnr(first: Float[Tensor, "n c H W"], second: Float[Tensor, "n c H W"]) -> F
     return -10 * error.clamp(min=1e-10).log10()
 
 
-def to_pil(image: Float[Tensor, "c h w"]) -> Image.Image:
-    """One image with 1 or 3 channels as PIL; of any other number of channels the first is shown."""
-    array = to_uint8(image if image.shape[0] in PIL_MODES else image[:1]).cpu().numpy()
+def to_pil(image: Shaped[Tensor, "c h w"]) -> Image.Image:
+    """One image, uint8 or float, with 1 or 3 channels as PIL; of any other number of channels the first is shown."""
+    shown = image if image.shape[0] in PIL_MODES else image[:1]
+    array = (to_uint8(shown) if shown.is_floating_point() else shown).cpu().numpy()
     return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 
 

@@ -5,8 +5,11 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy")
-"""Suffixes of the files in a folder that are read as images."""
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy",
+    ".jp2", ".avif", ".heic", ".heif", ".jxl",
+)  # fmt: skip
+"""Suffixes of the files in a folder that are read as images; those of the last line not by every Pillow."""
 Ground = Literal["white", "black"]
 """Colour behind transparent pixels."""
 ORIENTATION = 0x0112
@@ -22,8 +25,12 @@ UPRIGHT = {
 }
 
 
+class NoLevels(ValueError):
+    """Values that are not grey levels; the text says which they are."""
+
+
 def plain(image: Image.Image, mode: str, ground: Ground = "white") -> Image.Image:
-    """The image in mode "L" or "RGB". Raises ValueError for values that are not grey levels."""
+    """The image in mode "L" or "RGB". Raises NoLevels for values that are not grey levels."""
     image.load()  # some formats rotate the image, or read their EXIF, only when loaded
     turned = UPRIGHT.get(orientation(image))
     if turned is not None:
@@ -56,7 +63,7 @@ def _levels(image: Image.Image) -> Image.Image:
         return Image.fromarray((values.clip(0, 65535) / 257).round().astype(np.uint8))
     low, high = float(values.min()), float(values.max())
     if not -0.01 <= low <= high <= 255.5:  # false for NaN too
-        raise ValueError(f"its values run from {low:g} to {high:g}; expected 0 to 1, or 0 to 255")
+        raise NoLevels(f"its values run from {low:g} to {high:g}; expected 0 to 1, or 0 to 255")
     return Image.fromarray((values * (255 if high <= 1.01 else 1)).clip(0, 255).round().astype(np.uint8))
 
 

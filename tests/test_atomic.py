@@ -94,6 +94,11 @@ def test_text_is_utf8_and_json_is_readable(tmp_path: Path) -> None:
     assert '\n  "steps": 3' in text
 
 
+def test_bytes_of_names_that_are_not_utf8_are_written_as_escapes(tmp_path: Path) -> None:
+    atomic.write_text(tmp_path / "page.html", "<h1>f\u00fc r \udcfc</h1>")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "<h1>f\u00fc r \\xfc</h1>"
+
+
 def test_a_value_that_json_cannot_hold_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "value.json"
     atomic.write_json(path, 1)

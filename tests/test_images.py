@@ -76,6 +76,22 @@ def test_photographs_are_turned_as_their_exif_says(tmp_path: Path, orientation: 
     assert images.load_image(tmp_path / "a.jpg").shape == expected.shape
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "I;16", "I;16B", "RGBA"])
+def test_scans_that_lie_on_their_side_are_read_as_the_bytes_of_their_files_are(
+    tmp_path: Path, mode: str, orientation: int
+) -> None:
+    kinds = {"L": "u1", "RGBA": "u1", "I;16": "<u2", "I;16B": ">u2"}
+    array = (levels(5, 7, 4) if mode == "RGBA" else levels(5, 7)).numpy().astype(kinds[mode])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.frombytes(mode, (7, 5), (array * 257 if mode.startswith("I") else array).tobytes())
+    picture.save(tmp_path / "a.tif", exif=exif)
+    found = images.load_image(tmp_path / "a.tif", 1)
+    assert found.shape == ((1, 7, 5) if orientation > 4 else (1, 5, 7))
+    assert torch.equal(found, images.from_bytes((tmp_path / "a.tif").read_bytes(), 1))
+
+
 def test_damaged_exif_leaves_the_pixels_as_they_are(tmp_path: Path) -> None:
     pixels = levels(5, 7, 3)
     Image.fromarray(pixels.numpy()).save(tmp_path / "a.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
@@ -155,9 +171,17 @@ def test_floating_point_pictures_are_0_to_1_or_0_to_255(tmp_path: Path) -> None:
     for values in ([0, 0.5, 1], [0, 128, 255]):
         Image.fromarray(np.array([values], np.float32)).save(tmp_path / "a.tif")
         assert images.load_image(tmp_path / "a.tif", 1).flatten().tolist() == [0, 128, 255]
-    for values, words in (([0, 1000], "run from 0 to 1000"), ([0, np.nan], "run from nan"), ([-2, 1], "from -2 to 1")):
+    for values, words in (
+        ([0, 1000], "run from 0 to 1000"),
+        ([0, np.nan], "run from nan"),
+        ([-2, 1], "run from -2 to 1"),
+    ):
+        picture = Image.fromarray(np.array([values], np.float32))
         with pytest.raises(ValueError, match=words):
-            images.from_pil(Image.fromarray(np.array([values], np.float32)), 1)
+            images.from_pil(picture, 1)
+        picture.save(tmp_path / "a.tif")
+        with pytest.raises(ValueError, match=rf"cannot read .*a\.tif as an image \(its values {words}"):
+            images.load_image(tmp_path / "a.tif", 1)
 
 
 def test_formats_that_are_programs_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,6 +326,14 @@ def test_a_file_is_read_as_grey_or_rgb_whatever_its_mode(tmp_path: Path) -> None
     assert torch.equal(images.load_image(tmp_path / "grey.png"), pixels[None, ..., 0].expand(3, -1, -1))
     luma = pixels.double() @ torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
     assert (images.load_image(str(tmp_path / "colour.png"), channels=1)[0] - luma).abs().max() <= 0.51
+
+
+def test_pixels_of_both_kinds_become_the_same_picture() -> None:
+    for channels in (1, 3, 5):
+        pixels = levels(channels, 5, 7)
+        shown = np.asarray(images.to_pil(pixels))
+        assert np.array_equal(shown, np.asarray(images.to_pil(images.to_float(pixels))))
+        assert np.array_equal(shown, (pixels.permute(1, 2, 0) if channels == 3 else pixels[0]).numpy())
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no image", b"\x89PNG\r\n\x1a\n" + bytes(40)])

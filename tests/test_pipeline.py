@@ -9,8 +9,10 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
+from torch.nn import functional
 
 import mage
+from mage import rng
 from mage.models import MAGEConfig
 from mage.sampling.decode import UNKNOWN
 from mage.sampling.edit import box_mask, expand_canvas, grow_mask, token_mask
@@ -329,3 +331,7 @@ def test_a_grown_mask_reaches_as_far_as_asked() -> None:
     mask = box_mask((9, 9), (4, 4, 5, 5))
     assert torch.equal(grow_mask(mask, 2), box_mask((9, 9), (2, 2, 7, 7)))
     assert torch.equal(grow_mask(mask, 0), mask)
+    marked = torch.rand(13, 21, generator=rng.generator(0)) < 0.02
+    for pixels in (1, 3, 30):
+        pooled = functional.max_pool2d(marked[None, None].float(), 2 * pixels + 1, stride=1, padding=pixels)
+        assert torch.equal(grow_mask(marked, pixels), pooled[0, 0] > 0)

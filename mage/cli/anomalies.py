@@ -6,8 +6,10 @@ from pathlib import Path
 import mage
 from mage.cli.console import counting, emit, note, skipped_sentence
 from mage.cli.options.anomalies import Options
-from mage.data.datasets import ImageDataset, evenly, load_dataset
-from mage.data.named_images import named_images
+from mage.data.datasets import DATASETS, ImageDataset, evenly, load_dataset
+from mage.data.loaders import NoneReadable
+from mage.data.named_images import NamedImages, named_images
+from mage.data.names import is_folder
 from mage.evaluation.anomaly import Normal, Scoring
 from mage.report.anomalies import AnomalyPage, Shown, write_anomalies
 from mage.runs.anomalies import MOST_NORMAL, Scored, measure_normal, pictures, rank_images, write_scores
@@ -20,7 +22,7 @@ def run(options: Options) -> None:
     table, page = options.out / "scores.csv", options.out / "anomalies.html"
     model = mage.load(options.model, precision=options.precision, device=options.device)
     check_parts(model.require_generator().grid, options.parts, options.draws)
-    folder = Path(options.folder).resolve() if Path(options.folder).is_dir() else options.folder
+    folder = Path(options.folder).resolve() if is_folder(options.folder, DATASETS.names()) else options.folder
     dataset = named_images(folder, data_root=options.data_root, channels=model.channels)
     scoring = Scoring(options.parts, options.draws, options.seed, options.pool, options.scale)
     normal = _normal(options, model, scoring) if options.scale in COMPARED else None
@@ -30,6 +32,7 @@ def run(options: Options) -> None:
     write_scores(table, ranked, names)
     count = min(options.top, len(ranked))
     high, low = ranked[:count], ranked[::-1][: min(options.top, len(ranked) - count)]
+    ranks = {image.index: rank for rank, image in enumerate(ranked, 1)}
     write_anomalies(
         AnomalyPage(
             str(folder),
@@ -37,8 +40,8 @@ def run(options: Options) -> None:
             _method(scoring),
             "on the scale of the score" if options.scale in COMPARED else "nats",
             [image.score for image in ranked],
-            _shown(model, dataset, high, scoring, normal, names, first=1, step=1),
-            _shown(model, dataset, low, scoring, normal, names, first=len(ranked), step=-1),
+            _shown(model, dataset, high, scoring, normal, ranks),
+            _shown(model, dataset, low, scoring, normal, ranks),
             dataset.skipped,
         ),
         page,
@@ -70,7 +73,7 @@ def _normal(options: Options, model: mage.Mage, scoring: Scoring) -> Normal:
 
 
 def _normal_images(options: Options, model: mage.Mage) -> ImageDataset:
-    if options.normal is not None and Path(options.normal).is_dir():
+    if options.normal is not None and is_folder(options.normal, DATASETS.names()):
         return load_dataset(Path(options.normal), split="all", channels=model.channels)
     if options.normal is not None:
         return load_dataset(options.normal, data_root=options.data_root, channels=model.channels)
@@ -85,22 +88,22 @@ def _normal_images(options: Options, model: mage.Mage) -> ImageDataset:
 
 def _shown(
     model: mage.Mage,
-    dataset: ImageDataset,
+    dataset: NamedImages,
     chosen: list[Scored],
     scoring: Scoring,
     normal: Normal | None,
-    names: list[str],
-    *,
-    first: int,
-    step: int,
+    ranks: dict[int, int],
 ) -> list[Shown]:
-    """Pictures of the chosen images, whose ranks are `first`, `first + step`, ..."""
+    """Pictures of the chosen images. ranks: by their numbers in the data set."""
     if not chosen:
         return []
-    drawn = pictures(model, dataset, chosen, scoring, normal)
+    try:
+        drawn = pictures(model, dataset, chosen, scoring, normal)
+    except NoneReadable:  # they were readable when they were scored
+        return []
     return [
-        Shown(names[image.index], first + step * place, image.score, drawn.images[place], drawn.heat[place])
-        for place, image in enumerate(chosen)
+        Shown(dataset.file(image.index), ranks[image.index], image.score, pixels, heat)
+        for image, pixels, heat in zip(*drawn, strict=True)
     ]
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mage.cli.options import adapt, evaluate_representations
-from mage.cli.options.base import RecipeOptions, RunOptions, SamplerOptions
+from mage.cli.options.base import Common, RecipeOptions, RunOptions, SamplerOptions
+from mage.device import PRECISIONS
 from mage.pipeline import Mage
 from mage.recipes import Choice
 from mage.runs import Launch
@@ -31,6 +32,11 @@ def launch_of(options: RunOptions | adapt.Options | evaluate_representations.Opt
         data_root=options.data_root,
         deterministic=getattr(options, "deterministic", False),
     )
+
+
+def precision_of(options: Common, recorded: str | None) -> str:
+    """--precision; "auto" goes on with that of the results that are there, if it is recorded."""
+    return recorded if options.precision == "auto" and recorded in PRECISIONS else options.precision
 
 
 def sizes_of(config: Path | None) -> dict[str, Any] | None:

@@ -5,15 +5,17 @@ from typing import Any
 
 import mage
 from mage import runs
+from mage.cli.arguments import precision_of
 from mage.cli.console import counting_images, emit, skipped_sentence
 from mage.cli.options.embed import FolderOptions, Options
 from mage.data.tar_images import ShardConfig
-from mage.runs.rows import Table
+from mage.runs.rows import Table, precision_in
 
 
 def run(options: Options) -> None:
     """Embed and print what was written."""
-    model = mage.load(options.model, precision=options.precision, device=options.device)
+    precision = precision_of(options, precision_in(options.out))
+    model = mage.load(options.model, precision=precision, device=options.device)
     table = listing(options, lambda **more: runs.embed(model, options.data, options.out, pool=options.pool, **more))
     emit(options, values_of(table), sentence_of(table, "features"))
 

@@ -8,12 +8,12 @@ from torch import Tensor
 
 import mage
 from mage import atomic, distributed, images, pictures
-from mage.cli.arguments import classes_of, sampling_of
+from mage.cli.arguments import classes_of, precision_of, sampling_of
 from mage.cli.console import counting, emit
 from mage.cli.options.generate import Options
 from mage.device import device_of
 from mage.evaluation.extractors import build_extractor
-from mage.runs.production import Production, check_job, claim, discard, part_lock, produce, units
+from mage.runs.production import Production, check_job, claim, discard, part_lock, precision_in, produce, units
 from mage.runs.sinks import FeatureShards, PngFolder, Sink, TarShards, first_images
 from mage.runs.workers import in_processes
 from mage.sampling.classes import class_numbers
@@ -36,7 +36,8 @@ def run(options: Options) -> None:
             "--overwrite would discard the images of other parts: remove the folder before the parts start"
         )
     device = options.device if several or options.processes == 1 else device_of(options.device, 0)
-    model = mage.load(options.model, precision=options.precision, device=device)
+    precision = precision_of(options, None if options.overwrite else precision_in(options.out))
+    model = mage.load(options.model, precision=precision, device=device)
     if model.tokenizer is not None and model.channels not in (1, 3):
         raise ValueError(
             f"this model generates {model.channels} channels, but PNG has 1 or 3: use mage.load(...).generate in Python"
@@ -57,8 +58,9 @@ def run(options: Options) -> None:
         claim(options.out, model, production, options.to, sink.unit, extractor=extractor)
 
     distributed.by_first_process(prepare)
+    shared = replace(options, processes=1, precision=model.precision)
     others = [
-        replace(options, part=(number, options.processes), processes=1, device=device_of(options.device, number))
+        replace(shared, part=(number, options.processes), device=device_of(options.device, number))
         for number in range(1, options.processes)
     ]
     mine = sum(map(len, units(options.num, sink.unit, part)))

@@ -44,7 +44,8 @@ class CorruptImage(ValueError):
     @classmethod
     def of(cls, path: str, error: Exception) -> "CorruptImage":
         """With the reason that reading `path` gave."""
-        return cls(path, error.problem if isinstance(error, images.Unreadable) else str(error).replace(path, "it"))
+        reason = str(error).removesuffix(f": {path}").replace(path, "it")
+        return cls(path, error.problem if isinstance(error, images.Unreadable) else reason)
 
     def __str__(self) -> str:
         return f"cannot read {self.path} as an image" + (f" ({self.reason})" if self.reason else "")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mage.data.datasets import DATASETS, load_dataset
 from mage.data.image_folders import split_folders
-from mage.data.image_sets import FolderDataset, ImageDataset, Labels
+from mage.data.image_sets import ArrayDataset, FolderDataset, ImageDataset, Labels, content_of, digest
 from mage.data.names import registered
 from mage.data.tar_images import ShardConfig, TarDataset
 
@@ -23,9 +23,9 @@ class Version(NamedTuple):
     """Size and time of a file: if both are unchanged, so are its contents."""
 
     size: int
-    """Bytes; 0 for images of a named data set, which do not change."""
+    """Bytes; 0 for images that are no files."""
     modified: int
-    """Nanoseconds since 1970."""
+    """Nanoseconds since 1970; of images that are no files, a number that changes with what they show."""
 
 
 MISSING = Version(-1, 0)
@@ -82,8 +82,10 @@ class NamedImages:
         (_, dataset), place = self._place(index)
         if isinstance(dataset, TarDataset):
             return Version(*dataset.version(place))
+        if isinstance(dataset, ArrayDataset):
+            return Version(0, int(digest(dataset.array[place].numpy().tobytes()), 16))
         if not isinstance(dataset, FolderDataset):
-            return Version(0, 0)
+            return Version(0, int(digest(content_of(dataset).encode()), 16))
         try:
             status = os.stat(dataset.root / os.fsdecode(bytes(dataset.files[place])))
         except OSError:

@@ -17,6 +17,11 @@ def registered(name: str | Path, known: tuple[str, ...]) -> str:
     return next((key for key in (name, name.lower().replace("_", "-")) if key in known), "")
 
 
+def is_folder(name: str | Path, known: tuple[str, ...]) -> bool:
+    """Whether a name means a folder: there is one, and no data set of this name."""
+    return not registered(name, known) and Path(name).expanduser().is_dir()
+
+
 def check_folder(name: str | Path, known: tuple[str, ...]) -> Path:
     """The folder that `name` means, which is no data set's name. Raises ValueError if there is none."""
     folder = Path(name).expanduser()

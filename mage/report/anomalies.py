@@ -78,7 +78,7 @@ def build_anomalies(page: AnomalyPage) -> str:
     )
     lead = "Left, the image as the model sees it; right, where it surprises the model. All maps have one scale."
     sections = [
-        Section("highest", "Highest scores", lead, _cases(page.highest, low, high) + legend),
+        Section("highest", "Highest scores", lead, _cases(page.highest, low, high) + (legend if page.highest else "")),
         Section("lowest", "Lowest scores", "Images that the model expects, on the same scale.",
                 _cases(page.lowest, low, high)),
         Section("scores", "All scores", escape(page.method), f'<div class="chart wide">{chart}</div>' if chart else ""),
@@ -93,7 +93,9 @@ def build_anomalies(page: AnomalyPage) -> str:
 
 
 def heat_range(heats: Sequence[Float[Tensor, "h w"]]) -> tuple[float, float]:
-    """Lowest and highest number that colours tell apart: the median and the largest of all maps."""
+    """Lowest and highest number that colours tell apart: the median and the largest of all maps; 0 without any."""
+    if not heats:
+        return 0.0, 0.0
     values = torch.cat([heat.flatten().float() for heat in heats])
     return float(values.median()), float(values.max())
 

@@ -1,7 +1,5 @@
 """Rank the images of a folder by how unlike a model's training images they are."""
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mage import atomic, images
-from mage.data.datasets import ImageDataset
+from mage.data.datasets import ImageDataset, Subset
 from mage.data.loaders import evaluation_batches
 from mage.data.transforms import TransformConfig, build_transform
 from mage.evaluation.anomaly import Maps, Normal, Scoring, maps_of, pooled, scaled, scores
 from mage.pipeline import Mage
+from mage.runs.table_files import csv_text
 
 OnImages = Callable[[int], None]
 """Called with the number of images finished since the last call."""
@@ -45,6 +44,8 @@ class Scored:
 class Pictures(NamedTuple):
     """Images of the model's size, and what is drawn over them."""
 
+    shown: list[Scored]
+    """Whose images these are."""
     images: Float[Tensor, "n c H W"]
     heat: Float[Tensor, "n h w"]
     """Scaled surprise."""
@@ -97,22 +98,25 @@ def rank_images(
 def pictures(
     model: Mage, dataset: ImageDataset, chosen: Sequence[Scored], scoring: Scoring, normal: Normal | None = None
 ) -> Pictures:
-    """The chosen images, which can be read, and their heat; maps are computed again, because few are shown of many."""
+    """The chosen images and their heat; maps are computed again, because few are shown of many.
+
+    Images that cannot be read any more are left out, and noted in `skipped`. Raises NoneReadable if that is all.
+    """
     cut = build_transform(TransformConfig(size=model.image_size))
-    unused = torch.Generator()
-    shown = images.to_float(torch.stack([cut(dataset.load(image.index), unused) for image in chosen]))
-    return Pictures(shown, scaled(maps_of(model, shown, scoring), scoring.scale, normal))
+    subset = Subset(dataset, [image.index for image in chosen])
+    batches = list(evaluation_batches(subset, cut))
+    shown = images.to_float(torch.cat([batch["images"] for batch in batches]))
+    kept = [chosen[place] for batch in batches for place in batch["index"].tolist()]
+    return Pictures(kept, shown, scaled(maps_of(model, shown, scoring), scoring.scale, normal))
 
 
 def write_scores(path: Path, ranked: Sequence[Scored], names: Sequence[str]) -> None:
     """Write COLUMNS as CSV, the highest score first, atomically. names: files of the data set."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines = [",".join(COLUMNS)]
     for rank, image in enumerate(ranked, 1):
         numbers = (image.score, image.mean, image.max, image.top, image.error)
-        writer.writerow([rank, names[image.index], *(f"{number:.6g}" for number in numbers)])
-    atomic.write_text(path, text.getvalue())
+        lines.append(",".join([str(rank), csv_text(names[image.index]), *(f"{number:.6g}" for number in numbers)]))
+    atomic.write_text(path, "\n".join(lines) + "\n")
 
 
 def _maps(

@@ -117,12 +117,12 @@ def thumbnail(picture: Tensor) -> Image.Image:
     """A uint8 image (c, h, w) as RGB at most THUMBNAIL pixels long; small ones are enlarged by whole factors."""
     height, width = picture.shape[-2:]
     longer = max(height, width)
-    image = images.to_pil(images.to_float(picture)).convert("RGB")
+    image = images.to_pil(picture)
     if longer <= THUMBNAIL:
         factor = THUMBNAIL // longer
-        return image.resize((width * factor, height * factor), Image.Resampling.NEAREST)
+        return image.resize((width * factor, height * factor), Image.Resampling.NEAREST).convert("RGB")
     size = (max(1, width * THUMBNAIL // longer), max(1, height * THUMBNAIL // longer))
-    return image.resize(size, Image.Resampling.LANCZOS)
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3).convert("RGB")
 
 
 def _readable(load: Callable[[int], Tensor], source: NamedImages, index: int, reasons: dict[str, str]) -> Tensor | None:

@@ -171,6 +171,14 @@ def image_shape_in(folder: Path) -> tuple[int, int, int] | None:
     return int(channels), int(height), int(width)
 
 
+def precision_in(folder: Path) -> str | None:
+    """The precision by which the images in a folder of `produce` were made, if stored in its settings."""
+    try:
+        return str(json.loads((folder / SETTINGS).read_text())["precision"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def rounding_in(folder: Path) -> Rounding | None:
     """Conversion to 8 bits of the images in a folder of `produce`, if stored in its settings."""
     try:

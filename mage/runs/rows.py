@@ -2,10 +2,11 @@
 
 Finished pieces lie in the folder TABLE.parts beside the table until it is complete; TABLE.json says how it was made.
 An image has a row if its name, size and time are those of the row, whatever the file contains: renamed and touched
-files are computed again, and rows of files that are gone are dropped. In memory are the versions of all images, and
-the rows of a few pieces.
+files are computed again, and rows of files that are gone are dropped. Labels are those of today, because a new folder
+can change the label of an old image. In memory are the versions of all images, and the rows of a few pieces.
 """
 
+import contextlib
 import json
 import logging
 import shutil
@@ -95,8 +96,8 @@ def _write_rows(
 ) -> Table:
     check_table(out, work.key)
     pieces = _Pieces(out, [*IDENTITY, *work.columns])
-    pieces.begin(work.key)
     try:
+        pieces.begin(work.key)
         versions = np.array([source.version(index) for index in range(len(source))], dtype=np.int64).reshape(-1, 2)
         places = pieces.find(source, versions)
         todo = np.flatnonzero(places < 0)
@@ -109,7 +110,7 @@ def _write_rows(
         # before the table, so that there is no table without it
         values = {**work.key, "images": len(rows), "skipped": list(source.skipped)}
         atomic.write_json(_key_file(out), checksums.sealed(values))
-        pieces.join(places[rows])
+        pieces.join(source, rows, places[rows])
     except BaseException:
         pieces.leave()
         raise
@@ -126,6 +127,14 @@ def check_table(out: Path, key: Mapping[str, Any]) -> None:
             f"{out} exists and {_key_file(out).name}, which says how it was made, does not: choose another name"
         )
     _check_key(out, _read_key(_key_file(out)), key)
+
+
+def precision_in(out: Path) -> str | None:
+    """The precision of the rows of a table, or of its finished pieces; None if there are none."""
+    for path in (_key_file(out), _Pieces(out, ()).mark):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # told when the table is continued
+            return str(_read_key(path)["precision"])
+    return None
 
 
 def _check_key(out: Path, found: Mapping[str, Any], key: Mapping[str, Any]) -> None:
@@ -196,15 +205,15 @@ class _Pieces:
     def __init__(self, out: Path, columns: Sequence[Column]) -> None:
         self.out, self.columns = out, columns
         self.folder = out.with_name(f"{out.name}.parts")
+        self.mark = self.folder / "key.json"
         self._loaded: OrderedDict[int, Piece] = OrderedDict()
 
     def begin(self, key: Mapping[str, Any]) -> None:
         """Open the folder; pieces of another key are refused. An older table becomes the first pieces."""
-        mark = self.folder / "key.json"
-        if mark.is_file():
-            _check_key(self.folder, _read_key(mark), key)
+        if self.mark.is_file():
+            _check_key(self.folder, _read_key(self.mark), key)
         self.folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(mark, checksums.sealed(key))
+        atomic.write_json(self.mark, checksums.sealed(key))
         for path in self.folder.glob("*.npz"):
             if not is_intact(path):
                 logger.warning("%s was damaged: its rows are computed again", path)
@@ -241,14 +250,15 @@ class _Pieces:
                 offset += len(piece["file"])
         return places
 
-    def join(self, places: np.ndarray) -> None:
-        """Write the rows at `places` as the table, in this order, and delete the pieces."""
+    def join(self, source: NamedImages, rows: np.ndarray, places: np.ndarray) -> None:
+        """Write the rows of the images `rows`, which are at `places`, as the table, and delete the pieces."""
         with (
             atomic.replacing(self.out) as temporary,
             table_writer(temporary, self.out.suffix, self.columns, len(places)) as write,
         ):
             for start in range(0, len(places), ROWS):
-                write(self._gather(places[start : start + ROWS]))
+                labels = [source.label(index) for index in rows[start : start + ROWS].tolist()]
+                write(self._gather(places[start : start + ROWS]) | {"label": IDENTITY[1].array(labels)})
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _gather(self, places: np.ndarray) -> Piece:

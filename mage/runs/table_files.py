@@ -9,6 +9,7 @@ import csv
 import importlib
 import itertools
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ Piece = dict[str, np.ndarray]
 SUFFIXES = (".csv", ".parquet", ".npz")
 ROWS = 1024
 """Rows of a piece that is read."""
+QUOTED = re.compile(r'[",\r\n]')
+"""What puts the cell that holds it into quotes in a .csv."""
 
 
 @dataclass(frozen=True)
@@ -103,21 +106,25 @@ def _listed(columns: Sequence[Column]) -> str:
 @contextlib.contextmanager
 def _csv_writer(path: Path, columns: Sequence[Column], count: int) -> Iterator[Callable[[Piece], None]]:
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([heading for column in columns for heading in column.headings])
+        file.write(",".join(heading for column in columns for heading in column.headings) + "\n")
 
         def write(piece: Piece) -> None:
             parts = [_csv_cells(column, piece[column.name]) for column in columns]
-            writer.writerows([cell for part in row for cell in part] for row in zip(*parts, strict=True))
+            file.writelines(",".join(itertools.chain(*row)) + "\n" for row in zip(*parts, strict=True))
 
         yield write
+
+
+def csv_text(text: str) -> str:
+    """Text as a cell of a .csv. Python's writer leaves carriage returns without quotes if lines end as they do here."""
+    return '"' + text.replace('"', '""') + '"' if QUOTED.search(text) else text
 
 
 def _csv_cells(column: Column, values: np.ndarray) -> list[list[str]]:
     """The cells of a column, row by row; nine digits restore a float32 exactly."""
     if column.kind == "vector":
         return [[f"{number:.9g}" for number in row] for row in values.tolist()]
-    return [[f"{value:.9g}" if column.kind == "number" else str(value)] for value in values.tolist()]
+    return [[f"{value:.9g}" if column.kind == "number" else csv_text(str(value))] for value in values.tolist()]
 
 
 def _read_csv(path: Path, columns: Sequence[Column]) -> Iterator[Piece]:

@@ -29,9 +29,13 @@ def window_starts(length: int, window: int) -> list[int]:
 
 def windows(size: tuple[int, int], window: tuple[int, ...]) -> list[tuple[int, int]]:
     """Top left tokens of all windows, row by row. Raises ValueError unless windows are two-dimensional."""
-    window = rows_and_columns(window, "a window that slides over an image")
-    rows, columns = (window_starts(*pair) for pair in zip(size, window, strict=True))
+    rows, columns = _starts(size, window)
     return [(row, column) for row in rows for column in columns]
+
+
+def _starts(size: tuple[int, int], window: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    rows, columns = rows_and_columns(window, "a window that slides over an image")
+    return window_starts(size[0], rows), window_starts(size[1], columns)
 
 
 def pad_to_windows(image: Float[Tensor, "*b H W"], window: tuple[int, int], cell: tuple[int, int]) -> Tensor:
@@ -86,16 +90,24 @@ def fill_large(
 ) -> Int[Tensor, "R C"]:
     """Predict unknown tokens. fill: (grid (h, w), number of the window) -> the grid without unknown tokens."""
     tokens = tokens.clone()
-    places = windows((tokens.shape[0], tokens.shape[1]), window)
-    for number in range(len(places)):
-        unknown = [int((_cut(tokens, place, window) == UNKNOWN).sum()) for place in places]
-        todo = [index for index, count in enumerate(unknown) if count]
-        if not todo:
-            break
-        place = places[min(todo, key=lambda index: unknown[index])]
-        part = _cut(tokens, place, window)
+    rows, columns = map(torch.tensor, _starts((tokens.shape[0], tokens.shape[1]), window))
+    unknown = (tokens == UNKNOWN).cpu()
+    counts, number = _counts(unknown, rows, columns, window), 0
+    while counts.any():
+        best = int(torch.where(counts > 0, counts, unknown.numel() + 1).argmin())
+        row, column = int(rows[best // len(columns)]), int(columns[best % len(columns)])
+        part = _cut(tokens, (row, column), window)
         part.copy_(fill(part.clone(), number))
+        _cut(unknown, (row, column), window).fill_(False)
+        near, beside = (rows - row).abs() < window[0], (columns - column).abs() < window[1]  # windows that overlap it
+        counts[near[:, None] & beside] = _counts(unknown, rows[near], columns[beside], window).flatten()
+        number += 1
     return tokens
+
+
+def _counts(marked: Bool[Tensor, "R C"], rows: Tensor, columns: Tensor, window: tuple[int, int]) -> Int[Tensor, "r c"]:
+    """Marked tokens in the windows at each of these rows and columns."""
+    return marked.unfold(0, window[0], 1).unfold(1, window[1], 1)[rows[:, None], columns].sum(dim=(2, 3))
 
 
 def decode_large(

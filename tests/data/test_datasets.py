@@ -239,6 +239,19 @@ def test_a_truncated_jpeg_is_corrupt(tmp_path):
         load_dataset(tmp_path).load(0)
 
 
+def test_photographs_in_formats_that_are_not_read_are_named(tmp_path):
+    picture(tmp_path / "a.jpg", size=(8, 8))
+    (tmp_path / "a.jpg").rename(tmp_path / "a.jfif")
+    for name in ("IMG_1.HEIC", "b.avif", "c.jxl"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x20ftyp????")
+    dataset = load_dataset(tmp_path, split="all")
+    assert dataset.names() == ["IMG_1.HEIC", "a.jfif", "b.avif", "c.jxl"]
+    assert dataset.load(1).shape == (3, 8, 8)
+    for index in (0, 2, 3):
+        with pytest.raises(CorruptImage, match=r"\(damaged, or of a format that this Pillow does not read\)"):
+            dataset.load(index)
+
+
 def test_wrong_places_get_one_teaching_sentence(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "images.zip").write_bytes(b"")

@@ -263,7 +263,7 @@ def test_a_data_set_without_a_readable_file_is_one_sentence(tmp_path, num_worker
         lambda: decode_to_memory(dataset),
     ):
         with pytest.raises(
-            ValueError, match=r"^none of the 4 images of .* could be read \(Unid.*\); are the files whole[?]$"
+            ValueError, match=r"^none of the 4 images of .* could be read \(damaged, or of a format that .*\)$"
         ):
             read()
 

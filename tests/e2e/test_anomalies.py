@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import mage
+from mage.runs.anomalies import Scored, write_scores
 
 Command = Callable[..., SimpleNamespace]
 
@@ -65,15 +66,48 @@ def test_a_data_set_by_name_is_ranked(disk: SimpleNamespace, command: Command, t
     assert found["highest"][0]["file"].split("/")[0] in ("train", "test")
 
 
-def test_a_folder_called_like_a_data_set_is_the_users(
+def test_a_folder_called_like_a_data_set_takes_a_slash(
     disk: SimpleNamespace, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(disk.root / "folder", tmp_path / "digits")
     monkeypatch.chdir(tmp_path)
-    made = command("anomalies", "digits", "--model", disk.root / "model", "--out", tmp_path / "out", "--json")
+    words = ("--model", disk.root / "model", "--out", tmp_path / "out", "--json")
+    refused = command("anomalies", "digits", *words)
+    assert (refused.code, "write digits/ for the folder" in refused.err) == (2, True)
+    made = command("anomalies", "digits/", *words)
     assert made.code == 0, made.err
     assert json.loads(made.out)["images"] == 40
     assert str(tmp_path / "digits") in (tmp_path / "out" / "anomalies.html").read_text()
+
+
+def test_images_that_vanish_before_the_page_is_made_are_left_out_of_it(
+    disk: SimpleNamespace,
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(disk.root / "folder" / "a", folder)
+    count = len(list(folder.iterdir()))
+
+    def written(path: Path, ranked: list[Scored], names: list[str]) -> None:
+        write_scores(path, ranked, names)
+        (folder / names[ranked[0].index]).unlink()
+        for image in ranked[-2:]:
+            (folder / names[image.index]).unlink()
+
+    monkeypatch.setattr("mage.cli.anomalies.write_scores", written)
+    words = ("anomalies", folder, "--model", disk.root / "model", "--out", tmp_path / "out", "--top", 2, "--json")
+    made = command(*words)
+    assert made.code == 0, made.err
+    assert "cannot be read as an image (no such file)" in caplog.text
+    found = json.loads(made.out)
+    assert (found["images"], len(found["skipped"])) == (count, 3)
+    html = (tmp_path / "out" / "anomalies.html").read_text()
+    assert f"2. {found['highest'][1]['file']}" in html
+    assert f"1. {found['highest'][0]['file']}" not in html
+    assert "Lowest scores" not in html
 
 
 def test_a_folder_of_one_image_has_no_lowest_scores(disk: SimpleNamespace, command: Command, tmp_path: Path) -> None:

@@ -348,15 +348,16 @@ def test_a_folder_is_embedded_and_its_classes_are_predicted_once(
 def test_classes_of_any_name_are_printed_and_predicted(
     disk: SimpleNamespace, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
-    """A folder whose name is not UTF-8, and one whose letters the output has not."""
-    shutil.copytree(disk.root / "folder" / "a", tmp_path / "photos" / "\u65e5\u672c")
-    shutil.copytree(disk.root / "folder" / "b", tmp_path / "photos" / "b")
-    os.rename(tmp_path / "photos" / "b", os.fsencode(tmp_path) + b"/photos/caf\xe9")
+    """Folders whose names are not UTF-8, and one whose letters the output has not."""
+    photos = tmp_path / "fotos_\udcfc"
+    shutil.copytree(disk.root / "folder" / "a", photos / "\u65e5\u672c")
+    shutil.copytree(disk.root / "folder" / "b", photos / "b")
+    os.rename(photos / "b", os.fsencode(photos) + b"/caf\xe9")
     printed = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", printed)
-    words = ("--model", disk.root / "model", "--data", tmp_path / "photos", "--out", tmp_path / "classifier")
+    words = ("--model", disk.root / "model", "--data", photos, "--out", tmp_path / "classifier")
     main(["probe", *map(str, words)])
-    words = (tmp_path / "photos", "--model", tmp_path / "classifier", "--out", tmp_path / "classes.csv")
+    words = (photos, "--model", tmp_path / "classifier", "--out", tmp_path / "classes.csv")
     main(["predict", *map(str, words)])
     told = printed.buffer.getvalue().decode(encoding)
     assert "classes of 40 images" in told
@@ -364,6 +365,23 @@ def test_classes_of_any_name_are_printed_and_predicted(
     assert "\u65e5" in told if encoding == "utf-8" else "\\u65e5" in told
     rows = (tmp_path / "classes.csv").read_text(encoding="utf-8").splitlines()[1:]
     assert {row.split(",")[1] for row in rows} == {"\u65e5\u672c", "caf\\xe9"}
+    assert "fotos_\\xfc" in (tmp_path / "classifier" / "report.html").read_text(encoding="utf-8")
+
+
+def test_auto_precision_goes_on_with_that_of_the_results(
+    disk: SimpleNamespace, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor is timed for "auto", which may come out otherwise the next time."""
+    model = ("--model", disk.root / "model", "--out")
+    embedding = ("embed", disk.root / "folder", *model, tmp_path / "features.csv")
+    generating = ("generate", *model, tmp_path / "samples", "--batch-size", 2, "--steps", 2, "--num")
+    monkeypatch.setattr("mage.device.bf16_is_fast", lambda device: False)
+    assert command(*embedding).code == command(*generating, 2).code == 0
+    monkeypatch.setattr("mage.device.bf16_is_fast", lambda device: True)
+    assert "40 were there" in command(*embedding).out
+    assert command(*generating, 4).code == 0
+    refused = command(*embedding, "--precision", "bf16")
+    assert (refused.code, "was made otherwise (precision: " in refused.err) == (2, True)
 
 
 def test_a_folder_becomes_one_page(

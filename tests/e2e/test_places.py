@@ -1,5 +1,6 @@
 """A name of nothing is found before PyTorch is imported, which takes seconds."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,36 @@ def test_a_file_is_written_only_over_a_file_and_with_its_suffix(tmp_path: Path) 
     (tmp_path / "folder.html").mkdir()
     with pytest.raises(ValueError, match="is a folder; give the name of a file"):
         check_new_file("--out", tmp_path / "folder.html", (".html",))
+
+
+def test_a_folder_that_cannot_be_written_is_found_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(ValueError, match=rf"cannot write .*page\.html: the folder {tmp_path} cannot be written"):
+        check_new_file("--out", tmp_path / "new" / "page.html", (".html",))
+    (tmp_path / "new").mkdir()
+    check_new_file("--out", tmp_path / "new" / "page.html", (".html",))
+
+
+def test_a_name_of_a_data_set_and_of_a_folder_of_images_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mage.cli.options import adapt, anomalies, explore
+    from mage.cli.options.places import check_places
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    model = Path("digits")
+    check_places(explore.Options(data="digits", model=model))  # a folder of other things is not meant
+    (tmp_path / "digits" / "a.png").touch()
+    for options in (
+        explore.Options(data="digits", model=model),
+        adapt.Options(folder="digits", from_=model, out=Path("run")),
+        anomalies.Options(folder="digits", model=model, out=Path("found")),
+    ):
+        with pytest.raises(ValueError, match="digits is a data set, and a folder of images here: write digits/ for"):
+            check_places(options)
+    check_places(explore.Options(data="digits/", model=model))
+    check_places(explore.Options(data="digits", data_root="digits", model=model))
 
 
 def test_every_command_says_where_it_writes() -> None:

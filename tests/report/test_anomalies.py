@@ -1,6 +1,7 @@
 """The page of anomalies: one file that loads nothing, and heat where the numbers say."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,6 +42,7 @@ def test_sections_without_images_are_left_out() -> None:
     html = build_anomalies(single)
     assert "Lowest scores" not in html
     assert "Left out" not in html
+    assert "Highest scores" not in build_anomalies(replace(single, highest=[]))
 
 
 def test_heat_colours_its_own_cell_by_its_size_and_leaves_what_is_low_clear() -> None:

@@ -92,7 +92,7 @@ def test_a_scale_compares_with_normal_images(model: mage.Mage, folder: Path) -> 
 
 
 def test_scores_are_a_table_with_a_row_per_readable_image(model: mage.Mage, folder: Path, tmp_path: Path) -> None:
-    (folder / '1, 2 and "3".png').write_bytes((folder / "0.png").read_bytes())
+    (folder / '1, 2\rand "3".png').write_bytes((folder / "0.png").read_bytes())
     dataset = opened(folder)
     ranked = rank_images(model, dataset, Scoring())
     write_scores(tmp_path / "out" / "scores.csv", ranked, dataset.names())

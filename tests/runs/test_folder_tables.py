@@ -12,7 +12,9 @@ import torch
 
 import mage
 from mage import images, rng, runs
+from mage.data.datasets import DATASETS, ArrayDataset
 from mage.data.named_images import named_images
+from mage.data.rows import RowDataset
 from mage.evaluation.image_classifier import FORMAT, ClassifierConfig, ImageClassifier
 from mage.evaluation.linear_head import LinearHead
 from mage.models import MAGEConfig
@@ -22,6 +24,7 @@ from mage.runs.predict import agreement
 from mage.runs.table_files import Column, read_table
 
 WIDTH = 16
+ODD = 'a "name", with\rall\n\u00e9.png'
 FEATURES = (*rows.IDENTITY, Column("features", "vector", WIDTH))
 
 
@@ -41,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
     root = tmp_path / "photos"
     for number in range(20):
         picture(root / ("cats" if number % 2 else "dogs") / f"{number:02d}.png", number)
-    picture(root / 'a "name", with all\u00e9.png', 20)
+    picture(root / ODD, 20)
     (root / "cats" / "broken.png").write_bytes(b"no image")
     return root
 
@@ -122,6 +125,7 @@ def test_a_stopped_run_goes_on_where_it_was(
             runs.embed(model, folder, out, batch_size=4)
     assert not out.exists()
     assert (folder.parent / "features.npz.parts").is_dir()
+    assert rows.precision_in(out) == "float32"
     (folder.parent / "features.npz.parts" / ".piece-000009.npz.1.tmp").write_bytes(b"half a piece")
     done: list[int] = []
     table = runs.embed(model, folder, out, batch_size=4, on_images=done.append)
@@ -142,6 +146,32 @@ def test_a_changed_file_is_computed_again_and_a_deleted_one_is_dropped(model: ma
     wanted, table = expected(model, folder), contents(out)
     assert table["file"].tolist() == list(wanted)
     np.testing.assert_allclose(table["features"], np.stack(list(wanted.values())), atol=1e-5)
+
+
+def test_images_without_files_are_computed_again_if_they_show_something_else(model: mage.Mage, tmp_path: Path) -> None:
+    arrays = {
+        name: torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8, generator=rng.generator(0, name)) for name in "ab"
+    }
+    arrays["b"][3] = arrays["a"][3]
+    DATASETS.add("moving", lambda split, root, channels: ArrayDataset("moving", arrays[str(root)], None))
+    DATASETS.add("others", lambda split, root, channels: RowDataset([(np.eye(8),)] * 4, name="others", channels=1))
+    out = tmp_path / "features.csv"
+    computed = [
+        runs.embed(model, name, out, split="test", data_root=root).computed
+        for name, root in (("moving", "a"), ("moving", "a"), ("moving", "b"), ("others", None), ("others", None))
+    ]
+    assert computed == [4, 0, 3, 4, 0]
+    np.testing.assert_allclose(contents(out)["features"], model.features(np.eye(8)).expand(4, -1), atol=1e-5)
+
+
+def test_labels_of_rows_that_are_kept_follow_new_folders(model: mage.Mage, tmp_path: Path) -> None:
+    out = tmp_path / "features.csv"
+    picture(tmp_path / "photos" / "train" / "cat" / "a.png", 0)
+    runs.embed(model, tmp_path / "photos", out)
+    assert contents(out)["label"].tolist() == ["train"]
+    picture(tmp_path / "photos" / "test" / "dog" / "c.png", 1)
+    assert runs.embed(model, tmp_path / "photos", out).computed == 1
+    assert contents(out)["label"].tolist() == ["dog", "cat"]
 
 
 def test_a_slow_model_writes_a_piece_a_minute(model: mage.Mage, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +210,7 @@ def test_a_damaged_table_is_named_and_kept(model: mage.Mage, folder: Path) -> No
     with pytest.raises(ValueError, match=r"features\.npz is not a table .* or is damaged"):
         runs.embed(model, folder, out)
     assert out.read_bytes() == whole[: len(whole) // 2]
+    assert not (folder.parent / "features.npz.parts").exists()
 
 
 def test_a_folder_without_a_readable_image_leaves_nothing_behind(model: mage.Mage, tmp_path: Path) -> None:
@@ -259,7 +290,7 @@ def test_predictions_are_the_classifiers_answers_by_file(
     assert len(set(found["class"])) > 1
     np.testing.assert_allclose(found["score"], [answer.score for answer in answers], atol=1e-5)
     assert agreement(table, classifier.class_names) is None, "one image lies in no sub-folder"
-    (folder / 'a "name", with all\u00e9.png').unlink()
+    (folder / ODD).unlink()
     again = runs.predict(classifier, folder, out)
     assert (again.images, again.computed) == (20, 0)
     compared = agreement(again, classifier.class_names)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from mage import rng
+from mage.sampling import large
 from mage.sampling.decode import UNKNOWN
 from mage.sampling.large import decode_large, encode_large, fill_large, pad_to_windows, window_starts, windows
 
@@ -77,3 +78,33 @@ def test_filling_keeps_what_is_known_and_sees_what_was_filled() -> None:
     assert (tokens == UNKNOWN).any(), "the input is left alone"
     nothing = fill_large(filled, fill, WINDOW)
     assert torch.equal(nothing, filled)
+
+
+def test_windows_are_filled_by_the_number_of_their_unknown_tokens_of_which_only_neighbours_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokens = torch.where(torch.rand(23, 18, generator=rng.generator(0)) < 0.3, UNKNOWN, 5)
+    order: list[Tensor] = []
+
+    def fill(part: Tensor, number: int) -> Tensor:
+        order.append(part)
+        return torch.where(part == UNKNOWN, 100 + number, part)
+
+    expected, plain, places = tokens.clone(), [], windows((23, 18), WINDOW)
+    for number in range(len(places)):
+        parts = [expected[row : row + 4, column : column + 4] for row, column in places]
+        todo = [part for part in parts if (part == UNKNOWN).any()]
+        if not todo:
+            break
+        best = min(todo, key=lambda part: int((part == UNKNOWN).sum()))
+        plain.append(best.clone())
+        best[best == UNKNOWN] = 100 + number
+    counted: list[int] = []
+    counts = large._counts
+    monkeypatch.setattr(
+        large, "_counts", lambda *given: (counted.append(len(given[1]) * len(given[2])), counts(*given))[1]
+    )
+    assert torch.equal(fill_large(tokens, fill, WINDOW), expected)
+    assert all(torch.equal(*pair) for pair in zip(order, plain, strict=True))
+    assert counted[0] == len(places)
+    assert max(counted[1:]) <= 16

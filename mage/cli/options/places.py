@@ -3,6 +3,7 @@
 What a file holds is checked by the library, which knows more.
 """
 
+import os
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 
 from mage.cli.options.choices import DATASETS
 from mage.data import names
+from mage.data.image_folders import image_files
 from mage.data.shard_names import are_shards
 from mage.store.files import CLASSIFIER
 from mage.store.find import located
@@ -34,9 +36,12 @@ def _classifier(option: str, path: Path) -> None:
 
 
 def _images(option: str, name: str | Path) -> None:
-    known = (*DATASETS, *(other for other in names.DATASETS.names() if other not in DATASETS))
-    if not names.registered(name, known) and not are_shards(name):
-        names.check_folder(name, known)
+    if not names.registered(name, _known()) and not are_shards(name):
+        names.check_folder(name, _known())
+
+
+def _known() -> tuple[str, ...]:
+    return (*DATASETS, *(other for other in names.DATASETS.names() if other not in DATASETS))
 
 
 def _file(*suffixes: str) -> Place:
@@ -56,6 +61,9 @@ def _free(option: str, path: Path) -> None:
     for parent in path.parents:
         if parent.exists() and not parent.is_dir():
             raise ValueError(f"cannot write {path}: {parent} is a file, not a folder")
+    nearest = next((folder for folder in (path, *path.parents) if folder.is_dir()), None)
+    if nearest is not None and not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write {path}: the folder {nearest} cannot be written")
 
 
 MODEL = Place(_model)
@@ -63,7 +71,8 @@ Model = Annotated[Path, MODEL]
 """A model folder, a run folder, a packaged model, or a model on the Hub."""
 Classifier = Annotated[Path, Place(_classifier)]
 """The same, or a folder of `mage probe --out`."""
-Images = Annotated[str, Place(_images)]
+IMAGES = Place(_images)
+Images = Annotated[str, IMAGES]
 """A data set by name, a folder of images, or tar shards."""
 ImageFolder = Annotated[Path, Place(_images)]
 """The same, as a path."""
@@ -95,6 +104,17 @@ def check_places(options: Any) -> None:
             continue
         for path in value if isinstance(value, tuple) else (value,):
             place.check(f"--{name.rstrip('_').replace('_', '-')}", path)
+            if place is IMAGES and getattr(options, "data_root", None) is None:  # else the data set is meant
+                _check_one(path)
+
+
+def _check_one(name: str | Path) -> None:
+    """Raise ValueError if a name is that of a data set, and that of a folder of images."""
+    if names.registered(name, _known()) and Path(name).is_dir() and image_files(Path(name)):
+        raise ValueError(
+            f"{name} is a data set, and a folder of images here: write {name}/ for the folder, or start the command in "
+            "another folder for the data set"
+        )
 
 
 def _place(hint: Any) -> Place | None:
