@@ -8,12 +8,9 @@ Precision is a policy, chosen once: float32, or bfloat16 autocast where the hard
 
 import contextlib
 import copy
-import functools
 import itertools
-import math
 import os
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Literal, TypeVar
 
@@ -27,10 +24,6 @@ Network = TypeVar("Network", bound=nn.Module)
 ALIGNMENT = 16
 """Bytes, of which the address of a tensor is a multiple: compiled code reads so many at once."""
 PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bf16")
-LEAST_GAIN = 1.25
-"""How much faster than float32 a product in bfloat16 must be on a CPU to be called fast."""
-TIMED_PRODUCT = 512
-"""Rows and columns of the matrices by which that is timed."""
 
 
 def start(device: str | torch.device = "auto") -> torch.device:
@@ -106,28 +99,17 @@ def device_of(device: str, number: int) -> str:
 def bf16_is_fast(device: torch.device) -> bool:
     """Whether `device` multiplies bfloat16 matrices in hardware, and faster than those of float32.
 
-    A processor that has the instructions is timed, once, for some milliseconds: with AMX, or on an EPYC, products take
-    half the time or less; on a Xeon whose host hides AMX they take twice the time (docs/performance.md).
+    The latter is not so on an Intel processor that has AVX512-FP16, and thus AMX, but whose host hides AMX from its
+    guests: AVX512-BF16 takes twice the time of float32 there.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":
-        cpu_has = (torch.cpu._is_avx512_bf16_supported, torch.cpu._is_amx_tile_supported)
-        return any(supported() for supported in cpu_has) and _bf16_gain() > LEAST_GAIN
-    return False
-
-
-@functools.cache
-def _bf16_gain() -> float:
-    """Seconds of a float32 product on the CPU over those of one in bfloat16: the least of a few, taking turns."""
-    seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
-    factors = {dtype: torch.zeros(TIMED_PRODUCT, TIMED_PRODUCT, dtype=dtype) for dtype in seconds}
-    for _ in range(6):
-        for dtype, factor in factors.items():
-            start = time.perf_counter()
-            factor @ factor
-            seconds[dtype] = min(seconds[dtype], time.perf_counter() - start)
-    return seconds[torch.float32] / seconds[torch.bfloat16]
+    if device.type != "cpu":
+        return False
+    if torch.cpu._is_amx_tile_supported() or not torch.cpu._is_avx512_bf16_supported():
+        return torch.cpu._is_amx_tile_supported()
+    found: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return not (found.get("avx512_fp16") and str(found.get("cpu_name")).startswith("Intel"))
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -7,9 +7,10 @@ from PIL import Image
 
 SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".npy",
-    ".jp2", ".avif", ".heic", ".heif", ".jxl",
 )  # fmt: skip
-"""Suffixes of the files in a folder that are read as images; those of the last line not by every Pillow."""
+"""Suffixes of the files in a folder that are read as images."""
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".jp2", ".jxl")
+"""Suffixes of photographs that are not read, because not every Pillow can."""
 Ground = Literal["white", "black"]
 """Colour behind transparent pixels."""
 ORIENTATION = 0x0112

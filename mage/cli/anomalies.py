@@ -22,7 +22,9 @@ def run(options: Options) -> None:
     table, page = options.out / "scores.csv", options.out / "anomalies.html"
     model = mage.load(options.model, precision=options.precision, device=options.device)
     check_parts(model.require_generator().grid, options.parts, options.draws)
-    folder = Path(options.folder).resolve() if is_folder(options.folder, DATASETS.names()) else options.folder
+    folder = (
+        Path(options.folder).expanduser().resolve() if is_folder(options.folder, DATASETS.names()) else options.folder
+    )
     dataset = named_images(folder, data_root=options.data_root, channels=model.channels)
     scoring = Scoring(options.parts, options.draws, options.seed, options.pool, options.scale)
     normal = _normal(options, model, scoring) if options.scale in COMPARED else None

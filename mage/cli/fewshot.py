@@ -27,5 +27,9 @@ def run(options: Options) -> None:
         "test_images": len(test.labels),
         "skipped": skipped,
     }
-    lines = [f"{result.per_class:4} per class: {result.mean:.2%} ± {100 * result.interval:.2f}" for result in results]
+    lines = [
+        f"{result.per_class:4} per class: {result.mean:.2%}"
+        + (f" ± {100 * result.interval:.2f}" if math.isfinite(result.interval) else "")
+        for result in results
+    ]
     emit(options, values, "\n".join([*lines, f"({values['protocol']}, 95 % interval){skipped_sentence(skipped)}"]))

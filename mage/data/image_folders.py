@@ -1,12 +1,13 @@
 """Image files of a folder, and their classes and splits."""
 
+import functools
 import hashlib
 import logging
 import os
 from collections.abc import Collection
 from pathlib import Path
 
-from mage.pil_modes import SUFFIXES
+from mage.pil_modes import SUFFIXES, UNREAD_SUFFIXES
 
 logger = logging.getLogger(__name__)
 TRAIN_FOLDERS = ("train", "training")
@@ -32,9 +33,9 @@ def image_files(root: Path) -> list[str]:
     """Names relative to `root` of all images below it, sorted; hidden files and folders are left out.
 
     Links to folders are followed last, and never into a folder that was already read, because links can form cycles.
-    Folders that cannot be read are left out with a warning.
+    Folders that cannot be read are left out with a warning, as are photographs in formats that are not read.
     """
-    names: list[str] = []
+    names, unread = list[str](), 0
     visited: set[tuple[int, int]] = set()
     waiting = [str(root)]
     while waiting:
@@ -52,8 +53,19 @@ def image_files(root: Path) -> list[str]:
                 below = Path(folder).relative_to(root).as_posix()
                 prefix = "" if below == "." else f"{below}/"
                 names += [prefix + name for name in files if name.lower().endswith(SUFFIXES) and name[0] != "."]
+                unread += sum(name.lower().endswith(UNREAD_SUFFIXES) and name[0] != "." for name in files)
         waiting = sorted(links)
+    if unread:
+        _tell_unread(str(root), unread)
     return sorted(names)
+
+
+@functools.cache  # a folder is looked through for each of its splits
+def _tell_unread(root: str, count: int) -> None:
+    logger.warning(
+        "%s: %d photographs (%s) are left out, whose format is not read: convert them, such as to JPEG",
+        root, count, ", ".join(UNREAD_SUFFIXES),
+    )  # fmt: skip
 
 
 def _warn(error: OSError) -> None:

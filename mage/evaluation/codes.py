@@ -71,7 +71,7 @@ def divergence(first: Float[Tensor, " k"], second: Float[Tensor, " k"]) -> float
     return float((relative(p) + relative(q)) / 2 / math.log(2))
 
 
-def divergence_by_chance(counts: Float[Tensor, " k"], tokens: int, *, draws: int = 20) -> float:
+def divergence_by_chance(counts: Float[Tensor, " k"], tokens: int, *, draws: int = 5) -> float:
     """Mean divergence of `counts` from so many tokens drawn by them: few tokens differ from their own source, too."""
     random = rng.generator(0, "divergence by chance")
     total = 0.0
@@ -220,7 +220,7 @@ class DistanceFromTraining(TokenizerMetric):
         """Divergence of the code frequencies, and loss of PSNR."""
         if not tokenized.notes:
             raise NotMeasured
-        divergence, loss = self._distance(tokenized)
+        divergence, loss = self._found = self._distance(tokenized)
         held_out = f"{tokenized.notes['images']:,} held-out images like its own"
         protocol = f"Jensen-Shannon, bits, of the codes' frequencies here and on {held_out}, "
         protocol += "less that of as many tokens drawn by the latter"
@@ -229,7 +229,7 @@ class DistanceFromTraining(TokenizerMetric):
 
     def warning(self, tokenized: Tokenized) -> str:
         """Warns of images far from the training data."""
-        divergence, loss = self._distance(tokenized)
+        divergence, loss = self._found
         if divergence <= FAR_DIVERGENCE and loss <= FAR_PSNR:
             return ""
         return (

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mage import images, rng
 from mage.data.datasets import spread
+from mage.evaluation.confusion import wilson_interval
 from mage.evaluation.metric import Description, Metric
 from mage.evaluation.sample_metrics import SAMPLE_METRICS, SampleMetric, SamplesAndData
 
@@ -60,17 +61,20 @@ def near_copy_share(samples: Nearest, test: Nearest) -> float:
 
 
 def near_copy_interval(samples: Nearest, test: Nearest, *, draws: int = 1000) -> tuple[float, float]:
-    """95 % interval of `near_copy_share` by the bootstrap of samples and of test images: both were drawn by chance."""
-    random = rng.generator(0, "near copies")
-    shares = []
-    for _ in range(draws):
-        again, threshold = (
-            distances[torch.randint(len(distances), distances.shape, generator=random)]
-            for distances in (samples.distances, test.distances)
-        )
-        shares.append(near_copy_share(Nearest(again, samples.indices), Nearest(threshold, test.indices)))
-    low, high = torch.tensor(shares).quantile(torch.tensor([0.025, 0.975])).tolist()
-    return low, high
+    """An interval that holds `near_copy_share` of endless samples and test images in at least 95 % of cases.
+
+    By chance of the test images, whose first percentile is drawn anew (bootstrap), the share lies between two values;
+    the interval goes from the lower bound of the smaller one to the upper bound of the larger one (Wilson).
+    """
+    random, count, total = rng.generator(0, "near copies"), len(samples.distances), len(test.distances)
+    shares = torch.tensor(
+        [
+            near_copy_share(samples, Nearest(test.distances[drawn], test.indices[drawn]))
+            for drawn in torch.randint(total, (draws, total), generator=random)
+        ]
+    )
+    least, most = shares.quantile(torch.tensor([0.025, 0.975])).tolist()
+    return wilson_interval(round(least * count), count)[0], wilson_interval(round(most * count), count)[1]
 
 
 @SAMPLE_METRICS.register("near_copies")

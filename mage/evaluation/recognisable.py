@@ -70,7 +70,7 @@ class Recognisable(SampleMetric):
     }
 
     def measure(self, subject: SamplesAndData) -> Iterator[Metric]:
-        """The four shares."""
+        """The shares; that of the rarest class of real images only if there are as many of them as samples."""
         if subject.labels is None:
             raise NotMeasured
         config = JudgeConfig(mirror=subject.mirrored)
@@ -86,6 +86,7 @@ class Recognisable(SampleMetric):
             interval = list(wilson_interval(round(share * count), count))
             yield self.metric(f"{kind}_confident_share", share, f"{count:,} {images_of}; {network}", interval=interval)
         yield self.metric("class_share_min", min(samples.class_shares), f"{len(subject.samples)} samples; its verdict")
-        some = subject.test[spread(len(subject.test), len(subject.samples))]
-        rarest = min(ask(judge, some).class_shares)
-        yield self.metric("class_share_min_real", rarest, f"{len(some)} test images; its verdict")
+        if len(subject.test) >= len(subject.samples):
+            some = subject.test[spread(len(subject.test), len(subject.samples))]
+            rarest = min(ask(judge, some).class_shares)
+            yield self.metric("class_share_min_real", rarest, f"{len(some)} test images; its verdict")

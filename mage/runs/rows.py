@@ -131,7 +131,7 @@ def check_table(out: Path, key: Mapping[str, Any]) -> None:
 
 def precision_in(out: Path) -> str | None:
     """The precision of the rows of a table, or of its finished pieces; None if there are none."""
-    for path in (_key_file(out), _Pieces(out, ()).mark):
+    for path in (*([_key_file(out)] if out.exists() else []), _Pieces(out, ()).mark):
         with contextlib.suppress(OSError, ValueError, KeyError):  # told when the table is continued
             return str(_read_key(path)["precision"])
     return None

@@ -74,8 +74,10 @@ def test_a_folder_called_like_a_data_set_takes_a_slash(
     words = ("--model", disk.root / "model", "--out", tmp_path / "out", "--json")
     refused = command("anomalies", "digits", *words)
     assert (refused.code, "write digits/ for the folder" in refused.err) == (2, True)
-    made = command("anomalies", "digits/", *words)
-    assert made.code == 0, made.err
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in ("digits/", "~/digits"):
+        made = command("anomalies", folder, *words)
+        assert made.code == 0, made.err
     assert json.loads(made.out)["images"] == 40
     assert str(tmp_path / "digits") in (tmp_path / "out" / "anomalies.html").read_text()
 

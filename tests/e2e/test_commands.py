@@ -371,7 +371,7 @@ def test_classes_of_any_name_are_printed_and_predicted(
 def test_auto_precision_goes_on_with_that_of_the_results(
     disk: SimpleNamespace, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A processor is timed for "auto", which may come out otherwise the next time."""
+    """Another processor, on which "auto" means something else, goes on with what is there."""
     model = ("--model", disk.root / "model", "--out")
     embedding = ("embed", disk.root / "folder", *model, tmp_path / "features.csv")
     generating = ("generate", *model, tmp_path / "samples", "--batch-size", 2, "--steps", 2, "--num")

@@ -129,10 +129,13 @@ def test_a_stopped_run_goes_on_where_it_was(
     (folder.parent / "features.npz.parts" / ".piece-000009.npz.1.tmp").write_bytes(b"half a piece")
     done: list[int] = []
     table = runs.embed(model, folder, out, batch_size=4, on_images=done.append)
+    assert rows.precision_in(out) == "float32"
     assert done[0] == 11, "three batches were kept, one of them with the broken file"
     assert (table.images, table.computed) == (21, 10)
     assert contents(out)["file"].tolist() == list(expected(model, folder))
     assert not (folder.parent / "features.npz.parts").exists()
+    out.unlink()
+    assert rows.precision_in(out) is None, "the file beside a table that is gone says nothing"
 
 
 def test_a_changed_file_is_computed_again_and_a_deleted_one_is_dropped(model: mage.Mage, folder: Path) -> None:
