@@ -570,7 +570,7 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     module.main()
     retuned = module.packaged.card_of("toy")
     assert (len(trained), retuned.weights) == (2, card.weights)
-    assert retuned.record["command"] == "python studies/packaged.py --model toy --retune --samples 20"
+    assert retuned.record["command"].endswith("--model toy --retune --tuning-samples 10 --samples 20")
     schedule = retuned.record["protocol"]["training"]
     assert schedule.startswith(card.record["protocol"]["training"] + " (" + card.record["command"])
     options = SimpleNamespace(out=tmp_path, device="cpu", data_root=None, tokenizer=None, retune=True)

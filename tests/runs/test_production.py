@@ -200,7 +200,7 @@ def test_truncated_samples_are_named_in_the_protocol_and_not_mixed_with_rounded_
     gap = rounded.features - truncated.features
     assert set(gap.unique().tolist()) == {0.0, 1.0}, "one level darker where the next level is nearer"
     how = compare(truncated, reference, "toy").protocols["fd_toy_test11"]
-    assert how == "11 images against 60 of test, truncated to 8 bits"
+    assert how == "11 images against 60 of test; too few, see the warnings, truncated to 8 bits"
     assert all(line.endswith("to 8 bits") for line in compare(truncated, reference, "toy").protocols.values())
     assert compare(rounded, reference, "toy").protocols["fd_toy_test11"].endswith(", rounded to 8 bits")
     assert compare(real, reference, "toy").protocols["fd_toy_test60"] == "60 images against 60 of test"
