@@ -608,7 +608,7 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     assert tuned.record["protocol"]["training"] == continued["protocol"]["training"].replace(
         "; mage", ", then 12 steps of 16 images for its decoder, up to 50% of their tokens redrawn; mage"
     )
-    assert tuned.record["command"] == "python studies/packaged.py --model toy --minutes 10 --decoder --samples 20"
+    assert tuned.record["command"].endswith("--minutes 10 --decoder --tuning-samples 10 --samples 20")
     study_of_decoders = study("decoder")
     words = ["decoder.py", "--model", str(folder), "--samples", "20", "--steps", "2", "--device", "cpu"]
     words += ["--out", str(tmp_path / "decoders"), "--results", str(tmp_path / "decoders")]
