@@ -401,7 +401,7 @@ def decoders(metrics: dict[str, float]) -> list[str]:
 
 
 TRIED = {
-    "Fréchet distance, without class": "fd_efflite0_test{n}",
+    "Fréchet distance, without class": "fd_efflite0_test{n}_none",
     "Fréchet distance, by class": "fd_efflite0_test{n}_classes",
     "of their class": "class_accuracy",
     "samples a judge is sure of": "sample_confident_share",
@@ -427,7 +427,8 @@ def tried(name: str) -> str:
     longest = max(re.findall(r"fd_efflite0_test(\w+)_restored", " ".join(columns[-1])), key=len)
     for title, form in TRIED.items():
         key = form.format(n=longest)
-        cells = [format_value(key, metrics[key]) if key in metrics else "" for metrics in columns]
+        names = [key if key in metrics else key.removesuffix("_none") for metrics in columns]  # of older records
+        cells = [format_value(name, got[name]) if name in got else "" for name, got in zip(names, columns, strict=True)]
         if any(cells):
             lines.append(f"| {title} | {' | '.join(cells)} |")
     made = [f"- {what}: {about(f'tried_{model}_{what}', record)}" for what, record in records.items()]
@@ -517,7 +518,7 @@ def card(name: str) -> str:
 
 
 SHIPPED = {
-    "Fréchet distance": "fd_efflite0_test{n}",
+    "Fréchet distance, by class": "fd_efflite0_test{n}_classes",
     "of their class": "class_accuracy",
     "linear probe": "linear_probe_accuracy",
     "k-NN": "knn_accuracy",
@@ -540,8 +541,8 @@ def shipped(cards: str) -> str:
             key = column.format(n=longest)
             text = format_value(key, metrics[key]) if key in metrics else ""
             if key.startswith("fd_") and text:
-                text += f" ({format_value(key, metrics[f'{key}_restored'])} after the tokenizer alone, "
-                text += f"{format_value(key, metrics[f'{key}_real'])} real)"
+                restored, real = (metrics[f"fd_efflite0_test{longest}_{other}"] for other in ("restored", "real"))
+                text += f" ({format_value(key, restored)} after the tokenizer alone, {format_value(key, real)} real)"
             cells.append(text)
         size = sum(path.stat().st_size for path in (packaged.FOLDER / name).glob("*.safetensors")) / 1e6
         rows.append(f"| [`{name}`]({cards}) | {card.title} | {size:.1f} MB | {' | '.join(cells)} |")

@@ -25,6 +25,7 @@ from mage.runs import Launch
 from mage.runs.decoder import decoder_recipe
 from mage.runs.generation import look_at_dataset, random_subset
 from mage.runs.record import Record, write_record
+from mage.sampling.classes import NO_CLASS
 
 SHARES = (0.0, 0.5, 1.0)
 """Largest shares of the tokens that are redrawn."""
@@ -47,8 +48,10 @@ class Samples:
         self._tokens: dict[str, Tensor] = torch.load(path, weights_only=True)
 
     def _drawn(self, model: mage.Mage) -> dict[str, Tensor]:
-        tokens = {"free": model.generate_tokens(self._count, seed=1, batch_size=BATCH)}
-        if classes := every_class(model):
+        classes = every_class(model)
+        free = NO_CLASS if classes else None
+        tokens = {"free": model.generate_tokens(self._count, seed=1, batch_size=BATCH, classes=free)}
+        if classes:
             wanted = [number % len(classes) for number in range(self._count)]
             tokens["classes"] = model.generate_tokens(self._count, seed=1, batch_size=BATCH, classes=wanted)
         return tokens

@@ -23,6 +23,7 @@ from mage.evaluation.seen import Reference, SeenImages, look_at
 from mage.runs.generation import look_at_dataset, look_at_model, random_subset
 from mage.runs.production import Production
 from mage.runs.showcase import MOST_JUDGED
+from mage.sampling.classes import NO_CLASS
 from mage.store import folder as store
 
 GUIDANCES, TOLERANCE = (0.0, 0.5, 1.0, 1.5, 2.0), 0.1
@@ -34,8 +35,9 @@ FRESH_SEED = 3
 
 
 def every_class(model: mage.Mage) -> tuple[int, ...]:
-    """Numbers of the model's classes; empty if it has none that a user may ask for."""
-    return () if model.notes.get("class_shares") else tuple(range(model.require_generator().config.num_classes))
+    """Numbers of the model's classes; empty if it has none, or clusters, which nobody would ask for."""
+    clusters = model.recipe["method"].get("conditions", {}).get("source") == "clusters"
+    return () if clusters else tuple(range(model.require_generator().config.num_classes))
 
 
 def choose_guidance(
@@ -84,8 +86,6 @@ def measure_generation(model: mage.Mage, parts: Parts, *, num: int, mirrored: bo
     keep(look(some), "_real", real)
     restored = (images.to_uint8(model.decode_tokens(model.encode(batch))) for batch in batches_of(some, size))
     keep(look_at(restored, extractor, len(some)), "_restored", None)
-    seen = look_at_model(model, Production(num, FRESH_SEED, BATCH), extractor)
-    keep(seen, "", seen)
     if classes := every_class(model):
         judge = judge_of(
             parts.train, size, JudgeConfig(mirror=mirrored), cache=None, precision=model.precision, device=model.device
@@ -108,6 +108,8 @@ def measure_generation(model: mage.Mage, parts: Parts, *, num: int, mirrored: bo
         asked_for = f"{num:,} samples, each class in turn; a judge trained on {len(parts.train):,} real images"
         found.add(Metric("class_accuracy", float(torch.cat(right).double().mean()), asked_for))
         found.add(Metric("class_confident_share", float(torch.cat(sure).double().mean()), asked_for))
+    seen = look_at_model(model, Production(num, FRESH_SEED, BATCH, (NO_CLASS,) if classes else ()), extractor)
+    keep(seen, "_none" if classes else "", seen)
     return found
 
 

@@ -7,7 +7,7 @@ RESULTS/models/NAME.json and pictures in RESULTS/models/NAME; `--install` puts t
 
 `--decoder` trains the decoder alone of a model that there is, on tokens of which the model redraws a part.
 `--retune` trains nothing: it chooses the sampler of the packaged weights again, or with `--no-tuning` takes the plan's,
-and measures them again.
+and measures them again. `--remeasure` measures them as they are.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from mage.evaluation.extractors import build_extractor
 from mage.recipes import Recipe
 from mage.recipes.fitting import unfitted
 from mage.recipes.resolve import Choice, from_yaml, resolve
+from mage.runs.conditions import from_labels
 from mage.runs.decoder import decoder_recipe
 from mage.runs.fitted import check_changes, fitted_recipe
 from mage.runs.inputs import training_data
@@ -54,6 +55,8 @@ LARGEST_FILE = 16 * 2**20
 """Bytes of a file of weights."""
 MOST_JUDGED_SAMPLES = 1000
 """Of those whose nearness to training images is measured."""
+MEASURED_ONLY = ("--retune", "--remeasure")
+"""In the command of a record: training was an earlier one's."""
 KEPT = "The sampler is the plan's: neither validation nor test images chose it."
 EXAMPLES = 64
 """Test images that come with the weights."""
@@ -200,18 +203,18 @@ class Packaging:
         self.out: Path = options.out / name
         self.launch = Launch(self.out, device=options.device, data_root=options.data_root)
         self.tokenizer: Path = options.tokenizer or self.out / "tokenizer"
+        self.adopts: bool = options.retune or options.remeasure
+        self.tunes: bool = not (options.no_tuning or options.remeasure)
 
     def run(self) -> None:
         """All steps; those that are finished are not repeated."""
         given = {"tokenizer": place(self.options.tokenizer), "init_from": place(self.options.init_from)}
         ask(self.out, {"command": self.command(), **given, "tuning_samples": self.options.tuning_samples})
-        prepare = (
-            self.adopted if self.options.retune else self.decoder_trained if self.options.decoder else self.trained
-        )
+        prepare = self.adopted if self.adopts else self.decoder_trained if self.options.decoder else self.trained
         recipe = prepare()
-        if not self.options.no_tuning and not (self.out / "tuning.json").exists():
+        if self.tunes and not (self.out / "tuning.json").exists():
             self.tune()
-        if not self.options.no_tuning and not (self.out / "guidance.json").exists() and not self.guided():
+        if self.tunes and not (self.out / "guidance.json").exists() and not self.guided():
             self.guide(recipe)
         self.write(recipe)
 
@@ -221,15 +224,18 @@ class Packaging:
         if not folder.exists():
             source = packaged.folder_of(self.name)
             if source is None:
-                raise SystemExit(f"there is no packaged model {self.name} to retune: train it with --minutes")
+                raise SystemExit(f"there is no packaged model {self.name} to measure: train it with --minutes")
             shutil.copytree(source, folder)
-        if not self.options.no_tuning:
-            return recipe_of(packaged.FOLDER / self.name)
         model = mage.load(folder, device="cpu")
-        model.recipe["sampling"] = to_dict(resolve(Choice(recipe=self.plan.recipe, changes=self.plan.changes)).sampling)
-        model.notes.pop("sampling_tuned", None)
+        recipe = from_dict(Recipe, model.recipe)
+        train = training_data(recipe, self.options.data_root).train
+        model.notes |= from_labels(recipe.method.class_conditions, train.labels, train.class_names).notes()
+        if self.options.no_tuning:
+            own = resolve(Choice(recipe=self.plan.recipe, changes=self.plan.changes)).sampling
+            model.recipe["sampling"], recipe = to_dict(own), replace(recipe, sampling=own)
+            model.notes.pop("sampling_tuned", None)
         store.write_settings(model.parts, folder)
-        return from_dict(Recipe, model.recipe)
+        return recipe
 
     def trained(self) -> Recipe:
         """Train tokenizer and MAGE; the recipe, with the schedules that were set."""
@@ -296,11 +302,11 @@ class Packaging:
 
     def trainings(self) -> dict[str, tuple[float, str]]:
         """Of tokenizer and MAGE: the seconds of all sessions, and the schedule in words."""
-        if self.options.retune:
+        if self.adopts:
             folder = packaged.FOLDER / self.name
             parts = {part: training_of(folder, part) for part in SETTINGS}
             record = packaged.card_of(self.name).record
-            if "--retune" not in record["command"]:
+            if not any(word in record["command"] for word in MEASURED_ONLY):
                 seconds, words = parts["mage"]
                 parts["mage"] = seconds, f"{words} ({record['command']}, commit {record['commit']})"
             return parts
@@ -355,6 +361,8 @@ class Packaging:
         metrics = generated.metrics | without(showcase.metrics, generated.metrics) | control(whole)
         sheets.draw(model, parts.train, parts.test, self.options.results / "models" / self.name, mirrored=mirrored)
         chosen = KEPT if self.options.no_tuning else parts.sentence("The sampler was chosen")
+        if self.options.remeasure:
+            chosen = packaged.card_of(self.name).record["protocol"]["validation"]
         trainings = self.trainings()
         schedule = "; ".join(f"{part}: {words}" for part, (_, words) in trainings.items())
         protocol = {"validation": chosen, "training": schedule, **generated.protocols}
@@ -390,10 +398,11 @@ class Packaging:
         places += f" --tuning {shlex.quote(self.options.tuning)}" if self.options.tuning else ""
         tuned = self.options.tuning_samples
         more = f" --tuning-samples {tuned}" if tuned != TUNING_SAMPLES else ""
-        few = " --no-tuning" if self.options.no_tuning else more
+        few = " --no-tuning" if self.options.no_tuning else more if self.tunes else ""
         few += f" --samples {self.options.samples}" if self.options.samples < self.plan.samples else ""
-        if self.options.retune:
-            return f"python studies/packaged.py --model {self.name} --retune{places}{few}"
+        if self.adopts:
+            word = "--remeasure" if self.options.remeasure else "--retune"
+            return f"python studies/packaged.py --model {self.name} {word}{places}{few}"
         places += " --tokenizer RUN" if self.options.tokenizer else ""
         places += " --init-from RUN" if self.options.init_from else ""
         places += " --decoder" if self.options.decoder else ""
@@ -408,6 +417,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--minutes", type=float, help="time for training; measuring takes a few more")
     what.add_argument("--retune", action="store_true", help="train nothing: choose the packaged model's sampler again")
+    what.add_argument("--remeasure", action="store_true", help="train nothing, choose nothing: measure it again")
     parser.add_argument(
         "--tokenizer", type=Path, help="an earlier tokenizer, run or packaged; all minutes are for MAGE"
     )

@@ -543,7 +543,7 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     folder = tmp_path / "package" / "toy"
     assert card.weights == module.weights_hash(folder)
     assert card.record == json.loads((tmp_path / "results" / "models" / "toy.json").read_text())
-    distances = {f"fd_efflite0_test20{suffix}" for suffix in ("", "_classes", "_restored", "_real")}
+    distances = {f"fd_efflite0_test20{suffix}" for suffix in ("", "_none", "_classes", "_restored", "_real")}
     new = {"authentic_share", "authenticity_efflite0_train20", "authenticity_efflite0_train297_real"}
     measured = {*distances, *new, "linear_probe_accuracy", "class_accuracy", "class_confident_share"}
     measured |= {"control_surprise"}
@@ -574,6 +574,7 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     schedule = retuned.record["protocol"]["training"]
     assert schedule.startswith(card.record["protocol"]["training"] + " (" + card.record["command"])
     options = SimpleNamespace(out=tmp_path, device="cpu", data_root=None, tokenizer=None, retune=True)
+    options.remeasure = options.no_tuning = False
     twice = module.Packaging("toy", plan, options).trainings()
     assert "; ".join(f"{part}: {words}" for part, (_, words) in twice.items()) == schedule
     assert json.loads((tmp_path / "again" / "toy" / "tuning.json").read_text())["trials"]
@@ -596,6 +597,13 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     kept = module.packaged.card_of("toy").record
     assert kept["command"] == "python studies/packaged.py --model toy --retune --no-tuning --samples 20"
     assert kept["protocol"]["validation"] == module.KEPT
+    assert mage.load(folder).sampling == module.resolve(module.Choice(recipe="smoke", changes=plan.changes)).sampling
+    same = [*words[:3], "--remeasure", *words[5:6], str(tmp_path / "same"), *words[7:]]
+    monkeypatch.setattr("sys.argv", same)
+    module.main()
+    measured_again = module.packaged.card_of("toy").record
+    assert measured_again["command"] == "python studies/packaged.py --model toy --remeasure --samples 20"
+    assert measured_again["protocol"] == kept["protocol"]
     assert mage.load(folder).sampling == module.resolve(module.Choice(recipe="smoke", changes=plan.changes)).sampling
     monkeypatch.setattr("sys.argv", more)
     module.main()

@@ -20,7 +20,7 @@ from mage.pipeline import generating
 from mage.pipeline.describing import Describing
 from mage.pipeline.generating import OnBatch
 from mage.pipeline.modes import evaluating
-from mage.sampling.classes import Classes, class_numbers, drawn_classes
+from mage.sampling.classes import NO_CLASS, Classes, class_numbers, drawn_classes
 from mage.sampling.decode import UNKNOWN, OnStep
 from mage.sampling.edit import marked_pixels, one_mask_each, token_mask
 from mage.sampling.keywords import SamplingKeywords, with_sampling_keywords
@@ -72,8 +72,8 @@ class Mage(Describing):
     ) -> Float[Tensor, "n c H W"]:
         """`n` new images, float in [0, 1].
 
-        classes: one for all or one per image, by number or name, -1 = none. Default: a model trained on labels draws
-        without class, a model trained on clusters draws each cluster with its frequency.
+        classes: one for all or one per image, by number or name; "none" or -1: without class. Default: a model with
+        classes draws the class of each image, with the frequency in its training images.
         first_index: number of the first image; image k of a seed does not depend on the batch.
         on_batch: called with the number of images finished since the last call.
         on_step: called before each step of a batch with the step's number, from 0, and the batch's token grids so far
@@ -118,6 +118,7 @@ class Mage(Describing):
         wanted = None
         if classes is not None:
             wanted = class_numbers(classes, n, network.config.num_classes, self.class_names)
+            wanted = None if bool((wanted == NO_CLASS).all()) else wanted  # nothing to guide to
         elif start is None and self.notes.get("class_shares"):  # known tokens already determine the class
             wanted = drawn_classes(self.notes["class_shares"], seed, indices)
         with evaluating(network):

@@ -47,7 +47,7 @@ class Conditions:
 
     names: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
-    """Frequency of each class, if samples without a given class are drawn by it: for clusters."""
+    """Frequency of each class, with which images are generated that are asked for without one."""
 
     def notes(self) -> dict[str, Any]:
         """Class names and shares, for the model's notes."""
@@ -63,9 +63,9 @@ def from_labels(config: ConditionConfig, labels: np.ndarray | None, class_names:
         raise ValueError("conditions.source=clusters needs a token cache: leave out --online, or set it to none")
     if labels is None or labels.max() < 0:
         raise ValueError("conditions.source=labels, but the images have no labels; set it to clusters, which need none")
-    count = int(labels.max()) + 1
-    names = list(class_names) + [str(number) for number in range(len(class_names), count)]
-    return Conditions(tuple(names))
+    names = list(class_names) + [str(number) for number in range(len(class_names), int(labels.max()) + 1)]
+    known = labels[labels >= 0]
+    return Conditions(tuple(names), tuple((np.bincount(known, minlength=len(names)) / len(known)).tolist()))
 
 
 def from_cache(

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mage import rng
 
-NO_CLASS = -1
-"""The class of an image without one."""
+NO_CLASS, WITHOUT = -1, "none"
+"""The class of an image without one, as a number and as a word."""
 
 Classes = int | str | Sequence[int | str] | Tensor | np.ndarray | np.generic | None
 """One class for all images or one per image, by number or name; None: the model's default."""
@@ -42,6 +42,8 @@ def listed(classes: Classes) -> list[Any]:
 def _number(label: int | str, num_classes: int, names: Sequence[str]) -> int:
     if isinstance(label, str) and label in names:
         return list(names).index(label)
+    if label == WITHOUT:
+        return NO_CLASS
     try:
         number = int(label)
     except ValueError:

@@ -16,6 +16,7 @@ from mage.models.mage import MAGEEncoder, MAGETransformer
 from mage.recipes import named
 from mage.recipes.schema import Recipe
 from mage.runs.conditions import cluster, from_cache, from_labels, token_features, whitened
+from mage.sampling.classes import drawn_classes
 from mage.share import Share, Turn
 from mage.training.conditions import ConditionConfig, drop_classes
 from tests.reference.launches import quiet
@@ -54,14 +55,20 @@ def test_labels_from_the_start(base: SimpleNamespace, tmp_path: Path) -> None:
     assert model.transformer.vocabulary.num_classes == 10
     three, named_three, none = (model.generate_tokens(4, classes=classes) for classes in (3, "3", -1))
     assert torch.equal(three, named_three)
-    assert torch.equal(none, model.generate_tokens(4)), "of a model of labels no class is drawn unless asked for"
+    assert torch.equal(none, model.generate_tokens(4, classes="none"))
     assert not torch.equal(three, none)
     mixed = model.generate_tokens(4, classes=[3, 5, 3, -1])
     assert torch.equal(mixed[0], three[0])
     assert torch.equal(mixed[3], none[3])
     guided = model.generate_tokens(4, classes=3, guidance=4.0)
     assert not torch.equal(guided, three)
-    assert torch.equal(model.generate_tokens(4, guidance=4.0), none), "without class there is nothing to guide to"
+    assert torch.equal(model.generate_tokens(4, classes=-1, guidance=4.0), none), "there is nothing to guide to"
+    labels = base.cache.labels
+    shares = [float((labels == number).mean()) for number in range(10)]
+    assert model.notes["class_shares"] == pytest.approx(shares)
+    drawn = drawn_classes(shares, 0, range(4))
+    assert torch.equal(model.generate_tokens(4), model.generate_tokens(4, classes=drawn)), "as often as in training"
+    assert len(drawn.unique()) > 1
     with pytest.raises(ValueError, match="there is no class 'ship'"):
         model.generate(1, classes="ship")
 
@@ -160,7 +167,7 @@ def test_the_tokenizer_of_a_model_with_classes_brings_none_of_them(
     wanted = recipe(f"method.conditions.source={source}", "sampling.guidance=2")
     runs.pretrain(wanted, quiet(tmp_path / "run", **QUIET), tokenizer, cache=base.cache)
     model = mage.load(tmp_path / "run", precision="float32")
-    assert "class_shares" not in model.notes
+    assert len(model.notes.get("class_shares", ())) == (0 if source == "none" else 10)
     assert model.class_names == (() if source == "none" else tuple("0123456789"))
     assert model.generate(2, steps=2).shape == (2, 1, 8, 8)
     assert model.sampling.guidance == (0.0 if source == "none" else 2.0)
