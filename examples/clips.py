@@ -68,7 +68,7 @@ def main(out: Path, steps: int = 1500) -> None:
     truth = torch.from_numpy(clips[:26])
     start = truth.clone()
     start[:, KNOWN:] = -1
-    drawn = mage.load(out / "run").generate_tokens(len(start), start=start, steps=8, token_temperature=0.0)
+    drawn = mage.load(out / "run").generate_tokens(len(start), start=start, steps=8, token_temperature=0.0).cpu()
     still = torch.cat([truth[:, :KNOWN], truth[:, KNOWN - 1 : KNOWN].expand(-1, FRAMES - KNOWN, -1, -1)], dim=1)
     results = {"drawn": drawn, "last frame repeated": still, "another clip (chance)": truth.roll(1, 0)}
     for name, result in results.items():

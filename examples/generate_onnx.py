@@ -32,19 +32,25 @@ def guidance_at(sampling: dict[str, Any], progress: float) -> float:
     return float(sampling["guidance"] * weights[sampling["guidance_schedule"]])
 
 
-def generate(folder: Path, count: int, label: int = -1, seed: int = 0, **settings: Any) -> Any:
-    """`count` images (n, c, h, w) in [0, 1]; settings replace those of the manifest; label: -1 = no class."""
+def generate(folder: Path, count: int, label: int | None = None, seed: int = 0, **settings: Any) -> Any:
+    """`count` images (n, c, h, w) in [0, 1]; settings replace those of the manifest.
+
+    label: -1 = no class; None: drawn with the frequencies of the manifest, if there are any.
+    """
     manifest = json.loads((folder / "manifest.json").read_text())
     logits, decode = (onnxruntime.InferenceSession(str(folder / f"{name}.onnx")) for name in ("logits", "decode"))
     grid, sampling = manifest["tokens"]["grid"], sampler(manifest["sampling"], settings)
     random = np.random.default_rng(seed)
     tokens = np.full((count, int(np.prod(grid))), manifest["tokens"]["unknown"])
     conditional = manifest["classes"] is not None
+    labels = np.full(count, -1 if label is None else label)
+    if conditional and label is None and manifest["classes"]["shares"]:
+        labels = random.choice(manifest["classes"]["count"], count, p=manifest["classes"]["shares"])
     for step, still_unknown in enumerate(sampling["still_unknown"]):
         done, progress = step / max(1, len(sampling["still_unknown"]) - 1), (step + 1) / len(sampling["still_unknown"])
         given = {"tokens": tokens.reshape(count, *grid)}
-        (scores,) = logits.run(None, given | ({"classes": np.full(count, label)} if conditional else {}))
-        if conditional and label >= 0:  # guidance: away from the scores without class
+        (scores,) = logits.run(None, given | ({"classes": labels} if conditional else {}))
+        if conditional and labels[0] >= 0:  # guidance: away from the scores without class
             (without,) = logits.run(None, given | {"classes": np.full(count, -1)})
             scores = scores + guidance_at(sampling, progress) * (scores - without)
         log_probability = scores - np.logaddexp.reduce(scores, axis=2, keepdims=True)
@@ -59,7 +65,7 @@ def generate(folder: Path, count: int, label: int = -1, seed: int = 0, **setting
     return decode.run(None, {"tokens": tokens.reshape(count, *grid)})[0]
 
 
-def main(folder: Path, label: int = -1) -> None:
+def main(folder: Path, label: int | None = None) -> None:
     """Eight images side by side, as a PPM file, which needs no image library."""
     images = np.concatenate(list(generate(folder, 8, label)), axis=2).transpose(1, 2, 0)
     pixels = np.broadcast_to((images * 255).round().astype(np.uint8), (*images.shape[:2], 3))
@@ -69,4 +75,4 @@ def main(folder: Path, label: int = -1) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int((*sys.argv, -1)[2]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:3]))

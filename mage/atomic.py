@@ -71,6 +71,7 @@ def replacing_folder(path: str | Path, *, replaces: Collection[str] | None = Non
     there, stay. None: all are gone.
     """
     path = Path(path)
+    path = path.resolve() if path.is_symlink() else path
     with _explained(path), _temporary(path) as temporary:
         temporary.mkdir()
         permissions = temporary.stat().st_mode & 0o666

@@ -24,7 +24,7 @@ def build(
     pixels = (image_size, image_size) if isinstance(image_size, int) else image_size
     config = tokenizer or VQGANConfig(image_size=pixels, channels=channels, quantizer=QuantizerConfig())
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.stream_seed(seed, "build"))
+        torch.default_generator.manual_seed(rng.stream_seed(seed, "build"))
         vqgan = VQGAN(config)
         sizes = preset(size) if isinstance(size, str) else size
         transformer = MAGETransformer(sizes, Vocabulary.fresh(config.quantizer.num_codes), config.grid)

@@ -28,6 +28,7 @@ from mage.runs.adapt import Adapted
 from mage.runs.generation import look_at_dataset, look_at_model, random_subset
 from mage.runs.production import Production
 from mage.runs.record import Record, write_record
+from mage.sampling.classes import NO_CLASS
 
 DIGITS = "mnist5k"
 COUNTS = (100, 1000, 10_000)
@@ -92,7 +93,8 @@ class Subject:
             extractor = build_extractor("efflite0", device=model.device)
             test = random_subset(self._open("test"), MOST_TEST)
             real = look_at_dataset(test, extractor, size=model.image_size, batch_size=BATCH, device=model.device)
-            samples = look_at_model(model, Production(self._options.samples, 1, BATCH, (), {}), extractor)
+            classes = (NO_CLASS,) if model.require_generator().config.num_classes else ()
+            samples = look_at_model(model, Production(self._options.samples, 1, BATCH, classes, {}), extractor)
             compared = compare(samples, Reference.of("test", real), "efflite0").metrics
             atomic.write_json(path, next(value for name, value in compared.items() if name.startswith("fd_efflite0")))
         return float(json.loads(path.read_text()))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mage.checkpoints.pickles import unpickle
+from mage.checkpoints.pickles import check_tensors, unpickle
 from mage.store.fitting import read_tensors
 from mage.store.parts import ModelParts
 from mage.tokenizers.ldm import LDMConfig, LDMTokenizer
@@ -100,6 +100,7 @@ def read_diffusers(folder: str | Path, *, image_size: tuple[int, int] | None = N
     if file is None:
         raise ValueError(f"{folder} holds no weights: expected {' or '.join(WEIGHTS)}")
     state = read_tensors(file) if file.suffix == ".safetensors" else unpickle(file)
+    check_tensors(file, state)
     last = max((int(match[1]) for name in state if (match := _UP.match(name))), default=0)
     renamed = {_taming_name(name, last): tensor for name, tensor in state.items()}
     for name, tensor in renamed.items():  # attention is a convolution there and a matrix here
@@ -137,7 +138,7 @@ def _build(where: str, state: dict[str, Tensor], image_size: tuple[int, int], *,
             more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             raise ValueError(f"tensors are missing, unknown or of another shape: {', '.join(wrong[:3])}{more}")
         tokenizer.to_empty(device="cpu").load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    except (KeyError, ValueError, ZeroDivisionError) as error:
+    except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f"{where} does not hold a VQGAN that this library can read: {error}") from None
     return ModelParts(tokenizer, None, {"converted": {"from": Path(where).name}})
 

@@ -25,7 +25,7 @@ from mage.checkpoints.official_names import (
     transformer_names,
 )
 from mage.checkpoints.official_sizes import Settings, mage_config, read_vocabulary, token_grid, vqgan_config
-from mage.checkpoints.pickles import unpickle
+from mage.checkpoints.pickles import check_tensors, unpickle
 from mage.models import MAGEClassifier, MAGETransformer
 from mage.pipeline import Mage
 from mage.store import folder as store
@@ -184,11 +184,7 @@ def _read_file(path: Path) -> _File:
         raise ValueError(f"{path} holds a {type(content).__name__}, not the named tensors of a checkpoint")
     form = next((key for key in ("model", "state_dict") if isinstance(content.get(key), dict)), "bare")
     state = content if form == "bare" else content[form]
-    for name, tensor in state.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ValueError(
-                f"{path} is not a released checkpoint: {name!r} is a {type(tensor).__name__}, not a tensor"
-            )
+    check_tensors(path, state)
     dropped = () if form == "bare" else tuple(str(key) for key in content if key != form)
     return _File(path, dict(state), form, dropped)
 

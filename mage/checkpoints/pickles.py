@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 class _Inert:
@@ -47,3 +48,14 @@ def unpickle(path: Path, *, inert: tuple[str, ...] = ()) -> Any:
                 ) from None
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"{path} is cut off, damaged or not a checkpoint ({reason})") from None
+
+
+def check_tensors(path: Path, state: Any) -> None:
+    """Raise ValueError unless these are named, ordinary tensors: not sparse, quantized or without content."""
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} holds a {type(state).__name__}, not the named tensors of a checkpoint")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ValueError(f"{path} is no checkpoint: {name!r} is a {type(tensor).__name__}, not a tensor")
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise ValueError(f"{path} is no checkpoint: {name} is a sparse, quantized or empty tensor")

@@ -35,11 +35,12 @@ def _convert(options: Options) -> None:
             )
         check_new_file("--out", options.out, (".pth", ".pt", ".ckpt"))
         official.to_released(options.files[0], options.out)
-        emit(options, {"out": str(options.out)}, f"{options.out}: every tensor as it was released")
+        emit(options, {"out": str(options.out)}, f"{options.out}: names, shapes and types as they were released")
         return
-    converted = official.convert(
-        list(options.files), options.out, config=sizes_of(options.config), allow_extra=options.allow_extra
-    )
+    config = sizes_of(options.config)
+    if options.image_size is not None:
+        config = (config or {}) | {"image_size": list(options.image_size)}
+    converted = official.convert(list(options.files), options.out, config=config, allow_extra=options.allow_extra)
     dropped = ", ".join(converted.dropped) or "nothing"
     emit(
         options,
@@ -62,6 +63,9 @@ def _is_foreign(path: Path) -> bool:
 
 def _convert_foreign(options: Options) -> None:
     path = options.files[0]
+    if options.config is not None or options.allow_extra:
+        raise ValueError(f"{path} is a tokenizer trained elsewhere, whose tensors say everything: leave out --config "
+                         "and --allow-extra")  # fmt: skip
     if path.is_dir():
         parts = foreign.read_diffusers(path, image_size=options.image_size)
     else:

@@ -21,6 +21,7 @@ from mage.runs.fitted import check_changes, fitted_recipe
 from mage.runs.gallery import Gallery
 from mage.runs.inputs import training_data
 from mage.runs.launch import Launch
+from mage.runs.pretrain import check_encoder
 from mage.runs.reading import Reading, reading_of
 from mage.runs.record import Record, command_line, write_record
 from mage.runs.showcase import Showcase
@@ -81,6 +82,10 @@ def run(options: Options) -> None:
     recipe, launch = resolve(choice_of(options)), launch_of(options)
     launch = replace(launch, resume=newest_checkpoint(launch.out) is not None)
     has_packaged = recipe.data.name == named(RECIPE).data.name and PACKAGED in packaged.names()
+    try:
+        check_encoder(recipe)
+    except ValueError as error:
+        raise ValueError(f"{error}; a demo starts from none") from None
     if minutes:
         check_changes(options.set, "tokenizer_training", "pretraining")
     if minutes == 0 and not has_packaged:

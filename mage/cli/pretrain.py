@@ -14,6 +14,7 @@ from mage.recipes import Recipe, resolve
 from mage.recipes.fitting import unfitted
 from mage.runs.fitted import check_words, fitted_recipe
 from mage.runs.inputs import training_data
+from mage.runs.pretrain import check_encoder
 from mage.runs.reading import reading_of
 from mage.settings import name_of
 from mage.training.run import TrainResult
@@ -31,6 +32,8 @@ def run(options: Options) -> None:
         raise ValueError(f"{options.data} holds tokens of images: give the --tokenizer that they were made with")
     recipe, launch = _recipe(options, cache, None if tokenizer is None else tokenizer.recipe), launch_of(options)
     launch.check_out()
+    if options.init_from is None and not launch.resume:
+        check_encoder(recipe)
     if recipe.method.reads == "tokens" and tokenizer is None and cache is None:
         raise ValueError("give --tokenizer, or as --data a cache of tokens made by `mage tokenize --array`")
     if options.minutes is not None:
@@ -43,8 +46,9 @@ def run(options: Options) -> None:
         if options.recipe is None and options.config is None:  # it may be that of the tokenizer's training
             recipe = unfitted(recipe)
         recipe = fitted_recipe(
-            recipe, launch, "pretraining", len(train), options.minutes, reading=reading, changes=options.set
-        )
+            recipe, launch, "pretraining", len(train), options.minutes, continued=options.init_from is not None,
+            reading=reading, changes=options.set,
+        )  # fmt: skip
     if tokenizer is not None and cache is None and not options.online and recipe.method.reads == "tokens":
         size = len(training_data(recipe, options.data_root).train)
         note(options, f"token cache: {options.out / 'tokens'}")

@@ -31,7 +31,8 @@ def can_run(form: str) -> bool:
 def runner(form: str, part: Part, path: Path) -> Run:
     """The written file as a function."""
     if form == "torch":
-        module = torch.export.load(path).module()
+        with open(path, "rb") as file:
+            module = torch.export.load(file).module()
 
         def run(inputs: Sequence[Tensor]) -> Tensor:
             with torch.no_grad():

@@ -60,8 +60,9 @@ def describe(model: Mage, parts: tuple[Part, ...], form: str, differences: dict[
     count = network.num_classes if isinstance(network, Classifier) else 0
     count = network.config.num_classes if isinstance(network, MAGETransformer) else count
     if count:
-        shares = model.notes.get("class_shares")
-        values["classes"] = {"count": count, "names": list(model.class_names), "none": NO_CLASS, "shares": shares}
+        values["classes"] = {"count": count, "names": list(model.class_names), "none": None, "shares": None}
+        if isinstance(network, MAGETransformer):
+            values["classes"] |= {"none": NO_CLASS, "shares": model.notes.get("class_shares")}
     if isinstance(network, MAGETransformer):
         values["sampling"] = to_dict(model.sampling) | {
             "still_unknown": still_unknown(area(network.grid), model.sampling)

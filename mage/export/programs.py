@@ -43,7 +43,8 @@ def traced(part: Part) -> ExportedProgram:
 
 def write_torch(program: ExportedProgram, path: Path) -> None:
     """Save the program, for `torch.export.load`."""
-    torch.export.save(program, path)
+    with open(path, "wb") as file:  # names that are not UTF-8 would end the process
+        torch.export.save(program, file)
 
 
 def write_onnx(program: ExportedProgram, part: Part, path: Path) -> None:

@@ -1,12 +1,13 @@
 """A model -> a folder with one file per part and `manifest.json`, checked and written in one step."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from mage import atomic
 from mage.export.check import can_run, check
-from mage.export.manifest import FILE, describe
+from mage.export.manifest import FILE, FORMAT, describe
 from mage.export.parts import PartName, parts_of
 from mage.export.programs import SUFFIXES, check_installed, traced, write_onnx, write_torch
 from mage.models.pooling import Pool
@@ -58,5 +59,14 @@ def export(
 
 def check_free(folder: Path) -> None:
     """Raise ValueError if there is something at `folder` that an export may not replace."""
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / FILE).is_file()):
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not _is_manifest(folder / FILE)):
         raise ValueError(f"{folder} exists and holds no export; choose another name, nothing was overwritten")
+
+
+def _is_manifest(path: Path) -> bool:
+    """Whether an export wrote this file: web pages have one of the same name."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT

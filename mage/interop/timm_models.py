@@ -13,6 +13,7 @@ from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
 from timm.models._features import FeatureGetterNet
+from torch import nn
 
 from mage.interop.timm_encoder import TimmEncoder
 from mage.pipeline import Mage
@@ -70,6 +71,9 @@ def create(
     the model's.
     """
     parts = copy.deepcopy(model.parts) if isinstance(model, Mage) else store.read(model)
+    for network in (parts.tokenizer, parts.transformer):
+        if isinstance(network, nn.Module):
+            network.float()
     loaded = Mage.of(parts, precision="float32", device="cpu")
     size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size or loaded.image_size)
     if size != tuple(loaded.image_size):

@@ -119,7 +119,7 @@ def fit_batch(optim: OptimConfig, num_images: int) -> OptimConfig:
     """The batch halved until a pass has FEWEST_BATCHES, or it is SMALLEST_BATCH; never more than the images."""
     batch = optim.batch_size
     while batch > SMALLEST_BATCH and batch * FEWEST_BATCHES > num_images:
-        batch //= 2
+        batch = max(SMALLEST_BATCH, batch // 2)
     batch = min(batch, num_images)
     return replace(optim, batch_size=batch, accumulation=math.gcd(batch, optim.accumulation))
 

@@ -57,11 +57,13 @@ def adapted_recipe(
     images = open_data(recipe.data.name, "train", recipe, data_root)
     method: Any = recipe.method
     classes = network.config.num_classes > 0 and _has_classes(images)
-    conditions = replace(method.conditions, source="labels" if classes else "none", freeze_encoder=False)
+    if hasattr(method, "conditions"):
+        conditions = replace(method.conditions, source="labels" if classes else "none", freeze_encoder=False)
+        method = replace(method, conditions=conditions)
     recipe = replace(
         recipe,
         data=replace(recipe.data, validation=_enough_held_out(recipe.data.validation, len(images))),
-        method=replace(method, conditions=conditions),
+        method=method,
         sampling=recipe.sampling if classes else replace(recipe.sampling, guidance=0.0),
     )
     return override(recipe, list(changes))

@@ -25,6 +25,7 @@ from mage.pipeline import Mage
 from mage.pipeline.modes import evaluating
 from mage.runs.inputs import load_images
 from mage.runs.tokenizer_check import perceptual_network
+from mage.sampling.classes import NO_CLASS
 
 MOST_TEST, MOST_TRAIN = 1000, 5000
 """Test images that are measured, and training images among which neighbours are sought."""
@@ -70,7 +71,8 @@ class TestedImages:
 
     def samples(self, model: Mage) -> Float[Tensor, "c gh gw"]:
         """A grid of samples with seed 0, without classes."""
-        return images.make_grid(model.generate(SAMPLES, seed=0).cpu().float())
+        classes = NO_CLASS if model.require_generator().config.num_classes else None
+        return images.make_grid(model.generate(SAMPLES, seed=0, classes=classes).cpu().float())
 
     def shown(self, model: Mage) -> Float[Tensor, "n c H W"]:
         """A few test images, of the model's size."""

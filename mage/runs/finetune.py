@@ -16,6 +16,7 @@ from mage.pipeline import Mage
 from mage.recipes.finetune import FinetuneRecipe
 from mage.runs.inputs import image_batches, labelled_images, tell_data
 from mage.runs.launch import Launch, announce, run_task
+from mage.runs.tokenizer import notes_of_tokenizer
 from mage.tokenizers.base import weights_fingerprint
 from mage.training.classify import Finetuning
 from mage.training.run import TrainResult
@@ -37,7 +38,7 @@ def finetune(recipe: FinetuneRecipe, launch: Launch, model: Mage) -> TrainResult
     data = carve(dataset, recipe.data.validation)
     tell_data(data, recipe.data.name, model.image_size)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.stream_seed(recipe.seed, "classifier weights"))
+        torch.default_generator.manual_seed(rng.stream_seed(recipe.seed, "classifier weights"))
         classifier = start_classifier(
             model,
             classes,
@@ -58,7 +59,7 @@ def finetune(recipe: FinetuneRecipe, launch: Launch, model: Mage) -> TrainResult
         recipe=settings.to_dict(recipe),
         seed=recipe.seed,
         validation=labelled_images(data.validation, recipe.data.validation.images, cut),
-        notes=model.notes | {"class_names": list(dataset.class_names)},
+        notes=notes_of_tokenizer(model) | {"class_names": list(dataset.class_names)},
         precision=launch.resolved_precision(),
     )
     piece = recipe.optim.batch_size // (recipe.optim.accumulation * distributed.world_size())

@@ -65,6 +65,12 @@ def start_from(network: MAGETransformer, model: Mage, tokenizer: Tokenizer | Non
             left.append(name)
     if all(name in left for name in target_state if ".blocks." in name):
         raise ValueError("no block of --init-from fits: its model has other sizes; choose the same model.width")
+    for part in ("depth", "decoder_depth"):
+        theirs, own = getattr(source.config, part), getattr(network.config, part)
+        if own < theirs:
+            logger.warning(
+                "%d of the %d blocks of --init-from are left out, since model.%s is smaller", theirs - own, theirs, part
+            )
     logger.info("started from %s; new: %s", type(source).__name__, ", ".join(left) or "nothing")
     return left
 

@@ -19,6 +19,7 @@ from mage.runs.initial_weights import start_from
 from mage.runs.inputs import cached_batches, decoding_device, image_batches, tell_data, training_data, validation_images
 from mage.runs.launch import Launch, announce, run_task
 from mage.runs.online import watch_images, watch_tokens
+from mage.runs.tokenizer import notes_of_tokenizer
 from mage.tokenizers import Tokenizer
 from mage.training.method import MethodInputs
 from mage.training.pretrain import Pretraining
@@ -111,7 +112,7 @@ def _on_images(
         num_codes=words.num_codes,
         tokenizer=words,
         sampling=recipe.sampling,
-        notes=tokenizer.notes | conditions.notes(),
+        notes=notes_of_tokenizer(tokenizer) | conditions.notes(),
         class_names=conditions.names,
         precision=tokenizer.precision,
     )
@@ -135,20 +136,28 @@ def _compare(cache: TokenCache, train: ImageDataset) -> None:
 def _begin_at(task: Task, init_from: Mage | None, tokenizer: Tokenizer | None, recipe: Recipe, launch: Launch) -> None:
     """Initialise a task's network with another model's weights, except in a resumed run.
 
-    Raises ValueError for a method that cannot, and for a network of random weights whose encoder would stay as it is.
+    Raises ValueError for a method that cannot, and for an encoder that would stay as it is with random weights.
     """
     if launch.resume:
         return
     if init_from is None:
-        conditions = recipe.method.class_conditions
-        if conditions.source != "none" and conditions.freeze_encoder:
-            raise ValueError(
-                "method.conditions.freeze_encoder keeps the encoder as it is: give --init-from, a model that is trained"
-            )
-        return
+        return check_encoder(recipe)
     if not isinstance(task, Pretraining):
         raise ValueError(f"the method {recipe.method.name} cannot start from another model: leave out --init-from")
-    start_from(task.network, init_from, tokenizer)
+    new = [name for name in start_from(task.network, init_from, tokenizer) if name.startswith("encoder.")]
+    if new and recipe.method.class_conditions.freeze_encoder:
+        raise ValueError(
+            f"method.conditions.freeze_encoder keeps the encoder as it is, but the model to start from has no {new[0]} "
+            "that fits: its tokenizer or its sizes are others"
+        )
+
+
+def check_encoder(recipe: Recipe) -> None:
+    """Raise ValueError if an encoder of random weights would stay as it is."""
+    if recipe.method.class_conditions.freeze_encoder:
+        raise ValueError(
+            "method.conditions.freeze_encoder keeps the encoder as it is: give --init-from, a model that is trained"
+        )
 
 
 def _on_tokens(

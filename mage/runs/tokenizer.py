@@ -56,11 +56,11 @@ def train_tokenizer(
         data.train, transform, optim, recipe.seed, workers=launch.workers, device=decoding_device(recipe, device)
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.stream_seed(recipe.seed, "tokenizer weights"))
+        torch.default_generator.manual_seed(rng.stream_seed(recipe.seed, "tokenizer weights"))
         tokenizer = VQGAN(recipe.tokenizer)
         if init_from is not None:
             tokenizer.load_state_dict(init_from.state_dict())
-        torch.manual_seed(rng.stream_seed(recipe.seed, "discriminator weights"))
+        torch.default_generator.manual_seed(rng.stream_seed(recipe.seed, "discriminator weights"))
         task = TokenizerTraining(
             tokenizer,
             source,
@@ -111,5 +111,10 @@ def load_tokenizer(path: str | Path, *, precision: str = "auto", device: str = "
 
 def tokenizer_of(model: Mage) -> Mage:
     """The tokenizer of a model, without what its notes say of the classes and of the sampler of its network."""
-    notes = {name: note for name, note in model.notes.items() if name not in OF_NETWORK}
+    notes = notes_of_tokenizer(model)
     return Mage(model.tokenizer, None, recipe=model.recipe, notes=notes, precision=model.precision, device=model.device)
+
+
+def notes_of_tokenizer(model: Mage) -> dict[str, Any]:
+    """The notes of a model that hold for every network on its tokenizer's tokens."""
+    return {name: note for name, note in model.notes.items() if name not in OF_NETWORK}

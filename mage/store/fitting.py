@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from mage.settings import check_sizes
@@ -39,15 +39,26 @@ def restored(build: Callable[[], Network], settings: Any, path: Path) -> Network
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file. Raises ValueError if it is missing, damaged or of another format."""
-    return _read(path, lambda: load_file(path))
+    return _read(path, lambda: load_file(path) if _has_text(path) else load(path.read_bytes()))
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     def shapes() -> dict[str, tuple[int, ...]]:
+        if not _has_text(path):
+            return {name: tuple(tensor.shape) for name, tensor in load(path.read_bytes()).items()}
         with safe_open(path, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no mapping
 
     return _read(path, shapes)
+
+
+def _has_text(path: Path) -> bool:
+    """Whether the name is UTF-8, as safetensors needs it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 Value = TypeVar("Value")

@@ -65,7 +65,7 @@ def write(
     are read in float32 either way.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]) and not (folder / CONFIG).exists():
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]) and not _is_ours(folder / CONFIG):
         raise ValueError(f"{folder} exists and is not a model folder; choose another name, nothing was overwritten")
     try:
         with atomic.replacing_folder(folder, replaces=FILES) as temporary:
@@ -141,15 +141,26 @@ def read(path: str | Path, *, tokenizer: Tokenizer | None = None, revision: str 
         recipe, notes = config["recipe"], config.get("notes", {})  # the latter are absent in folders of 0.1
         if not isinstance(recipe, dict) or not isinstance(notes, dict):
             raise TypeError("recipe and notes are mappings")
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG} is not a model configuration ({type(error).__name__}: {error})") from None
     return ModelParts(tokenizer, transformer, recipe, notes)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a config.json is of a model folder, perhaps a damaged one: other libraries have files of this name."""
+    if not path.is_file():
+        return False
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(config, dict) and config.keys() >= {"format", "tokenizer", "transformer"}
 
 
 def _whole_config(folder: Path) -> dict[str, Any]:
     """config.json, with whose weights it was written; a run may replace both while they are looked at."""
     for last in (False, False, True):
-        text = (folder / CONFIG).read_text()
+        text = (folder / CONFIG).read_text(encoding="utf-8")
         config: dict[str, Any] = json.loads(text)
         if config["format"] != FORMAT:
             raise ValueError(f"{folder} has format {config['format']}; this version of mage reads {FORMAT}")
@@ -157,7 +168,7 @@ def _whole_config(folder: Path) -> dict[str, Any]:
             check_written(folder, config)
             break
         except ValueError:
-            if last or (folder / CONFIG).read_text() == text:
+            if last or (folder / CONFIG).read_text(encoding="utf-8") == text:
                 raise
     return config
 
@@ -178,6 +189,8 @@ def _tokenizer(
     values: dict[str, Any] | None, own_tokenizer: Tokenizer | None, folder: Path
 ) -> VQGAN | LDMTokenizer | None:
     """The folder's own tokenizer, if there is one; also checks the user's tokenizer."""
+    if not isinstance(values, dict | None):
+        raise TypeError("tokenizer is a mapping, or null")
     values = dict(values) if values is not None else {"kind": "none"}
     kind = values.pop("kind", "vqgan")
     if kind == "external" and own_tokenizer is not None and own_tokenizer.fingerprint() != values["fingerprint"]:

@@ -101,13 +101,15 @@ def copied(folder: Path) -> Iterator[Path]:
 def prepare(folder: Path, card: str) -> None:
     """Make a model folder ready for upload: a card, and in config.json the hashes of the weights.
 
-    Absolute paths in recipe and notes, which tell of a machine and its user, are shortened to the last name; names of
-    classes stay.
+    A card without `model_card.MARK`, one that somebody wrote, stays. Absolute paths in recipe and notes, which
+    tell of a machine and its user, are shortened to the last name; names of classes stay.
     """
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     config |= {part: without_paths(config.get(part, {})) for part in ("recipe", "notes")}
     atomic.write_json(folder / CONFIG, checksums.sealed(config | {HASHES: hashes(folder)}))
-    atomic.write_text(folder / CARD, card)
+    own = folder / CARD
+    if not own.is_file() or MARK in own.read_text(encoding="utf-8", errors="replace"):
+        atomic.write_text(own, card)
 
 
 def _library() -> Any:

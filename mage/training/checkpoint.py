@@ -149,6 +149,21 @@ def not_finite(modules: Mapping[str, nn.Module]) -> list[str]:
     return [f"{name}.{part}" for name, module in modules.items() for part in wrong(module.state_dict().items())]
 
 
+def check_resumed(state: Mapping[str, Any], folder: Path, settings: dict[str, Any], steps: int) -> None:
+    """Raise ValueError if the run in `folder` cannot go on from a checkpoint with these settings for so many steps."""
+    changed = changed_settings(state["settings"], settings)
+    if changed:
+        raise ValueError(
+            f"the run in {folder} was started with other settings: {changed[0]}; resume with the same ones, "
+            "or start a new run in another folder"
+        )
+    if steps < max(state["step"], state.get("steps", 0)):
+        raise ValueError(
+            f"the run in {folder} is {state.get('steps', state['step'])} steps long and can only become "
+            f"longer: give at least as many steps, not {steps}"
+        )
+
+
 def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Settings whose change would alter what a resumed run learns, such as "model.width: 192 is not 256".
 

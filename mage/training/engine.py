@@ -19,7 +19,7 @@ from mage import distributed, images, rng
 from mage.device import autocast, exact, resolve
 from mage.share import Share, Turn
 from mage.training.checkpoint import (
-    changed_settings,
+    check_resumed,
     drop_old_checkpoints,
     intact_checkpoint,
     last_good,
@@ -35,7 +35,7 @@ from mage.training.optim import learning_rate
 from mage.training.progress import Progress
 from mage.training.run import Interrupted, NonFiniteLoss, RunConfig, Strategy, TrainResult
 from mage.training.runlog import RunLog, seconds_until
-from mage.training.sharded import ShardedWriter, read_sharded
+from mage.training.sharded import ShardedWriter, read_numbers, read_sharded
 from mage.training.sharding import clip_gradients, gather
 from mage.training.task import Reading, Task
 from mage.training.transfer import on_device
@@ -274,18 +274,10 @@ class Trainer:
         if path is None:
             raise ValueError(f"{self.folder} holds no checkpoint to resume from; start the run without --resume")
         now = self.networks.state() | {"parameters": self.networks.parameters()}
-        state = read_sharded(path, now) if path.is_dir() else read_checkpoint(path)
-        changed = changed_settings(state["settings"], self.settings)
-        if changed:
-            raise ValueError(
-                f"the run in {self.folder} was started with other settings: {changed[0]}; resume with the same ones, "
-                "or start a new run in another folder"
-            )
-        if self.task.steps < max(state["step"], state.get("steps", 0)):
-            raise ValueError(
-                f"the run in {self.folder} is {state.get('steps', state['step'])} steps long and can only become "
-                f"longer: give at least as many steps, not {self.task.steps}"
-            )
+        state = read_numbers(path) if path.is_dir() else read_checkpoint(path)
+        check_resumed(state, self.folder, self.settings, self.task.steps)
+        if path.is_dir():
+            state = read_sharded(path, now)
         self.networks.restore(state)
         self.step, self.observed = state["step"], state["observed"]
         self.seconds = seconds_until(self.folder, self.step)  # the log's: a checkpoint depends on no clock

@@ -50,10 +50,10 @@ class OptimConfig:
             raise ValueError(f"training needs positive steps or epochs, not {self.steps} and {self.epochs}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), not {self.ema_decay}")
-        if min(self.clip, self.warmup, self.weight_decay) < 0:
-            raise ValueError(
-                f"clip, warmup and weight_decay must be 0 or more, not {self.clip}, {self.warmup}, {self.weight_decay}"
-            )
+        if min(self.clip, self.weight_decay) < 0:
+            raise ValueError(f"clip and weight_decay must be 0 or more, not {self.clip} and {self.weight_decay}")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup is a share of the training, from 0 to 1, not {self.warmup}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must lie in (0, 1], not {self.layer_decay}")
         if self.layer_decay < 1 and self.optimizer == "muon":

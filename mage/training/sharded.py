@@ -6,6 +6,7 @@ it is on disk. It can be read by any number of processes, with weights that are 
 """
 
 import os
+import pickle
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,8 @@ from mage.training.checkpoint import drop_old_checkpoints, seal_parts
 
 SPLIT = ("modules", "optimizers", "averages")
 """What of a training's state is written in parts."""
+UNREADABLE = (OSError, LookupError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, CheckpointException)
+"""What reading a damaged checkpoint raises."""
 
 
 class ShardedWriter:
@@ -102,14 +105,31 @@ def _full_disk(error: BaseException) -> bool:
     return getattr(error, "errno", None) in atomic.FULL or "No space left" in str(error)
 
 
+def read_numbers(path: Path) -> dict[str, Any]:
+    """A checkpoint's content without the tensors that are cut. Raises ValueError if it cannot be read."""
+    try:
+        state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    return state
+
+
+def _unreadable(path: Path, error: BaseException) -> ValueError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ValueError(
+        f"the checkpoint {path} cannot be read ({reason}); if files of it are missing, move it away to resume from "
+        "the one before"
+    )
+
+
 def read_sharded(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint's content, every process reading its rows. Raises ValueError if it cannot be read.
 
     now: the training's own state, whose tensors say how those of the checkpoint are to be cut; optimizers that have no
     states yet get those of the checkpoint, cut like their parameters ("parameters", by name of the optimizer).
     """
+    state = read_numbers(path)
     try:
-        state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
         places = [tuple(place) for place in state.pop("split")]
         reader = HuggingFaceStorageReader(str(path))
         sizes = reader.read_metadata().state_dict_metadata
@@ -121,12 +141,8 @@ def read_sharded(path: Path, now: Mapping[str, Any]) -> dict[str, Any]:
             _by_itself(load, target, storage_reader=reader)
         else:
             load(target, storage_reader=reader)
-    except (OSError, KeyError, ValueError, RuntimeError, EOFError, CheckpointException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"the checkpoint {path} cannot be read ({reason}); if files of it are missing, move it away to resume from "
-            "the one before"
-        ) from None
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
     for place in places:
         inside: Any = state
         for name in place[:-1]:

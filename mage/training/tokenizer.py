@@ -64,6 +64,10 @@ class TokenizerLossConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.redrawn <= 1:
             raise ValueError(f"tokenizer_loss.redrawn is a share of the tokens, from 0 to 1, not {self.redrawn}")
+        if not 0 < self.perceptual_share <= 1:
+            raise ValueError(
+                f"tokenizer_loss.perceptual_share is a share of the batch, above 0 to 1, not {self.perceptual_share}"
+            )
         if self.redrawn and not self.freeze_encoder:
             raise ValueError("tokenizer_loss.redrawn needs tokenizer_loss.freeze_encoder: a network knows these tokens")
 

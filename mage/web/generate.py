@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from mage.sampling.classes import NO_CLASS, WITHOUT
 from mage.sampling.trace import Trace
 from mage.web import views
 from mage.web.chooser import Page
@@ -30,7 +31,9 @@ class Shown(NamedTuple):
 
 def class_choices(served: Served) -> list[str]:
     """What can be asked for."""
-    return [EACH, *served.classes, ANY] if served.classes else [ANY]
+    if not served.classes:
+        return [ANY]
+    return [EACH, *served.classes, ANY, *([WITHOUT] if served.model.notes.get("class_shares") else [])]
 
 
 def classes_of(served: Served, word: str, count: int) -> list[str | int] | None:
@@ -39,6 +42,8 @@ def classes_of(served: Served, word: str, count: int) -> list[str | int] | None:
         return None
     if word == EACH and served.classes:
         return [number % len(served.classes) for number in range(count)]
+    if word == WITHOUT and word in class_choices(served) and word not in served.classes:
+        return [NO_CLASS] * count
     if word not in served.classes:
         raise ValueError(f"{served.name} has no class {word!r}; there are {', '.join(class_choices(served))}")
     return [served.classes.index(word)] * count

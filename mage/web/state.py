@@ -6,6 +6,7 @@ Letters: c channels, h w pixels.
 import hashlib
 import io
 import tempfile
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -76,9 +77,10 @@ class Models:
         self._work = tempfile.TemporaryDirectory(prefix="mage-serve-")
         self.chosen, self.uploads = Path(self._work.name) / "chosen", Path(self._work.name) / "uploads"
         self.chosen.mkdir()
+        self._writing = threading.Lock()  # visitors' events run in threads
         self._kept: list[Path] = []  # in order: the times of files are not, where a clock jumps
         sources = tuple(sources) or packaged.names()
-        last = [Path(source).name for source in sources]
+        last = [Path(source).resolve().name if Path(source).exists() else Path(source).name for source in sources]
         names = [name if last.count(name) == 1 else source for name, source in zip(last, sources, strict=True)]
         try:
             self._served = {
@@ -134,13 +136,14 @@ class Models:
     def _file(self, data: bytes) -> str:
         """The file of a picture, named by its content and never written twice; the oldest files are deleted."""
         path = self.chosen / f"{hashlib.sha256(data).hexdigest()[:16]}.png"
-        if not path.exists():
-            with tempfile.NamedTemporaryFile(dir=self._work.name, delete=False) as fresh:
-                fresh.write(data)
-            Path(fresh.name).replace(path)
-        self._kept = [*(older for older in self._kept if older != path), path]
-        while len(self._kept) > KEPT:
-            self._kept.pop(0).unlink(missing_ok=True)
+        with self._writing:
+            if not path.exists():
+                with tempfile.NamedTemporaryFile(dir=self._work.name, delete=False) as fresh:
+                    fresh.write(data)
+                Path(fresh.name).replace(path)
+            self._kept = [*(older for older in self._kept if older != path), path]
+            while len(self._kept) > KEPT:
+                self._kept.pop(0).unlink(missing_ok=True)
         return str(path)
 
     def _load(self, name: str, source: str, folder: Path | None, model: Mage) -> Served:

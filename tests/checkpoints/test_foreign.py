@@ -114,6 +114,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
         (lambda s: s.pop("quantize.embedding.weight"), r"quantize\.embedding\.weight"),
         (lambda s: s.update({"quantize.proj.weight": torch.zeros(1)}), "Gumbel"),
         (lambda s: s.pop("encoder.conv_in.weight"), "not a taming VQGAN"),
+        (lambda s: s.update({"encoder.conv_in.weight": torch.zeros(())}), "does not hold a VQGAN"),
     ],
 )
 def test_files_that_do_not_fit_are_refused(change: Any, words: str, tmp_path: Path) -> None:
@@ -179,4 +180,7 @@ def test_the_command_converts_and_the_result_tokenizes(tmp_path: Path, capsys: p
     out = tmp_path / "tokenizer"
     main(["convert", str(tmp_path / "last.ckpt"), "--out", str(out), "--image-size", "16", "24"])
     assert "16 x 24 pixels to 4 x 6 tokens, 20 codes" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["convert", str(tmp_path / "last.ckpt"), "--out", str(tmp_path / "no"), "--allow-extra"])
+    assert "leave out --config and --allow-extra" in capsys.readouterr().err
     assert mage.load(out).tokenizer.grid == (4, 6)

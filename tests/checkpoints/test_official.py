@@ -16,6 +16,7 @@ from torch import Tensor
 
 import mage
 from mage.checkpoints import official
+from mage.cli.main import main
 from mage.models import MAGEClassifier, MAGEConfig, MAGETransformer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -157,6 +158,8 @@ def test_tokenizer_file_alone_and_with_a_network(tmp_path: Path) -> None:
     assert (alone.kind, alone.dropped, alone.model.transformer) == ("tokenizer", ("global_step",), None)
     assert alone.model.image_size == (256, 256)
     assert official.load_released(tokenizer, {"image_size": [128, 64]}).tokenizer.grid == (8, 4)
+    main(["convert", str(tokenizer), "--image-size", "128", "64", "--out", str(tmp_path / "wide")])
+    assert mage.load(tmp_path / "wide").image_size == (128, 64)
 
     state = without_tokenizer(tensors("pretrained"))
     network = write(tmp_path / "mage.pth", {"model": state})
@@ -219,6 +222,8 @@ def test_old_and_new_torch_formats_are_read_and_cut_files_refused(tmp_path: Path
         ({"model": {"a": 1}}, "'a' is a int"),
         ({"epoch": 3}, "'epoch' is a int"),
         ({"model": {}}, "neither a tokenizer nor"),
+        ({"model": {"a": torch.eye(2).to_sparse()}}, "a is a sparse, quantized or empty tensor"),
+        ({"model": {"a": torch.empty(2, device="meta")}}, "a is a sparse, quantized or empty tensor"),
         ({"fc.weight": torch.ones(1)}, r"neither a tokenizer nor.*fc\.weight"),
     ],
 )

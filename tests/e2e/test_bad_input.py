@@ -103,6 +103,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
         ("--model digits", r"belongs to the installation: .*--no-store"),
         ("--model {root}/model --data digits --num 1", "at least 2"),
         ("--model {root}/model --data digits --try-guidances 1", "guidance needs a model with classes"),
+        ("--model digits --no-store --class none --try-guidances 1", "guidance has no effect on images without class"),
         ("--model {root}/model --data digits --try-steps 0", "--try-steps must be at least 1"),
         ("--model {root}/model --data digits --try-orders diagonal", "there is no order .diagonal."),
     ],

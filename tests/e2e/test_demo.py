@@ -145,6 +145,13 @@ def test_steps_beside_minutes_are_refused_before_anything_is_trained(tmp_path: P
     assert not (tmp_path / "out" / "tokenizer").exists()
 
 
+def test_a_recipe_that_needs_a_trained_model_is_refused_before_anything_is_trained(tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        main(["demo", "--recipe", "cifar10-labels", "--out", str(tmp_path / "out"), *QUIET])
+    assert "a model that is trained; a demo starts from none" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("showing", [10.0, 1000.0])
 def test_the_minutes_that_are_said_to_be_needed_are_enough(monkeypatch: pytest.MonkeyPatch, showing: float) -> None:
     """Of each minute more the tokenizer takes its share, and showing half where it would take more than that."""

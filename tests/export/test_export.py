@@ -1,7 +1,9 @@
 """Exported files compute what the model computes, for every kind of checkpoint and quantizer."""
 
 import json
+import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,6 +203,8 @@ def test_the_manifest_says_what_a_program_needs() -> None:
     assert manifest["tokens"] == {"grid": [2, 3], "num_codes": 16, "unknown": -1}
     assert manifest["vocabulary"]["mask_id"] == 20
     assert manifest["classes"] == {"count": 3, "names": ["a", "b", "c"], "none": -1, "shares": [0.5, 0.25, 0.25]}
+    head = mage.Mage(None, MODELS["fine-tuned"]().transformer, notes={"class_shares": [1.0]})
+    assert describe(head, parts_of(head), "onnx", None)["classes"]["shares"] is None, "nothing is drawn"
     assert manifest["sampling"]["still_unknown"] == [4, 3, 1, 0], "floor of 6 tokens times 3/4, 2/4, 1/4"
     ports = manifest["files"]["logits"]["inputs"]
     assert [(port["name"], port["shape"], port["least"], port["most"]) for port in ports] == [
@@ -270,6 +274,15 @@ def test_an_export_replaces_an_export_and_nothing_else(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no export; choose another name"):
         export(model, tmp_path / "photos", "torch")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
+    (tmp_path / "photos" / "manifest.json").write_text('{"name": "a page"}')
+    with pytest.raises(ValueError, match="holds no export; choose another name"):
+        export(model, tmp_path / "photos", "torch")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text")
+def test_a_program_is_written_into_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"out\xff")
+    assert export(MODELS["pixels"](), folder, "torch")["largest_difference"]["features"] == 0
 
 
 class Strange:

@@ -221,6 +221,9 @@ def test_a_loaded_model_is_copied_and_its_size_kept() -> None:
     assert network.encoder.blocks[0].mlp.drop1.p == 0.3
     with pytest.raises(ValueError, match="have 8 x 12 pixels, not 224 x 224"):
         timm.create_model("mage", model=model, img_size=224)
+    network.to(torch.bfloat16)
+    encoder = timm.create_model("mage", model=model, pretrained=True)
+    assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}
 
 
 def test_packaged_models_are_in_timms_list_with_their_sizes() -> None:

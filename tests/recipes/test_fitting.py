@@ -96,6 +96,10 @@ def test_a_pass_has_several_batches_where_there_are_images_for_it(images: int, e
     assert expected in (16, 7) or images >= FEWEST_BATCHES * expected
 
 
+def test_a_batch_is_not_halved_below_the_smallest() -> None:
+    assert fit_batch(OptimConfig(batch_size=96), 100).batch_size == 16
+
+
 def test_steps_fill_the_minutes_and_short_runs_are_watched() -> None:
     recipe = named("cifar10")
     fit = fit_steps(recipe, "pretraining", 48_000, seconds_per_step=2.0, minutes=10)

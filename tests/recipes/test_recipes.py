@@ -57,7 +57,9 @@ def test_flops_of_a_block_counted_by_hand() -> None:
         ("pretraining.betas=0.9", "pretraining.betas must be"),
         ("pretraining.layer_decay=0.75", "pretraining.layer_decay must be 1: only fine-tuning"),
         ("tokenizer_training.layer_decay=0.75", "tokenizer_training.layer_decay must be 1: only fine-tuning"),
-        ("pretraining.clip=-1", "clip, warmup and weight_decay must be 0 or more, not -1"),
+        ("pretraining.clip=-1", "clip and weight_decay must be 0 or more, not -1"),
+        ("pretraining.warmup=500", "warmup is a share of the training, from 0 to 1, not 500"),
+        ("tokenizer_loss.perceptual_share=2", "perceptual_share is a share of the batch, above 0 to 1, not 2"),
     ],
 )
 def test_a_wrong_setting_is_named(change: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from mage.runs.before_after import colour_warnings, pretraining_warnings
 from mage.runs.journal import Journal
 from mage.runs.pace import Pace
 from mage.runs.tokenizer_check import TokenizerCheck, cell_averages, check_tokenizer, tokenizer_warnings
-from mage.settings import override
+from mage.settings import override, to_dict
+from mage.training.contrastive import MAGECMethod
 from mage.training.method import METHODS
 from mage.training.run import Interrupted
 from tests.reference.launches import quiet
@@ -142,6 +144,15 @@ def test_classes_follow_the_folder_where_the_model_has_classes(model: mage.Mage,
     without = mage.build(smoke.model, tokenizer=smoke.tokenizer, precision="float32")
     without.recipe = model.recipe
     assert conditions(without, classes) == ("none", 0.0)
+
+
+def test_a_model_of_another_method_goes_on_by_it(model: mage.Mage, tmp_path: Path) -> None:
+    smoke = named("smoke")
+    other = mage.build(smoke.model, tokenizer=smoke.tokenizer, precision="float32")
+    other.recipe = to_dict(replace(smoke, method=MAGECMethod()))
+    recipe = adapted_recipe(other, folder_of(tmp_path / "classes", ("a", "b"), 12), None)
+    assert isinstance(recipe.method, MAGECMethod)
+    assert recipe.sampling.guidance == 0
 
 
 def test_small_folders_hold_out_a_fifth_and_large_ones_the_recipes_share(model: mage.Mage, tmp_path: Path) -> None:

@@ -95,9 +95,30 @@ def test_an_encoder_of_random_weights_is_not_frozen(base: SimpleNamespace, tmp_p
     wanted = recipe(
         "method.conditions.source=labels", "method.conditions.freeze_encoder=true", "model.class_input=decoder"
     )
-    with pytest.raises(ValueError, match="freeze_encoder keeps the encoder as it is: give --init-from"):
-        runs.pretrain(wanted, quiet(tmp_path / "run", **QUIET), base.tokenizer, cache=base.cache)
+    for recipe_of_random in (wanted, settings.override(wanted, ["method.conditions.source=none"])):
+        with pytest.raises(ValueError, match="freeze_encoder keeps the encoder as it is: give --init-from"):
+            runs.pretrain(recipe_of_random, quiet(tmp_path / "run", **QUIET), base.tokenizer, cache=base.cache)
     assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_an_encoder_of_other_tokens_is_not_frozen(base: SimpleNamespace, tmp_path: Path) -> None:
+    wanted = recipe(
+        "method.conditions.source=labels", "method.conditions.freeze_encoder=true", "model.class_input=decoder"
+    )
+    other = mage.build(named("smoke").model, tokenizer=named("smoke").tokenizer, seed=1, precision="float32")
+    tokenizer = mage.Mage(other.tokenizer, None, precision="float32")
+    cache = runs.tokenize(recipe(), quiet(tmp_path / "tokens"), tokenizer)
+    with pytest.raises(ValueError, match=r"has no encoder\.embedding\.word\.weight .* that fits"):
+        runs.pretrain(wanted, quiet(tmp_path / "run", **QUIET), tokenizer, cache=cache, init_from=base.model)
+
+
+def test_blocks_of_the_first_model_that_are_left_out_are_told(
+    base: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    smoke = named("smoke")
+    deep = mage.build(replace(smoke.model, depth=2), tokenizer=smoke.tokenizer, precision="float32")
+    runs.pretrain(recipe(), quiet(tmp_path / "run", **QUIET), base.tokenizer, cache=base.cache, init_from=deep)
+    assert "1 of the 2 blocks of --init-from are left out, since model.depth is smaller" in caplog.text
 
 
 def test_a_frozen_encoder_runs_without_dropout(

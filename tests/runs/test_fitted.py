@@ -208,6 +208,12 @@ def test_a_training_with_minutes_goes_on_with_the_same_steps(
     main(words)
     assert from_yaml(tmp_path / "run" / "recipe.yaml").pretraining.steps == 17
     assert "17 steps in" in capsys.readouterr().out
+    monkeypatch.setattr(fitting, "FEWEST_STEPS_CONTINUED", 6)
+    monkeypatch.setattr(fitting, "FEWEST_PARAMETERS", 1)
+    monkeypatch.setattr(fitting, "PARAMETERS_PER_TOKEN", 0)
+    deeper = ["--set", "model.depth=4", "--init-from", str(tmp_path / "run"), "--out", str(tmp_path / "deeper")]
+    main([*words[:5], *deeper])
+    assert from_yaml(tmp_path / "deeper" / "recipe.yaml").model.depth == 4, "a trained model keeps its sizes"
 
 
 def test_where_time_is_short_smaller_networks_are_timed_until_one_has_enough_steps(

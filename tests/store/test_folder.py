@@ -185,10 +185,13 @@ def test_cut_weights_are_refused(model: Mage, tmp_path: Path, size: int) -> None
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{", '{"format": 1}', '{"format": 99, "tokenizer": null}', '{"format": 1, "tokenizer": {"widht": 1}}'],
-)
+    [
+        "", "[]", "{", '{"format": 1}', '{"format": 99, "tokenizer": null}', '{"format": 1, "tokenizer": {"widht": 1}}',
+        '{"format": 1, "tokenizer": "vqgan", "transformer": null}', "[" * 10**5, "\xff",
+    ],
+)  # fmt: skip
 def test_other_configurations_are_refused(model: Mage, tmp_path: Path, text: str) -> None:
-    (model.save(tmp_path / "model") / store.CONFIG).write_text(text)
+    (model.save(tmp_path / "model") / store.CONFIG).write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=r"config\.json|format 99|widht"):
         mage.load(tmp_path / "model")
 
@@ -246,7 +249,28 @@ def test_other_peoples_files_are_not_overwritten(model: Mage, tmp_path: Path) ->
         model.save(photos)
     with pytest.raises(ValueError, match="not a model folder"):
         model.save(photos / "cat.png")
+    (photos / store.CONFIG).write_text('{"_class_name": "VQModel"}')
+    with pytest.raises(ValueError, match="not a model folder"):
+        model.save(photos)
     assert (photos / "cat.png").read_bytes() == b"cat"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text")
+def test_a_folder_whose_name_is_not_utf8_is_read(model: Mage, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"model\xff")
+    model.save(folder)
+    again = mage.load(folder, precision="float32")
+    state = again.require_transformer().state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.require_transformer().state_dict().items())
+
+
+def test_a_link_to_a_folder_stays_a_link(model: Mage, tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "large", target_is_directory=True)
+    model.save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "large" / store.CONFIG).is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large", "link"]
 
 
 def test_a_model_folder_can_be_moved_and_read_elsewhere(model: Mage, tmp_path: Path) -> None:

@@ -330,6 +330,9 @@ def test_a_converted_checkpoint_is_ready_for_upload(tmp_path: Path, capsys: pyte
     files.check_hashes(tmp_path / "base", "the folder")
     assert "# base" in (tmp_path / "base" / hub.CARD).read_text()
     assert "license" not in (tmp_path / "base" / hub.CARD).read_text().split("---")[1]
+    (tmp_path / "base" / hub.CARD).write_text("my words")
+    main(["convert", *words, "--out", str(tmp_path / "base"), "--to-hub-layout"])
+    assert (tmp_path / "base" / hub.CARD).read_text() == "my words"
     main(["convert", str(tmp_path / "base"), "--out", str(tmp_path / "back.pth")])
     with pytest.raises(SystemExit, match="2"):
         main(["convert", str(tmp_path / "base"), "--out", str(tmp_path / "again.pth"), "--to-hub-layout"])

@@ -138,6 +138,7 @@ def test_starts_at_the_encoder_and_learns(pretrained: Mage, tmp_path: Path) -> N
     fresh = start_classifier(pretrained, 10)
     source = pretrained.transformer.encoder.state_dict()
     assert all(torch.equal(tensor, source[name]) for name, tensor in fresh.encoder.state_dict().items())
+    pretrained = Mage.of(replace(pretrained.parts, notes={"class_shares": [0.5, 0.5], "sampling_tuned": {}}))
     recipe: FinetuneRecipe = override(
         FINETUNES["small"](), ["optim.batch_size=64", "optim.steps=120", "mixing.mixup=0", "mixing.cutmix=0",
                                "data.transform.augmentation=none", "optim.base_learning_rate=8e-3"],
@@ -147,6 +148,7 @@ def test_starts_at_the_encoder_and_learns(pretrained: Mage, tmp_path: Path) -> N
     tuned = mage.load(tmp_path / "run", precision="float32")
     assert tuned.transformer.num_classes == 10
     assert tuned.notes["class_names"] == [str(digit) for digit in range(10)]
+    assert not {"class_shares", "sampling_tuned"} & set(tuned.notes), "those of the generator"
     assert tuned.classify(torch.rand(2, 1, 28, 28, generator=rng.generator(0))).shape == (2, 10)
 
 

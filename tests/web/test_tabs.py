@@ -1,5 +1,6 @@
 """What each tab computes, without a browser: equal to the library's methods, and bounded."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 import mage
 from mage import images
 from mage.models import MAGEConfig
+from mage.sampling.classes import WITHOUT
 from mage.sampling.edit import token_mask
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.web import model_card, views
@@ -49,11 +51,18 @@ def test_guidance_counts_where_classes_are_drawn_as_the_library_draws_them(
     tokens = model.generate_tokens(2, guidance=3.0, steps=4, token_temperature=1.0, seed=3)
     assert same(shown[-1].pictures, views.sheet(model.decode_tokens(tokens)))
     assert not torch.equal(tokens, model.generate_tokens(2, guidance=0.0, steps=4, token_temperature=1.0, seed=3))
+    shown = list(generate(models, "digits", WITHOUT, 3.0, 4, 1.0, 3, 2))
+    tokens = model.generate_tokens(2, classes=-1, steps=4, token_temperature=1.0, seed=3)
+    assert same(shown[-1].pictures, views.sheet(model.decode_tokens(tokens)))
 
 
-def test_classes_are_drawn_in_turn_one_or_none(models: Models) -> None:
+def test_classes_are_drawn_in_turn_one_or_none(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     served = models["digits"]
+    monkeypatch.setitem(served.model.notes, "class_shares", [])
     assert class_choices(served) == [EACH, *"0123456789", ANY]
+    monkeypatch.setitem(served.model.notes, "class_shares", [0.1] * 10)
+    assert class_choices(served) == [EACH, *"0123456789", ANY, WITHOUT]
+    assert classes_of(served, WITHOUT, 2) == [-1, -1]
     assert classes_of(served, EACH, 12) == [*range(10), 0, 1]
     assert classes_of(served, "4", 2) == [4, 4]
     assert classes_of(served, ANY, 2) is None
@@ -234,10 +243,16 @@ def test_a_folder_gives_examples_neighbours_and_a_map(tmp_path: Path) -> None:
         models.close()
 
 
-def test_models_of_one_name_are_told_apart_and_what_cannot_generate_is_refused(tmp_path: Path) -> None:
+def test_models_of_one_name_are_told_apart_and_what_cannot_generate_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = small_model(tmp_path / "a" / "run"), small_model(tmp_path / "b" / "run", seed=1)
     models = Models((str(first), str(second)), device="cpu", precision="float32")
     assert models.names == [str(first), str(second)]
+    models.close()
+    monkeypatch.chdir(first)
+    models = Models((".",), device="cpu", precision="float32")
+    assert models.names == ["run"]
     models.close()
     model = mage.load(first, device="cpu")
     mage.Mage(model.tokenizer, None).save(tmp_path / "tokenizer")
@@ -256,6 +271,10 @@ def test_an_upload_is_scaled_to_the_model_and_the_chosen_pictures_do_not_fill_th
     kept = [models.keep(torch.full((1, 28, 28), level, dtype=torch.uint8)) for level in range(6)]
     assert len(list(models.chosen.iterdir())) == 3
     assert Path(kept[-1]).exists()
+    several = [torch.full((1, 28, 28), level, dtype=torch.uint8) for level in range(6, 60)]
+    with ThreadPoolExecutor(6) as visitors:
+        list(visitors.map(models.keep, several))
+    assert len(list(models.chosen.iterdir())) == 3
 
 
 def test_what_visitors_left_is_deleted_at_the_end(tmp_path: Path) -> None:

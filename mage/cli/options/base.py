@@ -85,7 +85,7 @@ class SamplerOptions(Common):
     """seed of everything random"""
     class_: Annotated[tuple[str, ...], tyro.conf.arg(name="class")] = ()
     """class by name or number, for a model with classes; several: in turn; all: every class in turn; none: without
-    class; default: the class of each image is drawn, with its frequency in the training images"""
+    class; default: the class of each new image is drawn, with its frequency in the training images; edits have none"""
     steps: Steps | None = None
     """network passes per image; default: the model's own, else 20"""
     choice_temperature: float | None = None

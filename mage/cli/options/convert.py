@@ -23,7 +23,7 @@ class Options(Common):
     config: Path | None = None
     """JSON with sizes that the tensors do not show, such as num_heads"""
     image_size: tuple[Side, Side] | None = None
-    """height and width for a tokenizer trained elsewhere; default: the folder's, else 256 256"""
+    """height and width, where the tensors do not show them; default: a folder's own, else 256 256"""
     to_hub_layout: bool = False
     """write a card (README.md) and the weights' hashes, too: the folder can be uploaded as it is"""
     allow_extra: bool = False
