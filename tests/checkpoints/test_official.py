@@ -227,6 +227,7 @@ def test_old_and_new_torch_formats_are_read_and_cut_files_refused(tmp_path: Path
         ({"fc.weight": torch.ones(1)}, r"neither a tokenizer nor.*fc\.weight"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")
 def test_other_content_is_refused(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         official.load_released(write(tmp_path / "in.pth", content), CONFIG)
