@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from choices import RESULTS, ask, place
-from measures import batches_of
+from measures import batches_of, without_class
 from torch import Tensor
 
 import mage
@@ -28,7 +28,6 @@ from mage.runs.adapt import Adapted
 from mage.runs.generation import look_at_dataset, look_at_model, random_subset
 from mage.runs.production import Production
 from mage.runs.record import Record, write_record
-from mage.sampling.classes import NO_CLASS
 
 DIGITS = "mnist5k"
 COUNTS = (100, 1000, 10_000)
@@ -93,8 +92,8 @@ class Subject:
             extractor = build_extractor("efflite0", device=model.device)
             test = random_subset(self._open("test"), MOST_TEST)
             real = look_at_dataset(test, extractor, size=model.image_size, batch_size=BATCH, device=model.device)
-            classes = (NO_CLASS,) if model.require_generator().config.num_classes else ()
-            samples = look_at_model(model, Production(self._options.samples, 1, BATCH, classes, {}), extractor)
+            production = Production(self._options.samples, 1, BATCH, without_class(model), {})
+            samples = look_at_model(model, production, extractor)
             compared = compare(samples, Reference.of("test", real), "efflite0").metrics
             atomic.write_json(path, next(value for name, value in compared.items() if name.startswith("fd_efflite0")))
         return float(json.loads(path.read_text()))
@@ -142,10 +141,12 @@ def sheet(subject: Subject, options: argparse.Namespace) -> Tensor:
     test = load_dataset(subject.data, split="test", data_root=options.data_root, channels=subject.model.channels)
     some = random_subset(test, SHOWN)
     rows = [("test images", torch.cat(list(batches_of(some, subject.model.image_size))))]
-    rows.append((f"samples of {Path(options.model).name}", subject.model.generate(SHOWN, seed=0)))
+    free = without_class(subject.model) or None
+    rows.append((f"samples of {Path(options.model).name}", subject.model.generate(SHOWN, seed=0, classes=free)))
     for count in subject.counts:
         model = mage.load(options.out / f"{subject.name}-{count}", device=options.device)
-        rows.append((f"adapted to {count:,} images", model.generate(SHOWN, seed=0)))
+        free = without_class(model) or None
+        rows.append((f"adapted to {count:,} images", model.generate(SHOWN, seed=0, classes=free)))
     return pictures.labelled_rows(rows, side=48)
 
 

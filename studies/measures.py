@@ -40,6 +40,11 @@ def every_class(model: mage.Mage) -> tuple[int, ...]:
     return () if clusters else tuple(range(model.require_generator().config.num_classes))
 
 
+def without_class(model: mage.Mage) -> tuple[int, ...]:
+    """The classes of samples without one: empty for a model that has none."""
+    return (NO_CLASS,) if model.require_generator().config.num_classes else ()
+
+
 def choose_guidance(
     folder: Path, model: mage.Mage, parts: Parts, extractor: Extractor, *, num: int
 ) -> dict[str, float]:
@@ -108,7 +113,7 @@ def measure_generation(model: mage.Mage, parts: Parts, *, num: int, mirrored: bo
         asked_for = f"{num:,} samples, each class in turn; a judge trained on {len(parts.train):,} real images"
         found.add(Metric("class_accuracy", float(torch.cat(right).double().mean()), asked_for))
         found.add(Metric("class_confident_share", float(torch.cat(sure).double().mean()), asked_for))
-    seen = look_at_model(model, Production(num, FRESH_SEED, BATCH, (NO_CLASS,) if classes else ()), extractor)
+    seen = look_at_model(model, Production(num, FRESH_SEED, BATCH, without_class(model) if classes else ()), extractor)
     keep(seen, "_none" if classes else "", seen)
     return found
 

@@ -125,9 +125,9 @@ PLANS = {
         "images (studies/emoji.py)",
         "weights: MIT, as this package; images: MIT, Microsoft",
         (
-            "Its samples have the colours, the shading and the outlines of emoji; some are faces and figures, few a "
-            "recognisable thing: it was trained for three hours on one or two cores. Edits and variations, which have "
-            "most of an image to go by, are better.",
+            "Its samples have the colours, the shading and the outlines of emoji; faces, hands and figures can be told, "
+            "many things cannot: it was trained for four and a half hours on one or two cores. Edits and variations, "
+            "which have most of an image to go by, are better.",
             "It has seen few images: samples resemble training images, see the nearest ones and the shares of "
             "authentic samples.",
             "Text, flags, and skin tones other than yellow were not in the data.",
@@ -156,7 +156,7 @@ PLANS = {
             "sampling.token_temperature=1.0",
             "sampling.encoder_keep=0.25",
             "sampling.reuse=2",
-            "sampling.guidance=2",
+            "sampling.guidance=3",
             *CONDITIONS,
         ),
     ),
@@ -440,6 +440,8 @@ def main() -> None:
     parser.add_argument("--install", action="store_true", help="put the model into the package")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
+    if options.remeasure and (options.no_tuning or options.tuning or options.set):
+        parser.error("--remeasure changes nothing: leave out --no-tuning, --tuning and --set")
     Packaging(options.model, PLANS[options.model], options).run()
 
 

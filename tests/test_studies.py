@@ -598,12 +598,16 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     assert kept["command"] == "python studies/packaged.py --model toy --retune --no-tuning --samples 20"
     assert kept["protocol"]["validation"] == module.KEPT
     assert mage.load(folder).sampling == module.resolve(module.Choice(recipe="smoke", changes=plan.changes)).sampling
+    config = json.loads((folder / "config.json").read_text())
+    shares = config["notes"].pop("class_shares")
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in config.items() if key != "checksum"}))
     same = [*words[:3], "--remeasure", *words[5:6], str(tmp_path / "same"), *words[7:]]
     monkeypatch.setattr("sys.argv", same)
     module.main()
     measured_again = module.packaged.card_of("toy").record
     assert measured_again["command"] == "python studies/packaged.py --model toy --remeasure --samples 20"
     assert measured_again["protocol"] == kept["protocol"]
+    assert mage.load(folder).notes["class_shares"] == shares, "those of older models are added"
     assert mage.load(folder).sampling == module.resolve(module.Choice(recipe="smoke", changes=plan.changes)).sampling
     monkeypatch.setattr("sys.argv", more)
     module.main()

@@ -33,6 +33,8 @@ def _convert(options: Options) -> None:
             raise ValueError(
                 "--to-hub-layout is for model folders, not for files that are converted back: leave it out"
             )
+        if options.config is not None or options.allow_extra or options.image_size is not None:
+            raise ValueError("--config, --allow-extra and --image-size are for reading released files: leave them out")
         check_new_file("--out", options.out, (".pth", ".pt", ".ckpt"))
         official.to_released(options.files[0], options.out)
         emit(options, {"out": str(options.out)}, f"{options.out}: names, shapes and types as they were released")

@@ -18,7 +18,7 @@ from mage.runs.generation import look_at_dataset, look_at_model, random_subset
 from mage.runs.inputs import data_of_model, trained_on
 from mage.runs.production import Production
 from mage.runs.tuning import Sampling, Trial, TuningConfig, tune
-from mage.sampling.classes import NO_CLASS, WITHOUT
+from mage.sampling.classes import NO_CLASS, class_numbers
 from mage.store import folder as store
 
 ENOUGH_IMAGES = 1000
@@ -43,8 +43,9 @@ def run(options: Options) -> None:
     model.check_generation(
         classes or None, **sampling_of(options) | {"guidance": max((0.0, *config.guidances)) or None}
     )
-    without = set(classes) <= {WITHOUT, str(NO_CLASS)} if classes else not model.notes.get("class_shares")
-    if config.guidances and without:
+    count = model.require_generator().config.num_classes
+    asked = class_numbers(classes, len(classes), count, model.class_names).tolist() if classes and count else []
+    if config.guidances and (set(asked) == {NO_CLASS} if asked else not model.notes.get("class_shares")):
         raise ValueError("guidance has no effect on images without class: add --class all to tune it")
     extractor = build_extractor(options.extractor, weights=options.extractor_weights, device=model.device)
     real = _real_images(options, data, model)

@@ -91,7 +91,7 @@ def probe_batches(
     count, classes = len(train.labels), int(train.labels.max()) + 1
     batch_size = min(config.batch_size, max(1, count // 4))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.stream_seed(seed, "attentive weights"))
+        torch.default_generator.manual_seed(rng.stream_seed(seed, "attentive weights"))
         head = AttentiveHead(train.rows.shape[2], classes, config.heads)
     groups = [
         {"params": [p for p in head.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},

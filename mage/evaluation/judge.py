@@ -124,7 +124,7 @@ def train_judge(
     batch_size = min(config.batch_size, max(2, len(pixels) // 40))
     steps = config.epochs * (len(pixels) // batch_size)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.stream_seed(config.seed, "judge"))
+        torch.default_generator.manual_seed(rng.stream_seed(config.seed, "judge"))
         judge = Judge(pixels.shape[1], int(labels.max()) + 1)
     first = torch.randperm(len(pixels), generator=rng.generator(config.seed, "judge whitening"))[:5000]
     judge.fit_whitening(pixels[first])

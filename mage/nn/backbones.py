@@ -163,7 +163,7 @@ def _of_file(name: str, file: str) -> nn.Module:
     made = []
     for seed in (0, 1):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             made.append(_create(name, pretrained=True, pretrained_cfg_overlay={"file": file}))
     first, second = (network.state_dict() for network in made)
     return made[0] if all(map(torch.equal, first.values(), second.values())) else _create(name, checkpoint_path=file)

@@ -36,6 +36,7 @@ def fitted_recipe(
     *,
     share: float = 1.0,
     continued: bool = False,
+    keep_sizes: bool = False,
     shrink: bool = False,
     reading: Reading | None = None,
     changes: Sequence[str] = (),
@@ -43,7 +44,7 @@ def fitted_recipe(
     """The recipe with codes, sizes, batch and steps for these images and minutes.
 
     share: of the minutes that is for this training. continued: from the weights of a trained model, which keeps its
-    sizes.
+    sizes and needs fewer passes. keep_sizes: of the network and of the codes, although passes are as for a new one.
     A few steps are timed first; of several processes the first one times its part of the batch. A resumed run keeps
     what its recipe.yaml says. shrink: where the time is for few steps, take smaller networks and batches. reading: what
     the steps read. changes: the user's own settings; those of `run` hold, also in a resumed run. Raises ValueError if
@@ -58,7 +59,7 @@ def fitted_recipe(
         raise ValueError(
             f"--minutes needs a recipe with a tokenizer, which {recipe.name} has not: give the steps instead"
         )
-    if continued:
+    if continued or keep_sizes:
         batch: dict[str, Any] = {training: fit_batch(getattr(recipe, training), num_images)}
         sized = replace(recipe, **batch)
     else:

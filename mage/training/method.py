@@ -60,7 +60,7 @@ class MethodInputs:
     def random_weights(self, name: str) -> Iterator[None]:
         """Context in which random weights depend only on the seed and `name`."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(rng.stream_seed(self.seed, f"{name} weights"))
+            torch.default_generator.manual_seed(rng.stream_seed(self.seed, f"{name} weights"))
             yield
 
     def patch_encoder(self, patch_size: int) -> PatchEncoderConfig:

@@ -33,7 +33,7 @@ def class_choices(served: Served) -> list[str]:
     """What can be asked for."""
     if not served.classes:
         return [ANY]
-    return [EACH, *served.classes, ANY, *([WITHOUT] if served.model.notes.get("class_shares") else [])]
+    return [EACH, *served.classes, ANY, *({WITHOUT} - {*served.classes})]
 
 
 def classes_of(served: Served, word: str, count: int) -> list[str | int] | None:
@@ -42,7 +42,7 @@ def classes_of(served: Served, word: str, count: int) -> list[str | int] | None:
         return None
     if word == EACH and served.classes:
         return [number % len(served.classes) for number in range(count)]
-    if word == WITHOUT and word in class_choices(served) and word not in served.classes:
+    if word == WITHOUT and served.classes and word not in served.classes:
         return [NO_CLASS] * count
     if word not in served.classes:
         raise ValueError(f"{served.name} has no class {word!r}; there are {', '.join(class_choices(served))}")

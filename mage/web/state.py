@@ -5,6 +5,7 @@ Letters: c channels, h w pixels.
 
 import hashlib
 import io
+import os
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -80,7 +81,7 @@ class Models:
         self._writing = threading.Lock()  # visitors' events run in threads
         self._kept: list[Path] = []  # in order: the times of files are not, where a clock jumps
         sources = tuple(sources) or packaged.names()
-        last = [Path(source).resolve().name if Path(source).exists() else Path(source).name for source in sources]
+        last = [Path(os.path.abspath(source)).name for source in sources]
         names = [name if last.count(name) == 1 else source for name, source in zip(last, sources, strict=True)]
         try:
             self._served = {

@@ -208,12 +208,14 @@ def test_a_training_with_minutes_goes_on_with_the_same_steps(
     main(words)
     assert from_yaml(tmp_path / "run" / "recipe.yaml").pretraining.steps == 17
     assert "17 steps in" in capsys.readouterr().out
-    monkeypatch.setattr(fitting, "FEWEST_STEPS_CONTINUED", 6)
     monkeypatch.setattr(fitting, "FEWEST_PARAMETERS", 1)
     monkeypatch.setattr(fitting, "PARAMETERS_PER_TOKEN", 0)
-    deeper = ["--set", "model.depth=4", "--init-from", str(tmp_path / "run"), "--out", str(tmp_path / "deeper")]
-    main([*words[:5], *deeper])
-    assert from_yaml(tmp_path / "deeper" / "recipe.yaml").model.depth == 4, "a trained model keeps its sizes"
+    start = ["--init-from", str(tmp_path / "run")]
+    main([*words[:5], *start, "--set", "model.depth=3", "--out", str(tmp_path / "deep")])
+    assert from_yaml(tmp_path / "deep" / "recipe.yaml").model.depth == 3, "as the user says, for however few images"
+    start = ["--init-from", str(tmp_path / "deep"), "--recipe", "smoke"]
+    main([*words[:5], *start, "--out", str(tmp_path / "next")])
+    assert from_yaml(tmp_path / "next" / "recipe.yaml").model.depth == 3, "a trained model keeps its blocks"
 
 
 def test_where_time_is_short_smaller_networks_are_timed_until_one_has_enough_steps(

@@ -337,6 +337,9 @@ def test_a_converted_checkpoint_is_ready_for_upload(tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit, match="2"):
         main(["convert", str(tmp_path / "base"), "--out", str(tmp_path / "again.pth"), "--to-hub-layout"])
     assert "leave it out" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["convert", str(tmp_path / "base"), "--out", str(tmp_path / "again.pth"), "--allow-extra"])
+    assert "leave them out" in capsys.readouterr().err
 
 
 def test_the_code_of_the_page_runs(model: mage.Mage, server: Hub, tmp_path: Path) -> None:

@@ -107,7 +107,8 @@ def test_of_a_damaged_checkpoint_in_parts_the_one_before_is_used(
 
 @pytest.mark.parametrize("change", ["tokenizer.width=32", "tokenizer_loss.adversarial.weight=0"])
 def test_a_checkpoint_in_parts_of_other_settings_is_not_called_damaged(change: str, tmp_path: Path) -> None:
-    recipe = override(named("smoke"), ["run.checkpoints=sharded", "tokenizer_loss.adversarial.weight=0.1"])
+    adversarial = ["tokenizer_loss.adversarial.weight=0.1", "tokenizer_loss.adversarial.discriminator.levels=1"]
+    recipe = override(named("smoke"), ["run.checkpoints=sharded", *adversarial])
     runs.train_tokenizer(recipe, quiet(tmp_path / "run"))
     with pytest.raises(ValueError, match=f"started with other settings: {change.partition('=')[0]}: "):
         runs.train_tokenizer(override(recipe, [change]), quiet(tmp_path / "run", resume=True))

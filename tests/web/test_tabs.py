@@ -1,5 +1,10 @@
 """What each tab computes, without a browser: equal to the library's methods, and bounded."""
 
+import contextlib
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -56,11 +61,8 @@ def test_guidance_counts_where_classes_are_drawn_as_the_library_draws_them(
     assert same(shown[-1].pictures, views.sheet(model.decode_tokens(tokens)))
 
 
-def test_classes_are_drawn_in_turn_one_or_none(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_are_drawn_in_turn_one_or_none(models: Models) -> None:
     served = models["digits"]
-    monkeypatch.setitem(served.model.notes, "class_shares", [])
-    assert class_choices(served) == [EACH, *"0123456789", ANY]
-    monkeypatch.setitem(served.model.notes, "class_shares", [0.1] * 10)
     assert class_choices(served) == [EACH, *"0123456789", ANY, WITHOUT]
     assert classes_of(served, WITHOUT, 2) == [-1, -1]
     assert classes_of(served, EACH, 12) == [*range(10), 0, 1]
@@ -271,9 +273,22 @@ def test_an_upload_is_scaled_to_the_model_and_the_chosen_pictures_do_not_fill_th
     kept = [models.keep(torch.full((1, 28, 28), level, dtype=torch.uint8)) for level in range(6)]
     assert len(list(models.chosen.iterdir())) == 3
     assert Path(kept[-1]).exists()
-    several = [torch.full((1, 28, 28), level, dtype=torch.uint8) for level in range(6, 60)]
+    inside, most, written = set[int](), list[int](), tempfile.NamedTemporaryFile
+
+    @contextlib.contextmanager
+    def slowly(**given: Any) -> Iterator[Any]:
+        inside.add(threading.get_ident())
+        time.sleep(0.01)
+        most.append(len(inside))
+        inside.remove(threading.get_ident())
+        with written(**given) as file:
+            yield file
+
+    monkeypatch.setattr("mage.web.state.tempfile.NamedTemporaryFile", slowly)
+    several = [torch.full((1, 28, 28), level, dtype=torch.uint8) for level in range(6, 18)]
     with ThreadPoolExecutor(6) as visitors:
         list(visitors.map(models.keep, several))
+    assert most == [1] * 12, "one visitor after the other"
     assert len(list(models.chosen.iterdir())) == 3
 
 
