@@ -125,9 +125,9 @@ PLANS = {
         "images (studies/emoji.py)",
         "weights: MIT, as this package; images: MIT, Microsoft",
         (
-            "Its samples have the colours, the shading and the outlines of emoji; faces, hands and figures can be told, "
-            "many things cannot: it was trained for four and a half hours on one or two cores. Edits and variations, "
-            "which have most of an image to go by, are better.",
+            "Its samples have the colours, the shading and the outlines of emoji; faces, hands and figures can be "
+            "told, many things cannot: it was trained for four and a half hours on one or two cores. Edits and "
+            "variations, which have most of an image to go by, are better.",
             "It has seen few images: samples resemble training images, see the nearest ones and the shares of "
             "authentic samples.",
             "Text, flags, and skin tones other than yellow were not in the data.",
