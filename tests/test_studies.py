@@ -543,8 +543,8 @@ def test_a_packaged_model_is_trained_rounded_measured_and_described(
     folder = tmp_path / "package" / "toy"
     assert card.weights == module.weights_hash(folder)
     assert card.record == json.loads((tmp_path / "results" / "models" / "toy.json").read_text())
-    distances = {f"fd_efflite0_test20{suffix}" for suffix in ("", "_none", "_classes", "_restored", "_real")}
-    new = {"authentic_share", "authenticity_efflite0_train20", "authenticity_efflite0_train297_real"}
+    distances = {f"fd_efflite0_test20{suffix}" for suffix in ("_none", "_classes", "_restored", "_real")}
+    new = {"authentic_share", "authenticity_efflite0_train20_none", "authenticity_efflite0_train297_real"}
     measured = {*distances, *new, "linear_probe_accuracy", "class_accuracy", "class_confident_share"}
     measured |= {"control_surprise"}
     assert measured <= set(card.record["metrics"])
