@@ -1,12 +1,14 @@
-"""Initial weights of a pre-training from another model, as far as they fit (`--init-from`, `mage adapt`).
+"""Initial weights of a training from another model's, as far as they fit (`--init-from`, `mage adapt`).
 
 Parameters are matched by name. With the same tokenizer, codes keep their meaning and their embeddings. With another
 one, codes have another meaning, so that only the words for null class and mask are copied, and class words if their
 number is the same. Positions are resampled if the grid has changed. A deeper network starts as the shallower one:
 blocks beyond the other model's depth return their input until they have learned something (Net2Net, arXiv 1511.05641).
+So does a tokenizer's decoder with more blocks.
 """
 
 import logging
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,7 +17,8 @@ from torch.nn import functional
 from mage.models import MAGETransformer
 from mage.nn.grids import written
 from mage.pipeline import Mage
-from mage.tokenizers import Tokenizer
+from mage.tokenizers import VQGAN, Tokenizer
+from mage.tokenizers.vqgan import ResidualBlock, VQGANConfig
 from mage.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -73,6 +76,30 @@ def start_from(network: MAGETransformer, model: Mage, tokenizer: Tokenizer | Non
             )
     logger.info("started from %s; new: %s", type(source).__name__, ", ".join(left) or "nothing")
     return left
+
+
+def check_tokenizer(tokenizer: VQGANConfig, source: VQGANConfig) -> None:
+    """Raise ValueError unless a tokenizer can start from `source`: of the same sizes, with as many blocks or more."""
+    if replace(source, decoder_blocks=tokenizer.decoder_blocks) != tokenizer:
+        raise ValueError(
+            "the tokenizer to start from has other sizes: only tokenizer.decoder_blocks can differ, and be larger"
+        )
+    if tokenizer.decoder_blocks < source.decoder_blocks:
+        raise ValueError(
+            f"the tokenizer to start from has {source.decoder_blocks} blocks in each level of its decoder, and "
+            f"tokenizer.decoder_blocks={tokenizer.decoder_blocks} would leave some out"
+        )
+
+
+@torch.no_grad()
+def start_tokenizer_from(tokenizer: VQGAN, source: VQGAN) -> None:
+    """Copy all weights; further blocks of the decoder return their input. Raises ValueError as `check_tokenizer`."""
+    check_tokenizer(tokenizer.config, source.config)
+    tokenizer.load_state_dict(tokenizer.state_dict() | source.state_dict())
+    for level in tokenizer.decoder.levels:
+        for block in list(level.children())[source.config.decoder_blocks :]:
+            assert isinstance(block, ResidualBlock)
+            block.conv2.weight.zero_()
 
 
 def idle_blocks(source: MAGETransformer, network: MAGETransformer) -> list[str]:

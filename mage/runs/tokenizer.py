@@ -9,6 +9,7 @@ from mage import rng, settings
 from mage.data.datasets import content_of
 from mage.pipeline import Mage, load
 from mage.recipes.schema import Recipe
+from mage.runs.initial_weights import check_tokenizer, start_tokenizer_from
 from mage.runs.inputs import decoding_device, image_batches, tell_data, training_data, validation_images
 from mage.runs.launch import Launch, announce, run_task
 from mage.tokenizers import VQGAN
@@ -26,10 +27,10 @@ def train_tokenizer(
 ) -> TrainResult:
     """Train the recipe's VQGAN; the run folder then holds it as a model.
 
-    init_from: a tokenizer of the recipe's sizes, whose weights it starts from. redrawn_by: for a recipe with
-    tokenizer_loss.redrawn, the model whose decoder is trained on tokens that it redraws; the run folder then holds all
-    of the model. Raises ValueError for other sizes, for a recipe that freezes the encoder of a tokenizer with random
-    weights, and for one that redraws tokens without a model.
+    init_from: a tokenizer of the recipe's sizes, whose weights it starts from; its decoder may have fewer blocks.
+    redrawn_by: for a recipe with tokenizer_loss.redrawn, the model whose decoder is trained on tokens that it redraws;
+    the run folder then holds all of the model. Raises ValueError for other sizes, for a recipe that freezes the encoder
+    of a tokenizer with random weights, and for one that redraws tokens without a model.
     """
     launch.check_out()
     if redrawn_by is not None:
@@ -43,8 +44,8 @@ def train_tokenizer(
         raise ValueError(
             "tokenizer_loss.freeze_encoder needs a tokenizer that has weights: leave it out, or `mage adapt`"
         )
-    if init_from is not None and init_from.config != recipe.tokenizer:
-        raise ValueError(f"the tokenizer to start from has other sizes than that of recipe {recipe.name}")
+    if init_from is not None:
+        check_tokenizer(recipe.tokenizer, init_from.config)
     redraw = _redraw(recipe, redrawn_by)
     device = launch.start()
     loss = recipe.tokenizer_loss
@@ -59,7 +60,7 @@ def train_tokenizer(
         torch.default_generator.manual_seed(rng.stream_seed(recipe.seed, "tokenizer weights"))
         tokenizer = VQGAN(recipe.tokenizer)
         if init_from is not None:
-            tokenizer.load_state_dict(init_from.state_dict())
+            start_tokenizer_from(tokenizer, init_from)
         torch.default_generator.manual_seed(rng.stream_seed(recipe.seed, "discriminator weights"))
         task = TokenizerTraining(
             tokenizer,

@@ -199,7 +199,10 @@ class TokenizerTraining(Task):
         parts = ModelParts(tokenizer, None, self._recipe, notes)
         if self._whole is not None:
             told = {name: self._recipe[name] for name in ("tokenizer_loss", "tokenizer_training")}
-            parts = replace(self._whole, tokenizer=tokenizer, notes=self._whole.notes | notes | {"decoder": told})
+            whole = self._whole
+            sizes = {"tokenizer": self._recipe["tokenizer"]} if "tokenizer" in whole.recipe else {}
+            notes = whole.notes | notes | {"decoder": told}
+            parts = replace(whole, tokenizer=tokenizer, recipe=whole.recipe | sizes, notes=notes)
         store.write(parts, folder)
 
     def warnings(self, metrics: Mapping[str, float]) -> list[TrainingWarning]:

@@ -13,9 +13,11 @@ from mage.data.datasets import load_dataset
 from mage.recipes import named
 from mage.recipes.resolve import Choice
 from mage.runs.decoder import decoder_recipe
+from mage.runs.initial_weights import start_tokenizer_from
 from mage.sampling.settings import SamplingConfig
 from mage.settings import override
 from mage.share import Share, Turn
+from mage.tokenizers import VQGAN
 from mage.training.redraw import Redraw
 from tests.reference.launches import quiet
 
@@ -102,6 +104,29 @@ def test_only_the_decoder_changes_and_the_run_holds_the_whole_model(model: mage.
     assert tuned.recipe == model.recipe, "the recipe is that of the network"
     assert tuned.notes["decoder"]["tokenizer_loss"]["redrawn"] == 0.5
     assert next(tuned.transformer.parameters()).requires_grad
+
+
+def test_a_decoder_gets_more_blocks_that_do_nothing_at_first(model: mage.Mage, tmp_path: Path) -> None:
+    deeper = ("tokenizer.decoder_blocks=4", "tokenizer_loss.redrawn=0")
+    recipe = decoder_recipe(model, Choice(changes=(*FEW, *deeper)))
+    tokenizer = VQGAN(recipe.tokenizer)
+    start_tokenizer_from(tokenizer, model.tokenizer)
+    ids = some_tokens(model, 4)
+    assert torch.equal(tokenizer.decode(ids), model.tokenizer.decode(ids))
+    runs.train_tokenizer(recipe, quiet(tmp_path / "run"), redrawn_by=model)
+    tuned = mage.load(tmp_path / "run", device="cpu", precision="float32")
+    assert tuned.tokenizer.config.decoder_blocks == tuned.recipe["tokenizer"]["decoder_blocks"] == 4
+    assert tuned.tokenizer.fingerprint() == model.tokenizer.fingerprint(), "tokens mean the same"
+    added = [block for level in tuned.tokenizer.decoder.levels for block in level[-2:]]
+    assert all(block.conv2.weight.any() for block in added), "they have learned"
+
+
+def test_a_tokenizer_of_other_sizes_is_no_start(model: mage.Mage, tmp_path: Path) -> None:
+    for change, words in (("width=8", "other sizes"), ("decoder_blocks=0", "would leave some out")):
+        recipe = decoder_recipe(model, Choice(changes=(*FEW, f"tokenizer.{change}")))
+        with pytest.raises(ValueError, match=words):
+            runs.train_tokenizer(recipe, quiet(tmp_path / "run"), redrawn_by=model)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_goes_on_only_with_the_network_that_redraws(model: mage.Mage, tmp_path: Path) -> None:
