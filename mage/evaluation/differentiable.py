@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from mage.evaluation.classification import Scorer
 from mage.evaluation.linear_head import LinearHead
 from mage.models import Classifier, MAGEClassifier, MAGETransformer, PatchEncoder
-from mage.models.pooling import Pool, pooled
+from mage.models.pooling import Pool, features_of
 from mage.pipeline import Mage
 from mage.tokenizers.quantizers.base import rows
 
@@ -61,21 +61,24 @@ def differentiable_scorer(model: Mage, head: LinearHead | None = None, *, pool: 
         raise ValueError("this model has no classifier: give a head, or fine-tune the model")
     if isinstance(transformer, MAGETransformer | MAGEClassifier):
         tokenizer = _tokenizer(model)
-        words: Any = transformer.encoder  # modules of modules have no types
+        encoder: Any = transformer.encoder  # modules of modules have no types
 
-        def encode(images: Tensor) -> Tensor:
-            mixed: Tensor = words.forward_mixed(token_shares(tokenizer, images))
+        def embed(images: Tensor) -> Tensor:
+            mixed: Tensor = encoder.embed_mixed(token_shares(tokenizer, images))
             return mixed
-
-        norm: nn.LayerNorm | None = words.norm
     else:
-        patches: Any = transformer if isinstance(transformer, PatchEncoder) else transformer.encoder
-        encode, norm = patches, patches.norm
+        encoder = transformer if isinstance(transformer, PatchEncoder) else transformer.encoder
+        embed = encoder.embed
 
     def score(images: Float[Tensor, "n c H W"]) -> Float[Tensor, "n m"]:
         with model.autocast():
-            x = encode(images.to(model.device))
-            features = transformer.pooled(x) if isinstance(transformer, Classifier) else pooled(x, pool, norm)
+            x = embed(images.to(model.device))
+            if isinstance(transformer, Classifier):
+                for block in encoder.blocks:
+                    x = block(x)
+                features = transformer.pooled(x)
+            else:
+                features = features_of(x, encoder.blocks, pool, encoder.norm)
             if own_head is not None:
                 scores: Tensor = own_head(features)
                 return scores

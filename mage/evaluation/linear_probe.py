@@ -74,13 +74,16 @@ class LinearProbe(RepresentationProtocol):
 
     training: Training = "lbfgs"
     """Training of the classifier."""
-    pool: Literal["mean", "class", ""] = ""
-    """Use this half of features with pool="both" only, and add it to the name of the metric."""
+    pool: Literal["mean", "class", "last4", ""] = ""
+    """Add this to the name of the metric; mean and class use one half only of features with pool="both"."""
 
     metrics: ClassVar = {
         "linear_probe_accuracy": _described("", "on frozen features: how much of the class the features show"),
         "linear_probe_mean_accuracy": _described(", mean", "on the mean of the tokens' features"),
         "linear_probe_class_accuracy": _described(", class token", "on the class token's features"),
+        "linear_probe_last4_accuracy": _described(
+            ", last four blocks", "on features of the last four blocks, as DINO is probed"
+        ),
         "linear_probe_lars_accuracy": _described(
             " (LARS)", "trained as in the paper: LARS after a batch normalisation without parameters"
         ),
@@ -93,13 +96,17 @@ class LinearProbe(RepresentationProtocol):
     def measure(self, subject: Representation) -> Iterator[Metric]:
         """Accuracy; for logistic regression on all features, also top-5 accuracy.
 
-        Raises ValueError if one half of the features is to be used and they do not hold both.
+        Raises ValueError for features of another pool than the probe's: both, for one half of them.
         """
-        if self.pool and subject.pool != "both":
-            raise ValueError(f"a probe of pool={self.pool!r} needs features of pool='both', not of {subject.pool!r}")
+        needed = "both" if self.pool in ("mean", "class") else self.pool or subject.pool
+        if subject.pool != needed:
+            raise ValueError(
+                f"a probe of pool={self.pool!r} needs features of pool={needed!r}, not of {subject.pool!r}"
+            )
         pool = self.pool or subject.pool
-        train, test = (_half(part, self.pool) if self.pool else part for part in (subject.train, subject.test))
-        if self.training == "lbfgs" and not self.pool:  # corruptions and attacks use this head, too
+        halves = self.pool in ("mean", "class")
+        train, test = (_half(part, self.pool) if halves else part for part in (subject.train, subject.test))
+        if self.training == "lbfgs" and not halves:  # corruptions and attacks use this head, too
             result = measure_head(subject.fitted, test, "lbfgs")
         else:
             result = linear_probe(train, test, protocol=self.training, seed=subject.seed)

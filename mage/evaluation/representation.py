@@ -35,7 +35,9 @@ class Representation:
         seed: int = 0,
         transform: TransformConfig | None = None,
     ) -> None:
-        """pool: mean of the tokens, class token, or both. transform: of the images; default: centre crops.
+        """pool: mean of the tokens, class token, both, or both of each of the last four blocks.
+
+        transform: of the images; default: centre crops.
 
         Raises NoClasses for images without labels.
         """

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mage import rng
 from mage.models import Classifier, MAGEClassifier, MAGETransformer, PatchEncoder
-from mage.models.pooling import Pool
+from mage.models.pooling import Pool, check_pool, feature_width
 from mage.nn.blocks import choose_attention
 from mage.nn.grids import area
 from mage.pipeline import Mage
@@ -164,7 +164,8 @@ def _of_transformer(model: Mage, pool: Pool) -> list[Part]:
             Part("features", Features(network, network.pool).eval(), (inputs,), vectors),
             Part("classes", network, (inputs,), scores),
         ]
-    vectors = Port("features", (2 * width if pool == "both" else width,), f"one vector per image; pool {pool}")
+    check_pool(pool, len(network.encoder.blocks if isinstance(network, MAGETransformer) else network.blocks))
+    vectors = Port("features", (feature_width(width, pool),), f"one vector per image; pool {pool}")
     parts = [Part("features", Features(network, pool).eval(), (inputs,), vectors)]
     if isinstance(network, PatchEncoder):
         return parts

@@ -38,7 +38,7 @@ class MageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         device: str = "auto",
         precision: str = "auto",
     ) -> None:
-        """model: packaged name, folder, or a loaded model. pool: "mean", "class" or "both".
+        """model: packaged name, folder, or a loaded model. pool: "mean", "class", "both" or "last4".
 
         image_shape: (h, w) or (h, w, c) of images that are given as rows. batch_size: images at a time. device,
         precision: as of `mage.load`; a loaded model keeps its own.

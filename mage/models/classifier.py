@@ -26,7 +26,7 @@ class Classifier(nn.Module):
 
     def __init__(self, encoder: nn.Module, width: int, num_classes: int, pool: Pool, head_kind: HeadKind) -> None:
         super().__init__()
-        if pool == "both":
+        if pool not in ("mean", "class"):
             raise ValueError('a classifier pools by "mean" or "class"')
         self.num_classes, self.pool, self.head_kind = num_classes, pool, head_kind
         self.encoder = encoder

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from mage.masking import Mask
 from mage.models.masked_loss import masked_loss
-from mage.models.pooling import Pool, pooled
+from mage.models.pooling import Pool, features_of
 from mage.nn.blocks import choose_attention, transformer_blocks, xavier_linears
 from mage.nn.embedding import TokenEmbedding
 from mage.nn.grids import area, check_grid
@@ -126,21 +126,19 @@ class MAGEEncoder(nn.Module):
         words = self.vocabulary.num_codes + classes.to(ids)[:, None]
         return torch.where(classes.to(ids.device)[:, None] < 0, column, words)
 
-    def forward_mixed(self, shares: Float[Tensor, "n l c"]) -> Float[Tensor, "n l1 d"]:
-        """Like `forward`, for complete grids whose tokens are mixtures of codes, so that gradients reach the images."""
+    def embed_mixed(self, shares: Float[Tensor, "n l c"]) -> Float[Tensor, "n l1 d"]:
+        """Like `embed`, for complete grids whose tokens are mixtures of codes, so that gradients reach the images."""
         words = self.embedding.word.weight
         null_class = words[self.vocabulary.null_class_id].expand(len(shares), 1, -1)
-        x = self.embedding.place(torch.cat([null_class, shares @ words[: shares.shape[2]]], dim=1))
-        for block in self.blocks:
-            x = block(x)
+        x: Tensor = self.embedding.place(torch.cat([null_class, shares @ words[: shares.shape[2]]], dim=1))
         return x
 
-    def features(self, ids: Int[Tensor, "n l"], pool: Pool) -> Float[Tensor, "n d"]:
+    def features(self, ids: Int[Tensor, "n l"], pool: Pool) -> Float[Tensor, "n f"]:
         """Mean of the last block's tokens, layer-normalised; or the class token (docs/method.md, Features).
 
-        both: the two concatenated, 2 d numbers.
+        both: the two concatenated, 2 d numbers. last4: both, of each of the last four blocks, 8 d numbers.
         """
-        return pooled(self(ids), pool, self.norm)
+        return features_of(self.embed(ids), self.blocks, pool, self.norm)
 
 
 def rows_of_tokens(ids: Int[Tensor, "..."], grid: tuple[int, ...]) -> Int[Tensor, "n l"]:
@@ -292,6 +290,6 @@ class MAGETransformer(nn.Module):
         smoothing = self.config.label_smoothing if smoothing is None else smoothing
         return masked_loss(score, output.decoded, self.check_ids(ids), mask, smoothing=smoothing)
 
-    def features(self, ids: Int[Tensor, "..."], pool: Pool = "mean") -> Float[Tensor, "n d"]:
+    def features(self, ids: Int[Tensor, "..."], pool: Pool = "mean") -> Float[Tensor, "n f"]:
         """Features of complete token grids; nothing is masked (docs/method.md, Features; paper, section 4.3)."""
         return self.encoder.features(self.check_ids(ids), pool)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mage.masking import Mask
-from mage.models.pooling import Pool, pooled
+from mage.models.pooling import Pool, features_of
 from mage.nn.blocks import choose_attention, transformer_blocks, xavier_linears
 from mage.nn.positions import sincos_positions
 from mage.tokenizers.base import check_images
@@ -84,9 +84,9 @@ class PatchEncoder(nn.Module):
         first = self.class_token.expand(x.shape[0], -1, -1)  # len() would fix the number of images in exports
         return torch.cat([first.to(x.dtype), x], dim=1)
 
-    def features(self, images: Float[Tensor, "n c H W"], pool: Pool = "mean") -> Float[Tensor, "n d"]:
-        """Like MAGE's: mean of the last block's patches, layer-normalised; or the class token; or both."""
-        return pooled(self(images), pool, self.norm)
+    def features(self, images: Float[Tensor, "n c H W"], pool: Pool = "mean") -> Float[Tensor, "n f"]:
+        """Like MAGE's: mean of the last block's patches, layer-normalised; the class token; both; or last4."""
+        return features_of(self.embed(images), self.blocks, pool, self.norm)
 
 
 def to_patches(images: Float[Tensor, "n c H W"], size: int) -> Float[Tensor, "n l q"]:

@@ -45,7 +45,10 @@ class Describing(Networks):
         return from_dict(SamplingConfig, self.recipe.get("sampling", {}), where="sampling")
 
     def features(self, images: Images, pool: Pool = "mean", *, batch_size: int = 64) -> Float[Tensor, "n f"]:
-        """One vector per image (section 4.3): pool "mean" over tokens, the "class" token, or "both", (n, 2 d)."""
+        """One vector per image (section 4.3): pool "mean" over tokens, the "class" token, or "both", (n, 2 d).
+
+        "last4": both, of each of the last four blocks, (n, 8 d), as linear probes of DINO take them.
+        """
         network = self.require_transformer()
         return self._describe(images, batch_size, lambda inputs: network.features(inputs, pool))
 

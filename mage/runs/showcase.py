@@ -30,6 +30,7 @@ from mage.evaluation.samples import measure_samples
 from mage.evaluation.seen import Reference, SeenImages, look_at
 from mage.evaluation.suite import measure_representation
 from mage.evaluation.tokenizer import reconstruction_quality
+from mage.models.pooling import Pool
 from mage.pipeline import Mage
 from mage.recipes.schema import Recipe
 from mage.runs.gallery import SHOWN, Gallery
@@ -42,6 +43,7 @@ MOST_JUDGED = 10_000
 PROBES: dict[str, Callable[[], RepresentationProtocol]] = {
     "mean": lambda: LinearProbe(pool="mean"),
     "linear": LinearProbe,
+    "last4": lambda: LinearProbe(pool="last4"),
     "lars": lambda: LinearProbe("lars"),
     "knn": NearestNeighbours,
     "pixels": RawPixels,
@@ -155,8 +157,12 @@ class Showcase:
         if len(self._train) > MOST_JUDGED:
             protocols.pop("pixels", None)
         try:
-            subject = Representation(self.model, self._train, self._test, pool="both", transform=self._transform)
-            self._keep(measure_representation(subject, protocols))
+            pools: tuple[Pool, ...] = ("both", "last4")
+            for pool in pools:
+                wanted = {name: probe for name, probe in protocols.items() if (name == "last4") == (pool == "last4")}
+                if wanted:
+                    subject = Representation(self.model, self._train, self._test, pool=pool, transform=self._transform)
+                    self._keep(measure_representation(subject, wanted))
         except NoClasses as reason:
             logger.warning("the features are not measured: %s", reason)
 

@@ -9,6 +9,7 @@ import torch
 from mage import building, images
 from mage.data.datasets import ArrayDataset, Subset, load_dataset
 from mage.evaluation.adversarial import Attacks
+from mage.evaluation.differentiable import differentiable_scorer
 from mage.evaluation.features import Features
 from mage.evaluation.fewshot import FewShot
 from mage.evaluation.linear_probe import LinearProbe, RawPixels, lbfgs_probe
@@ -95,6 +96,24 @@ def test_a_probe_of_one_half_of_the_features_is_named_after_it() -> None:
     alone = measure_representation(means, {"linear": LinearProbe()})
     expected = alone.metrics["linear_probe_accuracy"]
     assert measured.metrics["linear_probe_mean_accuracy"] == pytest.approx(expected, abs=0.006)  # one test image
+
+
+def test_a_probe_of_the_last_four_blocks_is_named_after_them() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        deep = Mage(None, PatchEncoder(PatchEncoderConfig((28, 28), 1, 7, 32, 5, 2)), precision="float32")
+    subject = Representation(deep, *DATA, pool="last4")
+    measured = measure_representation(subject, {"last4": LinearProbe(pool="last4")})
+    assert set(measured.metrics) == {"linear_probe_last4_accuracy"}
+    assert measured.metrics["linear_probe_last4_accuracy"] > 0.5
+    assert "last4" in measured.protocols["linear_probe_last4_accuracy"]
+    wrong = Representation(deep, *DATA, pool="class")
+    for other in ("mean", "last4"):
+        with pytest.raises(ValueError, match=f"a probe of pool='{other}' needs features of pool="):
+            measure_representation(wrong, {"probe": LinearProbe(pool=other)})  # type: ignore[arg-type]
+    pixels = torch.rand(2, 1, 28, 28)
+    scores = differentiable_scorer(deep, subject.head, pool="last4")(pixels)
+    torch.testing.assert_close(scores.detach(), subject.classifier(pixels))
 
 
 def test_unknown_protocols_are_errors() -> None:

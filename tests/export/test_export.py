@@ -173,11 +173,16 @@ def test_a_model_has_the_parts_of_its_networks(kind: str, expected: list[str]) -
     assert [part.name for part in parts_of(MODELS[kind]())] == expected
 
 
-@pytest.mark.parametrize("pool", ["class", "both"])
+@pytest.mark.parametrize("pool", ["class", "both", "last4"])
 def test_the_features_have_the_pool_that_is_asked_for(pool: Any, tmp_path: Path) -> None:
     model = MODELS["pixels"]()
+    if pool == "last4":
+        with pytest.raises(ValueError, match="takes four blocks"):
+            export(model, tmp_path / "out", "torch", pool=pool)
+        assert not list(tmp_path.iterdir())
+        model = mage.Mage(None, PatchEncoder(PatchEncoderConfig((8, 12), 3, 4, 16, 4, 2)), precision="float32")
     manifest = export(model, tmp_path / "out", "torch", pool=pool)
-    assert manifest["files"]["features"]["output"]["shape"] == ["n", 32 if pool == "both" else 16]
+    assert manifest["files"]["features"]["output"]["shape"] == ["n", {"class": 16, "both": 32, "last4": 128}[pool]]
     (part,) = parts_of(model, pool=pool)
     images = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(1))
     computed = checking.runner("torch", part, tmp_path / "out" / "features.pt2")([images])

@@ -1,5 +1,8 @@
 """Networks of the baselines: inputs of their encoders, targets of MAE, and refused settings."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +13,7 @@ from mage.models.contrastive import ContrastiveConfig
 from mage.models.intermediates import block_numbers, intermediates
 from mage.models.mae import MAE, MAEConfig
 from mage.models.pixels import PatchEncoder, PatchEncoderConfig, to_patches
+from mage.models.pooling import feature_width
 from mage.models.simclr import SimCLR
 
 SIZES = PatchEncoderConfig(image_size=(8, 12), channels=2, patch_size=4, width=16, depth=2, heads=2)
@@ -42,6 +46,17 @@ def test_the_encoder_sees_only_kept_patches(images: Tensor) -> None:
     assert not torch.allclose(encoder(changed), encoder(images))
 
 
+def test_the_last_four_blocks_are_pooled_one_after_the_other(images: Tensor) -> None:
+    encoder = PatchEncoder(replace(SIZES, depth=6)).eval()
+    found = encoder.features(images, "last4")
+    assert found.shape == (3, feature_width(16, "last4")) == (3, 128)
+    shallow = copy.deepcopy(encoder)
+    for vectors in reversed(found.split(32, dim=1)):  # without its last block, the block before is the last
+        assert torch.equal(vectors, shallow.features(images, "both"))
+        shallow.blocks = shallow.blocks[:-1]
+    assert len(shallow.blocks) == 2
+
+
 def test_features_pool_as_mage_does(images: Tensor) -> None:
     encoder = PatchEncoder(SIZES).eval()
     x = encoder(images)
@@ -51,6 +66,8 @@ def test_features_pool_as_mage_does(images: Tensor) -> None:
     assert encoder.norm is not None
     torch.testing.assert_close(encoder.features(images, "class"), encoder.norm(x)[:, 0])
     assert encoder.features(images, "both").shape == (3, 32)
+    with pytest.raises(ValueError, match="takes four blocks, and this encoder has 2"):
+        encoder.features(images, "last4")
     with pytest.raises(ValueError, match="takes"):
         encoder.features(images[:, :1])
     with pytest.raises(ValueError, match="multiple of the patch size"):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from mage.cli.options.bounds import BatchSize, Count, Minutes, Number, Seed, Steps, Workers
-from mage.cli.options.choices import GuidanceSchedule, ReviseBy, Schedule
+from mage.cli.options.choices import FeaturePool, GuidanceSchedule, ReviseBy, Schedule
 from mage.cli.options.places import Images, Model, NewFolder
 
 Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
@@ -134,8 +134,8 @@ class FeatureOptions(Common):
     """data set by name, a folder with one folder per class, or tar shards with labels"""
     data_root: str | None = None
     """folder with the files of a named data set"""
-    pool: Literal["mean", "class", "both"] = "mean"
-    """mean over the tokens, the class token, or both concatenated"""
+    pool: FeaturePool = "mean"
+    """mean over the tokens, the class token, both concatenated, or both of each of the last four blocks"""
     cut: Literal["auto", "whole", "paper"] = "auto"
     """what is cut from an image. whole: all that a centre crop shows; paper: the centre after scaling to 292/256 of the
     model's size, as published; auto: paper with the lars protocol, else whole"""

@@ -9,6 +9,7 @@ Form = Literal["png", "tar", "features"]
 Part = Literal["generation", "linear", "fewshot", "finetune"]
 Tuning = Literal["auto", "keep", "tune"]
 ExportPart = Literal["encode", "decode", "features", "logits", "classes"]
+FeaturePool = Literal["mean", "class", "both", "last4"]
 MapPool = Literal["mean", "max", "top"]
 MapScale = Literal["expected", "none", "position", "error"]
 

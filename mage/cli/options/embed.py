@@ -7,6 +7,7 @@ import tyro
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import BatchSize, Workers
+from mage.cli.options.choices import FeaturePool
 from mage.cli.options.places import Images, Model, NewTable
 
 
@@ -40,5 +41,5 @@ class Options(FolderOptions):
     """model or run folder"""
     out: NewTable
     """table: .csv, .parquet (needs pyarrow) or .npz"""
-    pool: Literal["mean", "class", "both"] = "mean"
-    """mean over the tokens, the class token, or both concatenated"""
+    pool: FeaturePool = "mean"
+    """mean over the tokens, the class token, both concatenated, or both of each of the last four blocks"""

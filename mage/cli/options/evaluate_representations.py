@@ -5,7 +5,7 @@ from typing import Literal
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import BatchSize, Count, Seed, Workers
-from mage.cli.options.choices import PROTOCOLS
+from mage.cli.options.choices import PROTOCOLS, FeaturePool
 from mage.cli.options.places import Images, Model, NewFolder
 
 
@@ -23,8 +23,8 @@ class Options(Common):
     """folder for the numbers, such as the run itself"""
     parts: tuple[str, ...] = PROTOCOLS
     """protocols to run, these or those of other packages"""
-    pool: Literal["mean", "class", "both"] = "mean"
-    """features: mean over the tokens, the class token, or both concatenated"""
+    pool: FeaturePool = "mean"
+    """features: mean over the tokens, the class token, both concatenated, or both of each of the last four blocks"""
     cut: Literal["whole", "paper"] = "whole"
     """what is cut from an image. whole: all that a centre crop shows; paper: the centre after scaling to 292/256 of the
     model's size, as published"""

@@ -8,6 +8,7 @@ import tyro
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import BatchSize, Clusters, Shown
+from mage.cli.options.choices import FeaturePool
 from mage.cli.options.places import Images, Model, NewPage
 
 
@@ -30,7 +31,7 @@ class Options(Common):
     distances"""
     clusters: Clusters | None = None
     """number of groups; default: the one from 2 to 12 with the largest mean silhouette"""
-    pool: Literal["mean", "class", "both"] = "mean"
-    """mean over the tokens, the class token, or both concatenated"""
+    pool: FeaturePool = "mean"
+    """mean over the tokens, the class token, both concatenated, or both of each of the last four blocks"""
     batch_size: BatchSize = 256
     """images at a time"""

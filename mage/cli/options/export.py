@@ -1,10 +1,9 @@
 """Options of `mage export`."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from mage.cli.options.base import Common
-from mage.cli.options.choices import ExportPart
+from mage.cli.options.choices import ExportPart, FeaturePool
 from mage.cli.options.places import Model, NewFolder
 
 
@@ -21,7 +20,8 @@ class Options(Common):
     parts: tuple[ExportPart, ...] = ()
     """encode: images to tokens; decode: tokens to images; features; logits: one decoding pass; classes: scores of a
     classifier; default: all that the model has"""
-    pool: Literal["mean", "class", "both"] = "mean"
-    """of the features: mean over the tokens, the class token, or both concatenated"""
+    pool: FeaturePool = "mean"
+    """of the features: mean over the tokens, the class token, both concatenated, or both of each of the last four
+    blocks"""
     check: bool = True
     """leave out the comparison of each file with the model on random images, which for ONNX files needs onnxruntime"""

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import BatchSize, Count, Seed
+from mage.cli.options.choices import FeaturePool
 from mage.cli.options.places import Images, Model, NewJson
 
 
@@ -29,8 +29,8 @@ class Options(Common):
     """test images, at most, that are corrupted in every way"""
     attack_images: Count = 500
     """test images, at most, that are attacked"""
-    pool: Literal["mean", "class", "both"] = "mean"
-    """features of the linear probe"""
+    pool: FeaturePool = "mean"
+    """features of the linear probe: as of `mage probe`"""
     out: NewJson | None = None
     """file for the numbers as JSON"""
     seed: Seed = 0

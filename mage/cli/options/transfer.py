@@ -5,6 +5,7 @@ from typing import Literal
 
 from mage.cli.options.base import Common
 from mage.cli.options.bounds import Seed
+from mage.cli.options.choices import FeaturePool
 from mage.cli.options.places import Images, Model
 
 
@@ -18,8 +19,8 @@ class Options(Common):
     """data sets by name, or folders with one folder per class"""
     data_root: str | None = None
     """folder with the files of named data sets"""
-    pool: Literal["mean", "class", "both"] = "mean"
-    """features: mean over the tokens, the class token, or both concatenated"""
+    pool: FeaturePool = "mean"
+    """features: mean over the tokens, the class token, both concatenated, or both of each of the last four blocks"""
     protocol: Literal["lars", "lbfgs", "ridge"] = "lbfgs"
     """of the linear probe, as in `mage probe`"""
     seed: Seed = 0
