@@ -34,11 +34,16 @@ def check_installed(form: str) -> None:
 
 
 def traced(part: Part) -> ExportedProgram:
-    """The part as a graph of PyTorch's operators."""
+    """The part as a graph of PyTorch's operators, without the files and lines of code that they come from."""
     examples = tuple(port.example(TRACED, seed=0) for port in part.inputs)
     count = Dim("n", min=1)
     with torch.no_grad():
-        return torch.export.export(part.network, examples, dynamic_shapes=tuple({0: count} for _ in examples))
+        program = torch.export.export(part.network, examples, dynamic_shapes=tuple({0: count} for _ in examples))
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    return program
 
 
 def write_torch(program: ExportedProgram, path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -326,3 +327,15 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ValueError, match=r"need onnx and onnxscript: pip install 'mage-vision\[export\]'"):
         export(model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_files_do_not_tell_where_the_library_was_installed(form: str, tmp_path: Path) -> None:
+    manifest = export(MODELS["pixels"](), tmp_path / "out", form)
+    path = tmp_path / "out" / manifest["files"]["features"]["file"]
+    content = path.read_bytes()
+    if form == "torch":
+        with zipfile.ZipFile(path) as archive:
+            content = b"".join(archive.read(name) for name in archive.namelist())
+    places = {Path(module.__file__ or "").parent for module in (mage, torch)}
+    assert not [place for place in places if str(place).encode() in content]
