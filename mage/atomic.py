@@ -32,6 +32,7 @@ def _host() -> str:
 
 HOST = _host()
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>\w+)-(?P<pid>\d+)-\d+\.(?P<kind>tmp|old)")
+OF_FILE_MANAGERS = (".DS_Store", "Thumbs.db", "desktop.ini")
 LOCK = re.compile(r"\.(.+\.)?lock")
 """Names of the locks of `mage.locks`."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -70,8 +71,9 @@ def replacing_folder(path: str | Path, *, replaces: Collection[str] | None = Non
     replaces: names in the older folder that are gone then if they are not written anew; others, which someone else put
     there, stay. None: all are gone.
     """
-    path = Path(path)
+    path = Path(os.path.abspath(path))  # "." has no name
     path = path.resolve() if path.is_symlink() else path
+    check_replaceable(path)
     with _explained(path), _temporary(path) as temporary:
         temporary.mkdir()
         permissions = temporary.stat().st_mode & 0o666
@@ -157,11 +159,25 @@ def recover(path: Path) -> None:
         clear(path.parent)
 
 
+def check_replaceable(folder: Path) -> None:
+    """Raise an OSError if a folder that is there cannot be replaced, for which the one above it is written."""
+    folder = Path(os.path.abspath(folder))
+    folder = folder.resolve() if folder.is_symlink() else folder
+    if folder.is_dir() and os.path.ismount(folder):
+        raise OSError(f"{folder} is where a disk is mounted, and cannot be replaced: choose a folder in it")
+    if folder.is_dir() and not os.access(folder.parent, os.W_OK | os.X_OK):
+        raise OSError(
+            f"{folder} cannot be replaced: the folder {folder.parent} cannot be written; choose another place"
+        )
+
+
 def is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing but locks and temporary names; also if there is none."""
+    """Whether a folder holds nothing but locks, temporary names and what file managers write; also if there is none."""
     if not folder.is_dir():
         return not folder.exists()
-    return all(TEMPORARY.fullmatch(name) or LOCK.fullmatch(name) for name in os.listdir(folder))
+    return all(
+        name in OF_FILE_MANAGERS or TEMPORARY.fullmatch(name) or LOCK.fullmatch(name) for name in os.listdir(folder)
+    )
 
 
 def is_alive(pid: int) -> bool:

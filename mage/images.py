@@ -53,7 +53,10 @@ def load_image(
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix == ".npy":
-        return _from_bands(array_files.open_npy(path), channels, str(path))
+        array = array_files.open_npy(path)
+        if array.size > (most_pixels or pixel_limit()) * channels:
+            raise ValueError(f"{path} holds {array.size:,} numbers, more than an image may have pixels")
+        return _from_bands(array, channels, str(path))
     if channels in PIL_MODES:
         array_files.regular_size(path)
         return _decoded(path, channels, ground, str(path), most_pixels)

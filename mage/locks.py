@@ -99,6 +99,9 @@ def _wait_for(path: Path, what: Path, wait: float) -> int:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise atomic.explain(error, what) from None
+        try:
             return _take(path, what)
         except Busy:
             if time.monotonic() > end:

@@ -234,3 +234,35 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
 def test_a_file_that_cannot_be_read_while_writing_another_keeps_its_own_error(tmp_path: Path) -> None:
     with pytest.raises(PermissionError, match="secret"), atomic.replacing(tmp_path / "a" / "file.txt"):
         raise PermissionError(errno.EACCES, "Permission denied", "/secret")
+
+
+def test_the_current_folder_can_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with atomic.replacing_folder(".") as temporary:
+        (temporary / "x").write_text("new")
+    assert (tmp_path / "here" / "x").read_text() == "new"
+
+
+def test_a_folder_that_cannot_be_replaced_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+        with pytest.raises(OSError, match=r"own cannot be replaced: the folder .* cannot be written"):
+            atomic.check_replaceable(folder)
+        atomic.check_replaceable(tmp_path / "new")
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == folder)
+    with pytest.raises(OSError, match="where a disk is mounted"), atomic.replacing_folder(folder):
+        pass
+    assert names(tmp_path) == ["own"]
+
+
+def test_what_file_managers_write_leaves_a_folder_empty(tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").write_text("")
+    assert atomic.is_empty(tmp_path)
+    (tmp_path / "photo.png").write_text("")
+    assert not atomic.is_empty(tmp_path)
+    assert not atomic.is_empty(tmp_path / "photo.png")

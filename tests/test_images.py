@@ -34,6 +34,15 @@ def test_pictures_beyond_pillows_limit_are_refused_like_damaged_ones(
         images.load_image(tmp_path / "huge.png")
 
 
+def test_arrays_beyond_the_same_limit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "huge.npy", np.zeros((40, 41, 3), dtype=np.uint16))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1600)
+    with pytest.raises(ValueError, match=r"huge\.npy holds 4,920 numbers, more than an image may have"):
+        images.load_image(tmp_path / "huge.npy")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1640)
+    assert images.load_image(tmp_path / "huge.npy").shape == (3, 40, 41)
+
+
 @pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
 def test_pictures_that_pillow_only_warns_of_are_refused_with_both_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

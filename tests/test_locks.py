@@ -162,3 +162,14 @@ def test_a_lock_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "open", refuses)
     with pytest.raises(OSError, match="cannot be written: read-only file system"), locks.run_lock(tmp_path):
         pass
+
+
+def test_a_folder_that_cannot_exist_is_an_error_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_drive(*arguments: object, **more: object) -> None:
+        raise FileNotFoundError(2, "no such drive")
+
+    monkeypatch.setattr(Path, "mkdir", no_drive)
+    with pytest.raises(FileNotFoundError), locks.run_lock(tmp_path / "x"):
+        pass

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 import mage
 from mage.cli.console import emit, note
 from mage.cli.options.transfer import Options
@@ -15,6 +17,9 @@ def run(options: Options) -> None:
     if not options.model or not options.data:
         raise ValueError("give at least one --model and one --data")
     protocols = build_protocols(("linear", "knn"), {"linear": {"training": options.protocol}})
+    for path in options.model:  # before an hour with the first one
+        model = mage.load(path, precision=options.precision, device=options.device)
+        model.features(torch.zeros(1, model.channels, *model.image_size), options.pool)
     results: list[dict[str, Any]] = []
     for path in options.model:
         model = mage.load(path, precision=options.precision, device=options.device)

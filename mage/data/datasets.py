@@ -86,6 +86,7 @@ def train_and_test(
 
 def _folder(folder: Path, split: str, channels: int, name: str | None = None) -> FolderDataset:
     inside = {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    inside.discard("__MACOSX")  # of macOS, beside what a zip holds
     training, tests = split_folders(inside)
     root, other = folder, folder
     if (

@@ -42,8 +42,11 @@ def write_tokens(
             f"and num_codes from 2 to {MOST_CODES}"
         )
     numbers = np.full(len(array), -1) if labels is None else np.asarray(labels)
-    if numbers.shape != (len(array),) or numbers.min() < -1 or (len(class_names) and numbers.max() >= len(class_names)):
-        raise ValueError(f"labels of shape {numbers.shape} do not number {len(array)} sequences in the given classes")
+    most = len(class_names) or 2**31
+    whole = numbers.shape == (len(array),) and numbers.dtype.kind in "iu"
+    if not whole or not -1 <= numbers.min() <= numbers.max() < most:
+        shown = f"{numbers.dtype} {numbers.shape}"
+        raise ValueError(f"labels, {shown}, do not number {len(array)} sequences in the given classes")
     key = CacheKey("none", "none", f"{name} train {len(array)}", array.shape[1] if views else 1, 0)
     index = CacheIndex(key, check_grid(grid), num_codes, tuple(class_names), num_images=len(array))
     folder = Path(folder)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
 from mage import images
@@ -75,7 +74,7 @@ class RowDataset:
                     return images.from_bytes(cell["bytes"], self.channels)
                 cell = cell.get("path") or cell
             batch = as_images(cell, size=None, channels=self.channels, resize=False)
-        except (ValueError, OSError, Image.DecompressionBombError) as error:  # of rows that decode images themselves
+        except Exception as error:  # rows decode images themselves, and Pillow raises SyntaxError for a broken PNG
             raise CorruptImage(f"row {index} of {self.name} ({error})") from None
         return images.to_uint8(batch.pixels[0])
 
@@ -108,7 +107,7 @@ def _labels(rows: Any, column: Column) -> Labels:
     """All labels, without decoding images where the data set has them apart."""
     if isinstance(column, str) and column in getattr(rows, "column_names", ()):
         values = rows[column][:]  # Hugging Face's
-    elif isinstance(column, int) and hasattr(rows, "targets"):
+    elif isinstance(column, int) and hasattr(rows, "targets") and not _changes_targets(rows):
         values = rows.targets  # torchvision's
     else:
         logger.info("reading the labels of %s rows once", f"{len(rows):,}")
@@ -117,6 +116,14 @@ def _labels(rows: Any, column: Column) -> Labels:
     if labels.dtype.kind not in "iu" or labels.shape != (len(rows),):
         raise ValueError(f"column {column!r} must hold one whole number per row, not {labels.dtype} {labels.shape}")
     return labels.astype(np.int64)
+
+
+def _changes_targets(rows: Any) -> bool:
+    """Whether rows of torchvision have other labels than their attribute `targets` says."""
+    both = getattr(rows, "transforms", None)
+    return any(getattr(which, "target_transform", None) is not None for which in (rows, both)) or not (
+        both is None or hasattr(both, "target_transform")  # a transform of image and label together
+    )
 
 
 def _class_names(rows: Any, column: Column | None) -> tuple[str, ...]:

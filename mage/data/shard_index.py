@@ -9,6 +9,8 @@ Members belong together by their names up to the first dot, as in WebDataset: 00
 
 import hashlib
 import json
+import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from mage import atomic
 from mage.data.storage import BrokenFile, Stored, read, read_small
 from mage.data.tar_members import Member, TarReader
 
+logger = logging.getLogger(__name__)
 SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
 """Members that are images."""
 FORMAT = 1
@@ -70,14 +73,26 @@ def shard_index(
 
 def index_of(stored: Stored, cache: Path) -> ShardIndex:
     """The index beside a shard, the one in the cache folder, or a new one, which is kept there. Raises BrokenFile."""
-    index = _parsed(read_small(stored.name + BESIDE, MOST_INDEX), stored)
+    beside = stored.name + BESIDE
+    index = None if _is_older(beside, stored.name) else _parsed(read_small(beside, MOST_INDEX), stored)
     kept = cache / f"{key_of(stored)}{BESIDE}"
     if index is None:
         index = _parsed(read_small(str(kept), MOST_INDEX), stored)
     if index is None:
         index = make_index(stored)
-        atomic.write_text(kept, index.to_json())
+        try:
+            atomic.write_text(kept, index.to_json())
+        except OSError as error:
+            logger.warning("the index of %s is not kept, and is made again next time: %s", stored.name, error)
     return index
+
+
+def _is_older(index: str, shard: str) -> bool:
+    """Whether the file of an index is older than its shard, whose labels may have been corrected in place."""
+    try:
+        return os.stat(index).st_mtime_ns < os.stat(shard).st_mtime_ns
+    except (OSError, ValueError):
+        return False  # of shards that are no files here
 
 
 def key_of(stored: Stored) -> str:

@@ -46,7 +46,7 @@ def shard_names(name: str | Path, split: str) -> tuple[list[str], list[str] | No
         if not test and split == "test":
             raise ValueError(f"{text} has train/ but no test/: add it, or give {text}/train to hold out a tenth")
         return (parts["train"], test or None) if split == "train" else (test, parts["train"])
-    every = _tars(text) + parts["train"] + test
+    every = _tars(text) + [shard for shards in parts.values() for shard in shards]
     if not every:
         raise ValueError(f"{text} holds no .tar files: give a folder of shards, or a pattern such as {text}/x-*.tar")
     return _checked(every, text), []

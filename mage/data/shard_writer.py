@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from mage import atomic, images, locks, rng
-from mage.data.image_sets import CorruptImage, FolderDataset, ImageDataset, content_of
+from mage.data.image_sets import CorruptImage, FolderDataset, ImageDataset, content_of, sizes_of
 from mage.data.shard_index import BESIDE, SUFFIXES, make_index, split_name
 from mage.data.storage import look_at
 from mage.data.tar_images import TarDataset
@@ -47,6 +47,8 @@ class WrittenShards:
     skipped: tuple[str, ...] = ()
     """Files that could not be read."""
     complete: bool = False
+    sizes: str | None = None
+    """Of the files (`sizes_of`); None for data that are not files, and in folders written by earlier versions."""
 
 
 def write_shard(path: str | Path, files: Iterable[tuple[str, bytes]]) -> None:
@@ -95,7 +97,7 @@ def write_shards(
 def _write(
     dataset: ImageDataset, out: Path, prefix: str, most_bytes: int, seed: int, on_images: Callable[[int], None] | None
 ) -> WrittenShards:
-    written = _begin(out, WrittenShards(content_of(dataset), most_bytes, seed))
+    written = _begin(out, WrittenShards(content_of(dataset), most_bytes, seed, sizes=sizes_of(dataset)))
     report = on_images or (lambda count: None)
     report(written.places)
     if written.complete:
@@ -169,6 +171,10 @@ def _begin(out: Path, wanted: WrittenShards) -> WrittenShards:
                 f"{out} holds shards with {name} {getattr(found, name)!r}, not {getattr(wanted, name)!r}: "
                 "choose another folder, or delete this one"
             )
+    if found.sizes not in (None, wanted.sizes):
+        raise ValueError(
+            f"{out} holds shards of images whose files have changed since: choose another folder, or delete this one"
+        )
     atomic.clear(out)
     gone = [name for name in found.shards if not (out / name).is_file()]
     if gone:

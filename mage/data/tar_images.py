@@ -172,7 +172,10 @@ def open_shards(
     config = config or ShardConfig()
     own, others = shard_names(name, split)
     parts, broken = _opened(own, config)
-    classes = _classes([index for _, index in parts + (_opened(others, config)[0] if others else [])])
+    classes = _classes([index for _, index in parts])
+    if classes is not None and others:  # of both splits, so that a class has one number even if one lacks it
+        there = [index for _, index in _opened(others, config)[0]]
+        classes = _classes([index for _, index in parts] + there) if _classes(there) is not None else classes
     if others == [] and split != "all":
         parts = _held(parts, split)
     if not any(len(index.names) for _, index in parts):

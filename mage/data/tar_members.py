@@ -121,7 +121,7 @@ class TarReader:
         shown = repr(_text(name))[:80]
         if kind not in (b"0", b"5", b"7"):
             raise self._broken(f"holds {REFUSED.get(kind, 'something else than a file')}, {shown}: only files")
-        if name.startswith(b"/") or b"\\" in name or b".." in name.split(b"/") or not name or name[1:2] == b":":
+        if name.startswith(b"/") or b"\\" in name or b".." in name.split(b"/") or not name or _has_drive(name):
             raise self._broken(f"holds the name {shown}, which leads out of it: names are relative, without ..")
 
     def _check_size(self, name: bytes, start: int, size: int) -> None:
@@ -145,3 +145,8 @@ def _number(field: bytes) -> int:
 def _text(name: bytes) -> str:
     """A name, with bytes that are not UTF-8 as backslash escapes."""
     return name.decode("utf-8", "backslashreplace")
+
+
+def _has_drive(name: bytes) -> bool:
+    """Whether a name begins with a drive of Windows, as in C:x.jpg."""
+    return name[:1].isalpha() and name[1:2] == b":"

@@ -128,6 +128,10 @@ class TokenCache:
         self._check_size(path, 2 * count)
         if not count:
             return np.empty(shape, "<u2")
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:  # PyTorch opens no file of such a name
+            return np.memmap(path, "<u2", "r", shape=shape)
         return torch.from_file(str(path), shared=False, size=count, dtype=torch.uint16).numpy().reshape(shape)
 
     def _check_size(self, path: Path, expected: int) -> None:

@@ -142,8 +142,9 @@ def model_fingerprint(model: Mage) -> str:
 
 def check_new_folder(folder: Path) -> None:
     """Raise ValueError, before any work, if `folder` holds anything but a classifier, which may be replaced."""
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file()):
+    if not atomic.is_empty(folder) and not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} exists and holds no classifier; choose another name, nothing was overwritten")
+    atomic.check_replaceable(folder)
 
 
 def load_classifier(

@@ -39,12 +39,14 @@ class Representation:
 
         transform: of the images; default: centre crops.
 
-        Raises NoClasses for images without labels.
+        Raises NoClasses for images without labels, and ValueError for a classifier of other classes than the images'.
         """
         for dataset in (train, test):
             labels_of(dataset)
         self.model, self.train_images, self.test_images = model, train, test
         self.pool, self.batch_size, self.seed = pool, batch_size, seed
+        if isinstance(model.transformer, Classifier):
+            _check_classes(model.class_names, train, test)
         self.transform = transform or TransformConfig(size=model.image_size)
 
     @cached_property
@@ -88,6 +90,21 @@ class Representation:
     def classifier_name(self) -> str:
         """Name of the classifier for the protocols of metrics."""
         return "fine-tuned classifier" if self.head is None else f"logistic regression on frozen {self.pool} features"
+
+
+def _check_classes(names: tuple[str, ...], *datasets: ImageDataset) -> None:
+    """Raise ValueError if a classifier numbers other classes than these images."""
+    for dataset in datasets:
+        there = tuple(dataset.class_names)
+        if names and there and names != there:
+            raise ValueError(
+                f"the classes of {dataset.name} ({_some(there)}) are not those of the classifier ({_some(names)}), "
+                "so that their numbers mean something else: `mage predict` compares names"
+            )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 class RepresentationProtocol(Evaluator[Representation]):

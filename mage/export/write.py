@@ -59,8 +59,9 @@ def export(
 
 def check_free(folder: Path) -> None:
     """Raise ValueError if there is something at `folder` that an export may not replace."""
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not _is_manifest(folder / FILE)):
+    if not atomic.is_empty(folder) and not _is_manifest(folder / FILE):
         raise ValueError(f"{folder} exists and holds no export; choose another name, nothing was overwritten")
+    atomic.check_replaceable(folder)
 
 
 def _is_manifest(path: Path) -> bool:

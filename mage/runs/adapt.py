@@ -152,6 +152,9 @@ class Adaptation:
         tokenizer, recheck = tokenizer_of(self.model), None
         if tuning is not None:
             tokenizer, recheck = self.tune(tuning, check)
+        words = tokenizer.require_tokenizer()
+        assert isinstance(words, VQGAN)
+        recipe = replace(recipe, tokenizer=words.config)  # changes of its sizes hold if it was tuned and taken
         self.say(4, f"pre-training goes on with these images: {recipe.pretraining.steps:,} steps")
         pretrain(recipe, self.started(), tokenizer, cache=cache, init_from=self.model)
         self.say(5, "the new model is measured")

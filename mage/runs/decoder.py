@@ -5,6 +5,7 @@ from dataclasses import replace
 from mage.pipeline import Mage
 from mage.recipes.resolve import Choice, resolve, without_steps
 from mage.recipes.schema import Recipe
+from mage.runs.initial_weights import check_tokenizer
 from mage.settings import override
 from mage.tokenizers import VQGAN
 
@@ -17,7 +18,8 @@ LEARNING_RATE = 0.25
 def decoder_recipe(model: Mage, choice: Choice) -> Recipe:
     """The model's own recipe, or the chosen one, with the model's tokenizer, of which the decoder alone is trained.
 
-    Raises ValueError for a model without network, or one whose tokenizer this library did not train.
+    Raises ValueError for a model without network, one whose tokenizer this library did not train, and for other
+    sizes of it than more blocks of the decoder.
     """
     model.require_generator()
     tokenizer = model.require_tokenizer()
@@ -36,4 +38,7 @@ def decoder_recipe(model: Mage, choice: Choice) -> Recipe:
             transform=replace(recipe.data.transform, size=tokenizer.image_size),
         ),
     )
-    return override(recipe, [*choice.changes, *without_steps(choice.changes)])
+    recipe = override(recipe, [*choice.changes, *without_steps(choice.changes)])
+    assert recipe.tokenizer is not None
+    check_tokenizer(recipe.tokenizer, tokenizer.config)
+    return recipe

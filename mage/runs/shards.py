@@ -1,5 +1,6 @@
 """Write a data set as tar shards, each split into a folder of its own if the data has splits (`mage shards`)."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from mage.data.image_sets import FolderDataset, ImageDataset
 from mage.data.names import registered
 from mage.data.shard_writer import WrittenShards, write_shards
 from mage.data.tar_images import TarDataset
+
+logger = logging.getLogger(__name__)
 
 
 def shards(
@@ -56,4 +59,7 @@ def _parts(data: str | Path, data_root: str | None) -> dict[str, ImageDataset]:
         return {"": whole}
     if isinstance(whole, TarDataset) and isinstance(train, TarDataset) and len(whole.shards) == len(train.shards):
         return {"": whole}
-    return {"train": train, "test": split("test")}
+    test = split("test")
+    if left := len(whole) - len(train) - len(test):
+        logger.warning("%d images of %s are in neither of its two splits and are not written", left, data)
+    return {"train": train, "test": test}

@@ -37,6 +37,8 @@ def train_tokenizer(
         words = redrawn_by.require_tokenizer()
         if not isinstance(words, VQGAN):
             raise ValueError(f"the decoder of {type(words).__name__} cannot be trained: it is no VQGAN of this library")
+        if not recipe.tokenizer_loss.freeze_encoder:
+            raise ValueError("tokenizer_loss.freeze_encoder=false would change the tokens, which the network knows")
         init_from = words
     if recipe.tokenizer is None:
         raise ValueError(f"the recipe {recipe.name} has no tokenizer: its method reads pixels")

@@ -67,7 +67,7 @@ def write(
     folder = Path(folder)
     if folder.is_symlink():
         check_own(folder.resolve())
-    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]) and not _is_ours(folder / CONFIG):
+    if not atomic.is_empty(folder) and not _is_ours(folder / CONFIG):
         raise ValueError(f"{folder} exists and is not a model folder; choose another name, nothing was overwritten")
     try:
         with atomic.replacing_folder(folder, replaces=FILES) as temporary:

@@ -65,6 +65,8 @@ def test_every_shape_comes_back(shape: tuple[int, ...], grid: tuple[int, ...], v
         (np.array([[-1, 0]]), {}, "-1 to 0"),
         (np.array([[0, 1]]), {"num_codes": 70000}, "num_codes from 2 to 65536"),
         (np.array([[0, 1]]), {"labels": np.array([0, 1])}, "do not number 1"),
+        (np.array([[0, 1]]), {"labels": np.array([0.5])}, "float64"),
+        (np.array([[0, 1]]), {"labels": np.array([2**31])}, "do not number"),
         (np.array([[0, 1]]), {"labels": np.array([3]), "class_names": ("a",)}, "do not number"),
     ],
 )

@@ -48,6 +48,27 @@ def test_files_are_copied_as_they_are_with_class_and_name_in_a_random_order(tmp_
         assert there.labels[index] == whole.labels[number]
 
 
+def test_shards_of_files_that_have_changed_are_not_taken_for_those_of_today(tmp_path: Path) -> None:
+    folder, out = photos(tmp_path / "photos"), tmp_path / "out"
+    runs.shards(folder, out)
+    assert runs.shards(folder, out)[""].images == 30
+    Image.new("RGB", (8, 8)).save(folder / "cat" / "broken.jpg")
+    with pytest.raises(ValueError, match="whose files have changed since"):
+        runs.shards(folder, out)
+    facts = json.loads((out / JOURNAL).read_text())
+    (out / JOURNAL).write_text(json.dumps({name: fact for name, fact in facts.items() if name != "sizes"}))
+    assert runs.shards(folder, out)[""].images == 30, "of an earlier version, which kept none"
+
+
+def test_images_of_a_third_split_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for split in ("train", "val", "test"):
+        photos(tmp_path / "photos" / split, 4)
+    written = runs.shards(tmp_path / "photos", tmp_path / "out")
+    assert set(written) == {"train", "test"}
+    assert "5 images of" in caplog.text, "four and the broken one"
+    assert "are not written" in caplog.text
+
+
 def test_images_without_files_become_png_and_splits_become_folders(tmp_path: Path) -> None:
     written = runs.shards("digits", tmp_path / "out")
     assert {split: part.images for split, part in written.items()} == {"train": 1500, "test": 297}

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -128,6 +129,23 @@ def test_an_index_of_another_shard_or_with_places_outside_is_made_anew(tmp_path:
     assert len(index_of(look_at(str(path)), tmp_path / "kept").names) == 3
 
 
+def test_an_index_that_is_older_than_its_shard_is_made_anew(tmp_path: Path) -> None:
+    path = numbered(tmp_path / "a.tar", [1, 2], labels=lambda number: "ab"[number - 1])
+    stale = Path(f"{path}{BESIDE}").read_text()
+    numbered(path, [1, 2], labels=lambda number: "ba"[number - 1])
+    Path(f"{path}{BESIDE}").write_text(stale)
+    os.utime(f"{path}{BESIDE}", (1, 1))
+    assert index_of(look_at(str(path)), tmp_path / "kept").labels == ("b", "a")
+
+
+def test_an_index_that_cannot_be_kept_is_used_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = numbered(tmp_path / "a.tar", [1, 2])
+    Path(f"{path}{BESIDE}").unlink()
+    (tmp_path / "kept").write_text("a file")
+    assert len(index_of(look_at(str(path)), tmp_path / "kept").names) == 2
+    assert "is made again next time" in caplog.text
+
+
 def test_labels_are_numbers_names_or_under_a_key_of_json(tmp_path: Path) -> None:
     numbered(tmp_path / "n.tar", [10, 9, 2], labels=lambda number: str(number))
     dataset = open_shards(tmp_path / "n.tar")
@@ -209,6 +227,17 @@ def test_train_and_test_folders_are_the_splits(tmp_path: Path) -> None:
     assert (greys(test), test.class_names, test.labels.tolist()) == ([3], ("a", "b"), [1])
     assert greys(load_dataset(tmp_path, split="all")) == [1, 2, 3]
     assert open_shards(tmp_path, split="all").names()[-1] == "val/s.tar/0003.png"
+
+
+def test_a_test_folder_without_labels_takes_none_from_training(tmp_path: Path) -> None:
+    numbered(tmp_path / "train" / "s.tar", [1, 2], labels=lambda number: "ab"[number - 1])
+    numbered(tmp_path / "test" / "s.tar", [3])
+    numbered(tmp_path / "val" / "s.tar", [4], labels=lambda number: "a")
+    train = load_dataset(tmp_path)
+    assert train.labels is not None
+    assert train.labels.tolist() == [0, 1]
+    assert load_dataset(tmp_path, split="test").labels is None
+    assert greys(load_dataset(tmp_path, split="all")) == [1, 2, 3, 4], "also the third folder"
 
 
 def test_of_a_folder_with_train_alone_nothing_is_held_out(tmp_path: Path) -> None:
@@ -340,6 +369,12 @@ def test_what_a_shard_has_no_use_for_is_refused(tmp_path: Path, entry: tarfile.T
     path = tar(tmp_path / "x.tar", (named("1.png"), png(1)), (entry, b""))
     with pytest.raises(BrokenFile, match=message):
         open_shards(path)
+
+
+def test_names_with_a_colon_are_names(tmp_path: Path) -> None:
+    assert open_shards(tar(tmp_path / "x.tar", (named("0:15.png"), png(1)))).names() == ["x.tar/0:15.png"]
+    with pytest.raises(ValueError, match="leads out of it"):
+        open_shards(tar(tmp_path / "y.tar", (named("C:15.png"), png(1))))
 
 
 def test_names_that_are_not_utf_8_are_read_with_escapes(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from mage.evaluation.fewshot import FewShot
 from mage.evaluation.linear_probe import LinearProbe, RawPixels, lbfgs_probe
 from mage.evaluation.representation import Representation
 from mage.evaluation.suite import build_protocols, measure_representation
-from mage.models import MAGEClassifier, MAGEConfig, PatchEncoder, PatchEncoderConfig
+from mage.models import MAGEClassifier, MAGEConfig, PatchClassifier, PatchEncoder, PatchEncoderConfig
 from mage.pipeline import Mage
 from mage.tokenizers import QuantizerConfig, VQGANConfig
 
@@ -114,6 +114,17 @@ def test_a_probe_of_the_last_four_blocks_is_named_after_them() -> None:
     pixels = torch.rand(2, 1, 28, 28)
     scores = differentiable_scorer(deep, subject.head, pool="last4")(pixels)
     torch.testing.assert_close(scores.detach(), subject.classifier(pixels))
+
+
+def test_a_classifier_is_measured_on_its_own_classes_only() -> None:
+    with torch.random.fork_rng(devices=[]):
+        network = PatchClassifier(PatchEncoderConfig((28, 28), 1, 7, 32, 2, 2), num_classes=10)
+    names = [f"digit {number}" for number in range(10)]
+    model = Mage(None, network, notes={"class_names": names}, precision="float32")
+    with pytest.raises(ValueError, match=r"0, 1, 2, .*are not those of the classifier \(digit 0, digit 1"):
+        Representation(model, *DATA)
+    model.notes["class_names"] = list(DATA[0].class_names)
+    assert Representation(model, *DATA).head is None
 
 
 def test_unknown_protocols_are_errors() -> None:

@@ -128,6 +128,38 @@ def test_rows_that_cannot_be_read_are_told(rows: Any, columns: dict[str, Any], m
         RowDataset(rows, name="levels", **columns)
 
 
+class Changing(Labelled):
+    """Rows whose labels are not those that lie apart."""
+
+    @staticmethod
+    def target_transform(label: int) -> int:
+        return len(NAMES) - 1 - label
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.new("L", (8, 8), 100), self.target_transform(LABELS[index])
+
+
+def test_labels_that_rows_change_are_read_from_the_rows() -> None:
+    rows = RowDataset(Changing(), name="levels", label=1, channels=1)
+    assert rows.labels is not None
+    assert rows.labels.tolist() == [len(NAMES) - 1 - label for label in LABELS]
+
+
+def test_whatever_a_row_raises_it_is_a_corrupt_image() -> None:
+    class Broken:
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> Any:
+            if index:
+                raise SyntaxError("broken PNG file")
+            return (Image.new("L", (8, 8)),)
+
+    rows = RowDataset(Broken(), name="levels")
+    with pytest.raises(CorruptImage, match=r"row 1 of levels .*broken PNG file"):
+        rows.load(1)
+
+
 def test_a_row_without_an_image_is_a_corrupt_image() -> None:
     rows = RowDataset([("none.png",)], name="levels")
     with pytest.raises(CorruptImage, match=r"row 0 of levels .*none\.png"):

@@ -122,10 +122,20 @@ def test_a_decoder_gets_more_blocks_that_do_nothing_at_first(model: mage.Mage, t
 
 
 def test_a_tokenizer_of_other_sizes_is_no_start(model: mage.Mage, tmp_path: Path) -> None:
+    own = decoder_recipe(model, Choice(changes=FEW))
     for change, words in (("width=8", "other sizes"), ("decoder_blocks=0", "would leave some out")):
-        recipe = decoder_recipe(model, Choice(changes=(*FEW, f"tokenizer.{change}")))
         with pytest.raises(ValueError, match=words):
-            runs.train_tokenizer(recipe, quiet(tmp_path / "run"), redrawn_by=model)
+            decoder_recipe(model, Choice(changes=(*FEW, f"tokenizer.{change}")))
+        with pytest.raises(ValueError, match=words):
+            runs.train_tokenizer(override(own, [f"tokenizer.{change}"]), quiet(tmp_path / "run"), redrawn_by=model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_encoder_of_a_model_stays_as_its_network_knows_it(model: mage.Mage, tmp_path: Path) -> None:
+    changes = ("tokenizer_loss.redrawn=0", "tokenizer_loss.freeze_encoder=false")
+    recipe = decoder_recipe(model, Choice(changes=changes))
+    with pytest.raises(ValueError, match="would change the tokens"):
+        runs.train_tokenizer(recipe, quiet(tmp_path / "run"), redrawn_by=model)
     assert not list(tmp_path.iterdir())
 
 
