@@ -12,7 +12,7 @@ import torch
 from mage import locks, rng
 from mage.data.embedded import embedded_arrays
 from mage.data.idx import read_idx
-from mage.data.image_folders import classes_of, hold_out, image_files, labelled_first, split_folders
+from mage.data.image_folders import classes_of, hold_out, image_files, labelled_first, split_folders, tell_outside
 from mage.data.image_sets import ArrayDataset as ArrayDataset
 from mage.data.image_sets import CorruptImage as CorruptImage
 from mage.data.image_sets import FolderDataset as FolderDataset
@@ -105,6 +105,8 @@ def _folder(folder: Path, split: str, channels: int, name: str | None = None) ->
     folders = classes_of(files) | (classes_of(image_files(other)) if other != root else set())
     classes = tuple(sorted(set(map(readable_name, folders))))
     labelled = bool(classes_of(files))
+    if not labelled:
+        tell_outside(str(root), files)
     if root == folder:
         files = hold_out(files, split)
     number = {label: index for index, label in enumerate(classes)}

@@ -68,6 +68,20 @@ def _tell_unread(root: str, count: int) -> None:
     )  # fmt: skip
 
 
+def tell_outside(root: str, files: list[str]) -> None:
+    """Warn, once, of a few images outside of class folders, because of which no image has a class."""
+    outside = [file for file in files if "/" not in file]
+    if 0 < len(outside) < len(files) / 2:
+        _tell_outside(root, len(outside), outside[0])
+
+
+@functools.cache
+def _tell_outside(root: str, count: int, example: str) -> None:
+    logger.warning(
+        "%s: images have no classes, because %d of them, such as %s, lie in no folder of a class", root, count, example
+    )
+
+
 def _warn(error: OSError) -> None:
     logger.warning("the folder %s cannot be read (%s): its images are left out", error.filename, error.strerror)
 

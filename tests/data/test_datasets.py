@@ -129,6 +129,21 @@ def test_a_flat_folder_has_no_labels_and_other_files_are_ignored(tmp_path):
     assert sorted(names(train) + names(test)) == sorted([f"{number}.png" for number in range(12)] + ["more/inside.png"])
 
 
+def test_an_image_beside_class_folders_is_told(tmp_path, caplog):
+    for name in ("cats/a.png", "cats/b.png", "dogs/c.png", "cover.png"):
+        picture(tmp_path / name)
+    for _ in range(2):
+        assert load_dataset(tmp_path, split="all").labels is None
+    assert caplog.text.count("no classes, because 1 of them, such as cover.png, lie in no folder of a class") == 1
+
+
+def test_what_macos_puts_into_a_zip_makes_no_class_of_train(tmp_path):
+    picture(tmp_path / "train" / "a" / "1.png")
+    picture(tmp_path / "train" / "b" / "2.png")
+    picture(tmp_path / "__MACOSX" / "._1.png")
+    assert load_dataset(tmp_path).class_names == ("a", "b")
+
+
 @pytest.mark.parametrize(("count", "held_out"), [(2, 1), (9, 1), (40, 4)])
 def test_a_tenth_is_held_out_and_the_choice_moves_with_the_folder(tmp_path, count, held_out):
     for place in ("here", "there"):
