@@ -8,7 +8,7 @@ from mage.cli.arguments import classes_of, sampling_of
 from mage.cli.console import counting, emit
 from mage.cli.options.edit import Options
 from mage.evaluation.seams import seam_ratio
-from mage.sampling.edit import box_mask, expand_canvas, grow_mask
+from mage.sampling.edit import box_mask, expand_canvas, grow_mask, marked_pixels
 from mage.sampling.large import large_token_mask
 
 MOST_SHOWN = 6
@@ -39,10 +39,11 @@ def run(options: Options) -> None:
         region, mask = _prepare(options, image, model.image_size)
         several = region.expand(options.num, -1, -1, -1)
         paste = options.paste or options.full_size  # else windows would show where they meet
-        with counting(options.num * _count_redrawn(model, mask), "token", options) as done:
+        with counting(options.num * int(_redrawn_tokens(model, mask).sum()), "token", options) as done:
             variants = model.edit(several, mask, paste=paste, on_tokens=done, **settings).cpu()
-        share = float(mask.float().mean())
-        seams = seam_ratio(variants, mask.expand(options.num, -1, -1))
+        redrawn = mask if paste else _redrawn_pixels(model, mask)
+        share = float(redrawn.float().mean())
+        seams = seam_ratio(variants, redrawn.expand(options.num, -1, -1))
         seam = float(seams.mean()) if bool(seams.isfinite().all()) else None
     images.save_png(options.out, variants[0] if options.num == 1 else images.make_grid(variants))
     sheet = options.out.with_name(f"{options.out.stem}_sheet.png")
@@ -73,10 +74,16 @@ def _sheet(before: Tensor, mask: Tensor | None, variants: Tensor) -> Tensor:
     return pictures.panels(parts)
 
 
-def _count_redrawn(model: mage.Mage, mask: Tensor) -> int:
-    """Number of tokens that a mask of pixels touches."""
+def _redrawn_tokens(model: mage.Mage, mask: Tensor) -> Tensor:
+    """The tokens that a mask of pixels touches."""
     rows, columns = model.require_tokenizer().grid
-    return int(large_token_mask(mask, (rows, columns), model.token_size).sum())
+    return large_token_mask(mask, (rows, columns), model.token_size)
+
+
+def _redrawn_pixels(model: mage.Mage, mask: Tensor) -> Tensor:
+    """The pixels of these tokens, which are redrawn whole unless the others are pasted back."""
+    pixels = marked_pixels(_redrawn_tokens(model, mask)[None], model.token_size)[0]
+    return pixels[: mask.shape[0], : mask.shape[1]]
 
 
 def _prepare(options: Options, image: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """`mage evaluate generation`: all metrics of generated images, from one pass."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mage
 from mage import atomic
@@ -28,6 +28,8 @@ from mage.runs.record import commit, machine
 
 def run(options: Options) -> None:
     """Extract features, compare, write and print."""
+    if options.save_reference is not None and options.reference is not None:
+        raise ValueError("--save-reference writes the statistics of --data, and --reference names others: give one")
     if options.save_reference is not None and options.save_reference.suffix != ".npz":
         raise ValueError(f"--save-reference {options.save_reference} must end in .npz")
     extractor = build_extractor(
@@ -52,11 +54,12 @@ def run(options: Options) -> None:
     if options.real and real is not None:
         seen_real = _look(options, random_subset(real, seen.count), extractor, shape)
     quality = compare_with_real(seen, reference, extractor, seen_real)
-    result = {
-        "commit": commit(), "machine": machine(), "samples": str(options.samples), "seed": options.seed,
-        "sampling": sampling_of(options), "class": list(options.class_), "metrics": quality.metrics,
+    result: dict[str, Any] = {
+        "commit": commit(), "machine": machine(), "samples": str(options.samples), "metrics": quality.metrics,
         "protocols": quality.protocols, "left_out": quality.left_out, "warnings": quality.warnings,
     }  # fmt: skip
+    if samples.model is not None:
+        result |= {"seed": options.seed, "sampling": sampling_of(options), "class": list(options.class_)}
     if options.out is not None:
         atomic.write_json(options.out / "generation.json", result)
     width = max(map(len, quality.metrics))
@@ -86,10 +89,14 @@ def _opened(options: Options) -> _Opened:
 
 def _source(options: Options) -> _Opened:
     source = open_samples(options.samples)
+    if source.model is None and (sampling_of(options) or options.class_):
+        raise ValueError(
+            f"{options.samples} holds samples that are there: settings of the sampler would change nothing"
+        )
     if source.features is not None:
         return _Opened(source, image_shape_in(source.features))
     if source.images is not None:
-        channels, height, width = source.images.load(0).shape
+        channels, height, width = image_shape_in(options.samples) or source.images.load(0).shape
         note(options, f"{len(source.images):,} images of {height} x {width} pixels")
         return _Opened(source, (channels, height, width))
     model = mage.load(options.samples, precision=options.precision, device=options.device)

@@ -76,7 +76,9 @@ def _recipe(options: Options, cache: TokenCache | None, base: dict[str, Any] | N
     if cache is None:
         return resolve(choice, base=base)
     if cache.key.tokenizer == "none":
-        return resolve(replace(choice, data=None), default="tokens")
+        recipe = resolve(replace(choice, data=None), default="tokens")
+        name = cache.key.data.partition(" train ")[0]  # of tokens of the user's own, which are of no data set
+        return replace(recipe, data=replace(recipe.data, name=name))
     if "data.name" in map(name_of, choice.changes):
         return resolve(replace(choice, data=None), base=base)
     trained_on = (base or {}).get("data", {}).get("name")

@@ -40,8 +40,9 @@ def run(options: Options) -> None:
         "generation": f"{options.num:,} images, {options.steps} steps, {options.extractor}; reference: all validation "
         "images, shorter side scaled to the model's (bilinear), centre cut",
         "linear": f"LARS, {options.epochs} epochs, {options.crops} crops; test: scaled to 292/256, centre cut",
-        "fewshot": "logistic regression on centre crops, 5 draws",
+        "fewshot": "logistic regression on centre crops of images scaled to 292/256, 5 draws",
     }
+    protocol = {part: words for part, words in protocol.items() if part in options.parts}
     record = Record(command_line("mage reproduce imagenet"), options.seed, protocol, {}, metrics)
     write_record(options.out / "result.json", record)
     emit(options, {"out": str(options.out), "metrics": metrics}, markdown.rstrip())

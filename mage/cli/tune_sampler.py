@@ -21,6 +21,8 @@ from mage.runs.tuning import Sampling, Trial, TuningConfig, tune
 from mage.sampling.classes import NO_CLASS, class_numbers
 from mage.store import folder as store
 
+ANEW: dict[str, Any] = {"token_temperature": 1.0, "encoder_keep": 1.0, "reuse": 1}
+"""Settings of the candidates unless they say otherwise: not those of an earlier search, which the model has stored."""
 ENOUGH_IMAGES = 1000
 """Number of generated and of real images below which the result is unreliable."""
 
@@ -33,8 +35,7 @@ def run(options: Options) -> None:
     sees_all = not model.require_generator().config.decoder_depth  # without a decoder nothing can be dropped
     config = replace(
         TuningConfig(), orders=options.try_orders, steps=options.try_steps, guidances=options.try_guidances,
-        encoder_keeps=() if sees_all else tuple(share for share in options.try_encoder_keep if share < 1),
-        reuses=tuple(every for every in options.try_reuse if every > 1),
+        encoder_keeps=() if sees_all else options.try_encoder_keep, reuses=options.try_reuse,
     )  # fmt: skip
     data = options.data or trained_on(model)
     if data is None:
@@ -47,6 +48,8 @@ def run(options: Options) -> None:
     asked = class_numbers(classes, len(classes), count, model.class_names).tolist() if classes and count else []
     if config.guidances and (set(asked) == {NO_CLASS} if asked else not model.notes.get("class_shares")):
         raise ValueError("guidance has no effect on images without class: add --class all to tune it")
+    if options.metric == "authenticity" and options.split != "train":
+        raise ValueError("--metric authenticity compares samples with training images: add --split train")
     extractor = build_extractor(options.extractor, weights=options.extractor_weights, device=model.device)
     real = _real_images(options, data, model)
     seen = look_at_dataset(real, extractor, size=model.image_size, device=model.device)
@@ -57,7 +60,7 @@ def run(options: Options) -> None:
     last: list[Metric] = []
 
     def score(sampling: Sampling, seed: int) -> float:
-        production = Production(options.num, seed, options.batch_size, classes, dict(sampling))
+        production = Production(options.num, seed, options.batch_size, classes, ANEW | dict(sampling))
         compared = Compared(look_at_model(model, production, extractor), reference, extractor.name)
         last[:] = [one_number(options.metric, compared)]
         return -last[0].value if last[0].better == "higher" else last[0].value
@@ -81,7 +84,7 @@ def run(options: Options) -> None:
     stored = ""
     if options.store:
         folder = store.find_folder(options.model)
-        model.recipe["sampling"] = model.recipe.get("sampling", {}) | tuned.best.sampling
+        model.recipe["sampling"] = model.recipe.get("sampling", {}) | ANEW | tuned.best.sampling
         model.notes["sampling_tuned"] = {key: result[key] for key in ("metric", "value")} | {
             "num": options.num, "data": data, "split": options.split
         }  # fmt: skip

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mage.data.datasets import DATASETS, load_dataset
 from mage.data.image_folders import split_folders
-from mage.data.image_sets import ArrayDataset, FolderDataset, ImageDataset, Labels, content_of, digest
+from mage.data.image_sets import ArrayDataset, CorruptImage, FolderDataset, ImageDataset, Labels, content_of, digest
 from mage.data.names import registered
+from mage.data.rows import RowDataset
 from mage.data.tar_images import ShardConfig, TarDataset
 
 
@@ -84,6 +85,11 @@ class NamedImages:
             return Version(*dataset.version(place))
         if isinstance(dataset, ArrayDataset):
             return Version(0, int(digest(dataset.array[place].numpy().tobytes()), 16))
+        if isinstance(dataset, RowDataset) and not dataset.marked:
+            try:
+                return Version(0, int(digest(dataset.load(place).numpy().tobytes()), 16))
+            except CorruptImage:
+                return MISSING
         if not isinstance(dataset, FolderDataset):
             return Version(0, int(digest(content_of(dataset).encode()), 16))
         try:

@@ -51,6 +51,8 @@ class RowDataset:
         self.skipped = list[str]()
         # Hugging Face's hash of the data and of everything that was done with them
         self.content = getattr(rows, "_fingerprint", None) or name
+        self.marked = self.content != name
+        """Whether the content changes with any image."""
         _cell(rows[0], image)
         self.labels: Labels | None = None if label is None else _labels(rows, label)
         self.class_names: tuple[str, ...] = ()

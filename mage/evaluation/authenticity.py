@@ -85,4 +85,4 @@ class FeatureAuthenticity(GenerationMetric):
             raise NotMeasured(f"{name}: there are fewer than two training images")
         own = authentic(compared.samples.features, training)
         protocol = f"{len(own):,} images against {len(training):,} training images"
-        yield self.named(compared, "authenticity", float(own.double().mean()), protocol)
+        yield self.named(compared, "authenticity", float(own.double().mean()), protocol, count=len(own))

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -71,13 +72,17 @@ def divergence(first: Float[Tensor, " k"], second: Float[Tensor, " k"]) -> float
     return float((relative(p) + relative(q)) / 2 / math.log(2))
 
 
-def divergence_by_chance(counts: Float[Tensor, " k"], tokens: int, *, draws: int = 5) -> float:
-    """Mean divergence of `counts` from so many tokens drawn by them: few tokens differ from their own source, too."""
-    random = rng.generator(0, "divergence by chance")
+def divergence_by_chance(first: Float[Tensor, " k"], second: Float[Tensor, " k"], *, draws: int = 5) -> float:
+    """Mean divergence of two histograms if both came from one source: few tokens differ from their own source, too.
+
+    The tokens of both are mixed and divided anew into as many and as many, so that codes which are rare are missed by
+    either as often as they would be.
+    """
+    random = np.random.default_rng(rng.stream_seed(0, "divergence by chance"))
+    both, count = (first + second).long().numpy(), int(first.sum())
     total = 0.0
-    for _ in range(draws):
-        codes = counts.multinomial(tokens, replacement=True, generator=random)
-        total += divergence(torch.bincount(codes, minlength=len(counts)).double(), counts)
+    for part in random.multivariate_hypergeometric(both, count, size=draws, method="marginals"):
+        total += divergence(torch.from_numpy(part).double(), torch.from_numpy(both - part).double())
     return total / draws
 
 
@@ -223,7 +228,7 @@ class DistanceFromTraining(TokenizerMetric):
         divergence, loss = self._found = self._distance(tokenized)
         held_out = f"{tokenized.notes['images']:,} held-out images like its own"
         protocol = f"Jensen-Shannon, bits, of the codes' frequencies here and on {held_out}, "
-        protocol += "less that of as many tokens drawn by the latter"
+        protocol += "less that of both mixed and divided by chance"
         yield self.metric("divergence_from_training", divergence, protocol)
         yield self.metric("psnr_below_training_db", loss, f"below that on {held_out}")
 
@@ -242,5 +247,5 @@ class DistanceFromTraining(TokenizerMetric):
         notes = tokenized.notes
         counts = codebook_usage(tokenized.ids, tokenized.num_codes).counts.double()
         own = torch.tensor(notes["code_counts"], dtype=torch.float64)
-        bits = divergence(counts, own) - divergence_by_chance(own, tokenized.ids.numel())
+        bits = divergence(counts, own) - divergence_by_chance(counts, own)
         return bits, float(notes["psnr_db"]) - tokenized.psnr_db

@@ -27,9 +27,10 @@ class Compared:
     suffix: str = ""
     """Appended to every name, such as _real for real images in place of generated ones."""
 
-    def name(self, word: str) -> str:
-        """The full name of a metric: fd -> fd_efflite0_test10k."""
-        return f"{word}_{self.extractor}_{self.reference.name}{count_name(self.samples.count)}{self.suffix}"
+    def name(self, word: str, count: int | None = None) -> str:
+        """The full name of a metric: fd -> fd_efflite0_test10k. count: of the samples it is computed on; None: all."""
+        samples = count_name(self.samples.count if count is None else count)
+        return f"{word}_{self.extractor}_{self.reference.name}{samples}{self.suffix}"
 
     @property
     def rounding(self) -> str:
@@ -68,9 +69,12 @@ class GenerationMetric(Evaluator[Compared]):
                 found[f"{name}_{suffix}"] = changed if judges else replace(changed, better="")
         return found | {f"{word}_{{network}}_{{samples}}": description for word, description in cls.words.items()}
 
-    def named(self, compared: Compared, word: str, value: float, protocol: str) -> Metric:
-        """A number of this metric under its full name; conversion to 8 bits is added to its protocol."""
-        return Metric(compared.name(word), value, protocol + compared.rounding, self.words[word].better)
+    def named(self, compared: Compared, word: str, value: float, protocol: str, *, count: int | None = None) -> Metric:
+        """A number of this metric under its full name; conversion to 8 bits is added to its protocol.
+
+        count: of the samples that it is computed on; None: all.
+        """
+        return Metric(compared.name(word, count), value, protocol + compared.rounding, self.words[word].better)
 
 
 GENERATION_METRICS: Registry[type[GenerationMetric]] = Registry(kind="metric", group="mage.generation_metrics")

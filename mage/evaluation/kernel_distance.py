@@ -86,4 +86,5 @@ class KernelDistance(GenerationMetric):
         subsets = kernel_distance(x, y, subsets=count, subset_size=size, seed=protocol.seed)
         drawn = f"{count} subset{'s' if count > 1 else ''} of {size:,} of {len(x):,} and {len(y):,} images"
         differ = 2 * size <= min(len(x), len(y))  # else one of the sets hardly varies, and the deviation is too small
-        yield self.named(compared, word, subsets.mean, f"{drawn}, +- {subsets.deviation:.3g}" if differ else drawn)
+        drawn += f", +- {subsets.deviation:.3g}" if differ else ""
+        yield self.named(compared, word, subsets.mean, drawn, count=len(x))

@@ -127,4 +127,4 @@ class ManifoldShares(GenerationMetric):
         for word in self.words:
             k = protocol.neighbours if word in ("precision", "recall") else protocol.density_neighbours
             images = f"{len(x):,} images against {len(y):,}"
-            yield self.named(compared, word, getattr(shares, word), f"{images}, {k} neighbours")
+            yield self.named(compared, word, getattr(shares, word), f"{images}, {k} neighbours", count=len(x))

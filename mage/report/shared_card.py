@@ -13,7 +13,7 @@ from mage.store.model_card import CardFacts, Measure
 
 def facts_of(path: Path) -> CardFacts:
     """Measures of a run folder; title, data, measures and limits of a packaged model; nothing for other folders."""
-    if packaged.folder_of(str(path)) is not None and not path.is_dir():
+    if packaged.is_meant(path):
         card = packaged.card_of(str(path))
         shown = {name: value for name, value in card.record["metrics"].items() if name.startswith(SHOWN)}
         return CardFacts(

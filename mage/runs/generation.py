@@ -4,6 +4,7 @@ They are compared by `evaluation.generation`. Every metric is also computed for 
 is never 0 for a finite number of images.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mage import images, rng
-from mage.data.datasets import ImageDataset, Subset, load_dataset
+from mage.data.datasets import CorruptImage, ImageDataset, Subset, load_dataset
 from mage.data.loaders import evaluation_batches
 from mage.data.tar_images import open_shards
 from mage.evaluation.extractors import Extractor, Seen
@@ -25,6 +26,7 @@ from mage.runs.production import Production, rounding_in
 from mage.runs.sinks import feature_files, read_features
 from mage.store.folder import find_folder
 
+logger = logging.getLogger(__name__)
 OnImages = Callable[[int], None]
 Interpolation = Literal["bicubic", "bilinear"]
 
@@ -59,24 +61,48 @@ def look_at_dataset(
     device: torch.device | str = "cpu",
     on_images: OnImages | None = None,
 ) -> SeenImages:
-    """Features of a data set's images, scaled and cropped to `size`. Raises ValueError if one cannot be read."""
+    """Features of a data set's images, scaled and cropped to `size`; those that cannot be read are left out and logged.
+
+    Raises ValueError if none can be read.
+    """
 
     def cut(image: Tensor, _: torch.Generator) -> Tensor:
         return images.fit(image, size, interpolation)
 
-    def batches() -> Iterator[Tensor]:
+    def batches(part: ImageDataset) -> Iterator[Tensor]:
         count = 0
-        for batch in evaluation_batches(dataset, cut, batch_size=batch_size):
+        for batch in evaluation_batches(part, cut, batch_size=batch_size):
             count += len(batch["index"])
             if int(batch["index"][-1]) >= count:
-                raise ValueError("some of its images cannot be read")  # at once: a pass may take an hour
+                raise _Unreadable  # at once: a pass may take an hour
             yield batch["images"].to(device)
+        if count < len(part):
+            raise _Unreadable
 
     try:
-        return look_at(batches(), extractor, len(dataset), on_images=on_images)
-    except ValueError as error:
-        unreadable = f"; unreadable: {', '.join(dataset.skipped[:3])}" if dataset.skipped else ""
-        raise ValueError(f"{dataset.name}: {error}{unreadable}") from None
+        return look_at(batches(dataset), extractor, len(dataset), on_images=on_images)
+    except _Unreadable:
+        part = _readable(dataset)
+        return look_at(batches(part), extractor, len(part), on_images=on_images)
+
+
+class _Unreadable(Exception):
+    """Some images of a data set cannot be read; their number decides which features are kept, so all begins anew."""
+
+
+def _readable(dataset: ImageDataset) -> Subset:
+    """The images that can be read; the others are logged."""
+    chosen, problems = list[int](), list[str]()
+    for index in range(len(dataset)):
+        try:
+            dataset.load(index)
+        except CorruptImage as error:
+            problems.append(str(error))
+        else:
+            chosen.append(index)
+    shown = "; ".join(problems[:3]) + ("; ..." if len(problems) > 3 else "")
+    logger.warning("%s: %d unreadable images are left out: %s", dataset.name, len(problems), shown)
+    return Subset(dataset, chosen)
 
 
 def look_at_features(folder: Path, extractor: Extractor, num: int | None = None) -> SeenImages:
@@ -84,13 +110,14 @@ def look_at_features(folder: Path, extractor: Extractor, num: int | None = None)
 
     Raises ValueError for another extractor's features or a gap.
     """
-    parts = list(read_features(feature_files(folder), extractor.fingerprint))
-    total = sum(len(seen.features) for seen in parts)
+    files = feature_files(folder)
+    total = sum(len(seen.features) for seen in read_features(files, extractor.fingerprint))  # one file at a time
     total = total if num is None else min(num, total)
     images_seen, left = SeenImages(extractor.fingerprint, total), total
     images_seen.rounding = rounding_in(folder)
-    while parts and left > 0:
-        seen = parts.pop(0)
+    for seen in read_features(files, extractor.fingerprint):
+        if left <= 0:
+            break
         images_seen.update(Seen(seen.features[:left], None if seen.logits is None else seen.logits[:left]))
         left -= len(seen.features)
     return images_seen

@@ -16,11 +16,13 @@ import numpy as np
 from mage import atomic, images, rng, settings
 from mage.checkpoints import official
 from mage.data.datasets import ImageDataset, Subset, train_and_test
+from mage.data.image_sets import content_of, digest
 from mage.data.transforms import evaluation_transform
 from mage.evaluation.classification import classification_accuracy
 from mage.evaluation.extractors import Extractor
 from mage.evaluation.features import Features, extract_features
 from mage.evaluation.fewshot import few_shot
+from mage.evaluation.image_classifier import model_fingerprint
 from mage.evaluation.lars_probe import RANDOM_CROPS, LarsConfig, lars_probe, lars_probe_on_crops, probe_crops
 from mage.evaluation.seen import Reference
 from mage.pipeline import Mage, load
@@ -32,7 +34,6 @@ from mage.runs.production import Production, claim, produce
 from mage.runs.sinks import FeatureShards
 from mage.store.files import file_hash
 from mage.store.folder import CONFIG
-from mage.tokenizers.base import weights_fingerprint
 
 Part = Literal["generation", "linear", "fewshot", "finetune"]
 WATCHED_SHARE = 0.001
@@ -112,6 +113,11 @@ def open_weights(
 ) -> Mage:
     """Load released weights, converted once into a model folder, or an existing model folder."""
     if checkpoint.is_dir():
+        if tokenizer is not None or config is not None:
+            raise ValueError(
+                f"{checkpoint} is a model folder, which --tokenizer and --config do not change: `mage convert` makes "
+                "one of MAGE's file and the tokenizer's"
+            )
         model = load(checkpoint, precision=precision, device=device)
     else:
         files = [checkpoint, *([tokenizer] if tokenizer is not None else [])]
@@ -147,16 +153,17 @@ def reproduce(
 ) -> dict[str, float]:
     """Measure the parts missing in `out`; metrics have the names of `PUBLISHED` and those of their protocols.
 
-    What is kept of an interrupted linear probe or fine-tuning has the fingerprint of the weights in its name.
+    What is kept of an interrupted linear probe or fine-tuning has the fingerprint of both networks in its name.
 
     data: a folder in ImageNet's layout, train/CLASS/ and val/CLASS/. extractor: of the part generation.
     """
     row = published(model)
-    weights = weights_fingerprint(model.require_transformer().state_dict())
+    weights = model_fingerprint(model)
     results: dict[str, float] = {}
     for part in config.parts:
         path = out / f"{part}.json"
         part_settings = {name: getattr(config, name) for name in DEPENDS[part]} | {"data": data, "weights": weights}
+        part_settings["precision"] = model.precision
         if part == "generation" and extractor is not None:
             part_settings |= {"extractor": extractor.fingerprint, "rounding": ROUNDING}
         if part == "linear" and config.crops == "random":
@@ -174,7 +181,7 @@ def reproduce(
             folder = out / f"features_{re.sub('[^A-Za-z0-9]+', '_', extractor.name)}"
             metrics = _generation(model, train, test, folder, extractor, config, row, announce)
         elif part == "linear":
-            metrics = _linear(model, train, test, config, row, out / f"linear_{weights}.pt")
+            metrics = _linear(model, train, test, config, row, out / f"linear_{weights}_{_mark(train)}.pt")
         elif part == "fewshot":
             metrics = _few_shot(model, train, test, config)
         else:
@@ -188,6 +195,11 @@ def reproduce(
         atomic.write_json(path, {"settings": part_settings, "metrics": metrics})
         results |= metrics
     return results
+
+
+def _mark(dataset: ImageDataset) -> str:
+    """What tells a data set from others, in a few characters."""
+    return digest(content_of(dataset).encode())
 
 
 def _finetune_recipe(row: Published, data: str, config: ReproduceConfig) -> FinetuneRecipe:

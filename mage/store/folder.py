@@ -89,6 +89,16 @@ def check_own(folder: Path) -> None:
         raise ValueError(f"{folder} is a downloaded model: write a copy of your own with mage.load(NAME).save(PATH)")
 
 
+def tuned_sampler(folder: Path) -> dict[str, Any]:
+    """Sampler and note of `mage tune-sampler` in a model folder, as `sampling` and `sampling_tuned`; empty without."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        note = config["notes"]["sampling_tuned"]
+        return {"sampling": config["recipe"]["sampling"], "sampling_tuned": note}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def write_settings(parts: ModelParts, folder: Path) -> None:
     """Write a changed recipe and changed notes into a model folder; weights and other settings are kept.
 

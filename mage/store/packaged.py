@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mage.store.files import CONFIG
+
 FOLDER = Path(__file__).resolve().parent.parent / "packaged"
 CARD = "card.json"
 MINUTES = FOLDER / "minutes.json"
@@ -47,6 +49,16 @@ def names() -> tuple[str, ...]:
 def folder_of(name: str) -> Path | None:
     """The folder of the packaged model of this name; None if there is none."""
     return FOLDER / name if name in names() else None
+
+
+def is_meant(path: str | Path) -> bool:
+    """Whether a path is loaded as a packaged model: no model folder, run folder or file has its name."""
+    path = Path(path)
+    return (
+        str(path) in names()
+        and not path.is_file()
+        and not any((folder / CONFIG).is_file() for folder in (path, path / "model"))
+    )
 
 
 def card_of(name: str) -> Card:

@@ -129,10 +129,14 @@ class Pretraining(Task):
         return Observation(metrics, images.make_grid(self._tokenizer.decode(ids).cpu()))
 
     def export(self, modules: Mapping[str, nn.Module], folder: Path) -> None:
-        """Write tokenizer and averaged network as a model folder."""
+        """Write tokenizer and averaged network as a model folder; a sampler that was tuned for it meanwhile is kept."""
         network = modules["mage"].network
         assert isinstance(network, MAGETransformer)
-        store.write(ModelParts(self._tokenizer, network, self._recipe, self._notes), folder)
+        recipe, notes = self._recipe, self._notes
+        if tuned := store.tuned_sampler(folder):
+            recipe = recipe | {"sampling": tuned["sampling"]}
+            notes = notes | {"sampling_tuned": tuned["sampling_tuned"]}
+        store.write(ModelParts(self._tokenizer, network, recipe, notes), folder)
 
 
 @METHODS.register("mage")

@@ -155,8 +155,7 @@ class Models:
             raise ValueError(f"{source} cannot be shown: {error}") from None
         if model.channels not in images.PIL_MODES:
             raise ValueError(f"{source} cannot be shown: a browser shows 1 or 3 channels, not {model.channels}")
-        is_packaged = source in packaged.names() and not Path(source).exists()
-        card = packaged.card_of(source) if is_packaged else None
+        card = packaged.card_of(source) if packaged.is_meant(source) else None
         if folder is None and card is not None and card.examples:
             folder = self._write_examples(source)
         return Served(name, model, source, card, folder, _examples(folder, model))

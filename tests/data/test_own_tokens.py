@@ -135,7 +135,10 @@ def test_the_commands_go_from_an_array_to_new_sequences(tmp_path: Path, capsys: 
     assert np.load(tmp_path / "out" / "tokens.npy").shape == (3, 12)
     capsys.readouterr()
     main(["info", run])
-    assert ", 12 tokens" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert ", 12 tokens" in told
+    assert "digits" not in told, "the recipe's images have nothing to do with it"
+    assert mage.load(run).recipe["data"]["name"] == "tokens"
 
 
 @pytest.mark.parametrize(("flags", "grid", "views"), [([], [4, 2, 3], 1), (["--array-views"], [2, 3], 4)])

@@ -20,6 +20,7 @@ from PIL import Image
 
 import mage
 from mage import images
+from mage.cli import tune_sampler
 from mage.cli.main import COMMANDS, main
 from mage.data.datasets import ImageDataset
 from mage.data.transforms import TransformConfig
@@ -27,6 +28,7 @@ from mage.evaluation.features import Features, extract_features
 from mage.evaluation.lars_probe import RANDOM_CROPS
 from mage.recipes import named
 from mage.recipes.resolve import from_yaml
+from mage.runs import production
 from mage.store import packaged
 from mage.training.checkpoint import newest_checkpoint
 
@@ -161,6 +163,11 @@ def test_generated_images_are_measured_from_every_source(
         found = json.loads(again.out)["metrics"]
         assert found["fd_efflite0_test12"] == pytest.approx(metrics["fd_efflite0_test12"], rel=1e-4)
         assert found["kd_efflite0_test12"] == pytest.approx(metrics["kd_efflite0_test12"], rel=1e-3)
+    refused = command(*measure, "--samples", tmp_path / "png", "--steps", 3)
+    assert refused.code == 2
+    assert "settings of the sampler would change nothing" in refused.err
+    refused = command(*measure, "--samples", tmp_path / "png", "--reference", reference, "--save-reference", "x.npz")
+    assert refused.code == 2
     text = command(*measure, "--samples", tmp_path / "png")
     assert "fd_efflite0_test12 " in text.out
     assert "12 images against 297 of test" in text.out
@@ -184,6 +191,17 @@ def test_a_tuned_sampler_is_stored_with_its_model(run: SimpleNamespace, command:
     assert (model.notes["sampling_tuned"]["data"], model.notes["sampling_tuned"]["split"]) == ("digits", "validation")
     kept = mage.load(run.root / "model").transformer.state_dict()
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.transformer.state_dict().items())
+    seen: list[dict[str, object]] = []
+    real = production.Production
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune_sampler, "Production", lambda *given: seen.append(given[4]) or real(*given))
+        assert command(*words, "--try-orders", "confidence", "--no-store").code == 0
+    assert seen[0] == {"order": "confidence", "steps": 2, "choice_temperature": seen[0]["choice_temperature"]} | {
+        "token_temperature": 1.0, "encoder_keep": 1.0, "reuse": 1
+    }, "nothing of an earlier search"  # fmt: skip
+    refused = command(*words, "--metric", "authenticity")
+    assert refused.code == 2
+    assert "add --split train" in refused.err
     more = ("--try-orders", "random", "--metric", "recall", "--split", "test", "--no-store", "--json")
     score = json.loads(command(*words, *more).out)
     assert 0 <= score["value"] <= 1
@@ -207,8 +225,9 @@ def test_classes_from_training_to_picture(run: SimpleNamespace, command: Command
     assert not (tmp_path / "bad").exists()
     images.save_png(tmp_path / "small.png", torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0)))
     edit = ("edit", *model, "--image", tmp_path / "small.png", "--out", tmp_path / "out.png")
-    result = command(*edit, "--box", 0, 0, 4, 8, "--class", 3, 4, "--num", 2)
+    result = command(*edit, "--box", 0, 0, 3, 8, "--class", 3, 4, "--num", 2)
     assert result.code == 0
+    assert "50.0% redrawn" in result.out, "whole tokens, which are two pixels wide"
     assert f"{tmp_path / 'out_sheet.png'}: before, marked, after" in result.out
     sheet = images.load_image(tmp_path / "out_sheet.png", channels=3)
     assert sheet.shape == (3, 24 + 320 + 4, 4 * (320 + 4)), "before, marked and two variants, 320 pixels wide each"

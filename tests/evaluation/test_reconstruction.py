@@ -86,11 +86,18 @@ def test_histograms_count() -> None:
 
 def test_divergence_by_chance_is_that_of_few_tokens_from_the_same_source() -> None:
     counts = torch.randint(1, 100, (256,), generator=rng.generator(0)).double()
-    few, many = divergence_by_chance(counts, 100), divergence_by_chance(counts, 100_000)
-    drawn = torch.bincount(counts.multinomial(100, replacement=True, generator=rng.generator(1)), minlength=256)
-    assert few > 0.2, "which a threshold of 0.2 bits would have called far away"
-    assert abs(divergence(drawn.double(), counts) - few) < 0.06
-    assert 0 < many < 0.001
+    random = rng.generator(1)
+
+    def drawn(tokens: int) -> Tensor:
+        codes = counts.multinomial(tokens, replacement=True, generator=random)
+        return torch.bincount(codes, minlength=256).double()
+
+    for tokens, others in ((100, 100_000), (300, 300), (300, 5000)):  # neither has seen all of the 256 codes
+        one, other = drawn(tokens), drawn(others)
+        chance = divergence_by_chance(one, other)
+        assert chance > 0.05
+        assert abs(divergence(one, other) - chance) < 0.06
+    assert 0 < divergence_by_chance(drawn(100_000), drawn(100_000)) < 0.001
 
 
 def test_divergence_is_zero_for_equals_and_one_for_strangers() -> None:

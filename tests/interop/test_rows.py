@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset
 import mage
 from mage import images, runs
 from mage.data.datasets import DATASETS, CorruptImage, ImageDataset, content_of
+from mage.data.named_images import named_images
 from mage.data.rows import RowDataset, register_rows
 from mage.recipes import named
 from mage.settings import override
@@ -164,6 +165,16 @@ def test_a_row_without_an_image_is_a_corrupt_image() -> None:
     rows = RowDataset([("none.png",)], name="levels")
     with pytest.raises(CorruptImage, match=r"row 0 of levels .*none\.png"):
         rows.load(0)
+
+
+def test_changed_rows_without_a_hash_are_described_anew(tmp_path: Path) -> None:
+    rows = [(Image.new("L", (8, 8), level),) for level in (10, 20, 30)]
+    register_rows("plain", train=rows)
+    versions = [named_images("plain", split="train").version(index) for index in range(3)]
+    assert len(set(versions)) == 3
+    rows[1] = (Image.new("L", (8, 8), 99),)
+    again = [named_images("plain", split="train").version(index) for index in range(3)]
+    assert [old == new for old, new in zip(versions, again, strict=True)] == [True, False, True]
 
 
 def test_registered_rows_are_trained_on_and_embedded_by_name(

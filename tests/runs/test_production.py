@@ -213,16 +213,24 @@ def test_truncated_samples_are_named_in_the_protocol_and_not_mixed_with_rounded_
         claim(tmp_path, model, WHAT, "features", 4, extractor=EXTRACTOR)
 
 
-def test_an_unreadable_real_image_is_named_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("broken", [2, 8])
+def test_an_unreadable_real_image_is_left_out_and_named(
+    tmp_path: Path, broken: int, caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(9):
-        images.save_png(tmp_path / f"{number}.png", torch.zeros(3, 8, 8))
-    (tmp_path / "2.png").write_bytes(b"no image")
-    seen: list[int] = []
-    with pytest.raises(ValueError, match=r"some of its images cannot be read; unreadable: .*2\.png"):
-        look_at_dataset(
-            load_dataset(tmp_path, split="all"), EXTRACTOR, size=(8, 8), batch_size=2, on_images=seen.append
-        )
-    assert seen == [2]
+        images.save_png(tmp_path / f"{number}.png", torch.full((3, 8, 8), number / 9))
+    (tmp_path / f"{broken}.png").write_bytes(b"no image")
+    seen = look_at_dataset(load_dataset(tmp_path, split="all"), EXTRACTOR, size=(8, 8), batch_size=2)
+    assert "1 unreadable images are left out" in caplog.text
+    assert f"{broken}.png" in caplog.text
+    (tmp_path / f"{broken}.png").unlink()
+    expected = look_at_dataset(load_dataset(tmp_path, split="all"), EXTRACTOR, size=(8, 8), batch_size=2)
+    assert torch.equal(seen.features, expected.features)
+    assert seen.count == 8
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"none of the 8 images of .* could be read"):
+        look_at_dataset(load_dataset(tmp_path, split="all"), EXTRACTOR, size=(8, 8))
 
 
 def test_gaps_and_foreign_features_are_refused(model: mage.Mage, tmp_path: Path) -> None:

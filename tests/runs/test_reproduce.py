@@ -1,5 +1,6 @@
 """`mage reproduce imagenet`, dry: synthetic weights in the released form, a small folder in ImageNet's layout."""
 
+import copy
 import importlib
 import json
 from pathlib import Path
@@ -67,6 +68,24 @@ def test_all_parts_are_measured_and_not_twice(model: mage.Mage, imagenet: Path, 
     said.clear()
     reproduce(model, str(imagenet), tmp_path, None, longer, precision="float32", announce=said.append)
     assert said == ["linear ..."], "other settings are measured again"
+
+
+def test_what_another_tokenizer_measured_is_not_taken_over(model: mage.Mage, imagenet: Path, tmp_path: Path) -> None:
+    config, said = ReproduceConfig(parts=("fewshot",), batch_size=4), list[str]()
+    reproduce(model, str(imagenet), tmp_path, None, config, announce=said.append)
+    other = copy.deepcopy(model.tokenizer)
+    with torch.no_grad():
+        other.encoder.out.weight.neg_()
+    changed = mage.Mage(other, model.transformer, precision="float32")
+    reproduce(changed, str(imagenet), tmp_path, None, config, announce=said.append)
+    assert said == ["fewshot ...", "fewshot ..."]
+
+
+def test_a_model_folder_has_a_tokenizer_and_sizes_of_its_own(model: mage.Mage, tmp_path: Path) -> None:
+    model.save(tmp_path / "model")
+    for more in ({"tokenizer": tmp_path / "vq.ckpt"}, {"config": {"depth": 3}}):
+        with pytest.raises(ValueError, match="which --tokenizer and --config do not change"):
+            open_weights(tmp_path / "model", more.get("tokenizer"), tmp_path / "x", config=more.get("config"))
 
 
 def test_fixed_crops_have_a_name_of_their_own(model: mage.Mage, imagenet: Path, tmp_path: Path) -> None:

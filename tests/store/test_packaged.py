@@ -11,6 +11,7 @@ import mage
 from mage.cli.main import main
 from mage.recipes import named
 from mage.report.card import card_text, headline
+from mage.report.shared_card import facts_of
 from mage.store import folder as store
 from mage.store import packaged
 from mage.store.example_images import read_examples, write_examples
@@ -145,3 +146,15 @@ def test_examples_come_back_as_they_were_written(toy: mage.Mage, tmp_path: Path,
     found, named_ = read_examples("toy")
     assert torch.equal(found, pictures)
     assert named_ == labels
+
+
+def test_a_folder_of_images_named_like_a_packaged_model_takes_nothing_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert packaged.is_meant("digits")
+    assert facts_of(Path("digits")).title == packaged.card_of("digits").title
+    (tmp_path / "digits" / "config.json").write_text("{}")
+    assert not packaged.is_meant("digits")
+    assert not packaged.is_meant("birds")

@@ -23,6 +23,7 @@ from mage.recipes.resolve import from_yaml
 from mage.recipes.schema import Recipe
 from mage.runs import Launch, pace
 from mage.settings import override
+from mage.store.folder import write_settings
 from mage.training import engine
 from mage.training.checkpoint import newest_checkpoint, read_checkpoint
 from mage.training.optim import OptimConfig, WeightAverage, learning_rate
@@ -205,6 +206,21 @@ def test_a_finished_run_gets_longer_with_more_steps(recipe: Recipe, tokenizer: P
         pretrain(override(recipe, ["pretraining.batch_size=8"]), tokenizer, tmp_path / "run", resume=True)
     assert from_yaml(tmp_path / "run" / "recipe.yaml").pretraining.steps == 15, "a refused call changes nothing"
     assert newest_checkpoint(tmp_path / "run") == tmp_path / "run" / "checkpoints" / "step-000000015.pt"
+
+
+def test_a_longer_run_keeps_the_sampler_that_was_tuned_for_it(recipe: Recipe, tokenizer: Path, tmp_path: Path) -> None:
+    pretrain(recipe, tokenizer, tmp_path / "run")
+    model, folder = mage.load(tmp_path / "run"), tmp_path / "run" / "model"
+    model.recipe["sampling"] |= {"steps": 7}
+    write_settings(model.parts, folder)
+    pretrain(override(recipe, ["pretraining.steps=13"]), tokenizer, tmp_path / "run", resume=True)
+    assert mage.load(tmp_path / "run").sampling.steps == recipe.sampling.steps, "of no search"
+    model.notes["sampling_tuned"] = {"metric": "fd", "value": 3.0}
+    write_settings(model.parts, folder)
+    pretrain(override(recipe, ["pretraining.steps=15"]), tokenizer, tmp_path / "run", resume=True)
+    kept = mage.load(tmp_path / "run")
+    assert (kept.sampling.steps, kept.notes["sampling_tuned"]) == (7, {"metric": "fd", "value": 3.0})
+    assert from_yaml(tmp_path / "run" / "recipe.yaml").sampling == recipe.sampling
 
 
 def test_the_pace_counts_the_time_of_all_its_steps(

@@ -89,7 +89,7 @@ class SamplerOptions(Common):
     steps: Steps | None = None
     """network passes per image; default: the model's own, else 20"""
     choice_temperature: float | None = None
-    """larger gives more variety; default: the model's own, else 6"""
+    """with the order confidence: larger gives more variety; default: the model's own, else 6"""
     token_temperature: float | None = None
     """0 takes the most probable code; default: the model's own, else 1"""
     token_temperature_end: float | None = None
