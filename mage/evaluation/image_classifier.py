@@ -192,7 +192,12 @@ def _fine_tuned(folder: Path, precision: str, device: str | torch.device) -> Ima
             "on its features, `mage finetune` trains one"
         )
     names = model.class_names or tuple(str(number) for number in range(network.num_classes))
+    resize = fine_tuned_cut(model).resize
+    return ImageClassifier(model, None, ClassifierConfig(FORMAT, names, resize=resize, protocol="fine-tuned"))
+
+
+def fine_tuned_cut(model: Mage) -> TransformConfig:
+    """What a fine-tuned model sees of an image: as its fine-tuning tested it."""
     data = model.recipe.get("data", {})
     share = data.get("test_resize", 292 / 256) if isinstance(data, dict) else 292 / 256
-    resize = evaluation_transform(model.image_size, float(share)).resize
-    return ImageClassifier(model, None, ClassifierConfig(FORMAT, names, resize=resize, protocol="fine-tuned"))
+    return evaluation_transform(model.image_size, float(share))

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import ClassVar
 
 from mage.data.datasets import ImageDataset
-from mage.data.transforms import TransformConfig
+from mage.data.transforms import TransformConfig, cut_in_words
 from mage.evaluation.classification import Scorer
 from mage.evaluation.features import Features, check_pair, extract_features, labels_of
+from mage.evaluation.image_classifier import fine_tuned_cut
 from mage.evaluation.linear_head import FittedHead, LinearHead, fit_head
 from mage.evaluation.metric import Evaluator
 from mage.models import Classifier
@@ -37,7 +38,7 @@ class Representation:
     ) -> None:
         """pool: mean of the tokens, class token, both, or both of each of the last four blocks.
 
-        transform: of the images; default: centre crops.
+        transform: of the images; default: centre crops, for a fine-tuned classifier those that it was tested on.
 
         Raises NoClasses for images without labels, and ValueError for a classifier of other classes than the images'.
         """
@@ -47,6 +48,7 @@ class Representation:
         self.pool, self.batch_size, self.seed = pool, batch_size, seed
         if isinstance(model.transformer, Classifier):
             _check_classes(model.class_names, train, test)
+            transform = transform or fine_tuned_cut(model)
         self.transform = transform or TransformConfig(size=model.image_size)
 
     @cached_property
@@ -89,7 +91,9 @@ class Representation:
     @property
     def classifier_name(self) -> str:
         """Name of the classifier for the protocols of metrics."""
-        return "fine-tuned classifier" if self.head is None else f"logistic regression on frozen {self.pool} features"
+        if self.head is None:
+            return f"fine-tuned classifier, {cut_in_words(self.transform)}"
+        return f"logistic regression on frozen {self.pool} features"
 
 
 def _check_classes(names: tuple[str, ...], *datasets: ImageDataset) -> None:

@@ -125,6 +125,10 @@ def test_a_classifier_is_measured_on_its_own_classes_only() -> None:
         Representation(model, *DATA)
     model.notes["class_names"] = list(DATA[0].class_names)
     assert Representation(model, *DATA).head is None
+    assert Representation(model, *DATA).transform.resize == 32, "28 pixels times 292 / 256, as fine-tuning tested it"
+    model.recipe["data"] = {"test_resize": 1.0}
+    subject = Representation(model, *DATA)
+    assert (subject.transform.resize, subject.classifier_name) == (0, "fine-tuned classifier, centre crops")
 
 
 def test_unknown_protocols_are_errors() -> None:
