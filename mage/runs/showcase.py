@@ -30,7 +30,7 @@ from mage.evaluation.samples import measure_samples
 from mage.evaluation.seen import Reference, SeenImages, look_at
 from mage.evaluation.suite import measure_representation
 from mage.evaluation.tokenizer import reconstruction_quality
-from mage.models.pooling import Pool
+from mage.models.pooling import LAST_BLOCKS, Pool
 from mage.pipeline import Mage
 from mage.recipes.schema import Recipe
 from mage.runs.gallery import SHOWN, Gallery
@@ -156,6 +156,8 @@ class Showcase:
         protocols = {name: PROBES[name]() for name in self.probes}
         if len(self._train) > MOST_JUDGED:
             protocols.pop("pixels", None)
+        if self.model.require_transformer().config.depth < LAST_BLOCKS:
+            protocols.pop("last4", None)
         try:
             pools: tuple[Pool, ...] = ("both", "last4")
             for pool in pools:
