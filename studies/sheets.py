@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from mage import atomic, images, pictures, rng
@@ -31,7 +31,7 @@ def draw(model: Mage, train: ImageDataset, test: ImageDataset, folder: Path, *, 
     save(folder / "samples.png", images.enlarge(images.make_grid(samples, columns=8), 400))
     order = torch.randperm(len(test), generator=rng.generator(0, "sheet of edits")).tolist()
     save(folder / "edits.png", edits(model, images.to_float(load_images(test, order[:EDITS], plain))))
-    training = images.to_float(load_images(train, list(range(len(train))), plain))
+    training = load_images(train, list(range(len(train))), plain)
     save(folder / "nearest.png", nearest(samples, training, mirrored=mirrored))
 
 
@@ -61,7 +61,7 @@ def edits(model: Mage, given: Float[Tensor, "n c H W"]) -> Float[Tensor, "c gh g
 
 
 def nearest(
-    samples: Float[Tensor, "n c h w"], training: Float[Tensor, "m c h w"], *, mirrored: bool
+    samples: Float[Tensor, "n c h w"], training: UInt8[Tensor, "m c h w"], *, mirrored: bool
 ) -> Float[Tensor, "c gh gw"]:
     """Samples beside their nearest training images, with the root mean square difference of the pixels.
 
@@ -76,7 +76,9 @@ def nearest(
         rows = []
         for index in chosen:
             difference = float(near.distances[index]) / samples[0].numel() ** 0.5
-            rows.append((f"{difference:.3f}", torch.stack([samples[index], training[near.indices[index]]])))
+            rows.append(
+                (f"{difference:.3f}", torch.stack([samples[index], images.to_float(training[near.indices[index]])]))
+            )
         blocks.append(pictures.labelled_rows(rows))
     return torch.cat(blocks, dim=2)
 

@@ -53,12 +53,13 @@ def test_edits_show_each_image_before_marked_and_after(sheets: Any, monkeypatch:
 
 
 def test_pairs_are_the_closest_and_those_in_the_middle(sheets: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = noise(40, 4)
+    stored = images.to_uint8(noise(40, 4))
+    training = images.to_float(stored)
     noisy = torch.linspace(0, 0.2, 20)[:, None, None, None] * noise(20, 4, "more")
     samples = (training[:20] + noisy)[torch.arange(20).flip(0)]
     blocks: list[list[tuple[str, torch.Tensor]]] = []
     monkeypatch.setattr(pictures, "labelled_rows", lambda rows: blocks.append(rows) or torch.zeros(3, 2, 2))
-    sheets.nearest(samples, training, mirrored=False)
+    sheets.nearest(samples, stored, mirrored=False)
     closest, middle = blocks
     for rank, (label, pair) in enumerate(closest):
         assert torch.equal(pair[0], samples[19 - rank])

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from mage import images
 from mage.evaluation.generation_metrics import GENERATION_METRICS, Compared, GenerationMetric
 from mage.evaluation.metric import Description, Metric, NotMeasured
-from mage.evaluation.near_copies import nearest_training_images
+from mage.evaluation.near_copies import as_rows, nearest_training_images, row_parts
 from mage.evaluation.sample_metrics import SAMPLE_METRICS, SampleMetric, SamplesAndData
 
 EXPLANATION = (
@@ -27,9 +26,9 @@ EXPLANATION = (
 
 
 def authentic(
-    samples: Float[Tensor, "n *shape"], training: Float[Tensor, "m *shape"], *, mirrored: bool = False
+    samples: Float[Tensor, "n *shape"], training: Shaped[Tensor, "m *shape"], *, mirrored: bool = False
 ) -> Bool[Tensor, " n"]:
-    """Which samples are further from their nearest training image than it is from the nearest other one.
+    """Which samples are further from their nearest training image (floats or uint8) than it is from the next other one.
 
     mirrored: mirror images count as training images too, but an image's own mirror image is no other one. Raises
     ValueError for fewer than two training images.
@@ -38,12 +37,16 @@ def authentic(
         raise ValueError(f"authenticity compares training images with each other; there are {len(training)}")
     nearest = nearest_training_images(samples, training, mirrored=mirrored)
     used, place = nearest.indices.unique(return_inverse=True)
-    own = training[used].flatten(1).float()
-    distances = torch.cdist(own, training.flatten(1).float())
-    if mirrored:
-        distances = distances.minimum(torch.cdist(own, training.flip(-1).flatten(1).float()))
-    distances[torch.arange(len(used)), used] = torch.inf
-    return nearest.distances > distances.min(dim=1).values[place]
+    flips = (False, True) if mirrored else (False,)
+    sources = [as_rows(training[used].flip(-1) if flip else training[used]) for flip in flips]
+    apart = sources[0].new_full((len(used),), torch.inf)
+    for start, rows in row_parts(training):
+        here = (used >= start) & (used < start + len(rows))
+        for source in sources:
+            distances = torch.cdist(source, rows)
+            distances[here, used[here] - start] = torch.inf
+            apart = apart.minimum(distances.min(dim=1).values)
+    return nearest.distances > apart[place]
 
 
 @SAMPLE_METRICS.register("authenticity")
@@ -58,7 +61,7 @@ class PixelAuthenticity(SampleMetric):
         """The share."""
         if len(subject.train) < 2:
             raise NotMeasured("authentic_share: there are fewer than two training images")
-        own = authentic(subject.samples, images.to_float(subject.train), mirrored=subject.mirrored)
+        own = authentic(subject.samples, subject.train, mirrored=subject.mirrored)
         protocol = f"pixel L2, {len(own):,} samples, {len(subject.train):,} training images"
         protocol += " and their mirror images" if subject.mirrored else ""
         yield self.metric("authentic_share", float(own.double().mean()), protocol)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from mage import images, rng
@@ -30,29 +30,52 @@ class Nearest:
 
 
 def nearest_training_images(
-    samples: Float[Tensor, "n *shape"], training: Float[Tensor, "m *shape"], *, mirrored: bool = False
+    samples: Float[Tensor, "n *shape"], training: Shaped[Tensor, "m *shape"], *, mirrored: bool = False
 ) -> Nearest:
-    """Compare every sample with all training images, in chunks of samples; `mirrored`: with their mirror images too.
+    """Compare every sample with all training images, floats or uint8; `mirrored`: with their mirror images too.
 
     The latter by mirroring the samples: a mirrored sample is as far from an image as the sample from its mirror image.
     """
-    train_pixels = training.flatten(1).float()
-    nearest = _nearest(samples, train_pixels)
+    nearest = _nearest(samples, training)
     if mirrored:
-        other = _nearest(samples.flip(-1), train_pixels)
-        nearer = other.distances < nearest.distances
-        distances = torch.where(nearer, other.distances, nearest.distances)
-        nearest = Nearest(distances, torch.where(nearer, other.indices, nearest.indices))
+        nearest = _nearer(nearest, _nearest(samples.flip(-1), training))
     return nearest
 
 
-def _nearest(samples: Tensor, train_pixels: Tensor) -> Nearest:
-    distances, indices = [], []
-    for part in samples.flatten(1).float().split(250):
-        nearest = torch.cdist(part, train_pixels).argmin(dim=1)  # products, which are inexact where images are equal
-        distances.append((part - train_pixels[nearest]).norm(dim=1))
-        indices.append(nearest)
-    return Nearest(torch.cat(distances), torch.cat(indices))
+def as_rows(pixels: Shaped[Tensor, "m *shape"]) -> Float[Tensor, "m d"]:
+    """Images or features as rows of floats; uint8 becomes [0, 1]."""
+    return (images.to_float(pixels) if pixels.dtype == torch.uint8 else pixels.float()).flatten(1)
+
+
+def row_parts(
+    training: Shaped[Tensor, "m *shape"], most_bytes: int = 2**28
+) -> Iterator[tuple[int, Float[Tensor, "part d"]]]:
+    """`as_rows` of some at a time, each part with the index of its first row: all of uint8 would need 4 times as much.
+
+    Letters: part is the number of rows of one part.
+    """
+    step = max(1, most_bytes // (4 * training[0].numel()))
+    for start in range(0, len(training), step):
+        yield start, as_rows(training[start : start + step])
+
+
+def _nearest(samples: Tensor, training: Tensor) -> Nearest:
+    none = torch.zeros(len(samples), dtype=torch.int64, device=samples.device)
+    best = Nearest(none + torch.inf, none)
+    for start, rows in row_parts(training):
+        distances, indices = [], []
+        for part in as_rows(samples).split(250):
+            index = torch.cdist(part, rows).argmin(dim=1)  # products, which are inexact where images are equal
+            distances.append((part - rows[index]).norm(dim=1))
+            indices.append(start + index)
+        best = _nearer(best, Nearest(torch.cat(distances), torch.cat(indices)))
+    return best
+
+
+def _nearer(first: Nearest, second: Nearest) -> Nearest:
+    closer = second.distances < first.distances
+    distances = torch.where(closer, second.distances, first.distances)
+    return Nearest(distances, torch.where(closer, second.indices, first.indices))
 
 
 def near_copy_share(samples: Nearest, test: Nearest) -> float:
@@ -99,11 +122,12 @@ class NearCopies(SampleMetric):
 
     def measure(self, subject: SamplesAndData) -> Iterator[Metric]:
         """The share; distance and index of each sample's nearest training image in the details."""
-        train = images.to_float(subject.train)
+        train = subject.train
         nearest = nearest_training_images(subject.samples, train, mirrored=subject.mirrored)
         test = images.to_float(subject.test[spread(len(subject.test), TEST_IMAGES)])
         real = nearest_training_images(test, train, mirrored=subject.mirrored)
-        protocol = f"pixel L2, below the first percentile of {len(real.distances):,} test images"
+        protocol = f"pixel L2 to {len(train):,} training images, below the first percentile of "
+        protocol += f"{len(real.distances):,} test images"
         protocol += ", mirror images too" if subject.mirrored else ""
         details = {
             "distances": nearest.distances.tolist(),

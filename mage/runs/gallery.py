@@ -3,6 +3,7 @@
 Letters: n images, c channels, h w pixels.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +15,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from mage import images, pictures
+from mage import atomic, checksums, images, pictures
 from mage.pipeline import Mage
+from mage.store.folder import CONFIG
 
 RATIOS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 SHOWN = 8
 """Images in a row."""
+RECORD = "drawn.json"
+"""File beside the pictures: name -> checksum of the model's config.json. Times of files say nothing: clocks jump."""
 
 
 @dataclass
@@ -115,5 +119,25 @@ class Gallery:
         self.figure("neighbours", pictures.labelled_rows(rows, side=48))
 
     def figure(self, name: str, picture: Tensor) -> None:
-        """Write FOLDER/figures/NAME.png."""
+        """Write FOLDER/figures/NAME.png, and which state of the model in FOLDER it shows."""
         images.save_png(self.folder / "figures" / f"{name}.png", picture)
+        state = state_of(self.folder)
+        if state:
+            atomic.write_json(
+                self.folder / "figures" / RECORD, checksums.sealed(drawn_states(self.folder) | {name: state})
+            )
+
+
+def state_of(run: Path) -> str:
+    """Checksum of the settings and weights of the model in a run folder; "" without a model."""
+    config = run / "model" / CONFIG
+    return checksums.of_file(config) if config.is_file() else ""
+
+
+def drawn_states(run: Path) -> dict[str, str]:
+    """The state of the model that each figure of a run folder shows; figures of unknown origin are not in it."""
+    try:
+        values = checksums.unsealed(json.loads((run / "figures" / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {str(name): str(state) for name, state in values.items()} if isinstance(values, dict) else {}

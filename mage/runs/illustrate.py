@@ -1,6 +1,5 @@
 """Pictures of what a finished run has learned, for its report: drawn from the model that lies in the run folder."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,19 +7,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mage import atomic, checksums, images
+from mage import images
 from mage.data.datasets import evenly, load_dataset
 from mage.data.transforms import TransformConfig
 from mage.models import MAGETransformer
 from mage.pipeline import Mage, load
-from mage.runs.gallery import SHOWN, Gallery
+from mage.runs.gallery import SHOWN, Gallery, drawn_states, state_of
 from mage.runs.inputs import data_of_model, load_images, trained_on
-from mage.store.folder import CONFIG
 
 POOL, SAMPLES = 200, 64
 """Real images among which neighbours are sought, and generated images."""
-RECORD = "drawn.json"
-"""File beside the pictures: name -> checksum of the model's config.json. Times of files say nothing: clocks jump."""
 
 
 class Drawn(NamedTuple):
@@ -36,15 +32,14 @@ def illustrate(run: Path, *, device: str = "auto", precision: str = "auto", data
     Real images are held-out ones of the training data, or test images where few are held out; without the data only
     samples are drawn. A folder without a model has nothing to draw.
     """
-    config = run / "model" / CONFIG
-    if not config.is_file():
+    if not state_of(run):
         return Drawn((), ())
     model = load(run, device=device, precision=precision)
     if model.tokenizer is None and not _reads_pixels(model):
         return Drawn((), ())
     gallery = Gallery(model, torch.empty(0, model.channels, *model.image_size), run, SAMPLES)
     problems = list[str]()
-    drawn, state = _read_drawn(run), checksums.of_file(config)
+    drawn, state = drawn_states(run), state_of(run)
     wanted = [
         name for name in _drawable(model) if not (_picture(run, name).is_file() and drawn.get(name, state) == state)
     ]
@@ -60,8 +55,6 @@ def illustrate(run: Path, *, device: str = "auto", precision: str = "auto", data
     }  # fmt: skip
     for name in wanted:
         draw[name]()
-        drawn[name] = state
-        atomic.write_json(run / "figures" / RECORD, checksums.sealed(drawn))
     return Drawn(tuple(wanted), tuple(problems))
 
 
@@ -81,15 +74,6 @@ def _drawable(model: Mage) -> list[str]:
 
 def _picture(run: Path, name: str) -> Path:
     return run / "figures" / f"{name}.png"
-
-
-def _read_drawn(run: Path) -> dict[str, str]:
-    """Which state of the model each picture shows; pictures that others have drawn are not in it, and are kept."""
-    try:
-        values = checksums.unsealed(json.loads((run / "figures" / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return {str(name): str(state) for name, state in values.items()} if isinstance(values, dict) else {}
 
 
 def _real_images(model: Mage, data_root: str | None) -> Float[Tensor, "n c h w"]:

@@ -5,6 +5,7 @@ Metrics are measured on test images or on new samples; `protocols` describes eac
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +41,8 @@ from mage.tokenizers import VQGAN
 logger = logging.getLogger(__name__)
 MOST_JUDGED = 10_000
 """Training images up to which a judge is trained, and a classifier of raw pixels, while a report is made."""
+COMPARED_BYTES = 1 << 31
+"""Of the training images, and of the test images, that samples are compared with; of more, so many spread over them."""
 PROBES: dict[str, Callable[[], RepresentationProtocol]] = {
     "mean": lambda: LinearProbe(pool="mean"),
     "linear": LinearProbe,
@@ -102,8 +105,9 @@ class Showcase:
 
     def judge_samples(self, samples: Tensor) -> None:
         """A judge's confidence, copies of training images, and distances where the extractor's package is there."""
-        train, labels = load_labelled(self._train, list(range(len(self._train))), self._transform)
-        test = load_images(self._test, list(range(len(self._test))), self._transform)
+        most = COMPARED_BYTES // (self.model.channels * math.prod(self.model.image_size))
+        train, labels = load_labelled(self._train, spread(len(self._train), most), self._transform)
+        test = load_images(self._test, spread(len(self._test), most), self._transform)
         judged = labels is not None and len(train) <= MOST_JUDGED and len(labels.unique()) > 1
         subject = SamplesAndData(
             samples,

@@ -1,10 +1,14 @@
 """Near copies: the nearest training image by plain loops, and a share that copies alone reach."""
 
+import functools
+
 import pytest
 import torch
 from torch import Tensor
 
 from mage import images, rng
+from mage.evaluation import authenticity, near_copies
+from mage.evaluation.authenticity import authentic
 from mage.evaluation.near_copies import (
     NearCopies,
     Nearest,
@@ -26,6 +30,23 @@ def test_nearest_training_images_agree_with_plain_loops() -> None:
         distances = [float((sample - image).square().sum().sqrt()) for image in train]
         assert int(nearest.indices[index]) == distances.index(min(distances))
         assert float(nearest.distances[index]) == pytest.approx(min(distances), rel=1e-3)
+
+
+def test_training_images_are_compared_a_few_at_a_time_as_bytes_or_floats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a large folder as floats would need four times the memory of its pixels."""
+    samples, train = images.to_float(pictures(60, "samples")), pictures(40, "train")
+    whole = nearest_training_images(samples, images.to_float(train), mirrored=True)
+    real = authentic(samples, images.to_float(train), mirrored=True)
+    few = functools.partial(near_copies.row_parts, most_bytes=4 * train[0].numel() * 7)
+    monkeypatch.setattr(near_copies, "row_parts", few)
+    monkeypatch.setattr(authenticity, "row_parts", few)
+    parts = list(few(train))
+    assert [start for start, _ in parts] == [0, 7, 14, 21, 28, 35]
+    assert torch.equal(torch.cat([rows for _, rows in parts]), images.to_float(train).flatten(1))
+    nearest = nearest_training_images(samples, train, mirrored=True)
+    assert torch.equal(nearest.indices, whole.indices)
+    assert torch.equal(nearest.distances, whole.distances)
+    assert torch.equal(authentic(samples, train, mirrored=True), real)
 
 
 def test_a_copy_is_at_distance_zero() -> None:

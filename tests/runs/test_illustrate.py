@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 import mage
 from mage import images, runs
 from mage.recipes import named
+from mage.runs.gallery import SHOWN, Gallery
 from mage.runs.illustrate import illustrate
 from mage.settings import override
 from mage.store import folder as store
@@ -55,6 +57,17 @@ def test_every_picture_that_a_model_can_give_is_drawn_once(trained: Path) -> Non
     model.parts.notes["more"] = "training"
     store.write_settings(model.parts, run / "model")
     assert set(illustrate(run).names) == set(found.names), "they show an earlier state of the model"
+
+
+def test_pictures_that_a_demo_has_drawn_are_drawn_anew_after_more_training(trained: Path, tmp_path: Path) -> None:
+    model = mage.load(trained / "model")
+    model.save(tmp_path / "model")
+    Gallery(model, torch.rand(SHOWN, 1, *model.image_size), tmp_path, num_samples=4).draw()
+    before = illustrate(tmp_path)
+    assert before.names == ("neighbours",), "a demo draws none"
+    model.parts.notes["further"] = "training"
+    store.write_settings(model.parts, tmp_path / "model")
+    assert set(illustrate(tmp_path).names) == drawn(tmp_path)
 
 
 def test_a_tokenizer_shows_reconstructions_of_held_out_images(trained: Path) -> None:

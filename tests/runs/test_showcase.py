@@ -76,3 +76,13 @@ def test_the_judge_learns_each_image_with_its_own_label_after_an_unreadable_one(
     assert len(subject.labels) == len(subject.train) == 39
     brightness = subject.train.float().mean((1, 2, 3))
     assert torch.equal(subject.labels.bool(), brightness > 127)
+
+
+def test_samples_are_compared_with_as_many_training_images_as_memory_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(showcase, "COMPARED_BYTES", 20 * 8 * 8)
+    recipe = of_folder(folder(tmp_path / "photos", ("dark", "light"), 40))
+    show = shown(recipe, tmp_path / "out")
+    show.judge_samples(torch.rand(8, 1, 8, 8))
+    assert "to 19 training images" in show.protocols["near_copy_share"]  # one of the 20 is unreadable
