@@ -28,6 +28,8 @@ def run(options: Options) -> None:
         raise ValueError(f"there is no recipe {options.finetune!r} of fine-tuning; there are {', '.join(FINETUNES)}")
     if options.finetune and options.out is None:
         raise ValueError("--finetune writes a run of its own into OUT/finetune: give --out")
+    choice = Choice(options.finetune, None, options.finetune_set, options.data, options.seed)
+    recipe = resolve_finetune(choice) if options.finetune else None  # a wrong setting is told before all is measured
     protocols = build_protocols(
         options.parts,
         {
@@ -58,11 +60,9 @@ def run(options: Options) -> None:
         return values
 
     values = keep()
-    if options.finetune:
+    if recipe is not None:
         assert options.out is not None
         note(options, "finetune ...")
-        choice = Choice(options.finetune, None, options.finetune_set, options.data, options.seed)
-        recipe = resolve_finetune(choice)
         result_of_run = finetune(recipe, launch_of(options).inside("finetune"), model)
         tuned = mage.load(options.out / "finetune", precision=options.precision, device=options.device)
         accuracy = classification_accuracy(tuned.classify, test, recipe.data.test_transform(tuned.image_size))

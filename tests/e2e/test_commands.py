@@ -508,7 +508,12 @@ def test_fine_tuning_then_robustness_then_comparison(run: SimpleNamespace, comma
         assert result.code == 0, result.err
         assert json.loads((out / "representations.json").read_text())["metrics"]["knn_accuracy"] > 0.2
     measure = ("evaluate", "representations", "--model", run.root / "model", "--data", "digits", "--parts", "knn")
-    measure += ("--out", tmp_path / "measured", "--finetune", "small", "--finetune-set", "optim.steps=3", "--json")
+    measure += ("--out", tmp_path / "measured", "--finetune", "small", "--json", "--finetune-set")
+    wrong = command(*measure, "optim.nothing=3")
+    assert wrong.code != 0
+    assert "nothing" in wrong.err
+    assert not (tmp_path / "measured").exists(), "told before all the protocols are measured"
+    measure += ("optim.steps=3",)
     first, again = command(*measure), command(*measure)  # as one that was stopped after its training
     assert (first.code, again.code) == (0, 0), again.err
     assert "finetune_accuracy" in json.loads(again.out)["metrics"]
