@@ -157,7 +157,7 @@ PLANS = {
             "sampling.encoder_keep=0.25",
             "sampling.reuse=2",
             "sampling.guidance=3",
-            "sampling.revisions=2",  # 300 samples: precision 0.68 against training images after 0.60, faces are cleaner
+            "sampling.revisions=2",
             *CONDITIONS,
         ),
     ),
