@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from choices import RESULTS, ask, place
+from choices import RESULTS, ask, place, stated
 from measures import batches_of, without_class
 from torch import Tensor
 
@@ -120,8 +120,8 @@ PROTOCOL = {
 }
 
 
-def record(subject: Subject, options: argparse.Namespace) -> Record:
-    """All adaptations to one data set."""
+def record(subject: Subject, options: argparse.Namespace, more: str) -> Record:
+    """All adaptations to one data set. more: the end of the command, with the options that are not the default ones."""
     metrics: dict[str, float] = {}
     timings: dict[str, float] = {}
     for count in subject.counts:
@@ -133,7 +133,7 @@ def record(subject: Subject, options: argparse.Namespace) -> Record:
     command = f"python studies/adapt.py --model {Path(options.model).name} --minutes {options.minutes:g}"
     if subject.data != DIGITS:
         command += f" --data {'DATA/' if Path(subject.data).is_dir() else ''}{subject.name}"
-    return Record(command, 0, PROTOCOL, timings, metrics)
+    return Record(command + more, 0, PROTOCOL, timings, metrics)
 
 
 def sheet(subject: Subject, options: argparse.Namespace) -> Tensor:
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="name of a packaged model, model or run folder")
     parser.add_argument("--data", nargs="+", default=[DIGITS], help="data sets by name, or folders of images")
     parser.add_argument("--minutes", type=float, required=True, help="training time of each adaptation")
-    parser.add_argument("--counts", nargs="+", type=int, default=COUNTS, help="numbers of training images")
+    parser.add_argument("--counts", nargs="+", type=int, default=list(COUNTS), help="numbers of training images")
     parser.add_argument("--samples", type=int, default=1000, help="samples of a distance")
     parser.add_argument("--data-root", help="folder with the files of named data sets")
     parser.add_argument("--out", type=Path, default=Path("runs/adapt"), help="folder of the runs")
@@ -169,7 +169,9 @@ def main() -> None:
     for data in options.data:
         subject = Subject(data, mage.load(options.model, device=options.device), options)
         name = "adapt" if data == DIGITS else f"adapt_{subject.name}"
-        write_record(options.results / f"{name}.json", record(subject, options))
+        write_record(
+            options.results / f"{name}.json", record(subject, options, stated(parser, options, "counts", "samples"))
+        )
         images.save_png(options.results / f"{name}.png", sheet(subject, options))
 
 

@@ -51,8 +51,9 @@ def stated(parser: argparse.ArgumentParser, options: argparse.Namespace, *names:
     for name in names:
         value = getattr(options, name)
         if value != parser.get_default(name):
-            shown = Path(value).resolve().name if Path(str(value)).is_dir() else value
-            words += [f"--{name.replace('_', '-')}", str(shown)]
+            values = value if isinstance(value, list | tuple) else [] if value is True else [value]
+            shown = [Path(one).resolve().name if Path(str(one)).is_dir() else one for one in values]
+            words += [f"--{name.replace('_', '-')}", *map(str, shown)]
     return "".join(f" {shlex.quote(word)}" for word in words)
 
 

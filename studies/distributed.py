@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from choices import RESULTS
+from choices import RESULTS, stated
 
 from mage.benchmarks.elastic import elastic_metrics
 from mage.benchmarks.processes import BATCH, SIZES, loss_metrics, pace_metrics
@@ -46,7 +46,9 @@ def main() -> None:
         "elastic": "MAE on 1, 2, 4, 2, 1 processes, DDP and FSDP2 in turn, whole and sharded checkpoints, readers",
     }
     seconds["total"] = sum(seconds.values())
-    record = Record("python studies/distributed.py", 0, protocol, seconds, metrics)
+    record = Record(
+        f"python studies/distributed.py{stated(parser, options, 'steps', 'most')}", 0, protocol, seconds, metrics
+    )
     write_record(options.results / "distributed.json", record)
 
 

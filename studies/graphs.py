@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from choices import RESULTS
+from choices import RESULTS, stated
 
 from mage.benchmarks.graphs import BATCH, GRID, SIZES, graph_metrics
 from mage.runs.record import Record, write_record
@@ -33,7 +33,8 @@ def main() -> None:
         "run": f"{options.steps} steps, mask ratios from 0.5 to 1 in turn, backend {options.backend}",
     }
     seconds = {"total": time.perf_counter() - start}
-    write_record(options.results / "graphs.json", Record("python studies/graphs.py", 0, protocol, seconds, metrics))
+    command = f"python studies/graphs.py{stated(parser, options, 'steps', 'backend')}"
+    write_record(options.results / "graphs.json", Record(command, 0, protocol, seconds, metrics))
     print(metrics)
 
 

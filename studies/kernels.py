@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from choices import RESULTS, stated
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
@@ -21,7 +22,6 @@ from mage.nn.blocks import transformer_blocks
 from mage.runs.record import Record, write_record
 from mage.training.compiling import compile_module
 
-ROOT = Path(__file__).resolve().parent.parent
 SHAPES = ((192, 3, 64, 128), (768, 12, 256, 4), (768, 12, 1024, 1))
 """Width, heads, tokens, images."""
 DEPTH = 4
@@ -85,7 +85,7 @@ def compilation(device: torch.device, precision: str, rounds: int) -> dict[str, 
     metrics = {}
     for width, heads, length, count in SHAPES[:2]:
         x = torch.randn(count, length, width, generator=rng.generator(0)).to(device)
-        plain, compiled = (blocks(width, heads, device, fused=False) for _ in range(2))
+        plain, compiled = (blocks(width, heads, device, fused=device.type != "cpu") for _ in range(2))  # as trained
         compile_module(nn.ModuleList([nn.ModuleList(compiled)]), whole=False)
         start = time.perf_counter()
         step(compiled, x, precision)()
@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each way, of which the median counts")
     parser.add_argument("--no-compile", action="store_true", help="leave compilation out, where there is no compiler")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the record")
     options = parser.parse_args()
     device = resolve_device(options.device)
     best = resolve("auto", device)
@@ -117,8 +118,8 @@ def main() -> None:
         "step": "forward and backward",
     }
     seconds = {"total": time.perf_counter() - start}
-    record = Record("python studies/kernels.py", 0, protocol, seconds, metrics)
-    write_record(ROOT / "results" / "kernels.json", record)
+    command = f"python studies/kernels.py{stated(parser, options, 'device', 'rounds', 'no_compile')}"
+    write_record(options.results / "kernels.json", Record(command, 0, protocol, seconds, metrics))
 
 
 if __name__ == "__main__":

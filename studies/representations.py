@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from choices import NO_CHOICE, RESULTS, ask, place
+from choices import NO_CHOICE, RESULTS, ask, place, stated
 from torch import Tensor
 
 from mage.data.datasets import load_dataset
@@ -146,7 +146,7 @@ def references(options: argparse.Namespace) -> dict[str, float]:
     return accuracies
 
 
-def record(options: argparse.Namespace) -> None:
+def record(options: argparse.Namespace, more: str) -> None:
     """Write the results so far."""
     metrics: dict[str, float] = {}
     timings: dict[str, float] = {}
@@ -185,7 +185,7 @@ def record(options: argparse.Namespace) -> None:
     command = (
         f"python studies/representations.py --data-root data --tokenizer runs/tokenizer --minutes {options.minutes:g}"
     )
-    command += "".join(f" --set {change}" for change in options.set)
+    command += "".join(f" --set {change}" for change in options.set) + more
     write_record(options.results / "representations.json", Record(command, 0, protocol, timings, metrics))
 
 
@@ -225,7 +225,7 @@ def main() -> None:
         return
     for method in options.only:
         evaluate(method, options)
-        record(options)
+        record(options, stated(parser, options, "finetune_set", "corruption_images", "attack_images"))
     runs = [options.out / method for method in METHODS if evaluated(options.out / method)]
     if len(runs) > 1:
         call("compare", *runs, "--out", options.out / "comparison.html")

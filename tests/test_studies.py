@@ -225,6 +225,17 @@ def test_an_earlier_request_that_stated_less_is_still_taken_over(study: Any, tmp
     assert json.loads((tmp_path / "request.json").read_text())["tokenizer"] == str(tmp_path.resolve())
 
 
+def test_a_record_states_the_options_that_are_not_the_default_ones(study: Any) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--counts", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-compile", action="store_true")
+    names, stated = ("counts", "rounds", "no_compile"), study("choices").stated
+    assert stated(parser, parser.parse_args(["--counts", "1", "2"]), *names) == ""
+    words = ["--counts", "3", "4", "--rounds", "7", "--no-compile"]
+    assert stated(parser, parser.parse_args(words), *names) == " --counts 3 4 --rounds 7 --no-compile"
+
+
 def test_settings_of_a_sampler_that_are_not_stated_are_the_published_ones(study: Any) -> None:
     published = study("choices").published
     own = SamplingConfig(revisions=2, top_p=0.5, guidance=3, token_temperature_end=0.1)

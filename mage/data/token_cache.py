@@ -37,7 +37,7 @@ from mage.data.cache_index import (
     write_index,
     write_shard,
 )
-from mage.data.image_sets import ImageDataset, content_of, sizes_of
+from mage.data.image_sets import ImageDataset, content_of, digest, sizes_of
 from mage.data.shard_encoding import Begun, Views, encode_shard, remove_begun
 from mage.data.transforms import TransformConfig, build_transform, describe
 from mage.nn.grids import area
@@ -82,6 +82,11 @@ class TokenCache:
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    @property
+    def content(self) -> str:
+        """Eight digits that identify tokens and labels; "" for caches of formats without checksums."""
+        return digest(repr(self.index.checksums).encode()) if self.index.checksums else ""
 
     def tokens(self, images_: np.ndarray, views: np.ndarray) -> Tensor:
         """Tokens of the given images in the given views: (len, *grid) int64. Raises ValueError for damaged ones."""

@@ -199,7 +199,7 @@ def _rand_augment(image: Tensor, config: TransformConfig, generator: torch.Gener
     with rng.global_generators(seed):
         varied = v2.functional.pil_to_tensor(_policy(config.rand_augment, min(config.size))(picture))
     result: Tensor = varied if len(image) == 3 else varied.float().mean(dim=0, keepdim=True).round().to(torch.uint8)
-    return result
+    return result.to(image.device)
 
 
 @lru_cache(maxsize=4)

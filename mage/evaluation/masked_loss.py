@@ -6,7 +6,7 @@ Letters: n images, h w tokens.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from jaxtyping import Int
@@ -29,16 +29,19 @@ class MaskedTokens:
     tokens: Int[Tensor, "n *grid"]
     seed: int = 0
     """Of the masks."""
+    masking: MaskRatioConfig | None = None
+    """None: the paper's, which compares networks that were masked differently in training."""
 
 
 def masked_loss(subject: MaskedTokens, *, smoothing: float | None = None) -> float:
-    """Nats per token, mean over all masked tokens of all images; without classes, at mask ratios as in training.
+    """Nats per token, mean over all masked tokens of all images; without classes, each image at its own mask ratio.
 
     smoothing: of the labels. None: as in training, to be compared with its loss; 0: how likely the tokens are.
     """
     network, total, count = subject.network, 0.0, 0
     device = network.head.bias.device
-    config = MaskRatioConfig(per_image=True, drop=network.config.decoder_depth > 0)
+    masking = subject.masking or MaskRatioConfig(drop=network.config.decoder_depth > 0)
+    config = replace(masking, per_image=True)
     for index, part in enumerate(subject.tokens.split(AT_ONCE)):
         random = rng.generator(subject.seed, "validation mask", index)
         mask = random_mask(config, len(part), part[0].numel(), random).to(device)

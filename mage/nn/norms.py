@@ -84,10 +84,24 @@ def _statistics(x: Float[Tensor, "n c h w"], groups: int, eps: float) -> _Statis
 def _scaled(
     x: Float[Tensor, "n c h w"], weight: Float[Tensor, " c"], bias: Float[Tensor, " c"], of: _Statistics
 ) -> Float[Tensor, "n c h w"]:
-    groups = of.mean.shape[1]
+    groups, centre = of.mean.shape[1], _centre(x, of)
     scale = weight.to(_wide(x)).view(groups, -1) * of.rstd[..., None]
-    shift = bias.to(_wide(x)).view(groups, -1) - of.mean[..., None] * scale
-    return torch.addcmul(_per_channel(shift, x), x, _per_channel(scale, x))
+    shift = bias.to(_wide(x)).view(groups, -1) - centre.left[..., None] * scale
+    return torch.addcmul(_per_channel(shift, x), centre.x, _per_channel(scale, x))
+
+
+class _Centred(NamedTuple):
+    """An input less its groups' means, as far as its precision can say them."""
+
+    x: Float[Tensor, "n c h w"]
+    left: Float[Tensor, "n g"]
+    """What is left of the means: with all of it in `shift`, whose rounding would move whole groups."""
+
+
+def _centre(x: Float[Tensor, "n c h w"], of: _Statistics) -> _Centred:
+    mean = of.mean.to(x.dtype)
+    each = mean[..., None].expand(-1, -1, x.shape[1] // mean.shape[1])
+    return _Centred(x - _per_channel(each, x), of.mean - mean.to(of.mean.dtype))
 
 
 def _per_channel(values: Float[Tensor, "n g k"], like: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 1 1"]:
@@ -121,16 +135,16 @@ class _LeanNorm(torch.autograd.Function):
         if ctx.silu:
             gradient = torch.ops.aten.silu_backward(gradient, _scaled(x, weight, bias, _Statistics(mean, rstd)))
         count, groups = mean.shape
-        wide, size = _wide(x), x[0].numel() // groups
+        wide, size, centre = _wide(x), x[0].numel() // groups, _centre(x, _Statistics(mean, rstd))
         total = gradient.sum(dim=(2, 3), dtype=wide).view(count, groups, -1)
-        product = (gradient * x).sum(dim=(2, 3), dtype=wide).view(count, groups, -1)
-        of_normalized = (product - mean[..., None] * total) * rstd[..., None]
+        product = (gradient * centre.x).sum(dim=(2, 3), dtype=wide).view(count, groups, -1)
+        of_normalized = (product - centre.left[..., None] * total) * rstd[..., None]
         weights = weight.to(wide).view(groups, -1)
         along = rstd * (of_normalized * weights).sum(dim=2) / size
         level = (total * weights).sum(dim=2) / size
         by_x = (-rstd * along)[..., None].expand_as(total)
-        constant = (rstd * (mean * along - level))[..., None].expand_as(total)
-        of_x = torch.addcmul(_per_channel(constant, x), x, _per_channel(by_x, x))
+        constant = (rstd * (centre.left * along - level))[..., None].expand_as(total)
+        of_x = torch.addcmul(_per_channel(constant, x), centre.x, _per_channel(by_x, x))
         of_x = torch.addcmul(of_x, gradient, _per_channel(weights * rstd[..., None], x))
         of_weight, of_bias = (part.sum(dim=0).flatten().to(weight.dtype) for part in (of_normalized, total))
         return of_x, of_weight, of_bias, None, None, None

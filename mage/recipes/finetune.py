@@ -35,6 +35,11 @@ class FinetuneData:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """Training images held out to watch training; test images are for the final result."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a crop larger than the image."""
+        if self.test_resize < 1:
+            raise ValueError(f"data.test_resize must be 1, the largest centre crop, or more, not {self.test_resize}")
+
     def test_transform(self, size: tuple[int, int]) -> TransformConfig:
         """Scaling and cropping of test images to the model's size."""
         return evaluation_transform(size, self.test_resize)

@@ -89,7 +89,8 @@ def budget(recipe: Recipe, num_images: int) -> dict[str, float]:
     tokens = area(grid)
     masking = getattr(recipe.method, "masking", MaskRatioConfig())
     drop_ratio = masking.drop_ratio
-    per_image = training_flops(recipe.model, tokens, tokenizer.num_codes, drop_ratio)
+    views = 2 if recipe.method.pairs else 1
+    per_image = views * training_flops(recipe.model, tokens, tokenizer.num_codes, drop_ratio)
     return {
         "tokenizer_parameters": sum(parameter.numel() for parameter in tokenizer.parameters()),
         "transformer_parameters": sum(parameter.numel() for parameter in network.parameters()),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mage import atomic, distributed, locks
 from mage import device as device_policy
@@ -15,7 +16,7 @@ from mage.data.datasets import ImageDataset
 from mage.nn.grids import written
 from mage.recipes.finetune import FinetuneRecipe
 from mage.recipes.schema import Recipe, to_yaml
-from mage.runs.facts import write_facts
+from mage.runs.facts import recorded_precision, write_facts
 from mage.training.checkpoint import newest_checkpoint
 from mage.training.engine import train
 from mage.training.optim import OptimConfig
@@ -52,8 +53,9 @@ class Launch:
         return device_policy.start(self.device)
 
     def resolved_precision(self) -> str:
-        """float32 or bf16, on this launch's device."""
-        return device_policy.resolve(self.precision, self.start())
+        """float32 or bf16, on this launch's device; a resumed run keeps its own unless another one is asked for."""
+        begun = recorded_precision(self.out) if self.resume else None
+        return device_policy.resolve(begun or "auto" if self.precision == "auto" else self.precision, self.start())
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -116,7 +118,13 @@ def _run_task(
 ) -> TrainResult:
     if not launch.resume and distributed.is_first():
         _write_recipe(recipe, launch.out)
-        weights = [weight for module in task.modules.values() for weight in module.parameters() if weight.requires_grad]
+        kept = {
+            id(weight)
+            for part in task.frozen
+            for weight in (part.parameters() if isinstance(part, nn.Module) else (part,))
+        }
+        modules = task.modules.values()
+        weights = [weight for module in modules for weight in module.parameters() if id(weight) not in kept]
         write_facts(
             launch.out,
             kind=_kind(task, recipe),
@@ -125,6 +133,10 @@ def _run_task(
             parameters=sum(weight.numel() for weight in weights),
             dataset=dataset,
         )
+    if launch.resume and distributed.is_first():
+        begun, now = recorded_precision(launch.out), launch.resolved_precision()
+        if begun not in (None, now):
+            logger.warning("the run in %s began in %s and goes on in %s", launch.out, begun, now)
     with launch.numerics():
         try:
             result = train(
@@ -134,7 +146,7 @@ def _run_task(
                 seed=recipe.seed,
                 settings=dict(learned),
                 resume=launch.resume,
-                precision=launch.precision,
+                precision=launch.resolved_precision(),
                 device=device,
                 progress=launch.progress,
             )

@@ -9,9 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from mage import distributed, images, settings
+from mage.data.cache_index import CacheKey
 from mage.data.datasets import DATASETS, ImageDataset, content_of
 from mage.data.storage import is_url
 from mage.data.token_cache import TokenCache, part_of
+from mage.data.transforms import describe
 from mage.pipeline import Mage
 from mage.recipes.schema import Recipe
 from mage.runs.conditions import from_cache, from_labels, picture
@@ -62,6 +64,7 @@ def pretrain(
 def _on_images(
     recipe: Recipe, launch: Launch, tokenizer: Mage, cache: TokenCache | None, init_from: Mage | None
 ) -> TrainResult:
+    key: CacheKey | None = None
     tokenizer.to(launch.start())
     words = tokenizer.require_tokenizer()
     optim, method = recipe.pretraining, recipe.method
@@ -75,7 +78,9 @@ def _on_images(
     tell_data(data, recipe.data.name, recipe.image_size)
     if cache is not None:
         cache.check_tokenizer(words)
+        recipe = _of_cache(recipe, cache)
         _compare(cache, data.train)
+        key = cache.key
         conditions, cache = from_cache(
             method.class_conditions, cache, init_from, launch, seed=recipe.seed, tokenizer=tokenizer
         )
@@ -118,9 +123,20 @@ def _on_images(
     )
     task = method.build(inputs)
     _begin_at(task, init_from, words, recipe, launch)
-    learned = _learned(recipe, content) | {"tokenizer": words.fingerprint()}
+    learned = _learned(recipe, content, key) | {"tokenizer": words.fingerprint()}
     announce("pre-training", recipe, launch, optim, num_images, words.grid)
     return run_task(task, recipe, launch, learned, data.train)
+
+
+def _of_cache(recipe: Recipe, cache: TokenCache) -> Recipe:
+    """The recipe with the views that a cache holds; a warning if they were cut from the images in another way."""
+    now = describe(recipe.data.transform)
+    if cache.key.transform != now:
+        logger.warning(
+            "%s holds tokens of images that were cut by %r; data.transform, %r, has no effect on them",
+            cache.folder, cache.key.transform, now,
+        )  # fmt: skip
+    return replace(recipe, data=replace(recipe.data, views=cache.key.views))
 
 
 def _compare(cache: TokenCache, train: ImageDataset) -> None:
@@ -173,6 +189,8 @@ def _on_tokens(
         count = min(len(validation), recipe.data.validation.images)
         chosen = np.arange(count) * len(validation) // count  # tokens may be sorted by class, too
         held = validation.tokens(chosen, np.zeros_like(chosen))
+    recipe = replace(recipe, data=replace(recipe.data, views=cache.key.views))
+    content = cache.content  # of the tokens: what they are of is not known
     conditions, cache = from_cache(recipe.method.class_conditions, cache, init_from, launch, seed=recipe.seed)
     source = cached_batches(cache, recipe.pretraining, recipe.seed, pairs=recipe.method.pairs, device=launch.start())
     inputs = MethodInputs(
@@ -192,7 +210,9 @@ def _on_tokens(
     task = recipe.method.build(inputs)
     _begin_at(task, init_from, None, recipe, launch)
     announce("pre-training", recipe, launch, recipe.pretraining, len(cache), cache.grid)
-    return run_task(task, recipe, launch, _learned(recipe, cache.key.data), None)
+    learned = _learned(recipe, cache.key.data, cache.key)
+    learned |= {"tokens": content} if content else {}
+    return run_task(task, recipe, launch, learned, None)
 
 
 def _on_pixels(recipe: Recipe, launch: Launch) -> TrainResult:
@@ -225,9 +245,10 @@ def _on_pixels(recipe: Recipe, launch: Launch) -> TrainResult:
     return run_task(task, recipe, launch, _learned(recipe, content_of(data.train)), data.train)
 
 
-def _learned(recipe: Recipe, content: str) -> dict[str, Any]:
-    """The settings that determine what is learned."""
+def _learned(recipe: Recipe, content: str, key: CacheKey | None = None) -> dict[str, Any]:
+    """The settings that determine what is learned. key: of the token cache that is read."""
     values = settings.to_dict(recipe)
     kept = {name: values[name] for name in ("model", "method", "pretraining", "seed")}
     data = {name: values["data"][name] for name in ("name", "transform", "views")}
-    return kept | {"data": data, "content": content}
+    cached = {} if key is None else {"cache": {"transform": key.transform, "views": key.views, "seed": key.seed}}
+    return kept | {"data": data, "content": content, **cached}

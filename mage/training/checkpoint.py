@@ -8,7 +8,7 @@ import logging
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 SUMS = "checksums.json"
 """Checksums of the files of a checkpoint in parts."""
 FREE = ("data.name",)
-"""Settings that may change when a run is resumed; the data's content is in data.fingerprint."""
+"""Settings that may change when a run is resumed; the data's content is compared as `content`."""
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -149,9 +149,14 @@ def not_finite(modules: Mapping[str, nn.Module]) -> list[str]:
     return [f"{name}.{part}" for name, module in modules.items() for part in wrong(module.state_dict().items())]
 
 
-def check_resumed(state: Mapping[str, Any], folder: Path, settings: dict[str, Any], steps: int) -> None:
-    """Raise ValueError if the run in `folder` cannot go on from a checkpoint with these settings for so many steps."""
-    changed = changed_settings(state["settings"], settings)
+def check_resumed(
+    state: Mapping[str, Any], folder: Path, settings: dict[str, Any], steps: int, *, free: Sequence[str] = ()
+) -> None:
+    """Raise ValueError if the run in `folder` cannot go on from a checkpoint with these settings for so many steps.
+
+    free: last words of settings that may change, too.
+    """
+    changed = [line for line in changed_settings(state["settings"], settings) if _last_word(line) not in free]
     if changed:
         raise ValueError(
             f"the run in {folder} was started with other settings: {changed[0]}; resume with the same ones, "
@@ -172,9 +177,11 @@ def changed_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """
     before = comparable(before, now)
     lines = [line for name in now if name in before for line in differences(before[name], now[name], name, added=False)]
-    names = [line.partition(":")[0] for line in lines]
     return [
-        line
-        for name, line in zip(names, lines, strict=True)
-        if name not in FREE and name.rpartition(".")[2] not in ("steps", "epochs")
+        line for line in lines if line.partition(":")[0] not in FREE and _last_word(line) not in ("steps", "epochs")
     ]
+
+
+def _last_word(line: str) -> str:
+    """Of the setting that a line of `changed_settings` begins with."""
+    return line.partition(":")[0].rpartition(".")[2]

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from mage import distributed, rng
 from mage.device import send
 from mage.masking import Mask, MaskRatioConfig, StepMask, masks_of_rows, sample_mask_ratio
-from mage.models import MAGETransformer
+from mage.models import MAGEConfig, MAGETransformer
 from mage.models.contrastive import ContrastiveConfig, Projection, agreement, info_nce
 from mage.share import Turn
 from mage.training.method import METHODS, MethodConfig, MethodInputs
-from mage.training.pretrain import Pretraining, new_network, task_settings
+from mage.training.pretrain import Pretraining, check_dropping, new_network, task_settings
 from mage.training.task import Loss, Reading, Task
 
 CONTRASTED = "images are contrasted with those of their own part alone"
@@ -121,6 +121,12 @@ class MAGECMethod(MethodConfig):
     """The contrastive loss between the views."""
 
     pairs: ClassVar[bool] = True
+
+    def check(self, model: MAGEConfig) -> None:
+        """Raise ValueError if the method cannot train a network of these sizes."""
+        check_dropping(self.masking, model)
+        if self.contrastive.max_ratio < 1 and not self.masking.per_image:
+            raise ValueError("method.contrastive.max_ratio below 1 needs method.masking.per_image=true")
 
     def build(self, inputs: MethodInputs) -> Task:
         """The task of a run."""

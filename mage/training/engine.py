@@ -275,7 +275,8 @@ class Trainer:
             raise ValueError(f"{self.folder} holds no checkpoint to resume from; start the run without --resume")
         now = self.networks.state() | {"parameters": self.networks.parameters()}
         state = read_numbers(path) if path.is_dir() else read_checkpoint(path)
-        check_resumed(state, self.folder, self.settings, self.task.steps)
+        free = () if self.task.of_parts else ("accumulation",)  # parts of a batch that give what the batch gives
+        check_resumed(state, self.folder, self.settings, self.task.steps, free=free)
         if path.is_dir():
             state = read_sharded(path, now)
         self.networks.restore(state)

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mage.device import bf16_is_fast
 from mage.training.sharding import local, shard_like, whole
 
 NEWTON_SCHULZ = (
@@ -31,10 +30,18 @@ NEWTON_SCHULZ = (
 class Muon(torch.optim.AdamW):
     """AdamW, except for groups with a key `parts`: their weights, split into so many matrices, are updated by Muon."""
 
-    def __init__(self, groups: list[dict[str, Any]], *, lr: float, betas: tuple[float, float], momentum: float = 0.95):
-        """groups: parameter groups, as for AdamW. momentum: of the matrices."""
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        *,
+        lr: float,
+        betas: tuple[float, float],
+        momentum: float = 0.95,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """groups: parameter groups, as for AdamW. momentum: of the matrices. dtype: see `orthogonalized`."""
         super().__init__(groups, lr=lr, betas=betas, fused=True)
-        self.momentum = momentum
+        self.momentum, self.dtype = momentum, dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -61,7 +68,7 @@ class Muon(torch.optim.AdamW):
             updates = torch.stack([whole(self._momentum(parameter)) for parameter in parameters])
             matrices = updates.reshape(len(parameters) * group["parts"], len(parameters[0]) // group["parts"], -1)
             scale = 0.2 * math.sqrt(max(matrices.shape[1:]))
-            steps = orthogonalized(matrices).view_as(updates)
+            steps = orthogonalized(matrices, self.dtype).view_as(updates)
             own = [local(shard_like(step, parameter)) for step, parameter in zip(steps, parameters, strict=True)]
             weights = [local(parameter) for parameter in parameters]
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
@@ -78,10 +85,12 @@ class Muon(torch.optim.AdamW):
         return torch.lerp(parameter.grad, momentum, self.momentum)
 
 
-def orthogonalized(matrices: Float[Tensor, "b m n"]) -> Float[Tensor, "b m n"]:
-    """The nearest matrices whose singular values are all about 1, by Newton-Schulz iterations."""
-    dtype = torch.bfloat16 if bf16_is_fast(matrices.device) else matrices.dtype
-    x = matrices.to(dtype)
+def orthogonalized(matrices: Float[Tensor, "b m n"], dtype: torch.dtype | None = None) -> Float[Tensor, "b m n"]:
+    """The nearest matrices whose singular values are all about 1, by Newton-Schulz iterations.
+
+    dtype: of the iterations; None: that of the matrices.
+    """
+    x = matrices.to(dtype or matrices.dtype)
     wide = x.shape[1] <= x.shape[2]
     x = x if wide else x.mT
     x = x / (

@@ -45,7 +45,7 @@ class Networks:
                 shard(module, device)
                 if name in self.averages:
                     shard(self.averages[name].module, device)
-            self.optimizers[name] = build_optimizer(module, task.optim[name])
+            self.optimizers[name] = build_optimizer(module, task.optim[name], precision)
             self.wrapped[name] = Wrapped(module, precision, device, moved=task.moved.get(name, ()))
 
     def averaged(self) -> dict[str, nn.Module]:

@@ -81,15 +81,19 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
     return config.peak_learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def build_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+def build_optimizer(module: nn.Module, config: OptimConfig, precision: str = "float32") -> torch.optim.AdamW:
     """The optimizer of the module's parameters; biases, norms and other vectors get no weight decay.
+
+    precision: of the run; in bf16 Muon makes its matrices orthogonal in it, too.
 
     A group's `lr_scale` multiplies the learning rate: layer decay, for modules whose `group_matcher`, as in timm,
     assigns parameters to layers.
     """
-    if config.optimizer == "muon":
-        return Muon(muon_groups(module, config.weight_decay), lr=config.peak_learning_rate, betas=config.betas)
     groups: Any
+    if config.optimizer == "muon":
+        dtype = torch.bfloat16 if precision == "bf16" else None
+        groups = muon_groups(module, config.weight_decay)
+        return Muon(groups, lr=config.peak_learning_rate, betas=config.betas, dtype=dtype)
     if config.layer_decay < 1:
         groups = param_groups_layer_decay(
             module,

@@ -105,13 +105,16 @@ class Pretraining(Task):
             return self._tokenizer.encode(images.to_float(pixels))
 
     def observe(self, modules: Mapping[str, nn.Module]) -> Observation:
-        """Validation loss without classes and with fixed masks, the watch's metrics, 64 samples ordered by class."""
+        """Validation loss without classes, the watch's metrics, 64 samples ordered by class.
+
+        Masks of validation are drawn as in training, and always the same ones.
+        """
         network = modules["mage"].network
         assert isinstance(network, MAGETransformer)
         metrics = {} if self._watch is None else self._watch(network)
         device = network.head.bias.device
         if self._validation is not None:
-            metrics["valid/loss"] = masked_loss(MaskedTokens(network, self._validation, self._seed))
+            metrics["valid/loss"] = masked_loss(MaskedTokens(network, self._validation, self._seed, self._masking))
         if self._tokenizer is None:
             return Observation(metrics)
         classes = network.config.num_classes
@@ -158,10 +161,7 @@ class MAGEMethod(MethodConfig):
 
     def check(self, model: MAGEConfig) -> None:
         """Raise ValueError if the method cannot train a network of these sizes."""
-        if not model.decoder_depth and self.masking.drop:
-            raise ValueError(
-                "model.decoder_depth=0 needs method.masking.drop=false: without a decoder the encoder sees every token"
-            )
+        check_dropping(self.masking, model)
         conditioned = self.conditions.source != "none"
         if conditioned and self.conditions.freeze_encoder and model.class_input == "encoder":
             raise ValueError(
@@ -190,6 +190,14 @@ class MaskGITMethod(MAGEMethod):
         if model.decoder_depth:
             raise ValueError(f"maskgit has no decoder: model.decoder_depth must be 0, not {model.decoder_depth}")
         super().check(model)
+
+
+def check_dropping(masking: MaskRatioConfig, model: MAGEConfig) -> None:
+    """Raise ValueError if tokens would be dropped before an encoder that has no decoder."""
+    if masking.drop and not model.decoder_depth:
+        raise ValueError(
+            "model.decoder_depth=0 needs method.masking.drop=false: without a decoder the encoder sees every token"
+        )
 
 
 def new_network(inputs: MethodInputs) -> MAGETransformer:

@@ -36,25 +36,31 @@ class Window:
 
     def read(self) -> dict[str, float]:
         """The metrics over all processes; empties the window. All processes must call it."""
-        values: dict[str, float] = {}
-        for readings, merge in (
-            (self._means, lambda x: distributed.sum_over_processes(x) / distributed.world_size() / self.steps),
-            (self._largest, distributed.largest_over_processes),
-        ):
-            if readings:
-                names = list(readings)
-                merged = merge(torch.stack([readings[name] for name in names])).tolist()
-                values |= dict(zip(names, merged, strict=True))
+        means, largest = self._over_processes()
+        values = {name: float(value) / self.steps for name, value in means.items()}
+        values |= {name: float(value) for name, value in largest.items()}
         self.steps, self._means, self._largest = 0, {}, {}
         return values
+
+    def _over_processes(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Sums over the steps, as means over the processes, and maxima; on the CPU, read from the device at once."""
+        merged = list[dict[str, Tensor]]()
+        for readings, merge in (
+            (self._means, lambda x: distributed.sum_over_processes(x) / distributed.world_size()),
+            (self._largest, distributed.largest_over_processes),
+        ):
+            values = merge(torch.stack(list(readings.values()))).cpu().unbind() if readings else ()
+            merged.append(dict(zip(readings, values, strict=True)))
+        return merged[0], merged[1]
 
     def mean(self, name: str) -> float:
         """A mean of this process alone over the steps so far, of which there must be one; nothing is emptied."""
         return float(self._means[name]) / self.steps
 
     def state(self) -> dict[str, object]:
-        """The content of the window, for a resumed run."""
-        return {"steps": self.steps, "means": dict(self._means), "largest": dict(self._largest)}
+        """The content of the windows of all processes, for a resumed run of any number; all must call it."""
+        means, largest = self._over_processes()
+        return {"steps": self.steps, "means": means, "largest": largest}
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Restore the content of `state`."""

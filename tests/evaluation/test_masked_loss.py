@@ -29,4 +29,6 @@ def test_it_is_the_mean_over_the_masked_tokens_of_all_parts(monkeypatch: pytest.
     subject, expected = MaskedTokens(network, tokens), float(torch.stack(losses).mean())
     assert masked_loss(subject, smoothing=0.0) == pytest.approx(expected, rel=1e-5)
     assert masked_loss(subject) > expected + 0.01, "as in training: with its smoothing"
+    more = MaskRatioConfig("cosine", low=0.01, high=0.3, drop=False)
+    assert masked_loss(MaskedTokens(network, tokens, masking=more)) != pytest.approx(masked_loss(subject), rel=1e-3)
     assert measure({"loss": MaskedLoss()}, subject).metrics["masked_loss"] == pytest.approx(expected, rel=1e-5)

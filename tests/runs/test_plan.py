@@ -61,6 +61,11 @@ def test_steps_of_a_method_that_sees_pixels_are_counted_too() -> None:
     assert budget(recipe, 1000) == {"steps": recipe.pretraining.num_steps(1000)}
 
 
+def test_a_step_on_pairs_of_views_takes_twice_as_much() -> None:
+    pairs, single = (budget(named(name), 1000) for name in ("cifar10-mage-c", "cifar10-crops"))
+    assert pairs["flops_per_image"] == 2 * single["flops_per_image"]
+
+
 @pytest.mark.parametrize(
     "choice",
     [

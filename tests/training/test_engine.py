@@ -17,6 +17,8 @@ from torch import Tensor
 
 import mage
 from mage import images, rng, runs
+from mage.data.own_tokens import write_tokens
+from mage.data.token_cache import TokenCache
 from mage.device import exact
 from mage.recipes import FINETUNES, named
 from mage.recipes.resolve import from_yaml
@@ -195,6 +197,61 @@ def test_resume_refuses_only_what_changes_learning(
     changes = ["run.log_every=1", "run.observe_every=3", "run.compile=on", "sampling.steps=2", "name=other"]
     other = override(recipe, changes)
     pretrain(other, tokenizer, tmp_path / "run", resume=True)
+
+
+def test_a_batch_that_no_longer_fits_may_be_cut_into_parts_when_a_run_goes_on(
+    recipe: Recipe, tokenizer: Path, tmp_path: Path
+) -> None:
+    pretrain(recipe, tokenizer, tmp_path / "run")
+    pretrain(override(recipe, ["pretraining.accumulation=2"]), tokenizer, tmp_path / "run", resume=True)
+    own = ["tokenizer_loss.adversarial.weight=0.1", "tokenizer_loss.adversarial.start=0"]
+    own += ["tokenizer_loss.adversarial.discriminator.levels=1", "tokenizer_loss.adversarial.discriminator.width=8"]
+    counted = override(recipe, own)  # the weight of a discriminator is that of a part
+    runs.train_tokenizer(counted, quiet(tmp_path / "tokenizer"))
+    with pytest.raises(ValueError, match="accumulation: 1 is not 2"):
+        runs.train_tokenizer(
+            override(counted, ["tokenizer_training.accumulation=2"]), quiet(tmp_path / "tokenizer", resume=True)
+        )
+
+
+def test_a_run_goes_on_in_its_own_precision(
+    recipe: Recipe, tokenizer: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also on a machine where another one is usual."""
+    model = runs.load_tokenizer(tokenizer)
+    cache = runs.tokenize(recipe, quiet(tmp_path / "tokens"), model)
+    runs.pretrain(recipe, quiet(tmp_path / "run", precision="bf16"), model, cache=cache)
+    resumed = quiet(tmp_path / "run", resume=True)
+    assert resumed.resolved_precision() == "bf16"
+    runs.pretrain(recipe, resumed, model, cache=cache)
+    assert "goes on in" not in caplog.text
+    asked = quiet(tmp_path / "run", resume=True, precision="float32")
+    assert asked.resolved_precision() == "float32"
+    runs.pretrain(recipe, asked, model, cache=cache)
+    assert "began in bf16 and goes on in float32" in caplog.text
+
+
+def test_a_run_goes_on_with_its_tokens_alone(
+    recipe: Recipe, tokenizer: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the same images there are many: other cuts, views and seeds; of the user's own, the integers themselves."""
+    model = runs.load_tokenizer(tokenizer)
+    views = override(recipe, ["data.views=2", "data.transform.augmentation=flip"])
+    cache = runs.tokenize(views, quiet(tmp_path / "two"), model)
+    runs.pretrain(recipe, quiet(tmp_path / "run"), model, cache=cache)
+    assert "data.transform, 'none 8x8', has no effect" in caplog.text
+    assert from_yaml(tmp_path / "run" / "recipe.yaml").data.views == 2, "what was trained on"
+    runs.pretrain(recipe, quiet(tmp_path / "run", resume=True), model, cache=cache)
+    other = runs.tokenize(override(views, ["seed=5"]), quiet(tmp_path / "other"), model)
+    with pytest.raises(ValueError, match=r"cache\.seed: 0 is not 5"):
+        runs.pretrain(recipe, quiet(tmp_path / "run", resume=True), model, cache=other)
+    for name, seed in (("first", 0), ("second", 1)):
+        ids = torch.randint(16, (40, 12), generator=rng.generator(seed))
+        write_tokens(tmp_path / name, ids, num_codes=16, name="song")
+    runs.pretrain(recipe, quiet(tmp_path / "songs"), cache=TokenCache(tmp_path / "first"))
+    runs.pretrain(recipe, quiet(tmp_path / "songs", resume=True), cache=TokenCache(tmp_path / "first"))
+    with pytest.raises(ValueError, match="other settings: tokens"):
+        runs.pretrain(recipe, quiet(tmp_path / "songs", resume=True), cache=TokenCache(tmp_path / "second"))
 
 
 def test_a_finished_run_gets_longer_with_more_steps(recipe: Recipe, tokenizer: Path, tmp_path: Path) -> None:

@@ -146,3 +146,14 @@ def test_maskgit_trains_and_generates(tmp_path: Path, tokenizer_folder: Path) ->
     model = mage.load(tmp_path / "run")
     assert model.generate(2, steps=3).shape == (2, 1, 8, 8)
     assert model.features(torch.rand(2, 1, 8, 8)).shape == (2, 16)
+
+
+def test_what_mage_c_cannot_train_is_refused_before_anything_is_read() -> None:
+    recipe = named("cifar10-mage-c")
+    wrong = {
+        "model.decoder_depth=0": "decoder_depth=0 needs method.masking.drop=false",
+        "method.contrastive.max_ratio=0.8": "needs method.masking.per_image=true",
+    }
+    for change, message in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            override(recipe, [change, "method.masking.per_image=false"])
