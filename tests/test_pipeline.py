@@ -153,6 +153,21 @@ def test_nothing_marked_gives_the_image_back(model: mage.Mage, photos: torch.Ten
     assert not torch.equal(edited[1], photos[1])
 
 
+def test_one_mask_is_for_all_images_with_a_batch_dimension_too(model: mage.Mage, photos: torch.Tensor) -> None:
+    mask = torch.zeros(16, 24, dtype=torch.bool)
+    mask[:8] = True
+    assert torch.equal(model.edit(photos, mask[None], seed=1), model.edit(photos, mask, seed=1))
+
+
+@pytest.mark.parametrize("wrong", [-1, 99999])
+def test_ids_that_are_no_codes_have_no_picture(model: mage.Mage, wrong: int) -> None:
+    """On a GPU they would end the process."""
+    ids = torch.zeros(1, *model.tokenizer.grid, dtype=torch.int64)
+    ids[0, 0, 0] = wrong
+    with pytest.raises(ValueError, match="have no picture"):
+        model.decode_tokens(ids)
+
+
 def test_an_edit_of_one_image_needs_no_batch(model: mage.Mage, photos: torch.Tensor) -> None:
     mask = box_mask((16, 24), (0, 0, 8, 8))
     assert torch.equal(model.edit(photos[0], mask, steps=2), model.edit(photos[:1], mask, steps=2)[0])

@@ -21,6 +21,8 @@ def run(options: Options) -> None:
         raise ValueError("give exactly one of --mask, --box, --expand and --vary: it selects what is redrawn")
     if options.vary is not None and (options.grow or options.full_size or options.paste):
         raise ValueError("--vary cannot be combined with --grow, --full-size and --paste")
+    if options.expand is not None and options.grow:
+        raise ValueError("--grow has no effect with --expand: all that is new is redrawn")
     model = mage.load(options.model, precision=options.precision, device=options.device)
     if model.tokenizer is not None and model.channels not in (1, 3):
         raise ValueError(

@@ -37,13 +37,14 @@ def run(options: Options) -> None:
         results[form] = {"folder": str(folder), "largest_difference": manifest["largest_difference"]}
         written = ", ".join(file["file"] for file in manifest["files"].values())
         version = f" (opset {OPSET})" if form == "onnx" else ""
-        lines.append(f"{folder}: {written}{version} and manifest.json; {_compared(manifest['largest_difference'])}")
+        compared = _compared(manifest["largest_difference"], options.check)
+        lines.append(f"{folder}: {written}{version} and manifest.json; {compared}")
     emit(options, results, "\n".join(lines))
 
 
-def _compared(differences: dict[str, float] | None) -> str:
+def _compared(differences: dict[str, float] | None, checked: bool) -> str:
     if differences is None:
-        return "not compared with the model (that takes onnxruntime)"
+        return f"not compared with the model ({'that takes onnxruntime' if checked else '--no-check'})"
     ids = differences.get("encode")
     floats = [value for name, value in differences.items() if name != "encode"]
     parts = [f"largest difference from the model {max(floats):.1g}"] if floats else []

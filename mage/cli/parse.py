@@ -50,7 +50,7 @@ def parse(kind: Any, arguments: list[str], *, program: str, description: str, ex
         if stop.code != 2:
             raise
         words = re.sub(r"\x1b\[[0-9;]*m", "", complaint.getvalue())
-        words = re.sub(r"[^\x20-\x7e]+|-{4,}", " ", words.split("For full helptext")[0])
+        words = re.sub(r"[\s\u2500-\u257f]+|-{4,}", " ", words.split("For full helptext")[0])
         # tyro puts its title in front of a sentence that begins with it
         sentence = re.sub(r"^(.+?) (\1: )", r"\2", " ".join(words.split()))
         if "--set" in arguments and re.match(r"Unrecognized options: [a-z_.]+=", sentence):

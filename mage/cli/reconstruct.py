@@ -13,6 +13,8 @@ IN_A_ROW = 10
 
 def run(options: Options) -> None:
     """Draw the figure."""
+    if not options.image:
+        raise ValueError("--image needs at least one file")
     model = mage.load(options.model, precision=options.precision, device=options.device)
     originals = torch.stack(
         [images.fit(images.load_image(path, model.channels), model.image_size) for path in options.image]

@@ -38,8 +38,15 @@ class Neighbourhood:
 
     @property
     def typical(self) -> float:
-        """The typical distance of neighbours: the median, over the images, of the mean distance to the neighbours."""
-        return float(self.distance.mean(dim=1).median()) if self.distance.numel() else 0.0
+        """The typical distance of neighbours: the median, over the images, of the mean distance to the neighbours.
+
+        Where most images have copies alone for neighbours, the median over the others; 0 if all images are alike.
+        """
+        if not self.distance.numel():
+            return 0.0
+        means = self.distance.mean(dim=1)
+        apart = means[means > 0]
+        return float(means.median() or (apart.median() if len(apart) else 0.0))
 
     @property
     def unusualness(self) -> Float64[Tensor, " n"]:

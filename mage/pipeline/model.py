@@ -225,8 +225,11 @@ class Mage(Describing):
     ) -> Float[Tensor, "*n c H W"]:
         """Variations of images: a random share `strength` of their tokens is redrawn.
 
-        Near 0 little changes; at 1 nothing of the image is kept. Other arguments as of `generate`.
+        Near 0 little changes; at 1 nothing of the image is kept. Other arguments as of `generate`. Raises ValueError
+        for a strength outside of [0, 1].
         """
+        if not 0 <= strength <= 1:
+            raise ValueError(f"the strength of variations (--vary) must lie in [0, 1], not {strength:g}")
         inputs = self._images(images)
         tokens = self.mask_tokens(self.encode(inputs.pixels, batch_size=batch_size), strength, seed)
         tokens = self.generate_tokens(

@@ -216,8 +216,13 @@ class Networks:
             return in_batches(pixels, batch_size, self._encode, self.precision, self.device)
 
     def decode_tokens(self, ids: Int[Tensor, "n h w"], *, batch_size: int = 64) -> Float[Tensor, "n c H W"]:
-        """Ids -> images in [0, 1], in batches, on the model's device."""
+        """Ids -> images in [0, 1], in batches, on the model's device. Raises ValueError for ids that are no codes."""
         tokenizer = self.require_tokenizer()
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < tokenizer.num_codes:
+            raise ValueError(
+                f"ids run from {int(ids.min())} to {int(ids.max())}, and codes from 0 to {tokenizer.num_codes - 1}: "
+                "unknown tokens (-1) have no picture"
+            )
         with evaluating(tokenizer):
             return in_batches(ids, batch_size, self._decode, self.precision, self.device)
 

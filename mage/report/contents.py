@@ -95,7 +95,7 @@ def read_contents(folder: Path) -> Contents:
     for path in present:
         try:
             _read(path, folder, contents)
-        except (ValueError, TypeError, OSError, Image.DecompressionBombError, SyntaxError) as error:
+        except (ValueError, TypeError, OSError, RecursionError, Image.DecompressionBombError, SyntaxError) as error:
             reason = " ".join(str(error).split())[:200]
             contents.problems.append(f"{path.relative_to(folder)} could not be read: {reason}")
     contents.date = _started(contents.run) or newest

@@ -10,7 +10,7 @@ from torch import Tensor
 from mage import images
 from mage.data.datasets import evenly, load_dataset
 from mage.data.transforms import TransformConfig
-from mage.models import MAGETransformer
+from mage.models import MAGETransformer, PatchClassifier, PatchEncoder
 from mage.pipeline import Mage, load
 from mage.runs.gallery import SHOWN, Gallery, drawn_states, state_of
 from mage.runs.inputs import data_of_model, load_images, trained_on
@@ -59,7 +59,7 @@ def illustrate(run: Path, *, device: str = "auto", precision: str = "auto", data
 
 
 def _reads_pixels(model: Mage) -> bool:
-    return model.transformer is not None and not isinstance(model.transformer, MAGETransformer)
+    return isinstance(model.transformer, PatchEncoder | PatchClassifier)
 
 
 def _drawable(model: Mage) -> list[str]:

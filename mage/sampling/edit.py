@@ -40,7 +40,7 @@ def grow_mask(mask: Bool[Tensor, "H W"], pixels: int) -> Bool[Tensor, "H W"]:
 
 def one_mask_each(mask: Bool[Tensor, "*m H W"], images: Float[Tensor, "n c H W"]) -> Bool[Tensor, "n H W"]:
     """One mask per image, on the images' device, from one or one per image. Raises ValueError for another number."""
-    if mask.ndim == 3 and len(mask) != len(images):
+    if mask.ndim == 3 and len(mask) not in (1, len(images)):
         raise ValueError(f"{len(mask)} masks for {len(images)} images: give one mask, or one per image")
     return (mask if mask.ndim == 3 else mask[None]).to(images.device).expand(len(images), -1, -1)
 

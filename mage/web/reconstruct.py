@@ -72,7 +72,7 @@ def reconstruct_tab(page: Page) -> None:
         return reconstruct(models, *values) if values[1] else (None, None, None, said("Choose a picture."))
 
     gr.on(
-        [ratio.release, ratio.change, seed.change, source.change],
+        [ratio.release, ratio.change, seed.change, source.change, page.model.change],  # two may begin with one picture
         page.answers(run),
         [page.model, source, ratio, seed],
         [original, masked, restored, text],

@@ -125,6 +125,7 @@ CASES: dict[str, list[tuple[str, str]]] = {
     "reconstruct": [
         *((f"{arguments} --image {{root}}/photo.png --out {{out}}.png", message) for arguments, message in MODEL),
         *((f"--model {{root}}/model --image {{root}}/photo.png --out {{out}}.png {a}", m) for a, m in COMMON),
+        ("--model {root}/model --image --out {out}.png", "--image needs at least one file"),
         ("--model {root}/model --image {root}/none.png --out {out}.png", "no such file"),
         ("--model {root}/model --image {root}/text.png --out {out}.png", "cannot read"),
         ("--model {root}/model --image {root}/photo.png --out {out}.gif", "must end in"),
@@ -154,7 +155,8 @@ CASES: dict[str, list[tuple[str, str]]] = {
                 ("--box 0 0 8 8 --num 0", "at least 1"),
                 ("--box 0 0 8 8 --num 9223372036854775808", "--num must be at most 1,000"),
                 ("--expand 10000000", "--expand must be at most 4,096"),
-                ("--vary 1.5", "must lie in"),
+                ("--vary 1.5", "strength of variations"),
+                ("--expand 4 --grow 2", "--grow has no effect with --expand"),
                 ("--vary 0.5 --paste", "cannot be combined"),
                 ("--box 0 0 8 8 --grow -1", "--grow must be at least 0"),
                 ("--box 0 0 8 8 --class 1", "without classes"),

@@ -78,6 +78,14 @@ def test_images_that_are_all_equal_are_one_group_and_no_outliers() -> None:
     assert {pair.distance for pair in near.near_duplicates()} == {0}
 
 
+def test_among_copies_of_one_image_the_others_are_the_outliers() -> None:
+    """With ten copies each, most images have a mean distance of 0 to their neighbours."""
+    x = torch.cat([torch.zeros(30, 6), 1 + torch.rand(10, 6, generator=rng.generator(0))]).double()
+    near = neighbourhood(x)
+    assert near.typical > 0
+    assert set(near.outliers(10)) == set(range(30, 40))
+
+
 def test_the_number_of_groups_is_found_and_the_largest_comes_first() -> None:
     components = principal_components(standardised(blobs((20, 50, 35, 15))))
     found = find_clusters(components)

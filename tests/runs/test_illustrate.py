@@ -9,6 +9,7 @@ import torch
 
 import mage
 from mage import images, runs
+from mage.models import MAGEClassifier
 from mage.recipes import named
 from mage.runs.gallery import SHOWN, Gallery
 from mage.runs.illustrate import illustrate
@@ -91,6 +92,15 @@ def test_without_the_data_there_are_samples_and_a_reason(
 def test_a_folder_without_a_model_has_nothing_to_draw(tmp_path: Path) -> None:
     assert illustrate(tmp_path) == ((), ())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_classifier_of_tokens_without_its_tokenizer_has_nothing_to_draw(tmp_path: Path, trained: Path) -> None:
+    model = mage.load(trained / "model")
+    torch.manual_seed(0)
+    network = model.transformer
+    classifier = MAGEClassifier(network.config, network.vocabulary, network.grid, num_classes=3)
+    mage.Mage(None, classifier).save(tmp_path / "model")
+    assert illustrate(tmp_path) == ((), ())
 
 
 def test_an_encoder_of_pixels_shows_neighbours(tmp_path: Path) -> None:
