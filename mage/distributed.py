@@ -74,14 +74,9 @@ def within(seconds: float, advice: Callable[[], str] = str) -> Iterator[None]:
         yield
         return
     before, bound = dict(_groups), _bound[0]
-    timeout = timedelta(seconds=seconds)
-    if (
-        seconds not in _bounded
-    ):  # kept to the end: tensors that are cut know their group, and PyTorch keeps plans for them
-        _bounded[seconds] = _new_group(timeout), _new_group(timeout, "gloo")
-    _groups["exchange"], _groups["turn"] = _bounded[seconds]
-    _bound[0] = seconds
     try:
+        _groups["exchange"], _groups["turn"] = _groups_within(seconds)
+        _bound[0] = seconds
         yield
     except RuntimeError as error:
         if not is_broken_exchange(error):
@@ -96,6 +91,15 @@ def within(seconds: float, advice: Callable[[], str] = str) -> Iterator[None]:
         _groups.clear()
         _groups.update(before)
         _bound[0] = bound
+
+
+def _groups_within(seconds: float) -> tuple[Group, Group]:
+    """The groups `exchange` and `turn` of a bound."""
+    if seconds not in _bounded:  # kept to the end: cut tensors know their group, and PyTorch keeps plans for them
+        _bounded[seconds] = _new_group(timedelta(seconds=seconds)), _new_group(timedelta(seconds=seconds), "gloo")
+        # None goes on before all have left the store where groups meet: the first process may hold it and then stall.
+        torch.distributed.barrier(_bounded[seconds][1])
+    return _bounded[seconds]
 
 
 def is_broken_exchange(error: RuntimeError) -> bool:
@@ -204,10 +208,9 @@ def by_first_process(work: Callable[[], Result]) -> Result:
 def _signs_of_life() -> Iterator[None]:
     """Context in which a thread tells the other processes that this one is at work; at its end, that it is done."""
     finished = threading.Event()
-    every = min(BEAT, _bound[0] / 4)
 
     def beat() -> None:
-        while not finished.wait(every):
+        while not finished.wait(min(BEAT, _bound[0] / 4)):
             _told(False)
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -248,9 +251,8 @@ def rows_of_all(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     if world_size() == 1:
         return tensor[index]
     local = index - rank() * len(tensor)
-    mine = (local >= 0) & (local < len(tensor))
+    mine = ((local >= 0) & (local < len(tensor))).view(-1, *[1] * (tensor.ndim - 1))
     rows = tensor[local.clamp(0, len(tensor) - 1)]
-    mine = mine.view(-1, *[1] * (tensor.ndim - 1))
     return sum_over_processes(torch.where(mine, rows, torch.zeros_like(rows)))
 
 
@@ -295,5 +297,4 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        gradient = sum_over_processes(gradients[0].clone())
-        return gradient.chunk(world_size())[rank()]
+        return sum_over_processes(gradients[0].clone()).chunk(world_size())[rank()]

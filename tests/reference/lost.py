@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -44,13 +44,27 @@ def training(folder: Path, number: int, bound: float) -> None:
 
 
 def validating(folder: Path, bound: float) -> None:
-    """Process 0 stops while process 1 waits for its result."""
+    """Process 0, which holds the store, stops while process 1 waits for its result, and was slow to meet."""
 
     def both() -> None:
+        if distributed.rank() == 1:
+            torch.distributed.new_group = _slowly(torch.distributed.new_group)
         with distributed.within(bound):
             distributed.by_first_process(lambda: os.kill(os.getpid(), signal.SIGSTOP))
 
     _watch(folder, both, survivor=1)
+
+
+def _slowly(new_group: Callable[..., object]) -> Callable[..., object]:
+    """The function, which asks the store of process 0 once more when the other process has left it already."""
+
+    def slow(**settings: object) -> object:
+        group = new_group(**settings)
+        time.sleep(1)
+        torch.distributed.distributed_c10d._get_default_store().add("slow", 0)
+        return group
+
+    return slow
 
 
 def working_for_long(folder: Path, bound: float) -> None:
