@@ -19,6 +19,8 @@ def run(options: Options) -> None:
         check_port(options.host, options.port)
         models.warm()
         server = Server(models, host=options.host, port=options.port, share=options.share)
+        if options.share and server.public is None:
+            note(options, "warning: there is no public address, for the reason above; the page is open on this machine")
         shared = f", and for everyone at {server.public}" if server.public else ""
         result = {"url": server.url, "public": server.public, "models": models.names}
         emit(options, result, f"{server.url}{shared}: {', '.join(models.names)}; Ctrl-C stops")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from mage import images
 from mage.web import views
+from mage.web.components import choosing
 from mage.web.limits import kindly
 from mage.web.state import Models, Served, thumbnails
 
@@ -56,7 +57,7 @@ def chooser(page: Page) -> Any:
             first_picture(models, models[name]),
         ]
 
-    upload = gr.UploadButton("Upload your own picture", file_types=FILES, size="sm", variant="secondary")
+    upload = choosing(gr.UploadButton)("Upload your own picture", file_types=FILES, size="sm", variant="secondary")
     gallery = gr.Gallery(
         thumbnails(served),
         label="Real images to try",
@@ -68,7 +69,7 @@ def chooser(page: Page) -> Any:
         elem_classes=["examples", "choices"],
         format="png",
     )
-    source = gr.File(first_picture(models, served), visible=False, file_types=FILES, label="Picture")
+    source = choosing(gr.File)(first_picture(models, served), visible=False, file_types=FILES, label="Picture")
     gallery.select(
         page.answers(pick),
         page.model,

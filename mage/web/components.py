@@ -4,13 +4,16 @@ import io
 from abc import ABCMeta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from PIL import Image
 
-from mage.web.limits import LIMITS, Limits, check_file, kindly
+from mage.web.limits import LIMITS, Limits, check_file, kindly, refusal
 
 LAYERS = 4
 """Most layers of a painting; the page's has one."""
+PAINTED_BYTES = 100_000_000
+"""Bytes of all paintings that wait; the oldest are forgotten."""
 PAINTINGS = 2 * LIMITS.waiting
 """Most paintings that wait for their call, and of calls that are refused; the oldest are forgotten."""
 FORMATS = ("PNG", "WEBP")
@@ -47,12 +50,35 @@ def painting(component: Any, limits: Limits) -> Any:
         index = str(data.data["index"])
         if not index.isdecimal() or int(index) >= LAYERS:
             raise HTTPException(413, f"a painting has at most {LAYERS} layers")
+        if len(data.files[0][1]) > limits.upload_megabytes * 1_000_000:
+            raise HTTPException(413, f"the painting is larger than {limits.upload_megabytes} MB")
         component.accept_blobs(self, data)
-        while len(self.blob_storage) > PAINTINGS:
+        while len(self.blob_storage) > PAINTINGS or _bytes_of(self.blob_storage) > PAINTED_BYTES:
             self.blob_storage.pop(next(iter(self.blob_storage)))
 
     accept_blobs._is_server_fn = True  # type: ignore[attr-defined]  # what gradio.components.base.server does
-    return _subclass(component, preprocess=preprocess, accept_blobs=accept_blobs)
+    return _subclass(component, preprocess=preprocess, accept_blobs=accept_blobs, **_local_files(component))
+
+
+def _bytes_of(paintings: dict[str, Any]) -> int:
+    return sum(len(layer) for painted in paintings.values() for layer in painted.layers if layer is not None)
+
+
+def choosing(component: Any) -> Any:
+    """A subclass of a component for files, which takes those alone that were uploaded to this server.
+
+    Gradio's own would fetch an address that a visitor names.
+    """
+    return _subclass(component, **_local_files(component))
+
+
+def _local_files(component: Any) -> dict[str, Any]:
+    async def move(self: Any, path: str | Path | None) -> Any:
+        if urlsplit(str(path or "")).scheme in ("http", "https"):
+            raise refusal("this page fetches nothing from other addresses: upload the picture itself")
+        return await component.async_move_resource_to_block_cache(self, path)
+
+    return {"async_move_resource_to_block_cache": move}
 
 
 def read_layers(sources: list[str] | list[bytes], limits: Limits = LIMITS) -> list[Image.Image]:

@@ -14,7 +14,7 @@ from mage.sampling.edit import token_mask
 from mage.web import views
 from mage.web.chooser import Page, chooser, first_picture, shown
 from mage.web.components import painting, unchecked
-from mage.web.generate import ANY, classes_of
+from mage.web.generate import ANY, classes_of, defaults
 from mage.web.limits import real, whole
 from mage.web.said import said
 from mage.web.state import Models, Served
@@ -151,7 +151,7 @@ def edit_tab(page: Page) -> None:
             with gr.Row():
                 start = gr.Button("Edit", variant="primary", size="md", min_width=110)
                 stop = gr.Button("Stop", size="md", min_width=110)
-            steps = gr.Slider(1, limits.steps, first.model.sampling.steps, step=1, label="Steps")
+            steps = gr.Slider(1, limits.steps, defaults(first, limits)[1], step=1, label="Steps")
             seed = gr.Number(0, precision=0, minimum=0, maximum=limits.seed, label="Seed")
         with gr.Column(scale=3, min_width=300):
             editor = painting(gr.ImageEditor, limits)(
@@ -208,7 +208,7 @@ def edit_tab(page: Page) -> None:
     def changed(name: str) -> list[Any]:
         served = models[name]
         word = gr.Dropdown(choices(served), value=ANY, visible=bool(served.classes))
-        return [word, served.model.sampling.steps, None, None, said(HINT)]
+        return [word, defaults(served, limits)[1], None, None, said(HINT)]
 
     page.model.change(
         changed,

@@ -10,7 +10,7 @@ from mage.sampling.trace import Trace
 from mage.web import views
 from mage.web.chooser import Page
 from mage.web.components import unchecked
-from mage.web.limits import real, whole
+from mage.web.limits import Limits, real, whole
 from mage.web.said import said
 from mage.web.state import Models, Served
 from mage.web.steps import Step, steps_of
@@ -18,6 +18,8 @@ from mage.web.steps import Step, steps_of
 ANY, EACH = "any", "each in turn"
 """Words beside the names of classes."""
 FIRST_COUNT = 16
+GUIDANCE, TEMPERATURE = 10.0, 2.0
+"""Largest values of the page."""
 HINT = "Press Generate: the tokens of all images become known step by step."
 
 
@@ -56,10 +58,10 @@ def generate(
     served, limits = models[name], models.limits
     count = whole(count, 1, limits.count, "the number of images")
     steps = whole(steps, 1, limits.steps, "the number of steps")
-    classes, guidance = classes_of(served, word, count), real(guidance, 0, 10, "the guidance")
+    classes, guidance = classes_of(served, word, count), real(guidance, 0, GUIDANCE, "the guidance")
     settings: dict[str, Any] = {
         "steps": steps,
-        "token_temperature": real(temperature, 0, 2, "the temperature"),
+        "token_temperature": real(temperature, 0, TEMPERATURE, "the temperature"),
         "guidance": guidance if classes is not None or served.model.notes.get("class_shares") else 0.0,
         "seed": whole(seed, 0, limits.seed, "the seed"),
         "classes": classes,
@@ -77,10 +79,10 @@ def generate(
         yield Shown(views.sheet(pictures), views.sheet(views.order(known_in, steps, cell)), said(text))
 
 
-def defaults(served: Served) -> tuple[float, int, float]:
-    """Guidance, steps and temperature of the model's own sampler."""
+def defaults(served: Served, limits: Limits) -> tuple[float, int, float]:
+    """Guidance, steps and temperature of the model's own sampler, as far as the page goes."""
     own = served.model.sampling
-    return own.guidance, own.steps, own.token_temperature
+    return min(own.guidance, GUIDANCE), min(own.steps, limits.steps), min(own.token_temperature, TEMPERATURE)
 
 
 def generate_tab(page: Page) -> None:
@@ -89,7 +91,7 @@ def generate_tab(page: Page) -> None:
 
     models, limits = page.models, page.models.limits
     first = models[models.names[0]]
-    own_guidance, own_steps, own_temperature = defaults(first)
+    own_guidance, own_steps, own_temperature = defaults(first, limits)
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             word = unchecked(gr.Dropdown)(
@@ -104,7 +106,7 @@ def generate_tab(page: Page) -> None:
             )
             guidance = gr.Slider(
                 0,
-                10,
+                GUIDANCE,
                 own_guidance,
                 step=0.1,
                 label="Guidance",
@@ -112,7 +114,12 @@ def generate_tab(page: Page) -> None:
                 visible=bool(first.classes),
             )
             temperature = gr.Slider(
-                0, 2, own_temperature, step=0.05, label="Temperature", info="Larger: more variety, more mistakes"
+                0,
+                TEMPERATURE,
+                own_temperature,
+                step=0.05,
+                label="Temperature",
+                info="Larger: more variety, more mistakes",
             )
             seed = gr.Number(
                 0, precision=0, minimum=0, maximum=limits.seed, label="Seed", info="The same seed, the same images"
@@ -153,7 +160,7 @@ def generate_tab(page: Page) -> None:
 
     def changed(name: str) -> list[Any]:
         served = models[name]
-        choices, (own_guidance, own_steps, own_temperature) = class_choices(served), defaults(served)
+        choices, (own_guidance, own_steps, own_temperature) = class_choices(served), defaults(served, limits)
         return [
             gr.Dropdown(choices, value=choices[0]),
             gr.Slider(value=own_guidance, visible=bool(served.classes)),

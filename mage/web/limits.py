@@ -20,6 +20,8 @@ class Limits:
 
     upload_megabytes: int = 10
     """Size of an uploaded file."""
+    uploads_megabytes: int = 1000
+    """Size of all files that are uploaded in two hours; they are deleted after one or two."""
     pixels: int = 25_000_000
     """Pixels of an uploaded picture."""
     waiting: int = 16
@@ -82,17 +84,20 @@ def check_file(file: Path, limits: Limits) -> None:
         raise ValueError(f"{file.name} is larger than {limits.upload_megabytes} MB: save it smaller")
 
 
+def refusal(error: Exception | str) -> Exception:
+    """The error that a browser shows as one sentence."""
+    import gradio
+
+    sentence = " ".join(str(error).split())
+    shown = sentence[:1].upper() + sentence[1:] + ("" if sentence.endswith(".") else ".")
+    return gradio.Error(shown, title="That did not work", print_exception=False)
+
+
 def kindly(function: Callable[..., Any], answer: Callable[[Any], Any] = lambda result: result) -> Callable[..., Any]:
     """The same function of the page, whose refusals the browser shows as one sentence.
 
     answer: what becomes of each result.
     """
-    import gradio
-
-    def refusal(error: Exception) -> Exception:
-        sentence = " ".join(str(error).split())
-        shown = sentence[:1].upper() + sentence[1:] + ("" if sentence.endswith(".") else ".")
-        return gradio.Error(shown, title="That did not work", print_exception=False)
 
     @wraps(function)
     def steps(*arguments: Any) -> Iterator[Any]:

@@ -5,6 +5,7 @@ from typing import Any
 from mage.web.chooser import Page
 from mage.web.edit import edit_tab
 from mage.web.generate import generate_tab
+from mage.web.guard import KEPT_SECONDS
 from mage.web.look import look_tab
 from mage.web.model_card import model_tab
 from mage.web.reconstruct import reconstruct_tab
@@ -26,15 +27,13 @@ LOOK_FOR_WEBGL = """() => {
     document.head.append(style);
 }"""
 """Painting needs WebGL; without it the area stays empty."""
-CACHE_SECONDS = 3600
-"""Age at which files of visitors are deleted."""
 
 
 def build_page(models: Models) -> Any:
     """The page as a Gradio application."""
     import gradio as gr
 
-    with gr.Blocks(title="MAGE", analytics_enabled=False, delete_cache=(CACHE_SECONDS, CACHE_SECONDS)) as blocks:
+    with gr.Blocks(title="MAGE", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as blocks:
         with gr.Row(elem_classes="head"):
             with gr.Column(scale=3, min_width=280):
                 gr.HTML(HEADING)

@@ -3,20 +3,18 @@
 import importlib.util
 import os
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+import sys
+from contextlib import redirect_stdout
 from importlib.resources import files
 from typing import Any
 
+from mage.web.guard import Guard, host_of
+from mage.web.limits import Limits
 from mage.web.page import build_page
 from mage.web.state import Models
 
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "Arial", "sans-serif")
 MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
-POLICY = (
-    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; object-src 'none'; base-uri 'self'; "
-    "form-action 'self'; frame-ancestors 'self'"
-)
-"""Content security policy: the browser itself refuses whatever is not from this server."""
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "GRADIO_ALLOWED_PATHS": "",
@@ -25,34 +23,10 @@ QUIET = {
 }
 """Variables that Gradio reads: it reports nothing, fetches nothing, and shows no file of this machine."""
 
-Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-
-class Headers:
-    """Adds headers of security to every answer."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
-        """Pass the call on."""
-
-        async def with_headers(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"],
-                    (b"content-security-policy", POLICY.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
-            await send(message)
-
-        await self.app(scope, receive, with_headers)
-
 
 def check_port(host: str, port: int) -> None:
     """Raise ValueError if nothing can listen there."""
+    host = host.removeprefix("[").removesuffix("]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -86,26 +60,27 @@ class Server:
             button_primary_background_fill="*primary_600",
             button_primary_background_fill_hover="*primary_700",
         )
-        self._models, self._blocks = models, build_page(models)
-        _, self.url, public = self._blocks.launch(
-            server_name=host,
-            server_port=port,
-            share=share,
-            prevent_thread_lock=True,
-            quiet=True,
-            theme=theme,
-            css=files("mage.web").joinpath("style.css").read_text(encoding="utf-8"),
-            footer_links=["api"],
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            allowed_paths=[],
-            max_file_size=f"{models.limits.upload_megabytes}mb",
-            app_kwargs={"middleware": [_middleware()]},
-        )
-        self.public: str | None = public
+        self._models, self._blocks, names = models, build_page(models), set[str | None]()
+        with redirect_stdout(sys.stderr):  # Gradio prints there whether it could get a public address
+            _, self.url, self.public = self._blocks.launch(
+                server_name=f"[{host}]" if ":" in host and not host.startswith("[") else host,
+                server_port=port,
+                share=share,
+                prevent_thread_lock=True,
+                quiet=True,
+                theme=theme,
+                css=files("mage.web").joinpath("style.css").read_text(encoding="utf-8"),
+                footer_links=["api"],
+                run_history=False,
+                enable_monitoring=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                allowed_paths=[],
+                max_file_size=f"{models.limits.upload_megabytes}mb",
+                app_kwargs={"middleware": [_middleware(models.limits, names)]},
+            )
+        names.add(host_of(self.public or ""))
         self._blocks.share = False  # else its page loads scripts from a content network instead of this server
 
     def close(self) -> None:
@@ -114,7 +89,7 @@ class Server:
         self._models.close()
 
 
-def _middleware() -> Any:
+def _middleware(limits: Limits, names: set[str | None]) -> Any:
     from starlette.middleware import Middleware
 
-    return Middleware(Headers)
+    return Middleware(Guard, limits=limits, names=names)

@@ -8,6 +8,7 @@ import io
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from mage.runs.explore import thumbnail
 from mage.store import packaged
 from mage.store.example_images import read_examples
 from mage.store.packaged import Card
+from mage.web.guard import KEPT_SECONDS
 from mage.web.limits import LIMITS, Limits, read_picture
 
 SHOWN = 16
@@ -79,7 +81,7 @@ class Models:
         self.chosen, self.uploads = Path(self._work.name) / "chosen", Path(self._work.name) / "uploads"
         self.chosen.mkdir()
         self._writing = threading.Lock()  # visitors' events run in threads
-        self._kept: list[Path] = []  # in order: the times of files are not, where a clock jumps
+        self._kept: dict[Path, float] = {}  # when they were last asked for: the clock of files may jump
         sources = tuple(sources) or packaged.names()
         last = [Path(os.path.abspath(source)).name for source in sources]
         names = [name if last.count(name) == 1 else source for name, source in zip(last, sources, strict=True)]
@@ -135,16 +137,20 @@ class Models:
         return {name: self.as_files(part) for name, part in value.items()} if isinstance(value, dict) else value
 
     def _file(self, data: bytes) -> str:
-        """The file of a picture, named by its content and never written twice; the oldest files are deleted."""
+        """The file of a picture, named by its content and never written twice; what is old is deleted."""
         path = self.chosen / f"{hashlib.sha256(data).hexdigest()[:16]}.png"
         with self._writing:
             if not path.exists():
                 with tempfile.NamedTemporaryFile(dir=self._work.name, delete=False) as fresh:
                     fresh.write(data)
                 Path(fresh.name).replace(path)
-            self._kept = [*(older for older in self._kept if older != path), path]
-            while len(self._kept) > KEPT:
-                self._kept.pop(0).unlink(missing_ok=True)
+            self._kept.pop(path, None)
+            self._kept[path] = now = time.monotonic()
+            for oldest, asked in list(self._kept.items()):
+                if len(self._kept) <= KEPT and now - asked <= KEPT_SECONDS:
+                    break
+                oldest.unlink(missing_ok=True)
+                del self._kept[oldest]
         return str(path)
 
     def _load(self, name: str, source: str, folder: Path | None, model: Mage) -> Served:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mage.web.components import LAYERS, PAINTINGS, painting, read_layers
+from mage.web.components import LAYERS, PAINTINGS, choosing, painting, read_layers
 from mage.web.limits import LIMITS, Limits
 from mage.web.page import build_page
 from mage.web.state import Models
@@ -87,6 +87,26 @@ def test_the_painting_area_reads_layers_alone_and_refuses_in_a_sentence(tmp_path
         editor.preprocess(editor.data_model(layers=[layer] * 5))
 
 
+def test_paintings_that_wait_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    editor: Any = painting(gradio.ImageEditor, LIMITS)(type="pil")
+    monkeypatch.setattr("mage.web.components.PAINTED_BYTES", 3 * len(encoded((9, 9))))
+    for number in range(5):
+        editor.accept_blobs(blob(number))
+    assert list(editor.blob_storage) == ["2", "3", "4"]
+
+
+@pytest.mark.parametrize("component", [gradio.File, gradio.UploadButton, gradio.ImageEditor])
+def test_an_address_that_a_visitor_names_is_not_fetched(component: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetched(*_: Any, **__: Any) -> None:
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr("gradio.processing_utils.async_ssrf_protected_download", fetched)
+    made = painting(component, LIMITS)() if component is gradio.ImageEditor else choosing(component)()
+    for address in ("http://example.com/a.png", "HTTPS://example.com/a.png"):
+        with pytest.raises(gradio.Error, match="fetches nothing from other addresses"):
+            asyncio.run(made.async_move_resource_to_block_cache(address))
+
+
 def test_what_browsers_painted_is_kept_for_a_bounded_number_of_calls() -> None:
     editor: Any = painting(gradio.ImageEditor, LIMITS)(type="pil")
     for number in range(PAINTINGS + 3):
@@ -96,6 +116,9 @@ def test_what_browsers_painted_is_kept_for_a_bounded_number_of_calls() -> None:
     assert editor.preprocess(editor.data_model(id="18")) == {"layers": []}, "once"
     editor.accept_blobs(blob(99, kind="background"))
     assert "99" not in editor.blob_storage
+    large = SimpleNamespace(data=blob(7).data, files=[("blob", bytes(10_000_001))])
+    with pytest.raises(Exception, match="larger than 10 MB"):
+        editor.accept_blobs(large)
     for index in ("4", "1000000000", "-1"):
         with pytest.raises(Exception, match="at most 4 layers"):
             editor.accept_blobs(blob(0, index))

@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from PIL import Image
 
 from mage.web.server import check_port, require_gradio
+from tests.web.conftest import ROOT
 
 DIGITS: list[Any] = ["digits", "7", 1.5, 2, 1.0, 0, 2]
 FILE = {"_type": "gradio.FileData"}
@@ -116,6 +120,56 @@ def test_a_file_of_the_server_is_neither_read_nor_shown(served: SimpleNamespace)
         fetch(f"{served.url}gradio_api/file={secret}")
     refused.value.close()
     assert refused.value.code in (403, 404)
+
+
+def test_a_picture_of_another_address_is_refused_by_rest_in_a_sentence(served: SimpleNamespace) -> None:
+    address = {"path": "https://example.com/cat.png", "url": "https://example.com/cat.png", "meta": FILE}
+    for function, arguments in {
+        "reconstruct": ["digits", address, 0.5, 0],
+        "edit": ["digits", None, {"layers": [address]}, "Inpaint the middle", "left", 0.5, "any", 2, 0],
+    }.items():
+        events, problem = call(served, function, *arguments)
+        assert events[-1] == "error"
+        assert "fetches nothing from other addresses" in json.dumps(problem)
+    assert not served.reached_out.exists()
+
+
+def test_another_site_cannot_use_the_page(served: SimpleNamespace) -> None:
+    for origin, answer in {"https://example.com": 403, served.url.rstrip("/"): 200}.items():
+        request = urllib.request.Request(f"{served.url}config", headers={"Origin": origin})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as page:
+                status = page.status
+        except urllib.error.HTTPError as refused:
+            refused.close()
+            status = refused.code
+        assert status == answer
+
+
+def test_the_page_listens_at_an_address_of_version_6(served: SimpleNamespace) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+            port = probe.getsockname()[1]
+    except OSError:
+        pytest.skip("this machine has no loopback address of version 6")
+    check_port("[::1]", port)
+    words = [sys.executable, "-m", "mage", "serve", "--model", "digits", "--host", "::1", "--port", str(port), "--json"]
+    variables = os.environ | {
+        "PYTHONPATH": f"{served.folder}{os.pathsep}{ROOT}",
+        "REACHED_OUT": str(served.reached_out),
+    }
+    with subprocess.Popen(words, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            line = process.stdout.readline()
+            assert line, process.stderr.read()
+            assert json.loads(line)["url"] == f"http://[::1]:{port}/"
+            assert b"MAGE" in fetch(f"http://[::1]:{port}/")
+        finally:
+            process.terminate()
+            process.communicate(timeout=240)
 
 
 def test_an_upload_larger_than_allowed_is_refused(served: SimpleNamespace) -> None:

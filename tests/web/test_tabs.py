@@ -23,7 +23,7 @@ from mage.tokenizers import QuantizerConfig, VQGANConfig
 from mage.web import model_card, views
 from mage.web.chooser import example, own_picture
 from mage.web.edit import MIDDLE, PAINTED, SIDE, UNCROP, VARY, edit, painted_mask, region
-from mage.web.generate import ANY, EACH, class_choices, classes_of, generate
+from mage.web.generate import ANY, EACH, class_choices, classes_of, defaults, generate
 from mage.web.limits import kindly
 from mage.web.look import Maps, class_attention, look, map_page, nearest
 from mage.web.reconstruct import reconstruct
@@ -290,6 +290,33 @@ def test_an_upload_is_scaled_to_the_model_and_the_chosen_pictures_do_not_fill_th
         list(visitors.map(models.keep, several))
     assert most == [1] * 12, "one visitor after the other"
     assert len(list(models.chosen.iterdir())) == 3
+
+
+def test_chosen_pictures_are_deleted_after_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    models = Models(("digits",), device="cpu", precision="float32")
+    monkeypatch.setattr("mage.web.state.time.monotonic", lambda: now[0])
+    try:
+        first, again, last = (models["digits"].examples[number] for number in range(3))
+        old, asked = Path(models.keep(first)), Path(models.keep(again))
+        now[0] = 2000.0
+        assert Path(models.keep(again)) == asked
+        now[0] = 4000.0
+        models.keep(last)
+        assert not old.exists()
+        assert asked.exists(), "it was asked for once more"
+    finally:
+        models.close()
+
+
+def test_a_sampler_beyond_the_pages_ranges_starts_at_their_ends(tmp_path: Path) -> None:
+    models = Models((str(small_model(tmp_path / "run")),), device="cpu", precision="float32")
+    try:
+        own = {"steps": 200, "guidance": 12.0, "token_temperature": 2.5}
+        models["run"].model.recipe["sampling"] = own
+        assert defaults(models["run"], models.limits) == (10, 100, 2)
+    finally:
+        models.close()
 
 
 def test_what_visitors_left_is_deleted_at_the_end(tmp_path: Path) -> None:
