@@ -9,10 +9,10 @@ from typing import Any
 from tqdm import tqdm
 
 from mage import distributed
-from mage.cli.options.base import Common
+from mage.cli.options.base import Printing
 
 
-def emit(options: Common, result: dict[str, Any], sentence: str) -> None:
+def emit(options: Printing, result: dict[str, Any], sentence: str) -> None:
     """Print a command's result, once for all processes: JSON for machines, a sentence for people."""
     if distributed.rank() == 0:
         print(json.dumps(result) if options.json else sentence)
@@ -26,21 +26,21 @@ def skipped_sentence(skipped: Sequence[str]) -> str:
     return f"; {len(skipped)} unreadable files skipped: {', '.join(skipped[:3])}{more}"
 
 
-def note(options: Common, sentence: str) -> None:
+def note(options: Printing, sentence: str) -> None:
     """Print a progress message to standard error; silent with --json."""
     if not options.json and distributed.rank() == 0:
         print(sentence, file=sys.stderr)
 
 
 @contextmanager
-def counting(total: int, unit: str, options: Common) -> Iterator[Any]:
+def counting(total: int, unit: str, options: Printing) -> Iterator[Any]:
     """A progress bar; yields a function that takes the number of items done since the last call."""
     with tqdm(total=total, unit=unit, disable=True if options.json else None) as bar:
         yield bar.update
 
 
 @contextmanager
-def counting_images(options: Common) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+def counting_images(options: Printing) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
     """A progress bar of images whose number is found in the block.
 
     Yields two functions: the first takes that number, the second the number of images done since its last call.

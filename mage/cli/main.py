@@ -119,10 +119,12 @@ def _main(arguments: list[str] | None) -> None:
     from mage.training.run import Interrupted, NonFiniteLoss
 
     try:
-        elsewhere = options.device in getattr(module, "ELSEWHERE", ())  # a device that this machine does not have
-        here = str(device.start("cpu" if elsewhere else options.device))
+        asked = getattr(options, "device", "cpu")
+        elsewhere = asked in getattr(module, "ELSEWHERE", ())  # a device that this machine does not have
+        here = str(device.start("cpu" if elsewhere else asked))
         spread = getattr(options, "processes", 1) > 1  # over all GPUs, unless one was named
-        options = options if elsewhere or spread else replace(options, device=here)
+        if hasattr(options, "device") and not elsewhere and not spread:
+            options = replace(options, device=here)
         if getattr(module, "PARALLEL", False):
             module.run(options)
         elif distributed.is_first():  # one process does the work of a command that several cannot share

@@ -71,6 +71,7 @@ TITLES = {
     "SamplerOptions": "sampler",
     "FeatureOptions": "features",
     "Common": "machine",
+    "Printing": "machine",
 }
 """Titles of the help's groups by the class that defines the options; a command's own options are titled "more"."""
 ORDER = ("required", "more", "recipe", "features", "run", "sampler", "machine")

@@ -4,7 +4,7 @@ Letters: n images, l positions of a grid of any dimensions, d width.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,6 +20,8 @@ def intermediates(
     encoder: has `embed`, `blocks`, `norm`, `grid`. inputs: token grids or images, as the encoder takes them.
     indices: numbers of blocks, from 0 or, negative, from the end; one number n: the last n; None: all. In block order.
     """
+    if output_fmt not in get_args(MapFormat):
+        raise ValueError(f"output_fmt must be one of {', '.join(get_args(MapFormat))}, not {output_fmt!r}")
     chosen = block_numbers(len(encoder.blocks), indices)
     rows_in = inputs if inputs.is_floating_point() else inputs.flatten(1)
     x, outputs = encoder.embed(rows_in), []

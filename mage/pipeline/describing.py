@@ -64,7 +64,8 @@ class Describing(Networks):
         """Dense features: the outputs of the chosen encoder blocks, in timm's format and order.
 
         indices: numbers of blocks, from 0 or, negative, from the end; one number n: the last n; None: all.
-        norm: pass them through the encoder's final norm. output_fmt: maps (n, d, h, w), or rows (n, l, d).
+        norm: pass them through the encoder's final norm, which a classifier that pools by mean has not; it then changes
+        nothing, as in timm. output_fmt: maps (n, d, h, w), or rows (n, l, d).
         """
         network = self.require_transformer()
         encoder = network if isinstance(network, PatchEncoder) else network.encoder

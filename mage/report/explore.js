@@ -2,6 +2,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("images").textContent);
   const map = document.querySelector(".map"), field = map.querySelector(".field"), card = map.querySelector(".card");
+  const spoken = map.querySelector(".spoken"); // read out by screen readers
   const dots = [...field.querySelectorAll("b")], legend = document.querySelector(".legend");
   const REACH = 40; // pixels from the pointer within which a dot is taken
   let chosen = -1, lit = null, by = "groups";
@@ -75,6 +76,7 @@
       if (lit === null || keyOf(next) === lit) break;
     }
     show(next);
+    spoken.textContent = [...card.querySelectorAll("p")].map((part) => part.textContent).filter(Boolean).join(", ");
   });
   const pictures = document.querySelector(".controls input");
   pictures.addEventListener("change", () => map.classList.toggle("pictures", pictures.checked));

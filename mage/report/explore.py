@@ -88,9 +88,11 @@ def _map(found: Exploration) -> Section:
     body = (
         f'<div class="controls"><label class="switch"><input type="checkbox"{checked}>Pictures</label>'
         f'{by_label}<div class="controls legend" style="margin:0"></div></div>'
-        f'<div class="map{kind}" tabindex="0" role="group" aria-label="Map of the images; the arrow keys go through '
-        f'them"><div class="field">{dots}</div><div class="card" hidden><i class="t" role="img"></i><p></p><p></p>'
-        f'</div></div><script type="application/json" id="images">{_json(data)}</script>'
+        f'<div class="map{kind}" tabindex="0" role="application" aria-label="Map of the images; the arrow keys go '
+        f'through them"><div class="field">{dots}</div>'
+        '<div class="card" hidden><i class="t" role="img"></i><p></p><p></p></div>'
+        f'<span class="spoken" role="status"></span></div><script type="application/json" id="images">{_json(data)}'
+        "</script>"
     )
     lead = (
         f"{escape(found.projection.method)} Point at an image, or tap it, to see more of it; a group's button shows it "

@@ -34,19 +34,21 @@ def class_numbers(classes: Classes, n: int, num_classes: int, names: Sequence[st
 def listed(classes: Classes) -> list[Any]:
     """The classes as a list."""
     if isinstance(classes, Tensor | np.ndarray | np.generic):
-        labels: list[Any] = torch.as_tensor(classes).flatten().tolist()
+        labels: list[Any] = (classes if isinstance(classes, Tensor) else np.asarray(classes)).flatten().tolist()
         return labels
     return [classes] if isinstance(classes, int | str) else list(classes or [])
 
 
-def _number(label: int | str, num_classes: int, names: Sequence[str]) -> int:
+def _number(label: int | float | str, num_classes: int, names: Sequence[str]) -> int:
     if isinstance(label, str) and label in names:
         return list(names).index(label)
-    if label == WITHOUT:
+    if isinstance(label, str) and label == WITHOUT:
         return NO_CLASS
     try:
         number = int(label)
-    except ValueError:
+        if not isinstance(label, str) and number != label:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
         shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         raise ValueError(f"there is no class {label!r}; classes are {shown or f'0 to {num_classes - 1}'}") from None
     if not NO_CLASS <= number < num_classes:

@@ -339,7 +339,7 @@ FIND = "{root}/folder --model {root}/model --out {out}"
 EXPORT = "--model {root}/model --onnx {out}"
 CASES["export"] = [
     *((f"{arguments} --onnx {{out}}", message) for arguments, message in MODEL),
-    *((f"{EXPORT} {arguments}", message) for arguments, message in COMMON),
+    *((f"{EXPORT} {arguments}", "Unrecognized") for arguments, _ in COMMON),
     ("--onnx {out}", "model"),
     ("--model {root}/model", "give --onnx FOLDER, --torch FOLDER, or both"),
     ("--model {root}/model --onnx {out} --torch {out}", "into two folders"),

@@ -101,6 +101,14 @@ def test_a_mistake_is_one_sentence() -> None:
         parse(Options, ["--modle", "x"], program="mage probe", description="probe")
 
 
+@pytest.mark.parametrize("name", ["compare", "convert", "export", "models", "shards"])
+def test_commands_that_compute_on_no_device_refuse_one(name: str) -> None:
+    kind = __import__(f"mage.cli.options.{name}", fromlist=["Options"]).Options
+    for option in ("--device", "--precision"):
+        with pytest.raises(Mistake, match=rf"{option}"):
+            parse(kind, [*shlex.split(EXAMPLES[name][0])[2:], option, "cpu"], program=f"mage {name}", description=name)
+
+
 def test_two_settings_after_one_word_are_told_how_to_come() -> None:
     from mage.cli.options.pretrain import Options
 

@@ -1,7 +1,9 @@
 """Orders of decoding, revisions, guidance."""
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -163,8 +165,22 @@ def test_classes_by_name_number_and_none() -> None:
     assert class_numbers("dog", 2, 3, names).tolist() == [1, 1]
     assert class_numbers([0, "cat", "-1"], 3, 3, names).tolist() == [0, 0, -1]
     assert class_numbers("7", 1, 3, names).tolist() == [2], "a name before a number"
-    assert class_numbers(torch.tensor([2, 1]), 2, 3, names).tolist() == [2, 1]
-    for given, message in (("bird", "classes are cat, dog, 7"), (3, "classes are 0 to 2"), ([0, 1], "give one class")):
+    for given in (
+        torch.tensor([2, 1]),
+        np.array([2, 1]),
+        np.array(["7", "dog"]),
+        [np.str_("7"), 1],
+    ):
+        assert class_numbers(given, 2, 3, names).tolist() == [2, 1]
+    assert class_numbers(np.str_("dog"), 1, 3, names).tolist() == [1]
+    wrong: list[tuple[Any, str]] = [
+        ("bird", "classes are cat, dog, 7"),
+        (3, "classes are 0 to 2"),
+        ([0, 1], "give one class"),
+        (torch.tensor([0.5, 1, 1]), r"no class 0\.5"),
+        (np.array([np.nan, 1, 1]), "no class nan"),
+    ]
+    for given, message in wrong:
         with pytest.raises(ValueError, match=message):
             class_numbers(given, 3, 3, names)
     with pytest.raises(ValueError, match="without classes"):

@@ -142,6 +142,13 @@ def test_the_map_of_a_folder_lights_images_outside_of_its_sub_folders(browser: A
         button.click()
         assert page.locator(".field b.faint").count() == lit
         assert button.get_attribute("aria-pressed") == str(lit > 0).lower()
+    page.locator(".map").focus()
+    spoken = []
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+        spoken.append(page.get_by_role("status").inner_text())
+    assert [re.match(r"(town/)?\d\.png, ", each) is not None for each in spoken] == [True] * 2
+    assert len(set(spoken)) == 2, "what the arrow keys choose is read out"
     page.close()
 
 
@@ -255,7 +262,7 @@ def test_a_look_shows_attention_surprise_neighbours_and_a_map(visit: Any) -> Non
     assert ", 1.00" in page.locator(".examples .caption-label >> visible=true").first.inner_text()
     page.get_by_role("button", name="Draw the map of all images").click()
     frame = page.frame_locator("iframe.map >> visible=true")
-    frame.get_by_role("group", name=re.compile("Map of the images")).wait_for()
+    frame.get_by_role("application", name=re.compile("Map of the images")).wait_for()
     assert frame.locator(".map b").count() == 64
 
 

@@ -17,15 +17,21 @@ Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Common:
+class Printing:
     """Options that every command has."""
+
+    json: bool = False
+    """print the result as one JSON object on standard output, nothing else"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common(Printing):
+    """Options of every command that computes on a device."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bf16 if the hardware is fast at it, else float32"""
-    json: bool = False
-    """print the result as one JSON object on standard output, nothing else"""
 
 
 @dataclass(frozen=True, kw_only=True)

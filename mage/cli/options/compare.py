@@ -6,12 +6,12 @@ from typing import Annotated
 
 import tyro
 
-from mage.cli.options.base import Common
+from mage.cli.options.base import Printing
 from mage.cli.options.places import NewPage
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Common):
+class Options(Printing):
     """Write one page about several runs, with the results of `mage evaluate representations` in them."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from mage.cli.options.base import Common
+from mage.cli.options.base import Printing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Common):
+class Options(Printing):
     """Print a script that completes commands and options in a shell."""
 
     shell: Annotated[Literal["bash", "zsh", "fish"], tyro.conf.Positional]

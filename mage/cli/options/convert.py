@@ -6,13 +6,13 @@ from typing import Annotated
 
 import tyro
 
-from mage.cli.options.base import Common
+from mage.cli.options.base import Printing
 from mage.cli.options.bounds import Side
 from mage.cli.options.places import New
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Common):
+class Options(Printing):
     """Read released files (.pth) into a model folder; or write a converted folder back as .pth."""
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]

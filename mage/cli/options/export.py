@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from mage.cli.options.base import Common
+from mage.cli.options.base import Printing
 from mage.cli.options.choices import ExportPart, FeaturePool
 from mage.cli.options.places import Model, NewFolder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Common):
+class Options(Printing):
     """Write what a model does as files that run without this library, always in float32."""
 
     model: Model

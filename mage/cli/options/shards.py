@@ -5,13 +5,13 @@ from typing import Annotated
 
 import tyro
 
-from mage.cli.options.base import Common
+from mage.cli.options.base import Printing
 from mage.cli.options.bounds import Seed
 from mage.cli.options.places import Images, NewFolder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Common):
+class Options(Printing):
     """Write a data set as tar shards, which any command reads, from disk or from an object store.
 
     Images are written in a random order, files as they are; the same images, size and seed give the same bytes. A
