@@ -61,7 +61,11 @@ class Guard:
         """Status and sentence for a request that is refused."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         if not self._is_own(headers):
-            return 403, f"requests from other sites are refused: {headers[b'origin']} is not this page"
+            named = headers.get(b"host", "without a name")
+            return 403, (
+                f"requests of other sites are refused: {headers[b'origin']} is not this page, {named}; a proxy must "
+                "pass on Host or X-Forwarded-Host"
+            )
         if scope["method"] != "POST":
             return None
         size = headers.get(b"content-length", "")
