@@ -81,18 +81,23 @@ class AttentiveHead(nn.Module):
 
 
 def probe_batches(
-    train: TokenFeatures, test: Iterable[TokenFeatures], *, config: AttentiveConfig | None = None, seed: int = 0
+    train: TokenFeatures,
+    test: Iterable[TokenFeatures],
+    *,
+    config: AttentiveConfig | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
 ) -> ProbeResult:
     """Accuracy on `test` of a head trained on `train`.
 
-    test: in batches, each of which is taken after the training and kept no longer than needed.
+    test: in batches, each of which is taken after the training and kept no longer than needed. device: of the head.
     """
     config = config or AttentiveConfig()
     count, classes = len(train.labels), int(train.labels.max()) + 1
     batch_size = min(config.batch_size, max(1, count // 4))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(rng.stream_seed(seed, "attentive weights"))
-        head = AttentiveHead(train.rows.shape[2], classes, config.heads)
+        head = AttentiveHead(train.rows.shape[2], classes, config.heads).to(device)
     groups = [
         {"params": [p for p in head.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in head.parameters() if p.ndim <= 1], "weight_decay": 0.0},
@@ -103,18 +108,19 @@ def probe_batches(
     for epoch in range(config.epochs):
         order = torch.randperm(count, generator=rng.generator(seed, "attentive order", epoch))
         for chosen in order[: count // batch_size * batch_size].split(batch_size):
-            loss = functional.cross_entropy(head(train.rows[chosen].float()), train.labels[chosen])
+            rows, labels = train.rows[chosen].to(device), train.labels[chosen].to(device)
+            loss = functional.cross_entropy(head(rows.float()), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-    scores, labels = [], []
+    scores, truth = [], []
     for batch in test:
         with torch.inference_mode():
-            scores.append(head(batch.rows.float()))
-        labels.append(batch.labels)
+            scores.append(head(batch.rows.to(device).float()).cpu())
+        truth.append(batch.labels)
     settings = {"epochs": config.epochs, "batch_size": batch_size, "learning_rate": config.learning_rate, "seed": seed}
-    return ProbeResult.of(torch.cat(scores), torch.cat(labels), f"attentive_{config.epochs}ep", settings)
+    return ProbeResult.of(torch.cat(scores), torch.cat(truth), f"attentive_{config.epochs}ep", settings)
 
 
 @REPRESENTATION_PROTOCOLS.register("attentive")
@@ -138,13 +144,23 @@ class AttentiveProbe(RepresentationProtocol):
 
     def measure(self, subject: Representation) -> Iterator[Metric]:
         """Accuracy on the test images."""
-        batches = list(_tokens(subject, evenly(subject.train_images, self.training_images)))
-        train = TokenFeatures(torch.cat([part.rows for part in batches]), torch.cat([part.labels for part in batches]))
-        del batches
-        probe = probe_batches(train, _tokens(subject, subject.test_images), seed=subject.seed)
+        train = _kept(subject, evenly(subject.train_images, self.training_images))
+        tests = _tokens(subject, subject.test_images)
+        probe = probe_batches(train, tests, seed=subject.seed, device=subject.model.device)
         protocol = f"{probe.protocol}, {len(train.labels):,} training images"
         interval = list(probe.confusion.interval)
         yield self.metric("attentive_probe_accuracy", probe.accuracy, protocol, interval=interval)
+
+
+def _kept(subject: Representation, dataset: ImageDataset) -> TokenFeatures:
+    """Tokens and labels of a whole data set, in memory once."""
+    rows, labels, end = torch.empty(0), torch.empty(0, dtype=torch.long), 0
+    for part in _tokens(subject, dataset):
+        if not end:
+            rows, labels = part.rows.new_empty(len(dataset), *part.rows.shape[1:]), labels.new_empty(len(dataset))
+        start, end = end, end + len(part.labels)
+        rows[start:end], labels[start:end] = part.rows, part.labels
+    return TokenFeatures(rows[:end], labels[:end])
 
 
 def _tokens(subject: Representation, dataset: ImageDataset) -> Iterator[TokenFeatures]:
