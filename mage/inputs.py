@@ -18,7 +18,17 @@ from PIL import Image
 from torch import Tensor
 
 from mage import images as files
-from mage.images import channels_first, check_range, fit, from_pil, layouts, levels, load_image, with_channels
+from mage.images import (
+    OVERSAMPLING,
+    channels_first,
+    check_range,
+    fit,
+    from_pil,
+    layouts,
+    levels,
+    load_image,
+    with_channels,
+)
 from mage.pil_modes import SUFFIXES
 
 Picture = Tensor | np.ndarray | Image.Image | str | os.PathLike[str]
@@ -50,7 +60,7 @@ class ImageTransform:
     def __call__(self, image: Any) -> Float[Tensor, "c H W"]:
         """A PIL image, a path, an array or a tensor -> float32 in [0, 1]. Raises ValueError."""
         _refuse_folder(image)
-        pixels = _pixels(image, self.channels, None)
+        pixels = _pixels(image, self.channels, None, OVERSAMPLING * max(self.size))
         if pixels.ndim != 3:
             raise ValueError(f"a transform takes one image at a time, not a batch of shape {tuple(pixels.shape)}")
         return _as_float(fit(pixels, self.size))
@@ -144,15 +154,16 @@ def _parts(
     """The images of one entry of a list, each (c, H, W) or (n, c, H, W); a folder has several."""
     for entry in _in_folder(_path(item)) if _is_folder(item) else [item]:
         try:
-            yield _fitted(entry, _pixels(entry, channels, place), size, resize)
+            least = OVERSAMPLING * max(size) if size and resize else 0
+            yield _fitted(entry, _pixels(entry, channels, place, least), size, resize)
         except ValueError as error:
             if place is None:
                 raise
             raise ValueError(f"image {place} of the list: {error}") from None
 
 
-def _pixels(item: Any, channels: int, place: int | None) -> Shaped[Tensor, "*n c H W"]:
-    """One entry at its own size, as uint8 or float32 in [0, 1]."""
+def _pixels(item: Any, channels: int, place: int | None, at_least: int = 0) -> Shaped[Tensor, "*n c H W"]:
+    """One entry at its own size, as uint8 or float32 in [0, 1]. at_least: as in `load_image`."""
     if isinstance(item, Tensor):
         return _from_tensor(item, channels)
     if isinstance(item, np.ndarray):
@@ -162,7 +173,7 @@ def _pixels(item: Any, channels: int, place: int | None) -> Shaped[Tensor, "*n c
             raise ValueError(f"the PIL image is empty: {item.width} x {item.height} pixels")
         return from_pil(item, channels)
     if isinstance(item, str | os.PathLike):
-        return load_image(_path(item), channels)
+        return load_image(_path(item), channels, at_least=at_least)
     nested = " inside another list" if place is not None and isinstance(item, list | tuple) else ""
     raise ValueError(f"cannot take a {type(item).__name__}{nested} as an image: give {KINDS}")
 

@@ -84,7 +84,7 @@ class DeviceImages:
         file = file_of(self.loader.dataset, index)
         if file is not None and is_plain_jpeg(*file):
             return torch.frombuffer(bytearray(file[0]), dtype=torch.uint8)
-        return self.loader.dataset.load(index)
+        return self.loader.load(index)
 
     def _batch(self, packed: Packed) -> LoadedBatch:
         try:

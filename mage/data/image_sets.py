@@ -81,6 +81,24 @@ class HasFiles(Protocol):
         """The file of image `index`. Raises CorruptImage."""
 
 
+@runtime_checkable
+class Reducible(Protocol):
+    """A data set whose large images can be read smaller."""
+
+    def load_reduced(self, index: int, at_least: int) -> UInt8[Tensor, "c h w"]:
+        """Image `index`, as a whole or at a half, a quarter or an eighth of its size. Raises CorruptImage.
+
+        at_least: pixels that both sides keep; 0: as it is.
+        """
+
+
+def load_reduced(dataset: ImageDataset, index: int, at_least: int) -> UInt8[Tensor, "c h w"]:
+    """The same for any data set; those that are not reducible give the whole image."""
+    if at_least and isinstance(dataset, Reducible):
+        return dataset.load_reduced(index, at_least)
+    return dataset.load(index)
+
+
 def content_of(dataset: ImageDataset) -> str:
     """A short string that identifies a data set's content, wherever it is stored: the key of caches and runs."""
     return str(getattr(dataset, "content", dataset.name))
@@ -144,8 +162,12 @@ class FolderDataset:
 
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Image `index`. Raises CorruptImage."""
+        return self.load_reduced(index, 0)
+
+    def load_reduced(self, index: int, at_least: int) -> UInt8[Tensor, "c h w"]:
+        """The same; a large JPEG file is read smaller."""
         try:
-            return images.load_image(self._path(index), self.channels)
+            return images.load_image(self._path(index), self.channels, at_least=at_least)
         except ValueError as error:
             raise CorruptImage.of(str(self._path(index)), error) from None
 
@@ -189,6 +211,10 @@ class Subset:
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Image `index` of the subset. Raises CorruptImage."""
         return self.dataset.load(int(self.indices[index]))
+
+    def load_reduced(self, index: int, at_least: int) -> UInt8[Tensor, "c h w"]:
+        """The same, read smaller where the data set can."""
+        return load_reduced(self.dataset, int(self.indices[index]), at_least)
 
 
 def file_of(dataset: ImageDataset, index: int) -> tuple[bytes, int] | None:

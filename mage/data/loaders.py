@@ -18,9 +18,9 @@ from torch import Tensor
 from mage import rng
 from mage.data.batches import Batch
 from mage.data.epoch_order import epoch_order
-from mage.data.image_sets import ArrayDataset, CorruptImage, ImageDataset, locality_of
+from mage.data.image_sets import ArrayDataset, CorruptImage, ImageDataset, load_reduced, locality_of
 from mage.data.read_ahead import read_ahead
-from mage.data.transforms import Transform
+from mage.data.transforms import Transform, needed_side
 from mage.data.workers import compute
 from mage.share import SETTING, Share
 
@@ -96,9 +96,13 @@ class TrainLoader:
     def items(self, step: int, part: int = 0) -> Items:
         """The images of a part of the batch of `step`; none if the whole data set is unreadable."""
         items = Items([], [], {}, [])
-        for epoch, index, image in self.readable(step, part, self.dataset.load, items.corrupt):
+        for epoch, index, image in self.readable(step, part, self.load, items.corrupt):
             self.augment(items, image, epoch, index)
         return items
+
+    def load(self, index: int) -> Tensor:
+        """An image, large enough for its augmentation. Raises CorruptImage."""
+        return load_reduced(self.dataset, index, needed_side(self.transform))
 
     def readable(
         self, step: int, part: int, load: Callable[[int], Tensor], corrupt: dict[str, str]
@@ -167,17 +171,21 @@ class _Evaluation:
     def batch_of(self, indices: Sequence[int]) -> LoadedBatch:
         items = Items([], [], {}, [])
         for index in indices:
-            image = _load(self.load or self.dataset.load, index, items.corrupt)
+            image = _load(self.load or self._read, index, items.corrupt)
             if image is not None:
                 items.indices.append(index)
                 items.images.append(self.transform(image, rng.generator(0, "evaluate", index)))
         return collate(self.dataset, items)
 
+    def _read(self, index: int) -> Tensor:
+        return load_reduced(self.dataset, index, needed_side(self.transform))
+
 
 def _evaluate(work: _Evaluation, chunks: list[range], num_workers: int, threads: int | None) -> Iterator[Batch]:
     any_batch, reasons = False, dict[str, str]()
     order = itertools.chain.from_iterable(chunks)
-    with read_ahead(work.dataset, order, threads) if not num_workers else contextlib.nullcontext() as load:
+    ahead = read_ahead(work.dataset, order, threads, at_least=needed_side(work.transform))
+    with ahead if not num_workers else contextlib.nullcontext() as load:
         for batch, corrupt in compute(replace(work, load=load).batch_of, chunks, num_workers):
             note_corrupt(work.dataset, corrupt)
             reasons = reasons or corrupt

@@ -14,7 +14,16 @@ from torch import Tensor
 
 from mage.data.datasets import DATASETS, load_dataset
 from mage.data.image_folders import split_folders
-from mage.data.image_sets import ArrayDataset, CorruptImage, FolderDataset, ImageDataset, Labels, content_of, digest
+from mage.data.image_sets import (
+    ArrayDataset,
+    CorruptImage,
+    FolderDataset,
+    ImageDataset,
+    Labels,
+    content_of,
+    digest,
+    load_reduced,
+)
 from mage.data.names import registered
 from mage.data.rows import RowDataset
 from mage.data.tar_images import ShardConfig, TarDataset
@@ -61,8 +70,12 @@ class NamedImages:
 
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Image `index`. Raises CorruptImage."""
+        return self.load_reduced(index, 0)
+
+    def load_reduced(self, index: int, at_least: int) -> UInt8[Tensor, "c h w"]:
+        """The same; a large JPEG file is read smaller."""
         (_, dataset), place = self._place(index)
-        return dataset.load(place)
+        return load_reduced(dataset, place, at_least)
 
     def file(self, index: int) -> str:
         """Name of image `index`."""

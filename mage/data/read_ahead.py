@@ -1,5 +1,6 @@
 """Images that are read ahead by threads, where reading takes long: files of photographs are decoded on all cores."""
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from mage.data.image_sets import HasFiles, ImageDataset, Subset
+from mage.data.image_sets import HasFiles, ImageDataset, Subset, load_reduced
 
 SLOW = 0.003
 """Seconds to read an image from which on threads are worth what they cost."""
@@ -44,19 +45,20 @@ class ReadAhead:
 
 @contextmanager
 def read_ahead(
-    dataset: ImageDataset, order: Iterable[int], threads: int | None = None
+    dataset: ImageDataset, order: Iterable[int], threads: int | None = None, *, at_least: int = 0
 ) -> Iterator[Callable[[int], Tensor]]:
     """`dataset.load`, for images that are asked for in this order; of files that take long, it reads ahead in threads.
 
     threads: their number, from the first image on and for any data set; None: those of the machine's cores that are
-    worth it.
+    worth it. at_least: as in `load_reduced`.
     """
+    read = functools.partial(load_reduced, dataset, at_least=at_least) if at_least else dataset.load
     count = threads or min(MOST_THREADS, _cores())
     if threads is None and (count == 1 or not _of_files(dataset)):
-        yield dataset.load
+        yield read
         return
     executor = ThreadPoolExecutor(count)
-    ahead, begun = ReadAhead(dataset.load, order, executor, 1 if threads else 0), bool(threads)
+    ahead, begun = ReadAhead(read, order, executor, 1 if threads else 0), bool(threads)
 
     def load(index: int) -> Tensor:
         nonlocal begun

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from mage import array_files, atomic, images, rng
-from mage.data.image_sets import CorruptImage, ImageDataset
-from mage.data.transforms import Transform
+from mage.data.image_sets import CorruptImage, ImageDataset, load_reduced
+from mage.data.transforms import Transform, needed_side
 from mage.data.workers import compute
 
 BEGUN = "begun.npz"
@@ -41,7 +41,7 @@ class Views:
         skipped: list[str] = []
         for index in indices:
             try:
-                image = self.dataset.load(index)
+                image = load_reduced(self.dataset, index, needed_side(self.apply))
             except CorruptImage as error:
                 skipped.append(error.path)
                 continue

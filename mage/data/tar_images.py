@@ -124,9 +124,13 @@ class TarDataset:
 
     def load(self, index: int) -> UInt8[Tensor, "c h w"]:
         """Image `index`. Raises CorruptImage, and BrokenFile for a shard that is out of reach."""
+        return self.load_reduced(index, 0)
+
+    def load_reduced(self, index: int, at_least: int) -> UInt8[Tensor, "c h w"]:
+        """The same; a large JPEG file is read smaller."""
         data = self.file_bytes(index)
         try:
-            return images.from_bytes(data, self.channels)
+            return images.from_bytes(data, self.channels, at_least=at_least)
         except ValueError as error:
             raise CorruptImage.of(self._place(index), error) from None
 

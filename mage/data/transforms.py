@@ -107,6 +107,14 @@ class _Transform:
 
     config: TransformConfig
 
+    @property
+    def at_least(self) -> int:
+        """See `needed_side`."""
+        config, side = self.config, max(*self.config.size, self.config.resize)
+        if config.augmentation in ("crop", "crop_flip"):  # the smallest crop, of the longest shape
+            side = math.ceil(side / math.sqrt(config.scale[0] * min(config.ratio[0], 1 / config.ratio[1], 1)))
+        return images.OVERSAMPLING * side
+
     def __call__(self, image: UInt8[Tensor, "c H W"], generator: torch.Generator) -> UInt8[Tensor, "c h w"]:
         config = self.config
         if config.augmentation in ("crop", "crop_flip"):
@@ -128,6 +136,14 @@ class _Transform:
         if config.rand_augment:
             image = _rand_augment(image, config, generator)
         return image.contiguous()
+
+
+def needed_side(transform: Transform) -> int:
+    """Pixels that both sides of an image must have, so that reading it smaller makes no difference that matters.
+
+    0 for a function of the user's, which gets images as they are.
+    """
+    return int(getattr(transform, "at_least", 0))
 
 
 def describe(config: TransformConfig) -> str:

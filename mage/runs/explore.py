@@ -17,7 +17,7 @@ from mage.data.datasets import CorruptImage, spread
 from mage.data.loaders import none_readable
 from mage.data.named_images import NamedImages, named_images
 from mage.data.read_ahead import read_ahead
-from mage.data.transforms import TransformConfig, build_transform
+from mage.data.transforms import TransformConfig, build_transform, needed_side
 from mage.evaluation.clusters import Clusters, find_clusters
 from mage.evaluation.folder_map import Projection, principal_components, project, standardised
 from mage.evaluation.neighbours import Neighbourhood, neighbourhood
@@ -79,7 +79,7 @@ def explore(
     thumbnails: list[Image.Image] = []
     features: list[Tensor] = []
     cut = build_transform(TransformConfig(size=model.image_size))
-    with read_ahead(source, chosen) as load:
+    with read_ahead(source, chosen, at_least=max(needed_side(cut), THUMBNAIL)) as load:
         for start in range(0, count, batch_size):
             batch = []
             part = chosen[start : start + batch_size]

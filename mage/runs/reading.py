@@ -10,9 +10,9 @@ import torch
 
 from mage import images, rng
 from mage.data.datasets import ImageDataset
-from mage.data.image_sets import ArrayDataset, file_of, locality_of, spread
+from mage.data.image_sets import ArrayDataset, file_of, load_reduced, locality_of, spread
 from mage.data.loaders import IN_MEMORY
-from mage.data.transforms import TransformConfig, build_transform
+from mage.data.transforms import TransformConfig, build_transform, needed_side
 from mage.pipeline import Mage
 from mage.recipes.schema import Recipe
 
@@ -47,12 +47,16 @@ class Reading:
     def _reading(self) -> float:
         """Seconds to load and to augment one image; only to augment it where all are kept in memory."""
         transform, loading, augmenting, sizes = build_transform(self.transform), 0.0, 0.0, list[torch.Size]()
+        least = needed_side(transform)
         for index in self._some(TIMED):
             try:
                 # shards are copied to the disk before long, so that fetching an image does not count
                 file = None if locality_of(self.dataset) is None else file_of(self.dataset, index)
                 start = time.perf_counter()
-                image = self.dataset.load(index) if file is None else images.from_bytes(*file)
+                if file is None:
+                    image = load_reduced(self.dataset, index, least)
+                else:
+                    image = images.from_bytes(*file, at_least=least)
             except ValueError:  # an image that cannot be read
                 continue
             loaded = time.perf_counter()

@@ -153,9 +153,9 @@ def test_fetching_images_of_shards_does_not_count(tmp_path: Path, monkeypatch: p
         now[0] += 5.0
         return whole(self, index)
 
-    def decoded(*given: Any) -> Tensor:
+    def decoded(*given: Any, **more: Any) -> Tensor:
         now[0] += 0.01
-        return decode(*given)
+        return decode(*given, **more)
 
     monkeypatch.setattr("mage.runs.reading.time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(TarDataset, "file_bytes", slow)
