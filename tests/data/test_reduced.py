@@ -22,6 +22,13 @@ from mage.share import Share
 SIZE = (32, 32)
 
 
+class Own(Subset):
+    """Some user's class."""
+
+    def load(self, index: int) -> Tensor:
+        return super().load(index)[:, :5, :5]
+
+
 def photograph(height: int, width: int) -> Image.Image:
     """Smooth colours."""
     colours = torch.rand(1, 3, 3, 4, generator=rng.generator(0, "colours"))
@@ -70,6 +77,7 @@ def test_every_kind_of_data_set_passes_it_on(folder: Path, tmp_path: Path) -> No
         assert read - {(480, 640), (70, 90)} == {(120, 160), (160, 120)}
         whole = {tuple(photos.load(index).shape[1:]) for index in range(len(photos))}
         assert whole - {(70, 90)} == {(480, 640), (640, 480)}
+    assert load_reduced(Own(kinds[1], [0]), 0, 10).shape == (3, 5, 5), "a class of the user's that replaces load"
     array = ArrayDataset("grey", torch.zeros(2, 1, 200, 200, dtype=torch.uint8), None)
     assert load_reduced(array, 0, 10).shape == (1, 200, 200)
 

@@ -62,12 +62,12 @@ def test_a_large_data_set_is_judged_by_a_part_that_is_loaded_once(
 
     monkeypatch.setattr(judging, "load_or_train", noted)
 
-    def load(index: int) -> torch.Tensor:
+    def load(index: int, at_least: int) -> torch.Tensor:
         if index == 0:
             raise CorruptImage("0.png")
-        return type(part).load(part, index)
+        return type(part).load_reduced(part, index, at_least)
 
-    monkeypatch.setattr(part, "load", load)
+    monkeypatch.setattr(part, "load_reduced", load)
     judge_of(part, (8, 8), QUICK, cache=None)
     ((pixels, labels),) = given
     assert pixels.shape == (399, 1, 8, 8)
